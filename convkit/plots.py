@@ -72,3 +72,18 @@ def plot_spectra(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     ax.set(xlabel="index, largest first", ylabel="singular value", ylim=(0, None))
     ax.legend(frameon=False)
     return ax
+
+
+def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None = None) -> Axes:
+    """Bars of ``(name, ratio, target)`` on a logarithmic axis; a tick at the target, missed ones in another color."""
+    ax = new_ax(ax, (9, 0.42 * len(rows) + 1))
+    for place, (_, ratio, target) in enumerate(rows):
+        ax.barh(place, ratio, color=VERMILION if target is not None and ratio < target else BLUE, height=0.7)
+        if target is not None:
+            ax.plot([target, target], [place - 0.45, place + 0.45], color=INK, lw=2)
+    ax.set(
+        yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xscale="log", ylim=(len(rows) - 0.5, -0.5)
+    )
+    ax.set_xlabel("times our time (black tick: target)")
+    ax.tick_params(axis="y", labelsize=7)
+    return ax

@@ -4,15 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
+from convkit.eigenvalues import eigvalsh
+from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps
 from convkit.geometry import positive_ints
+from convkit.krylov import leading_right_vectors
 from convkit.operators import ConvOperator
 
 DENSE_LIMIT = 64  # matrices with fewer rows or columns are decomposed as they are
+SMALL = 1e-4  # of the largest value: below, the square of a value has lost digits that float64 could keep
 
 
 def symbol(A: ConvOperator) -> Tensor:
@@ -26,7 +28,7 @@ def symbol(A: ConvOperator) -> Tensor:
 
     Exact. Raises ``ValueError`` where no such blocks exist. Theorem 6 of Sedghi et al. 2019, and aliasing.
     """
-    _require_blocks(A, "symbol")
+    require_blocks(A, "symbol")
     d, (c_out, c_in) = len(A.input_shape), A.kernel.shape[:2]
     coarse = [n // s for n, s in zip(A.input_shape, A.stride, strict=True)]
     transforms = torch.fft.fftn(A.kernel_on_torus(), dim=tuple(range(2, 2 + d))).conj()  # conj: the layer correlates
@@ -73,23 +75,26 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
 def spectrum(A: ConvOperator) -> Tensor:
     """The singular values frequency by frequency, ``(*frequencies, min(c_out, c_in * prod(stride)))``, descending.
 
-    A real kernel has conjugate blocks at +f and -f, so one of the two is decomposed. Exact; raises as ``symbol`` does.
+    Exact; raises as ``symbol`` does. Computed once for each pair of frequencies +f and -f, where the blocks of a real
+    kernel are conjugate, on the smallest torus that has these blocks: from float64 Gram blocks, which are right to
+    1e-12 of the largest value, values below 1e-4 of it again from the blocks themselves. With a gradient, from the
+    blocks alone.
     """
-    blocks, d = symbol(A), len(A.input_shape)
-    frequencies = blocks.shape[:d]
-    one_of_two, where = _half(frequencies)
-    values = torch.linalg.svdvals(blocks.flatten(0, d - 1)[one_of_two.to(blocks.device)])
-    values = values.flatten(1).sort(descending=True).values  # the union over groups
-    return values[where.to(blocks.device)].unflatten(0, frequencies)
+    values, half = _values(A, "spectrum")
+    coarse = [n // s for n, s in zip(A.input_shape, A.stride, strict=True)]
+    return values[half.where.to(values.device)].unflatten(0, coarse)
 
 
 def singular_values(A: ConvOperator) -> Tensor:
     """All singular values of ``A.matrix()``, sorted, shape ``(min(rows, columns),)``.
 
-    The union over frequencies of those of the blocks ``symbol(A)`` (Sedghi et al. 2019, Theorem 6). Exact; raises
-    ``ValueError`` where no blocks exist. Differentiable where the values are distinct.
+    The union over frequencies of those of the blocks ``symbol(A)`` (Sedghi et al. 2019, Theorem 6). Exact as
+    ``spectrum`` is; raises ``ValueError`` where no blocks exist. Differentiable where the values are distinct.
     """
-    return spectrum(A).flatten().sort(descending=True).values
+    values, half = _values(A, "singular_values")
+    times = torch.bincount(half.where).repeat_interleave(values.shape[1]).to(values.device)
+    values, order = values.flatten().sort(descending=True)
+    return values.repeat_interleave(times[order])
 
 
 def condition_number(A: ConvOperator) -> Tensor:
@@ -97,8 +102,8 @@ def condition_number(A: ConvOperator) -> Tensor:
 
     Exact to rounding; raises ``ValueError`` where ``singular_values`` does.
     """
-    values = singular_values(A)
-    return values[0] / values[-1]
+    values, _ = _values(A, "condition_number")
+    return values[:, 0].amax() / values[:, -1].amin()
 
 
 def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
@@ -116,14 +121,15 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     if min(rows, columns) <= max(DENSE_LIMIT, 4 * k):
         return torch.linalg.svdvals(A.matrix())[:k]
     B = replace(A, kernel=A.kernel.detach().double())
-    V = _leading_right_vectors(B, k)
+    V = leading_right_vectors(B, k)
     u = B(V)
     u = u / u.flatten(1).norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny).view(-1, *[1] * len(A.in_shape))
     values = (u.to(A.kernel.dtype) * A(V.to(A.kernel.dtype))).flatten(1).sum(1)
     return values.sort(descending=True).values
 
 
-def _require_blocks(A: ConvOperator, name: str) -> None:
+def require_blocks(A: ConvOperator, name: str) -> None:
+    """Raise ``ValueError``, naming the ways out, unless the Fourier transform makes ``A`` block-diagonal."""
     if A.is_block_circulant:
         return
     if A.padding_mode == "zeros":
@@ -144,50 +150,31 @@ def _require_blocks(A: ConvOperator, name: str) -> None:
     )
 
 
-def _half(frequencies: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """One of each pair {f, -f} as flat indices; and for each frequency its pair's place in that list."""
-    numbers = torch.arange(math.prod(frequencies)).reshape(*frequencies)
-    axes = tuple(range(len(frequencies)))
-    opposite = numbers.flip(axes).roll([1] * len(axes), axes)
-    return torch.unique(torch.minimum(numbers, opposite).flatten(), return_inverse=True)
+def _values(A: ConvOperator, name: str) -> tuple[Tensor, HalfSet]:
+    """Singular values, descending, at each frequency of the half set: shape ``(F, values of a frequency)``."""
+    require_blocks(A, name)
+    taps = reduced_taps(A)
+    half = half_set(taps.size, taps.frequencies)
+    if torch.is_grad_enabled() and A.kernel.requires_grad:
+        values = torch.linalg.svdvals(taps.blocks(half.frequencies))
+    else:
+        values = _values_from_gram(taps, half).to(A.kernel.dtype)
+    return values.flatten(1).sort(descending=True).values, half  # the union over groups
 
 
-def _leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
-    """Orthonormal right singular vectors of the k largest singular values, shape ``(k, *in_shape)``."""
-    columns = math.prod(A.in_shape)
-
-    def gram(x: np.ndarray) -> np.ndarray:
-        batch = torch.as_tensor(x.T.copy(), device=A.kernel.device).reshape(-1, *A.in_shape)
-        return A.adjoint(A(batch)).flatten(1).T.cpu().numpy().reshape(x.shape)
-
-    start = np.random.default_rng(0).standard_normal(columns)
-    scale = start @ gram(start) / (start @ start)
-    found = np.zeros((columns, 0))
-    squares = np.zeros(0)
-    while scale > 0 and (wanted := 1 if len(squares) else k):
-
-        def rest(x: np.ndarray, found: np.ndarray = found) -> np.ndarray:
-            """The Gram operator beside what was found, plus the identity so that ARPACK can tell its zeros."""
-            x = x.ravel()
-            y = gram(x - found @ (found.T @ x)) / scale
-            return x + y - found @ (found.T @ y)
-
-        try:
-            operator = LinearOperator((columns, columns), matvec=rest, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-            _, vectors = eigsh(operator, wanted, which="LA", v0=start)
-        except ArpackError as error:
-            raise RuntimeError(f"the leading singular values of {A} did not converge: {error}") from error
-        more, _ = np.linalg.qr(np.hstack([found, vectors]))
-        _, rotation = np.linalg.eigh(more.T @ gram(more))  # Rayleigh-Ritz
-        more = more @ rotation[:, ::-1]
-        ritz = np.einsum("ij,ij->j", more, gram(more))
-        done = len(squares) > 0 and ritz[k - 1] <= squares[k - 1] + 1e-10 * squares[0]
-        found, squares = more, ritz
-        if done:
-            break
-    if scale <= 0:  # the zero operator
-        return torch.eye(k, columns, dtype=A.kernel.dtype, device=A.kernel.device).reshape(k, *A.in_shape)
-    residual = np.linalg.norm(gram(found[:, :k]) - found[:, :k] * squares[:k], axis=0).max()
-    if residual > 1e-8 * squares[0]:
-        raise RuntimeError(f"the leading singular values of {A} did not converge: residual {residual / squares[0]:.1e}")
-    return torch.as_tensor(found[:, :k].T.copy(), device=A.kernel.device).reshape(k, *A.in_shape)
+def _values_from_gram(taps: Taps, half: HalfSet) -> Tensor:
+    if len(half.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed: one decomposition
+        return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double())
+    gram = Gram(taps)
+    squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
+    for real in (True, False):
+        for some in (half.real == real).nonzero().flatten().split(gram.chunk):
+            if len(some):
+                squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
+    values = squares.clamp_min(0).sqrt().flip(-1)
+    if taps.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
+        exact = replace(taps, taps=taps.taps.detach())
+        small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten()
+        for some in small.split(gram.chunk):
+            values[some] = torch.linalg.svdvals(exact.blocks(half.frequencies[some.cpu()]))
+    return values

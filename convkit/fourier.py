@@ -1,0 +1,183 @@
+"""The blocks of a block-circulant convolution at any frequencies, on the smallest torus that has its spectrum."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from convkit.operators import ConvOperator
+
+MOST_TAPS = 256  # with more, the list of lags is longer than the kernel is worth
+CHUNK = 2**26  # bytes of Gram blocks held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """A stride-1 convolution on a torus as a list of taps: ``B(f) = sum_t taps[t] exp(2 pi i <f, offsets[t] / size>)``.
+
+    ``taps`` has shape ``(groups, t, rows, columns)`` and is a rearrangement of the live kernel, ``offsets`` has shape
+    ``(t, axes)`` on the torus ``size``. Strides became channels (polyphase), and an axis whose offsets have a common
+    divisor with the size shrank by it: dilation, and kernels of size 1, whose torus is one pixel.
+    """
+
+    taps: Tensor
+    offsets: Tensor
+    size: tuple[int, ...]
+    frequencies: tuple[int, ...]  # of the operator: multiples of ``size``, with copies of the same blocks
+    split: tuple[int, ...]  # (offsets, stride) of each axis: how the kernel's axes were cut
+    places: tuple[Tensor, ...]  # on each axis, where tap j of the kernel went: offset * stride + phase
+
+    def phases(self, frequencies: Tensor) -> Tensor:
+        """Angles ``2 pi <f, offset / size>`` in float64, shape ``(frequencies, t)``, for frequencies ``(F, axes)``."""
+        return _angles(frequencies, self.offsets, self.size)
+
+    def blocks(self, frequencies: Tensor) -> Tensor:
+        """``B(f)`` for each row of ``frequencies``, shape ``(F, groups, rows, columns)``; has the kernel's gradient."""
+        angles = self.phases(frequencies).to(self.taps.device, self.taps.dtype)
+        flat = self.taps.movedim(1, 0).flatten(1)  # (t, groups * rows * columns)
+        real, imaginary = angles.cos() @ flat, angles.sin() @ flat
+        return torch.complex(real, imaginary).unflatten(1, (self.taps.shape[0], *self.taps.shape[2:]))
+
+    def from_blocks(self, blocks: Tensor, frequencies: Tensor, times: Tensor) -> Tensor:
+        """The taps of the nearest kernel of this support, ``(groups, t, rows, columns)``: the inverse of ``blocks``.
+
+        ``times`` says how often each frequency counts: 2 where it stands for -f, too.
+        """
+        weights = times.double()[:, None] / math.prod(self.size)
+        angles = self.phases(frequencies)
+        cos, sin = ((weights * wave).to(self.taps.device, self.taps.dtype) for wave in (angles.cos(), angles.sin()))
+        flat = blocks.flatten(1)
+        taps = cos.T @ flat.real + sin.T @ flat.imag
+        return taps.unflatten(1, (self.taps.shape[0], *self.taps.shape[2:])).movedim(0, 1)
+
+    def to_kernel(self, taps: Tensor) -> Tensor:
+        """Taps in the kernel's shape again: undoes ``reduced_taps``; taps that meet on a pixel share alike."""
+        d, (groups, _, rows, columns) = len(self.size), taps.shape
+        lengths, strides = self.split[::2], self.split[1::2]
+        kernel = taps.reshape(groups, *lengths, rows, columns // math.prod(strides), *strides)
+        kernel = kernel.permute(0, 1 + d, 2 + d, *(axis for i in range(d) for axis in (1 + i, 3 + d + i)))
+        kernel = kernel.reshape(groups * rows, -1, *(o * s for o, s in zip(lengths, strides, strict=True)))
+        for axis, places in enumerate(self.places, start=2):
+            sharing = torch.bincount(places)[places].view(-1, *[1] * (d + 1 - axis))
+            kernel = kernel.index_select(axis, places.to(kernel.device)) / sharing.to(kernel)
+        return kernel
+
+
+def reduced_taps(A: ConvOperator) -> Taps:
+    """The taps of ``A`` on the smallest torus whose blocks, repeated, have the singular values of ``symbol(A)``.
+
+    The blocks equal those of ``symbol`` up to unitary factors. ``A`` must be block circulant.
+    """
+    kernel, c_out = A.kernel, A.kernel.shape[0]
+    offsets, places, sizes, coarse = [], [], [], []
+    for axis, n in enumerate(A.input_shape, start=2):
+        s = A.stride[axis - 2]
+        pixels = torch.arange(kernel.shape[axis]) * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
+        distinct, where = torch.unique(pixels // s, return_inverse=True)
+        places.append(where * s + pixels % s)  # taps that meet are summed
+        shape = (*kernel.shape[:axis], len(distinct) * s, *kernel.shape[axis + 1 :])
+        kernel = kernel.new_zeros(shape).index_add(axis, places[-1].to(kernel.device), kernel)
+        divisor = math.gcd(n // s, *(distinct - distinct[0]).tolist())
+        offsets.append((distinct - distinct[0]) // divisor)
+        sizes.append(n // s // divisor)
+        coarse.append(n // s)
+    d = len(sizes)
+    split = tuple(size for o, s in zip(offsets, A.stride, strict=True) for size in (len(o), s))
+    taps = kernel.reshape(A.groups, c_out // A.groups, kernel.shape[1], *split)
+    taps = taps.permute(0, *range(3, 3 + 2 * d, 2), 1, 2, *range(4, 4 + 2 * d, 2))
+    taps = taps.reshape(A.groups, -1, c_out // A.groups, kernel.shape[1] * math.prod(A.stride))
+    offset = torch.cartesian_prod(*offsets).reshape(-1, d)
+    return Taps(taps, offset, tuple(sizes), tuple(coarse), split, tuple(places))
+
+
+@dataclass(frozen=True, eq=False)
+class HalfSet:
+    """One frequency of each pair {f, -f} of a torus, where the blocks of a real kernel are conjugate."""
+
+    frequencies: Tensor  # (F, axes)
+    chosen: Tensor  # (F,) the same as flat indices
+    real: Tensor  # (F,) bool: f = -f, the block is real
+    where: Tensor  # for each frequency of the whole grid, flat: its place in the list
+
+    @property
+    def times(self) -> Tensor:
+        """How many frequencies of the torus each one stands for: 1 where f = -f, else 2."""
+        return 2 - self.real.long()
+
+
+def half_set(size: Sequence[int], repeated: Sequence[int] | None = None) -> HalfSet:
+    """The canonical half of the frequencies of a torus; ``where`` on a grid of ``repeated`` copies of it."""
+    numbers = torch.arange(math.prod(size)).reshape(*size)
+    axes = tuple(range(len(size)))
+    opposite = numbers.flip(axes).roll([1] * len(axes), axes)
+    chosen, where = torch.unique(torch.minimum(numbers, opposite).flatten(), return_inverse=True)
+    where = where.reshape(*size)
+    if repeated is not None:
+        where = where.tile([whole // part for whole, part in zip(repeated, size, strict=True)])
+    frequencies = torch.stack(torch.unravel_index(chosen, tuple(size)), dim=1)
+    return HalfSet(frequencies, chosen, (opposite == numbers).flatten()[chosen], where.flatten())
+
+
+class Gram:
+    """The Gram blocks ``B(f) B(f)^H`` (or ``B^H B`` where that is smaller) of detached taps, in float64.
+
+    Built from the autocorrelation of the taps, ``G(f) = sum_l H_l exp(i <l, f>)``, wherever that takes fewer
+    operations than the blocks themselves.
+    """
+
+    def __init__(self, taps: Taps, frequencies: int | None = None) -> None:
+        kernel = taps.taps.detach().double()
+        self.wide = kernel.shape[2] <= kernel.shape[3]
+        self._taps = replace(taps, taps=kernel)
+        kernel = kernel if self.wide else kernel.mT
+        groups, t, r, c = kernel.shape
+        frequencies = frequencies or math.prod(taps.size) // 2 + 1  # that will be asked for
+        self._sums = None
+        lags, where, flipped = _half_lags(taps.offsets[:MOST_TAPS], taps.size)
+        if t <= MOST_TAPS and t * t * c + 4 * len(lags) * r * frequencies < 4 * (t + r) * c * frequencies:
+            sums = kernel.new_zeros(len(lags), groups, r, r)
+            for a in range(t):
+                products = kernel[:, a:] @ kernel[:, a, None].mT  # K_b K_a^T for b >= a, lag offset_b - offset_a
+                products = products.movedim(1, 0)
+                turn = flipped[a, a:].to(kernel.device)
+                products = torch.where(turn[:, None, None, None], products.mT, products)
+                products[0] *= 0.5
+                sums.index_add_(0, where[a, a:].to(kernel.device), products)
+            self._sums = ((sums + sums.mT).flatten(1), (sums - sums.mT).flatten(1))
+            self._lags = lags
+        self.side = r
+        self.chunk = max(1, int(CHUNK // (16 * groups * r * r)))  # frequencies at a time
+
+    def at(self, frequencies: Tensor, real: bool = False) -> Tensor:
+        """The Gram blocks at these frequencies, shape ``(F, groups, side, side)``; real ones where f = -f."""
+        groups = self._taps.taps.shape[0]
+        if self._sums is None:
+            blocks = self._taps.blocks(frequencies)
+            gram = blocks @ blocks.mH if self.wide else blocks.mH @ blocks
+            return gram.real if real else gram
+        angles = _angles(frequencies, self._lags, self._taps.size).to(self._taps.taps.device)
+        even, odd = self._sums
+        shape = (len(frequencies), groups, self.side, self.side)
+        if real:
+            return (angles.cos() @ even).view(shape)
+        return torch.complex(angles.cos() @ even, angles.sin() @ odd).view(shape)
+
+
+def _angles(frequencies: Tensor, offsets: Tensor, size: Sequence[int]) -> Tensor:
+    # whole numbers are reduced first, so that the angles are right to the last bit even on large tori
+    turns = torch.zeros(len(frequencies), len(offsets), dtype=torch.float64)
+    for axis, n in enumerate(size):
+        turns += (frequencies[:, axis, None] * offsets[None, :, axis] % n).double() / n
+    return 2 * math.pi * turns
+
+
+def _half_lags(offsets: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """One of each pair of lags {l, -l} between taps; for taps (a, b) the place of b - a in it, and whether it is -l."""
+    steps = torch.tensor(size)
+    place = torch.tensor([math.prod(size[axis + 1 :]) for axis in range(len(size))])
+    lags = (offsets[None, :] - offsets[:, None]) % steps
+    flat, opposite = (lags * place).sum(-1), (-lags % steps * place).sum(-1)
+    chosen, where = torch.unique(torch.minimum(flat, opposite), return_inverse=True)
+    return torch.stack(torch.unravel_index(chosen, tuple(size)), dim=1), where, opposite < flat

@@ -1,0 +1,127 @@
+"""Largest singular values by Krylov spaces: of one operator of any geometry, and of all blocks of a torus at once."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from torch import Tensor
+
+from convkit.fourier import Gram, HalfSet, Taps
+from convkit.operators import ConvOperator
+
+DENSE_SIDE = 24  # smaller Gram blocks are decomposed as they are
+CHECKS = (6, 10, 16, 24, 36, 52)  # Lanczos steps after which frequencies are dropped
+FEW = 4  # frequencies left for the float64 finish
+
+
+def leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
+    """Orthonormal right singular vectors of the k largest singular values of ``A``, float64, ``(k, *in_shape)``.
+
+    Implicitly restarted Lanczos iteration (ARPACK), and again beside what was found until nothing larger is left,
+    since a Krylov space sees only one copy of a repeated value. ``RuntimeError`` where it does not converge.
+    """
+    columns = math.prod(A.in_shape)
+
+    def gram(x: np.ndarray) -> np.ndarray:
+        batch = torch.as_tensor(x.T.copy(), device=A.kernel.device).reshape(-1, *A.in_shape)
+        return A.adjoint(A(batch)).flatten(1).T.cpu().numpy().reshape(x.shape)
+
+    start = np.random.default_rng(0).standard_normal(columns)
+    scale = start @ gram(start) / (start @ start)
+    found = np.zeros((columns, 0))
+    squares = np.zeros(0)
+    while scale > 0:
+        wanted = 1 if len(squares) else k
+
+        def rest(x: np.ndarray, found: np.ndarray = found) -> np.ndarray:
+            """The Gram operator beside what was found, plus the identity so that ARPACK can tell its zeros."""
+            x = x.ravel()
+            y = gram(x - found @ (found.T @ x)) / scale
+            return x + y - found @ (found.T @ y)
+
+        try:
+            operator = LinearOperator((columns, columns), matvec=rest, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+            _, vectors = eigsh(operator, wanted, which="LA", v0=start)
+        except ArpackError as error:
+            raise RuntimeError(f"the leading singular values of {A} did not converge: {error}") from error
+        more, _ = np.linalg.qr(np.hstack([found, vectors]))
+        _, rotation = np.linalg.eigh(more.T @ gram(more))  # Rayleigh-Ritz
+        more = more @ rotation[:, ::-1]
+        ritz = np.einsum("ij,ij->j", more, gram(more))
+        done = len(squares) > 0 and ritz[k - 1] <= squares[k - 1] + 1e-10 * squares[0]
+        found, squares = more, ritz
+        if done:
+            break
+    if scale <= 0:  # the zero operator
+        return torch.eye(k, columns, dtype=A.kernel.dtype, device=A.kernel.device).reshape(k, *A.in_shape)
+    residual = np.linalg.norm(gram(found[:, :k]) - found[:, :k] * squares[:k], axis=0).max()
+    if residual > 1e-8 * squares[0]:
+        raise RuntimeError(f"the leading singular values of {A} did not converge: residual {residual / squares[0]:.1e}")
+    return torch.as_tensor(found[:, :k].T.copy(), device=A.kernel.device).reshape(k, *A.in_shape)
+
+
+def top_frequency(taps: Taps, half: HalfSet) -> tuple[Tensor, int]:
+    """The frequency, shape ``(1, axes)``, and the group of the block with the largest singular value.
+
+    Lanczos iteration on all blocks at once, matrix-free in float32; blocks whose Ritz value plus three times its
+    residual stays below the best are dropped, and the last few are decomposed in float64.
+    """
+    groups, _, rows, columns = taps.taps.shape
+    if min(rows, columns) <= DENSE_SIDE or len(half.frequencies) <= FEW:
+        gram = Gram(taps)
+        chunks = half.frequencies.split(gram.chunk)
+        squares = torch.cat([torch.linalg.eigvalsh(gram.at(some))[..., -1] for some in chunks])
+        where, group = divmod(int(squares.argmax()), groups)
+        return half.frequencies[where][None], group
+    best, answer = -1.0, (half.frequencies[:1], 0)
+    for group in range(groups):
+        one = replace(taps, taps=taps.taps[group : group + 1].detach().double())
+        left = half.frequencies[_survivors(one, half)]
+        gram = Gram(one, len(left))
+        squares = torch.cat([torch.linalg.eigvalsh(gram.at(some))[:, 0, -1] for some in left.split(gram.chunk)])
+        if squares.max() > best:
+            best, answer = float(squares.max()), (left[squares.argmax()][None], group)
+    return answer
+
+
+def _survivors(taps: Taps, half: HalfSet) -> Tensor:
+    """Indices of the frequencies that may hold the largest singular value."""
+    kernel = taps.taps[0].float()  # (t, rows, columns)
+    kernel = kernel / kernel.abs().amax().clamp_min(torch.finfo(kernel.dtype).tiny)
+    kernel = kernel if kernel.shape[1] <= kernel.shape[2] else kernel.mT
+    t, r, c = kernel.shape
+    down = kernel.movedim(1, 0).reshape(r, t * c)  # x -> K_t^T x for all taps at once
+    angles = taps.phases(half.frequencies).to(kernel)
+    cos, sin = angles.cos(), angles.sin()
+    # complex numbers as (real, imaginary) rows, so that each step is two real products with the kernel
+    turn = torch.cat([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 2)  # (F, 2, 2 t): exp(-i angle)
+    v = torch.randn(len(turn), 2, r, generator=torch.Generator().manual_seed(0)).to(kernel.device)
+    v = v / v.norm(dim=(1, 2), keepdim=True)
+    before, left = torch.zeros_like(v), torch.arange(len(turn))
+    diagonal = beside = v.new_zeros(len(v), 0, dtype=torch.float64)
+    for step in range(1, CHECKS[-1] + 1):
+        w = turn @ (v.flatten(0, 1) @ down).view(-1, 2 * t, c)  # B(f)^H v
+        w = ((turn.mT @ w).view(-1, t * c) @ down.T).view(-1, 2, r)  # B(f) of that
+        if step > 1:
+            w = w - beside[:, -1].to(w.dtype)[:, None, None] * before
+        along = (v * w).sum((1, 2))
+        w = w - along[:, None, None] * v
+        across = w.norm(dim=(1, 2))
+        diagonal, beside = (
+            torch.cat([diagonal, along.double()[:, None]], 1),
+            torch.cat([beside, across.double()[:, None]], 1),
+        )
+        before, v = v, w / across.clamp_min(torch.finfo(across.dtype).tiny)[:, None, None]
+        if step in CHECKS or step == r:
+            T = torch.diag_embed(diagonal) + torch.diag_embed(beside[:, :-1], 1) + torch.diag_embed(beside[:, :-1], -1)
+            values, vectors = torch.linalg.eigh(T)
+            ritz = values[:, -1].clamp_min(0).sqrt()
+            residual = beside[:, -1] * vectors[:, -1, -1].abs() / (2 * ritz).clamp_min(1e-30)
+            keep = (ritz + 3 * residual >= (1 - 1e-5) * ritz.max()).nonzero().flatten()  # 1e-5: float32 rounding
+            left, turn, v, before = left[keep.cpu()], turn[keep], v[keep], before[keep]
+            diagonal, beside = diagonal[keep], beside[keep]
+            if len(left) <= FEW or step >= r:
+                break
+    return left

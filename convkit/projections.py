@@ -1,0 +1,148 @@
+"""Projections of convolutions: on the operator-norm ball, on kernels of a size, and on both at once."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from convkit.eigenvalues import eigh
+from convkit.fourier import HalfSet, Taps, half_set, reduced_taps
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from convkit.spectra import from_symbol, require_blocks, symbol
+
+
+def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
+    """The projection of ``A.matrix()`` on the ball of matrices whose operator norm is at most ``bound``.
+
+    Singular values above ``bound`` become ``bound``, the vectors stay (Sedghi et al. 2019, Proposition 9): a
+    convolution again, with a kernel as large as the image. Exact, up to rounding in the kernel's precision. Raises
+    ``ValueError`` for ``bound <= 0`` and where ``symbol`` does. The derivative is right where the values are distinct.
+    """
+    _check(A, bound, 1, "clip_singular_values")
+    blocks = symbol(A)
+    if math.prod(A.stride) > 1:  # the aliases in the block at -f stand in another order than those at f
+        return from_symbol(blocks - _excess(blocks, bound), A.stride, A.groups)
+    half = half_set(A.input_shape)
+    flat = blocks.flatten(0, len(A.input_shape) - 1)
+    excess = _excess(flat[half.chosen.to(flat.device)], bound)[half.where.to(flat.device)]
+    mirrored = (half.chosen[half.where] != torch.arange(len(half.where))).to(flat.device)
+    excess = torch.where(mirrored.view(-1, *[1] * (excess.ndim - 1)), excess.conj(), excess)
+    return from_symbol(blocks - excess.view_as(blocks), groups=A.groups)
+
+
+def clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
+    """One round of Sedghi et al. 2019, section 3: clip the singular values, then crop to the kernel's own size.
+
+    The nearest kernel of A's size to ``clip_singular_values(A, bound)``. Cropping puts the norm above ``bound``
+    again: by a percent where the bound is near the norm, by a third and more where it is far below. Errors as there.
+    """
+    _check(A, bound, 1, "clip_and_crop")
+    return _round(A, bound)
+
+
+def alternating_projections(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
+    """A kernel of A's own size with operator norm at most ``bound``, by clipping and cropping in turns.
+
+    The limit lies in both sets (Cheney & Goldstein 1959) and need not be the point nearest to A: ``dykstra`` finds
+    that. After the last round the kernel is scaled, so that the bound holds on return. Raises ``ValueError`` for
+    ``bound <= 0``, for fewer than one round and where no blocks exist.
+    """
+    _check(A, bound, rounds, "alternating_projections")
+    for _ in range(rounds):
+        B = _round(A, bound)
+        if B is A:
+            return A
+        A = B
+    return _scaled(A, bound)
+
+
+def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
+    """The kernel of A's own size with operator norm at most ``bound`` that is nearest to A, approached in rounds.
+
+    Dykstra's algorithm (Boyle & Dykstra 1986) in its dual form: with p collecting what clipping took away, ``x = A -
+    crop(p)`` and ``p <- excess(x + p)``. The latter is a gradient step on the dual problem, so it is accelerated
+    (FISTA, restarted where it overshoots). Scaled at the end, so that the bound holds on return. Errors as in
+    ``alternating_projections``.
+    """
+    _check(A, bound, rounds, "dykstra")
+    taps, half = _taps(A)
+    kernel = A.kernel
+    p = q = torch.zeros_like(taps.blocks(half.frequencies))
+    momentum, B = 1.0, A
+    for _ in range(rounds):
+        B = replace(A, kernel=kernel - _cropped(taps, q, half))
+        new = _excess(reduced_taps(B).blocks(half.frequencies) + q, bound)
+        step, weights = new - p, half.times.to(q.device).view(-1, *[1] * (q.ndim - 1))
+        if (((q - new) * weights).conj() * step).sum().real > 0:
+            momentum, q = 1.0, new  # restart
+        else:
+            faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+            q = new + (momentum - 1) / faster * step
+            momentum = faster
+        p = new
+    return _scaled(replace(A, kernel=kernel - _cropped(taps, p, half)), bound)
+
+
+def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
+    """The kernel whose reshaped matrix ``(c_out, c_in * kernel_size)`` is projected on the ball of radius ``bound``.
+
+    What Sedghi et al. 2019, section 4.4, compare with (after Yoshida & Miyato 2017): it bounds the operator norm only
+    by ``sqrt(prod(kernel_size)) * bound``. Every geometry; group by group. Raises ``ValueError`` for ``bound <= 0``.
+    """
+    _check_bound(bound, 1, "clip_reshaped_kernel")
+    matrices = A.kernel.unflatten(0, (A.groups, -1)).flatten(2)
+    U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
+    return replace(A, kernel=((U * S.clamp(max=bound)[:, None, :]) @ Vh).view_as(A.kernel))
+
+
+def _round(A: ConvOperator, bound: float) -> ConvOperator:
+    taps, half = _taps(A)
+    excess = _excess(taps.blocks(half.frequencies), bound)
+    if not excess.any():
+        return A
+    return replace(A, kernel=A.kernel - _cropped(taps, excess, half))
+
+
+def _taps(A: ConvOperator) -> tuple[Taps, HalfSet]:
+    taps = reduced_taps(A)
+    return taps, half_set(taps.size)
+
+
+def _cropped(taps: Taps, blocks: Tensor, half: HalfSet) -> Tensor:
+    return taps.to_kernel(taps.from_blocks(blocks, half.frequencies, half.times))
+
+
+def _excess(blocks: Tensor, bound: float) -> Tensor:
+    """``U max(S - bound, 0) V*`` of each block ``U S V*``; blocks below the bound are not decomposed."""
+    wide = blocks.shape[-2] <= blocks.shape[-1]
+    with torch.no_grad():  # which blocks offend: those for which bound^2 - B B* has no Cholesky factor
+        gram = blocks @ blocks.mH if wide else blocks.mH @ blocks
+        identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        offends = torch.linalg.cholesky_ex(bound**2 * identity - gram).info != 0
+    some = blocks[offends]
+    squares, U = eigh(some @ some.mH if wide else some.mH @ some)
+    kept = (1 - bound / squares.clamp_min(bound**2).sqrt()).to(U.dtype)
+    part = (U * kept[..., None, :]) @ U.mH
+    excess = torch.zeros_like(blocks)
+    return excess.index_put((offends,), part @ some if wide else some @ part)
+
+
+def _scaled(A: ConvOperator, bound: float) -> ConvOperator:
+    """``A``, scaled down where its norm is above the bound; by four roundings more, so that rounding is below, too."""
+    norm = operator_norm(A, 2)
+    factor = bound / norm * (1 - 4 * torch.finfo(norm.dtype).eps)
+    return replace(A, kernel=A.kernel * factor.clamp(max=1))
+
+
+def _check(A: ConvOperator, bound: float, rounds: int, name: str) -> None:
+    _check_bound(bound, rounds, name)
+    require_blocks(A, name)
+
+
+def _check_bound(bound: float, rounds: int, name: str) -> None:
+    if not (bound > 0 and math.isfinite(bound)):
+        raise ValueError(f"{name} needs a positive bound, got {bound}; the ball of radius 0 holds only the zero kernel")
+    if rounds < 1:
+        raise ValueError(f"{name} needs at least one round, got rounds={rounds}")

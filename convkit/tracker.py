@@ -1,0 +1,165 @@
+"""The norms of a network's layers followed through training at little cost."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convkit.fourier import CHUNK, half_set, reduced_taps
+from convkit.krylov import leading_right_vectors, top_frequency
+from convkit.operators import ConvOperator, input_shapes
+from convkit.spectra import DENSE_LIMIT
+
+WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
+RANKING_STEPS = 4  # from a random vector, to choose which blocks to follow
+Product = Callable[[Tensor], Tensor]
+
+
+class NormTracker:
+    """The norm 2 of every convolution and linear layer during training, from below, at little cost.
+
+    Call ``update`` after optimizer steps. The first call and every ``refresh``-th after it compute the norms and
+    choose what to follow: the frequencies whose blocks are largest (at most ``candidates``), or, where there are no
+    blocks, the layer as a whole. The calls between look for the largest value in the Krylov space that ``steps`` steps
+    make of the vectors of the last call, at least two a block. ``deficits`` holds, by layer, how far the estimate was
+    below the norm at the last refresh, relative to it. The sizes of the layers' inputs are those of ``model(x)``.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, refresh: int = 50, candidates: int = 16, steps: int = 2) -> None:
+        for name, number in (("refresh", refresh), ("candidates", candidates), ("steps", steps)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        self.model, self.refresh, self.candidates, self.steps = model, refresh, candidates, steps
+        self.shapes = input_shapes(model, x)
+        self.updates = 0
+        self.deficits: dict[str, float] = {}
+        self._states: dict[str, dict[str, Tensor]] = {}
+        self._operators()  # what has no operator is refused now
+
+    @torch.no_grad()
+    def update(self) -> dict[str, float]:
+        """The norm of each layer as its weights are now, by name: exact at a refresh, else an estimate from below.
+
+        Raises ``ValueError`` with the layer's name for weights that are not finite; the tracker is then as before.
+        """
+        norms: dict[str, float] = {}
+        states, deficits = dict(self._states), dict(self.deficits)
+        for name, A in self._operators().items():
+            if name in states:
+                norms[name], states[name] = _follow(A, states[name], self.steps)
+            if self.updates % self.refresh == 0:
+                exact, state = _start(A, self.candidates)
+                if name in states:
+                    deficits[name] = max(0.0, 1 - norms[name] / exact) if exact > 0 else 0.0
+                norms[name], states[name] = exact, state
+        self._states, self.deficits = states, deficits
+        self.updates += 1
+        return norms
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model and the arguments: tensors and numbers only."""
+        states = {name: dict(state) for name, state in self._states.items()}
+        return {"updates": self.updates, "deficits": dict(self.deficits), "states": states}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where the tracker that gave ``state_dict`` was; ``ValueError`` when it tracked other layers."""
+        unknown = state_dict["states"].keys() - self.shapes.keys()
+        if unknown or (state_dict["states"] and state_dict["states"].keys() != self.shapes.keys()):
+            raise ValueError(
+                f"needed the state of a tracker of layers {sorted(self.shapes)}, got one of "
+                f"{sorted(state_dict['states'])}; make the tracker for the model that the state belongs to"
+            )
+        self.updates, self.deficits = int(state_dict["updates"]), dict(state_dict["deficits"])
+        self._states = {name: dict(state) for name, state in state_dict["states"].items()}
+
+    def _operators(self) -> dict[str, ConvOperator]:
+        operators = {}
+        for name, shape in self.shapes.items():
+            try:
+                operators[name] = ConvOperator.from_layer(self.model.get_submodule(name), shape)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"layer {name!r}: {error}") from error
+        return operators
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
+    """The norm, and the vectors to follow it from."""
+    B = replace(A, kernel=A.kernel.double())
+    if not A.is_block_circulant:
+        side = min(math.prod(A.in_shape), math.prod(A.out_shape))
+        if side <= DENSE_LIMIT:
+            V = torch.linalg.svd(B.matrix(), full_matrices=False).Vh[:WIDTH]
+        else:
+            V = leading_right_vectors(B, WIDTH).flatten(1)
+        norm = torch.linalg.matrix_norm(B(V.reshape(-1, *A.in_shape)).flatten(1), 2)
+        return float(norm), {"vectors": V.mT[None].to(A.kernel.dtype)}
+    taps, exact = reduced_taps(A), reduced_taps(B)
+    groups, _, rows, columns = taps.taps.shape
+    half = half_set(taps.size)
+    frequency, group = top_frequency(taps, half)
+    block = replace(exact, taps=exact.taps[group : group + 1]).blocks(frequency)[0, 0]
+    _, S, Vh = torch.linalg.svd(block, full_matrices=False)
+    values = []
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(columns, max(WIDTH, candidates), generator=generator).to(taps.taps)
+    for some in half.frequencies.split(max(1, CHUNK // (16 * groups * rows * columns))):
+        blocks = taps.blocks(some).flatten(0, 1)
+        V = start[:, :1].to(blocks).expand(len(blocks), -1, -1)
+        values.append(_improve(*_products(blocks), V, RANKING_STEPS)[0])
+    index = torch.cat(values).topk(min(candidates, len(half.frequencies) * groups)).indices.cpu()
+    frequencies, of_group = half.frequencies[index // groups], index % groups
+    there = ((frequencies == frequency).all(1) & (of_group == group)).nonzero().flatten()
+    place = int(there[0]) if len(there) else -1  # the last and least makes room
+    frequencies[place], of_group[place] = frequency[0], group
+    width = min(rows, columns, max(WIDTH, candidates // len(index)))
+    vectors = start[:, :width].to(S.dtype.to_complex()).expand(len(index), -1, -1)
+    state = {"vectors": vectors, "frequencies": frequencies, "groups": of_group}
+    _, state = _follow(A, state, RANKING_STEPS)
+    state["vectors"][place] = Vh[:width].mH
+    return float(S[0]), state
+
+
+def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[float, dict[str, Tensor]]:
+    """An estimate of the norm from below and the vectors after some more steps."""
+    V = state["vectors"]
+    if "frequencies" not in state:
+
+        def forward(V: Tensor) -> Tensor:
+            return A(V[0].mT.reshape(-1, *A.in_shape)).flatten(1).mT[None]
+
+        def backward(U: Tensor) -> Tensor:
+            return A.adjoint(U[0].mT.reshape(-1, *A.out_shape)).flatten(1).mT[None]
+
+        values, V = _improve(forward, backward, V.to(A.kernel), steps)
+        return float(values), {"vectors": V}
+    taps = reduced_taps(A)
+    best, vectors = 0.0, V.to(taps.taps.device, taps.taps.dtype.to_complex(), copy=True)
+    for group in state["groups"].unique().tolist():
+        its = state["groups"] == group
+        blocks = replace(taps, taps=taps.taps[group : group + 1]).blocks(state["frequencies"][its])[:, 0]
+        values, vectors[its] = _improve(*_products(blocks), vectors[its], steps)
+        best = max(best, float(values.max()))
+    return best, {**state, "vectors": vectors}
+
+
+def _products(blocks: Tensor) -> tuple[Product, Product]:
+    return lambda V: blocks @ V, lambda U: blocks.mH @ U
+
+
+def _improve(forward: Product, backward: Product, V: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The largest value and the leading vectors of B on the Krylov space of ``B* B`` from some vectors.
+
+    ``V`` has shape ``(batch, columns, width)``; so have the vectors that come back, orthonormal ones.
+    """
+    space = [V]
+    for _ in range(steps):
+        V = backward(forward(V))
+        V = V / V.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
+        space.append(V)
+    Q, _ = torch.linalg.qr(torch.cat(space, dim=-1))
+    _, S, Vh = torch.linalg.svd(forward(Q), full_matrices=False)  # Rayleigh-Ritz
+    return S[..., 0], (Q @ Vh.mH)[..., : space[0].shape[-1]]

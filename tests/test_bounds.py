@@ -1,0 +1,317 @@
+"""Each bound is at least the dense norm, in both dtypes and at every scale, and equal to it where it says so."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from convkit.bounds import (
+    flattened_bound,
+    flattened_norm,
+    frobenius_bound,
+    gram_iteration_bound,
+    grid_bound,
+    holder_bound,
+    reshaped_bound,
+    torus_bound,
+)
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from tests.strategies import (
+    CIRCULAR,
+    EVERYTHING,
+    Geometry,
+    exact_geometries,
+    geometries,
+    normal,
+    patch_geometries,
+    scaled,
+)
+
+BOUNDS = [frobenius_bound, holder_bound, torus_bound, flattened_bound, reshaped_bound, grid_bound]
+everything = pytest.mark.parametrize("geometry", EVERYTHING.values(), ids=EVERYTHING)
+circular = pytest.mark.parametrize("geometry", CIRCULAR.values(), ids=CIRCULAR)
+bounds = pytest.mark.parametrize("bound", BOUNDS)
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def dense_norm(A: ConvOperator) -> Tensor:
+    """In float64, less what the dense decomposition itself may be off by."""
+    M = replace(A, kernel=A.kernel.double()).matrix()
+    return torch.linalg.matrix_norm(M, 2) * (1 - 1e-15 * sum(M.shape))
+
+
+def kernels(normal_kernel: Tensor) -> dict[str, Tensor]:
+    """Kernels of one shape that hurt: degenerate spectra, extreme scales, bounds that are equalities."""
+    delta = torch.zeros_like(normal_kernel)
+    delta[(0, 0, *(k // 2 for k in delta.shape[2:]))] = 1
+    big = 1e30 if delta.dtype == torch.float32 else 1e200
+    return {
+        "normal": normal_kernel,
+        "zero": torch.zeros_like(normal_kernel),
+        "identity": delta,
+        "blur": torch.full_like(normal_kernel, 1 / normal_kernel[0, 0].numel()),
+        "rank one": normal_kernel[:1] * normal_kernel.flatten(1)[:, :1].reshape(-1, *[1] * (delta.ndim - 1)),
+        "sparse": normal_kernel * (normal_kernel > 0.8),
+        "huge": normal_kernel * big,
+        "tiny": normal_kernel / big,
+    }
+
+
+# ---- bounds --------------------------------------------------------------------------------------------------------
+@dtypes
+@settings(max_examples=60)
+@given(geometry=st.one_of(geometries(), exact_geometries(), patch_geometries()), seed=st.integers(0, 99))
+def test_no_bound_is_below_the_dense_norm(device, dtype, geometry, seed):
+    A = geometry.operator(device, dtype, seed)
+    for name, kernel in kernels(A.kernel).items():
+        B = replace(A, kernel=kernel)
+        norm = dense_norm(B)
+        for bound in BOUNDS:
+            assert bound(B).double() >= norm, (bound.__name__, name)
+
+
+@dtypes
+@settings(max_examples=40)
+@given(geometry=st.one_of(exact_geometries(), patch_geometries()), seed=st.integers(0, 99))
+def test_gram_iteration_is_not_below_the_dense_norm_however_many_steps(device, dtype, geometry, seed):
+    A = geometry.operator(device, dtype, seed)
+    for name, kernel in kernels(A.kernel).items():
+        B = replace(A, kernel=kernel)
+        norm = dense_norm(B)
+        for steps in (1, 2, 5, 20):
+            assert gram_iteration_bound(B, steps).double() >= norm, (steps, name)
+
+
+def test_gram_iteration_survives_more_steps_than_an_exponent_has_digits(device):
+    for kernel in kernels(normal(3, 2, 3, device=device)).values():
+        A = ConvOperator(kernel, 5)
+        assert_close(gram_iteration_bound(A, 1200), torch.linalg.matrix_norm(A.matrix(), 2), atol=0.0, rtol=1e-12)
+
+
+@dtypes
+@bounds
+@everything
+def test_bounds_scale_with_the_kernel(device, dtype, bound, geometry):
+    A = geometry.operator(device, dtype)
+    assert_close(bound(scaled(A, -3.0)), 3 * bound(A))
+    assert_close(bound(scaled(A, 1e-25)), 1e-25 * bound(A), atol=0, rtol=1e-5)
+    assert bound(scaled(A, 0.0)) == 0
+    assert bound(A).dtype == dtype
+    assert bound(A).shape == ()
+
+
+@circular
+def test_gram_iteration_scales_with_the_kernel(device, geometry):
+    A = geometry.operator(device)
+    assert_close(gram_iteration_bound(scaled(A, -3.0), 3), 3 * gram_iteration_bound(A, 3))
+    assert gram_iteration_bound(scaled(A, 0.0), 3) == 0
+
+
+@bounds
+@everything
+def test_bounds_are_differentiable_and_change_nothing(device, bound, geometry):
+    kernel = geometry.operator(device).kernel
+    before, kernel = kernel.clone(), kernel.requires_grad_()
+    noise = 1e-11 if device.type == "cuda" else 0.0  # index_add sums in no fixed order on the GPU
+    assert gradcheck(lambda kernel: bound(geometry.with_kernel(kernel)), (kernel,), nondet_tol=noise)
+    assert_close(kernel.detach(), before, rtol=0, atol=0)
+
+
+@circular
+def test_gram_iteration_is_differentiable(device, geometry):
+    kernel = geometry.operator(device).kernel.requires_grad_()
+    noise = 1e-11 if device.type == "cuda" else 0.0
+    assert gradcheck(lambda kernel: gram_iteration_bound(geometry.with_kernel(kernel), 3), (kernel,), nondet_tol=noise)
+
+
+@everything
+def test_the_gradient_at_a_zero_kernel_is_finite(device, geometry):
+    for bound in (*BOUNDS, gram_iteration_bound):
+        A = scaled(geometry.operator(device), 0.0)
+        A.kernel.requires_grad_()
+        if bound is not gram_iteration_bound or A.is_block_circulant:
+            (gradient,) = torch.autograd.grad(bound(A), A.kernel)
+            assert gradient.isfinite().all(), bound.__name__
+
+
+# ---- how tight -----------------------------------------------------------------------------------------------------
+@given(geometry=geometries())
+def test_frobenius_bound_is_the_frobenius_norm(device, geometry):
+    A = geometry.operator(device)
+    assert_close(frobenius_bound(A), torch.linalg.matrix_norm(A.matrix()))
+
+
+def test_equation_3_is_the_frobenius_norm_only_where_no_tap_falls_on_zeros(device):
+    kernel = normal(3, 2, 3, 2, device=device)
+    for A in (ConvOperator(kernel, (4, 5)), ConvOperator(kernel, (7, 5), 2, "valid", padding_mode="zeros")):
+        assert_close(frobenius_bound(A), math.sqrt(math.prod(A.out_shape[1:])) * kernel.norm())
+    A = ConvOperator(kernel, (4, 5), padding_mode="zeros")
+    assert frobenius_bound(A) < 0.9 * math.sqrt(20) * kernel.norm()
+
+
+def test_holder_bound_is_the_norm_of_a_blur(device):
+    for shape in ((3, 2, 3, 2), (1, 4, 5)):
+        A = ConvOperator(torch.rand(shape, dtype=torch.float64, device=device)[:1, :1], (7, 6)[: len(shape) - 2])
+        assert_close(holder_bound(A), operator_norm(A, 2))
+
+
+@given(geometry=st.one_of(exact_geometries(), patch_geometries()))
+def test_torus_bound_is_the_norm_where_the_norm_is_exact(device, geometry):
+    A = geometry.operator(device)
+    assert_close(torus_bound(A), operator_norm(A, 2))
+
+
+def test_torus_bound_of_zero_padding_comes_close_as_the_image_grows(device):
+    kernel = normal(3, 2, 3, 3, device=device)
+    operators = [ConvOperator(kernel, (n, n), padding_mode="zeros") for n in (4, 8, 16)]
+    excess = [float(torus_bound(A) / operator_norm(A, 2) - 1) for A in operators]
+    assert excess[0] > excess[1] > excess[2] > 0
+    assert excess[2] < 0.02
+
+
+def test_torus_bound_counts_outputs_that_circular_padding_repeats(device):
+    A = ConvOperator(torch.ones(1, 1, 1, dtype=torch.float64, device=device), 3, padding=((0, 3),))
+    assert A.out_shape == (1, 6)
+    for bound in (torus_bound, grid_bound, flattened_bound, reshaped_bound):
+        assert_close(bound(A), A.kernel.new_tensor(math.sqrt(2)))
+
+
+def test_flattened_kernel_has_the_norm_where_windows_do_not_overlap(device):
+    for geometry in (
+        Geometry((5, 2, 2, 3), (4, 6), (2, 3), "valid", padding_mode="zeros"),
+        Geometry((5, 2, 2, 3), (6, 9), (3, 3)),
+        Geometry((4, 3, 2), (9,), 4, ((0, 1),), groups=2, padding_mode="zeros"),
+    ):
+        A = geometry.operator(device)
+        norm = torch.linalg.matrix_norm(A.matrix(), 2)
+        assert_close(flattened_norm(A), norm)
+        assert_close(flattened_bound(A), norm)
+        assert reshaped_bound(A) <= flattened_bound(A)
+
+
+def test_flattened_norm_lies_below_the_norm_and_the_factor_counts_the_windows_of_a_pixel(device):
+    kernel = normal(3, 2, 3, 4, device=device)
+    cases = [  # stride, dilation, windows that read one pixel
+        ((1, 1), (1, 1), 12),
+        ((1, 1), (2, 3), 12),
+        ((2, 3), (1, 1), 4),
+        ((2, 2), (2, 1), 6),  # the taps of a dilated kernel stay on every second pixel, as the windows do
+        ((3, 4), (1, 1), 1),
+    ]
+    for stride, dilation, windows in cases:
+        A = ConvOperator(kernel, (12, 24), stride, dilation=dilation)
+        assert_close(flattened_bound(A), math.sqrt(windows) * flattened_norm(A))
+        assert flattened_norm(A) <= operator_norm(A, 2) * (1 + 1e-12)
+
+
+def test_folding_makes_the_reshaped_bounds_those_of_what_the_circle_sees(device):
+    kernel = torch.tensor([[[1.0, 2.0, -1.0, -2.0]]], dtype=torch.float64, device=device)
+    assert flattened_bound(ConvOperator(kernel, 2)) == reshaped_bound(ConvOperator(kernel, 2)) == 0
+    kernel = normal(2, 3, 5, 2, device=device)  # the short axis keeps its two taps
+    folded = torch.cat([kernel[:, :, :2] + kernel[:, :, 3:], kernel[:, :, 2:3]], 2)
+    expected = math.sqrt(6) * torch.linalg.matrix_norm(folded.flatten(1), 2)
+    assert_close(flattened_bound(ConvOperator(kernel, (3, 7))), expected)
+
+
+def test_reshaped_bound_is_the_least_of_the_four_of_singla_and_feizi(device):
+    for seed in range(10):
+        kernel = normal(3, 2, 3, 4, device=device, seed=seed)
+        o, i, h, w = kernel.shape
+        four = [
+            kernel.permute(0, 1, 2, 3).reshape(o, i * h * w),
+            kernel.permute(0, 2, 1, 3).reshape(o * h, i * w),
+            kernel.permute(0, 3, 1, 2).reshape(o * w, i * h),
+            kernel.permute(0, 2, 3, 1).reshape(o * h * w, i),
+        ]
+        least = min(torch.linalg.matrix_norm(matrix, 2) for matrix in four)
+        for mode in ("circular", "zeros"):
+            assert_close(reshaped_bound(ConvOperator(kernel, (9, 8), padding_mode=mode)), math.sqrt(h * w) * least)
+
+
+@pytest.mark.parametrize("rows, columns", [("o", "ihw"), ("oh", "iw"), ("ow", "ih"), ("ohw", "i")])
+def test_each_of_the_four_reshapings_can_be_the_least(device, rows, columns):
+    sizes = {"o": 4, "i": 4, "h": 2, "w": 2}
+    shape = [math.prod(sizes[axis] for axis in side) for side in (rows, columns)]
+    U, _, Vh = torch.linalg.svd(normal(*shape, device=device), full_matrices=False)
+    tensor = (U @ Vh).reshape([sizes[axis] for axis in rows + columns])  # this reshaping has norm 1
+    A = ConvOperator(torch.einsum(f"{rows}{columns}->oihw", tensor), (6, 5))
+    assert_close(reshaped_bound(A), A.kernel.new_tensor(2.0))
+    if rows == "o":
+        assert reshaped_bound(A) == flattened_bound(A)
+    else:
+        assert reshaped_bound(A) < 0.9 * flattened_bound(A)
+
+
+def test_gram_iteration_comes_down_to_the_norm(device):
+    for geometry in CIRCULAR.values():
+        A = geometry.operator(device)
+        norm = operator_norm(A, 2)
+        excess = [float(gram_iteration_bound(A, steps) / norm - 1) for steps in range(1, 13)]
+        side = min(A.kernel.shape[0] // A.groups, A.kernel.shape[1] * math.prod(A.stride))
+        for steps, (more, less) in enumerate(zip(excess, [*excess[1:], 0.0], strict=True), start=1):
+            assert less <= more + 1e-12
+            assert more <= side**0.5 ** (steps + 1) - 1 + 1e-12
+        assert excess[-1] < 1e-3
+
+
+def test_gram_iteration_of_a_constant_spectrum_has_the_stated_excess(device):
+    A = ConvOperator(torch.eye(4, dtype=torch.float64, device=device)[:, :, None, None], (3, 5))
+    for steps in (1, 2, 5):
+        assert_close(gram_iteration_bound(A, steps), A.kernel.new_tensor(4**0.5 ** (steps + 1)))
+
+
+@given(geometry=exact_geometries(), density=st.integers(2, 6))
+def test_grid_bound_holds_on_every_size_and_boundary(device, geometry, density):
+    A = geometry.operator(device)
+    bound = grid_bound(A, density)
+    for more in (0, 1, 3):
+        sizes = tuple(n + more * s for n, s in zip(A.input_shape, A.stride, strict=True))
+        B = replace(A, input_shape=sizes, padding="same")
+        assert bound >= operator_norm(B, 2)
+        assert bound >= operator_norm(replace(B, padding_mode="zeros"), 2) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("k, stride", [(2, 1), (3, 1), (4, 1), (5, 1), (5, 2), (6, 3)])
+def test_grid_bound_lies_within_its_factor_of_the_largest_block(device, k, stride):
+    for seed in range(20):
+        kernel = normal(3, 2, k, device=device, seed=seed)
+        fine = operator_norm(ConvOperator(kernel, 960, stride), 2)
+        for density in (2, 3, 16):
+            bound = grid_bound(ConvOperator(kernel, 6, stride, padding_mode="zeros"), density)
+            assert fine <= bound <= fine * (1.0001 / math.cos(math.pi / (2 * density)))
+
+
+def test_grid_bound_needs_its_factor(device):
+    """Between the points of a coarse grid the blocks of an even kernel rise as the proof says they may."""
+    kernel = torch.tensor([[[1.0, -1.0]]], dtype=torch.float64, device=device)  # the largest, 2, at half a turn
+    A = ConvOperator(kernel, 3)
+    assert_close(operator_norm(A, 2) / math.cos(math.pi / 6), grid_bound(A, 3))
+    assert_close(grid_bound(A, 3), kernel.new_tensor(2.0))
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("steps", [0, -1])
+def test_gram_iteration_refuses_too_few_steps(steps):
+    with pytest.raises(ValueError, match=f"steps must be at least 1, got {steps}"):
+        gram_iteration_bound(ConvOperator(torch.ones(1, 1, 3), 5), steps)
+
+
+@pytest.mark.parametrize("name", sorted(EVERYTHING.keys() - CIRCULAR.keys()))
+def test_gram_iteration_refuses_geometries_without_blocks_and_names_the_way_out(device, name):
+    A = EVERYTHING[name].operator(device)
+    with pytest.raises(ValueError, match=r"stride that divides the size.*A\.torus\(\).*torus_bound"):
+        gram_iteration_bound(A)
+    assert torus_bound(A) >= dense_norm(A)
+
+
+@pytest.mark.parametrize("density", [1, 0])
+def test_grid_bound_refuses_a_grid_that_proves_nothing(density):
+    with pytest.raises(ValueError, match=f"density must be at least 2 .* got {density}"):
+        grid_bound(ConvOperator(torch.ones(1, 1, 3), 5), density)
