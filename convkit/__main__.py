@@ -1,0 +1,206 @@
+"""The commands of a clone, `python3 -m convkit lab | test | build`: each makes the environment and goes on in it.
+
+Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
+so that an old Python is answered in one sentence.
+"""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036  (in a clone no installer has checked the version)
+    sys.exit(
+        "convkit: Python 3.11 or newer is needed and this is {}.{}: install one and call it by its name, "
+        "as in `python3.12 -m convkit lab` (Windows: `py -3.12 -m convkit lab`).".format(*sys.version_info)
+    )
+
+from convkit.environment import (
+    PROJECT,
+    PYTHON,
+    ROOT,
+    SentenceError,
+    in_own_environment,
+    in_venv,
+    make_environment,
+)
+
+USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit COMMAND [...])
+
+  lab     check this machine with the first notebook, then open JupyterLab on it
+  test    run all tests and all notebooks, and compare the notebooks' outputs
+  build   run notebooks anew and save their outputs (all of them, or those named)
+  setup   only make or refresh the environment in .venv; the other commands do so by themselves
+
+What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
+(`test -k spectra`, `test tests/test_norms.py`).
+"""
+
+FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
+CELL_SECONDS = 300  # no cell takes a minute; a slow or busy machine gets five
+MOST_WORKERS = 8  # each pytest worker loads torch: more of them cost memory and save no time
+
+
+def hand_over(command: list[str]) -> int:
+    """Goes on as another program, which then owns the terminal and Ctrl-C; returns only on Windows."""
+    sys.stdout.flush()
+    if os.name != "nt":
+        os.execv(command[0], command)
+    with subprocess.Popen(command) as process:
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):  # the program has received it too
+                return process.wait()
+
+
+def run_aside(work: Callable[[], object]) -> None:
+    """Runs `work` in a thread: in the main thread nbclient would take Ctrl-C and answer it with tracebacks."""
+    failures: list[BaseException] = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)  # in slices: Windows answers no Ctrl-C within one
+    except KeyboardInterrupt:
+        print("\nconvkit: stopped.", file=sys.stderr, flush=True)
+        os._exit(130)  # without a word from the thread; its kernel sees that it is alone, and ends
+    if failures:
+        raise failures[0]
+
+
+def run_first_notebook() -> None:
+    """Runs the first notebook and prints the claims it has checked."""
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
+    from convkit.teaching import execute, read_notebook
+
+    if not FIRST.exists():
+        raise SentenceError(f"notebooks/{FIRST.name} is missing: clone the repository anew.")
+    print(f"Checking this machine by running notebooks/{FIRST.name} ...", flush=True)
+    notebook, failure = read_notebook(FIRST), ""
+    try:
+        run_aside(lambda: execute(notebook, FIRST.parent))
+    except CellExecutionError as error:
+        failure = f"{error.ename}: {error.evalue}"
+    except (CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel died, or did not start
+        failure = str(error) or repr(error)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for line in "".join(output.get("text", "") for output in outputs).splitlines():
+        if line.startswith("✓"):
+            print("  " + line, flush=True)
+    if failure:
+        raise SentenceError(f"notebooks/{FIRST.name} fails on this machine: {failure.splitlines()[0]}")
+
+
+def can_open_browser() -> bool:
+    """Whether there is a terminal with a person at it and a browser that can show JupyterLab."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ):
+        return False  # at most a text browser
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def lab_command(extra: list[str], browser: bool) -> list[str]:
+    """JupyterLab on the first notebook; what the user adds comes last and wins."""
+    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={ROOT}"]
+    command += [f"--LabApp.default_url=/lab/tree/notebooks/{FIRST.name}"]
+    command += ["--log-level=WARN", "--LabApp.log_level=WARN", "-y"]  # -y: one Ctrl-C ends it, without a question
+    command += [] if browser else ["--no-browser"]
+    command += ["--allow-root"] if os.name != "nt" and os.geteuid() == 0 else []
+    return command + extra
+
+
+def lab(extra: list[str]) -> int:
+    """Checks the machine, then becomes JupyterLab."""
+    run_first_notebook()
+    # a notebook's `!python` and JupyterLab's terminals then find this environment first
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+    browser = can_open_browser()
+    print(f"JupyterLab opens {'in your browser' if browser else 'at the address below'}; Ctrl-C here ends it.")
+    return hand_over(lab_command(extra, browser))
+
+
+def test_command(extra: list[str]) -> list[str]:
+    """pytest on tests and notebooks; where `extra` names paths, pytest leaves testpaths alone."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    command = [sys.executable, "-m", "pytest", "-o", "testpaths=tests notebooks", "-p", "tests.notebook_plugin"]
+    command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
+    # loadfile: the cells of a notebook share a kernel, so one worker must run them all
+    return [*command, "-n", str(min(cores, MOST_WORKERS)), "--dist", "loadfile", *extra]
+
+
+def test(extra: list[str]) -> int:
+    """Becomes pytest, one thread per worker: a worker per core already fills the machine."""
+    import matplotlib.font_manager  # noqa: F401  builds its cache now: the message must not land in a notebook
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    return hand_over(test_command(extra))
+
+
+def build(extra: list[str]) -> int:
+    """Rebuilds the outputs of the named notebooks, or of all in their order."""
+    from convkit.teaching import build as build_outputs
+
+    paths = [Path(name) for name in extra] or sorted(FIRST.parent.glob("*.ipynb"))
+    for path in paths:
+        if not path.is_file():
+            raise SentenceError(f"there is no notebook {path}: name one as in `build notebooks/{FIRST.name}`.")
+    run_aside(lambda: build_outputs(paths))
+    return 0
+
+
+def setup(extra: list[str]) -> int:
+    """Has nothing left to do."""
+    print("The environment stands.")
+    return 0
+
+
+COMMANDS = {"lab": lab, "test": test, "build": build, "setup": setup}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the named command in the environment, which is made first where it is missing."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"convkit: there is no command {arguments[0]!r}.\n\n{USAGE}", end="", file=sys.stderr)
+        return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a console without a check mark shows "?" and goes on
+    try:
+        if not PROJECT.exists():
+            raise SentenceError("this copy has no notebooks: clone the repository and type the command there.")
+        os.chdir(ROOT)
+        if not in_own_environment():
+            make_environment()
+            if not in_venv():
+                return hand_over([str(PYTHON), "-m", "convkit", *arguments])
+        return COMMANDS[arguments[0]](arguments[1:])
+    except SentenceError as error:
+        print(f"convkit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nconvkit: stopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""The environment of a clone: .venv, made from pyproject.toml by the standard library alone."""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = ROOT / "pyproject.toml"
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "convkit-stamp.txt"
+UNFINISHED = "the installation was interrupted\n"
+VERSION = "{}.{}".format(*sys.version_info)
+
+
+class SentenceError(Exception):
+    """A failure told in one sentence that says what to do."""
+
+
+def explain(output: str) -> str:
+    """The sentence for what venv, pip or the system said before it gave up."""
+    if re.search(r"Errno 28\b|WinError 112\b|No space left|[Qq]uota exceeded", output):
+        return (
+            f"the disk is full: make 3 GB of room for {ROOT} (and for temporary files in {tempfile.gettempdir()}), "
+            "then type the command again."
+        )
+    if re.search(r"Errno 13\b|Errno 30\b|WinError 5\b|Permission denied|Read-only file system", output):
+        return f"{VENV} cannot be written: clone into a folder of your own, then type the command again."
+    if re.search(r"connection broken|ConnectionError|HTTPS?ConnectionPool|name resolution|SSLError|timed out", output):
+        return "pip cannot reach the package index: check the network or the proxy, then type the command again."
+    missing = re.search(r"No matching distribution found for (\S+)", output)
+    if missing:
+        return f"pip finds no {missing[1]} for Python {VERSION} on this system: try another Python, 3.11 to 3.13."
+    last = [line.strip() for line in output.splitlines() if line.strip()][-12:]
+    return "the installation failed: mend what these last lines name, then type the command again.\n" + "\n".join(last)
+
+
+def run_step(command: list[object]) -> None:
+    """Runs one step of the set-up: a terminal shows its latest line, a failure becomes a sentence."""
+    width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
+    lines: list[str] = []
+    with subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if width:
+                print("\r" + line.strip()[:width].ljust(width), end="", flush=True)
+    if width:
+        print("\r" + " " * width, end="\r", flush=True)
+    if process.returncode:
+        if shutil.disk_usage(ROOT).free < 2**24:
+            lines.append("No space left")  # ensurepip fails without saying why
+        raise SentenceError(explain("".join(lines)))
+
+
+def stamp() -> str:
+    """What an environment is made from: the requirements, the folder, the Python."""
+    requirements = hashlib.sha256(PROJECT.read_bytes()).hexdigest()
+    return f"{requirements}\n{ROOT}\n{os.path.realpath(PYTHON)}\n"
+
+
+def read_stamp() -> str:
+    """What .venv was made from, empty if it bears no stamp."""
+    return STAMP.read_text(encoding="utf-8") if STAMP.exists() else ""
+
+
+def environment_stands() -> bool:
+    """Whether .venv was finished for this pyproject.toml, in this folder, with a Python that is still there."""
+    return PYTHON.exists() and read_stamp() == stamp()
+
+
+def make_venv() -> None:
+    """An environment with pip alone, marked as unfinished from its first file on."""
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SentenceError(
+            f"this Python lacks {' and '.join(missing)}: install it, on Debian and Ubuntu with "
+            f"`sudo apt install python{VERSION}-venv`, then type the command again."
+        )
+    VENV.mkdir(exist_ok=True)
+    STAMP.write_text(UNFINISHED, encoding="utf-8")
+    print(
+        f"Installing torch, JupyterLab and the rest into .venv (Python {VERSION}), once: "
+        "a minute or more and 2 GB of disk, several more where torch brings CUDA ...",
+        flush=True,
+    )
+    # the resolved name, python3.11 and not python3, so that .venv outlives a change of the system's default
+    run_step([sys.executable if os.name == "nt" else os.path.realpath(sys.executable), "-m", "venv", VENV])
+
+
+def install(before: str) -> None:
+    """The kit and its requirements by pip; where pip gives up in good order, the stamp is again what it was before."""
+    if before:
+        STAMP.write_text(UNFINISHED, encoding="utf-8")
+    try:
+        run_step([PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--editable", f"{ROOT}[test]"])
+    except SentenceError:
+        if before:
+            STAMP.write_text(before, encoding="utf-8")
+        raise
+
+
+def make_environment() -> None:
+    """Makes .venv or brings it up to date with pyproject.toml; deletes only what it has made itself."""
+    if environment_stands():
+        return
+    try:
+        with one_at_a_time():
+            if environment_stands():  # another terminal was faster
+                return
+            old = read_stamp()
+            if old and (not PYTHON.exists() or old.splitlines()[1:] != stamp().splitlines()[1:]):
+                print("The environment in .venv was interrupted or moved, or lost its Python: removing it.", flush=True)
+                shutil.rmtree(VENV)
+            if PYTHON.exists():
+                print("Bringing the environment in .venv up to date ...", flush=True)
+                install(before=old)
+            else:
+                make_venv()
+                install(before=UNFINISHED)
+            STAMP.write_text(stamp(), encoding="utf-8")
+    except OSError as error:
+        raise SentenceError(explain(str(error))) from None
+
+
+@contextlib.contextmanager
+def one_at_a_time():
+    """Lets a second terminal wait while the first makes the environment (Windows has no such lock)."""
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another convkit command is making the environment: waiting for it ...", flush=True)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    except OSError:
+        pass  # some network file systems cannot lock
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def in_venv() -> bool:
+    """Whether .venv runs this."""
+    return os.path.realpath(sys.prefix) == os.path.realpath(VENV)
+
+
+def in_own_environment() -> bool:
+    """Whether the user installed the kit into the environment that runs this (conda, or a venv of theirs)."""
+    installed = any(Path(sysconfig.get_path("purelib")).glob("convkit-*.dist-info"))
+    return installed and not in_venv() and all(importlib.util.find_spec(name) for name in ("jupyterlab", "nbval"))

@@ -1,0 +1,1 @@
+"""Controls around plots; the only importer of ipywidgets."""

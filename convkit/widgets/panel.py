@@ -1,0 +1,260 @@
+"""The base of all panels: a few controls, one picture, and words that say what is to be seen."""
+
+from __future__ import annotations
+
+import html
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import traitlets
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from convkit.teaching import picture_bundle, picture_html, png_bytes
+
+# JupyterLab sends widget messages past a busy cell (on a subshell) once the kernel has opened a comm: open one early.
+_first_comm = ipywidgets.Layout()
+_drawing = threading.RLock()  # a subshell is a thread, and matplotlib's font cache is not made for two of them
+_RED = "#b3001b"  # on white: contrast 7 to 1
+
+
+class Words(str):
+    """Words below a picture; with ``alert=True`` they turn red, for a theorem that is broken on purpose."""
+
+    alert: bool
+
+    def __new__(cls, text: str, alert: bool = False) -> Words:
+        words = super().__new__(cls, text)
+        words.alert = alert
+        return words
+
+
+class Panel:
+    """Controls around a plot: subclasses give ``title``, ``size`` (inches), ``controls()``, ``draw(figure, **values)``.
+
+    The last expression of a cell shows it alive; the stored notebook keeps its first picture and words.
+    """
+
+    title: str = ""
+    size: tuple[float, float] = (9, 4)
+
+    def __init__(self) -> None:
+        self.figure = Figure(figsize=self.size, facecolor="white", layout="constrained")
+        FigureCanvasAgg(self.figure)
+        self._controls = self.controls()
+        for name, control in self._controls.items():
+            if not getattr(control, "description", ""):
+                raise ValueError(f"control {name!r} needs a description in plain words, got none; give it a label")
+        self._quiet = False  # set while several controls change at once: they are painted once
+        self._first = {name: control.value for name, control in self._controls.items()}
+        self._picture, self._line = ipywidgets.HTML(), ipywidgets.HTML()
+        self.words, self.png = Words(""), b""
+        for name, control in self._controls.items():
+            control.observe(self._observer(name), names=getattr(control, "watched", "value"))
+        reset = ipywidgets.Button(description="Reset", tooltip="back to the first values", layout={"width": "5em"})
+        reset.on_click(lambda _: self.set(**self._first))
+        heading = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
+        self._root = ipywidgets.VBox(
+            [heading, self.layout({**self._controls, "reset": reset}), self._picture, self._line]
+        )
+        self._root.add_class("convkit-panel")
+        self._redraw()  # a first state that cannot be drawn is the author's mistake: raise it here
+
+    def controls(self) -> dict[str, Any]:
+        """Name -> control, in the order of the layout; each with a description in plain words and a ``value``."""
+        raise NotImplementedError
+
+    def draw(self, figure: Figure, **values: Any) -> str:
+        """Draw on the cleared figure and return one or two sentences that say what is to be seen (also the alt text).
+
+        A ``ValueError`` raised here is shown as a sentence, and the picture before it stays.
+        """
+        raise NotImplementedError
+
+    def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
+        """Where the controls go (the last one, ``reset``, is the button): rows that wrap, grids of numbers below."""
+        grids = [control for control in controls.values() if isinstance(control, NumberGrid)]
+        others = [control for control in controls.values() if control not in grids]
+        rows = ipywidgets.Box(others, layout={"flex_flow": "row wrap", "align_items": "center"})
+        return ipywidgets.VBox([rows, ipywidgets.Box(grids, layout={"flex_flow": "row wrap"})]) if grids else rows
+
+    def react(self, name: str) -> None:
+        """Called when control ``name`` has changed, before drawing: adjust the others here (a preset fills a grid)."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the controls say now; ``ValueError`` where one holds no valid value."""
+        return {name: control.value for name, control in self._controls.items()}
+
+    def set(self, **values: Any) -> None:
+        """Change controls from code, with one picture for all of them."""
+        unknown = values.keys() - self._controls.keys()
+        if unknown:
+            raise ValueError(f"{type(self).__name__} has controls {list(self._controls)}, got {sorted(unknown)}")
+        self._quietly(lambda: [setattr(self._controls[name], "value", value) for name, value in values.items()])
+        self._paint()
+
+    def _quietly(self, change: Callable[[], Any]) -> None:
+        before, self._quiet = self._quiet, True
+        try:
+            change()
+        finally:
+            self._quiet = before
+
+    def _observer(self, name: str) -> Callable[[Any], None]:
+        # Painting inside the message that brought the change is what keeps dragging smooth: ipywidgets sends the next
+        # value of a control only when the message before it is done, and then only the latest one.
+        def changed(_: Any) -> None:
+            if not self._quiet:
+                self._paint(lambda: self._quietly(lambda: self.react(name)))
+
+        return changed
+
+    def _redraw(self) -> None:
+        with _drawing:
+            values = self.values
+            self.figure.clear()
+            words = self.draw(self.figure, **values)
+            if not isinstance(words, str) or not words.strip():
+                raise TypeError(f"draw must return words that say what is to be seen, got {words!r}")
+            self.png = png_bytes(self.figure)
+            self._picture.value = picture_html(self.png, words)
+            self._say(words)
+
+    def _paint(self, before: Callable[[], None] = lambda: None) -> None:
+        try:
+            before()
+            self._redraw()
+        except ValueError as error:
+            self._say(Words(str(error), alert=True))
+        except Exception as error:  # an exception in a callback shows nowhere
+            self._say(Words(f"this is a bug in the panel: {type(error).__name__}: {error}", alert=True))
+
+    def _say(self, words: str) -> None:
+        self.words = words if isinstance(words, Words) else Words(words)
+        self._line.value = self._caption()
+
+    def _caption(self) -> str:
+        role, color = ("alert", f"; color: {_RED}") if self.words.alert else ("status", "")
+        style = f"margin: 0; line-height: 1.4; max-width: {96 * self.size[0]:.0f}px{color}"
+        return f'<p class="convkit-words" role="{role}" style="{style}">{html.escape(self.words)}</p>'
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        # JupyterLab prefers the live view wherever its model lives. The picture is for all others: a page made by
+        # nbconvert, GitHub, and JupyterLab before the first run (`build` takes the view out of the stored notebook).
+        live = self._root._repr_mimebundle_() or {}
+        hint = "<p><em>Run this cell to move the controls.</em></p>"
+        return {**live, **picture_bundle(self.png, self.words, self._caption() + hint)}
+
+
+def slider(label: str, value: float, min: float, max: float, step: float = 1) -> ipywidgets.Widget:
+    """A slider over whole numbers when value, limits and step are ints, else decimals; ``value`` is on its grid."""
+    steps = (value - min) / step
+    if not min <= value <= max or abs(steps - round(steps)) > 1e-9:
+        raise ValueError(f"slider {label!r} needs a value min + k * step in [{min}, {max}], got {value} at step {step}")
+    whole = all(isinstance(number, int) for number in (value, min, max, step))
+    if whole:
+        return ipywidgets.IntSlider(int(value), description=label, min=min, max=max, step=step, **_style(label, 17))
+    digits = len(f"{step:.6f}".rstrip("0").partition(".")[2])
+    look = _style(label, 17) | {"readout_format": f".{digits}f"}
+    return ipywidgets.FloatSlider(value, description=label, min=min, max=max, step=step, **look)
+
+
+def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.Dropdown:
+    """A drop-down list; ``options`` are texts, or (text, value) pairs; the first is chosen unless ``value`` says."""
+    pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options]
+    first = pairs[0][1] if value is None else value
+    longest = max(len(text) for text, _ in pairs)
+    return ipywidgets.Dropdown(options=pairs, value=first, description=label, **_style(label, 0.6 * longest + 4))
+
+
+def toggle(label: str, value: bool = False) -> ipywidgets.Checkbox:
+    """A box to tick."""
+    return ipywidgets.Checkbox(value, description=label, indent=False, **_style(label, 2))
+
+
+def _style(label: str, room: float) -> dict[str, Any]:
+    # "initial" shows the description whole; ch is about a letter's width, and room (in em) is for the control itself
+    layout = {"width": f"calc({len(label)}ch + {room:.0f}em)", "margin": "2px 16px 2px 2px"}
+    return {"style": {"description_width": "initial"}, "layout": layout}
+
+
+class NumberGrid(ipywidgets.VBox):
+    """A grid of text fields read as numbers: ``value`` is a tuple of rows, or a ValueError that names the bad field."""
+
+    watched = "texts"
+    texts = traitlets.Tuple()
+
+    def __init__(self, label: str, value: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        self.description = label
+        self.value = value
+
+    @property
+    def value(self) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(self._number(i, j) for j in range(len(row))) for i, row in enumerate(self.texts))
+
+    @value.setter
+    def value(self, rows: Sequence[Sequence[float]]) -> None:
+        texts = tuple(tuple(f"{float(number):g}" for number in row) for row in rows)
+        if tuple(map(len, texts)) != tuple(map(len, self.texts)):
+            self._fields = [[self._field(i, j, text) for j, text in enumerate(row)] for i, row in enumerate(texts)]
+            heading = ipywidgets.Label(self.description)
+            self.children = [heading, *(ipywidgets.HBox(row) for row in self._fields)]
+        self.texts = texts
+        for fields, row in zip(self._fields, texts, strict=True):
+            for field, text in zip(fields, row, strict=True):
+                field.value = text
+
+    def _field(self, i: int, j: int, text: str) -> ipywidgets.Text:
+        place = f"{self.description}, row {i + 1}, column {j + 1}"
+        field = ipywidgets.Text(text, continuous_update=False, tooltip=place, layout={"width": "4.5em"})
+        field.observe(lambda change: self._typed(i, j, change["new"]), names="value")
+        return field
+
+    def _typed(self, i: int, j: int, text: str) -> None:
+        rows = [list(row) for row in self.texts]
+        rows[i][j] = text
+        self.texts = tuple(map(tuple, rows))
+
+    def _number(self, i: int, j: int) -> float:
+        text = self.texts[i][j]
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"{self.description}, row {i + 1}, column {j + 1} needs a number, got {text!r}")
+        return number
+
+
+def numbers(label: str, value: Sequence[Sequence[float]]) -> NumberGrid:
+    """A grid of numbers to edit, such as a kernel."""
+    return NumberGrid(label, value)
+
+
+def kernel_sentence(version: Sequence[Any]) -> str:
+    """What to say about this version of ipykernel: nothing, or one sentence."""
+    if (7, 1) <= tuple(version[:2]) < (7, 4):
+        return ""
+    name = ".".join(map(str, version[:3]))
+    return f"panels need ipykernel >=7.1,<7.4 to answer while a cell runs, this kernel is {name}; install such a one"
+
+
+def _say_when_kernel_is_unfit() -> None:
+    try:
+        from IPython import get_ipython  # pyright: ignore[reportPrivateImportUsage]
+    except ImportError:
+        return
+    if hasattr(get_ipython(), "kernel"):
+        from ipykernel._version import version_info
+
+        sentence = kernel_sentence(version_info)
+        if sentence:
+            print(sentence)
+
+
+_say_when_kernel_is_unfit()

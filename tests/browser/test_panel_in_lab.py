@@ -1,0 +1,220 @@
+"""What a reader meets around a panel: a picture before the first run, sentences for bad input, no queue of drawings."""
+
+import functools
+import time
+
+import nbformat
+import pytest
+
+from convkit.teaching import execute, stored
+from tests.browser.lab import BOOK, PanelView, Reader
+
+PROBE = """
+import time
+from matplotlib.figure import Figure
+from convkit.widgets.panel import Panel, Words, choice, numbers, slider, toggle
+
+class Probe(Panel):
+    title, size = "A probe", (4, 2)
+    drawings = 0
+    def controls(self):
+        return {
+            "height": slider("how high it climbs", 2, 0, 9),
+            "shift": slider("how far it is moved", 0.5, 0.0, 1.0, 0.05),
+            "kind": choice("kind of curve", ["straight", "bent", "forbidden"]),
+            "bold": toggle("draw it bold"),
+            "kernel": numbers("kernel", [[1, -2], [0.5, 3]]),
+        }
+    def draw(self, figure, height, shift, kind, bold, kernel):
+        self.drawings += 1
+        time.sleep(self.pause)
+        if kind == "forbidden":
+            raise ValueError("a forbidden curve cannot be drawn; choose another")
+        if height == self.broken:
+            raise KeyError("lost")
+        ax = figure.subplots()
+        ax.plot([0, height, kernel[0][0]], [shift, 1, 2], linewidth=3 if bold else 1)
+        return Words(f"Height {height}, shift {shift:g}, {kernel}, drawing", alert=kind == "bent")
+    pause, broken = 0, None
+"""
+CELLS = [
+    PROBE,
+    "Probe()",
+    "display(Probe())\nprint('busy', flush=True)\nfor _ in range(80):\n    time.sleep(0.1)\nprint('done')",
+    "class Slow(Probe):\n    pause = 0.3\nslow = Slow()\nslow",
+    "class Broken(Probe):\n    broken = 9\nBroken()",
+    "class Dead(Probe):\n    def draw(self, figure, **values):\n        return 'nothing moves'\nDead()",
+    "class Stuck(Probe):\n    def set(self, **values):\n        pass\nStuck()",
+    "slow.drawings",
+    "spare = 1",
+]
+PROBE_CLASS, PANEL, BUSY, SLOW, BROKEN, DEAD, STUCK, COUNT, SPARE = range(len(CELLS))
+
+
+@pytest.fixture(scope="module")
+def probe(lab):
+    """A notebook with panels of several kinds, built as all notebooks are."""
+    path = lab.folder / "probe.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    path.write_text(stored(execute(nbformat.v4.new_notebook(cells=cells), path.parent)), encoding="utf-8")
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def page(browser, lab, probe):
+    """One page for all tests that do not mind what ran before."""
+    person = Reader(browser, lab)
+    person.open(probe)
+    yield person
+    person.close()
+
+
+@pytest.fixture
+def opened(page):
+    page.forget()
+    return page
+
+
+def shown(reader, *cells):
+    """Run cells of the probe, and return the panel that the last of them shows."""
+    for cell in (PROBE_CLASS, *cells):
+        reader.run_cell(cell)
+    assert reader.trouble() == []
+    return PanelView(reader, reader.cell(cells[-1]).locator(".convkit-panel"))
+
+
+def test_picture_and_words_are_there_before_the_first_run(reader, probe):
+    reader.open(probe)
+    cell = reader.cell(PANEL)
+    cell.scroll_into_view_if_needed()
+    (image,) = cell.locator("img").all()
+    assert image.get_attribute("alt").startswith("Height 2, shift 0.5")
+    assert image.evaluate("image => image.complete && image.naturalWidth > 300")
+    assert "Height 2, shift 0.5" in cell.locator(".jp-OutputArea").inner_text()
+    assert "Error displaying widget" not in reader.page.inner_text("body")
+    reader.screenshot("before_the_first_run")
+    assert reader.trouble() == []
+
+
+def test_run_puts_the_live_panel_in_place_of_the_picture(opened):
+    panel = shown(opened, PANEL)
+    cell = opened.cell(PANEL)
+    assert cell.locator("img").count() == 1
+    assert panel.seen()["alt"] == panel.seen()["words"]
+    labels = [label for _, label, _ in panel.controls()]
+    assert labels[:4] == ["how high it climbs", "how far it is moved", "kind of curve", "draw it bold"]
+    assert labels[5:] == [f"kernel, row {i}, column {j}" for i in (1, 2) for j in (1, 2)]
+    cut_off = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).map(label => label.innerText)"
+    assert panel.root.locator("label").evaluate_all(cut_off) == []
+    opened.screenshot("panel", panel.root)
+
+
+def test_every_kind_of_control_moves_the_panel(opened):
+    shown(opened, PANEL).move_everything()
+    assert opened.trouble() == []
+
+
+def test_bad_input_gets_a_sentence_and_the_picture_stays(opened):
+    panel = shown(opened, PANEL)
+    before = panel.seen()
+    panel.pick(panel.control("kind of curve"), "forbidden")
+    after = panel.wait_change(before)
+    assert after == before | {"words": "a forbidden curve cannot be drawn; choose another", "alert": True}
+    panel.pick(panel.control("kind of curve"), "straight")
+    assert panel.wait_change(after) == before
+    panel.type(panel.control("kernel, row 1, column 2"), "two")
+    after = panel.wait_change(before)
+    assert after == before | {"words": "kernel, row 1, column 2 needs a number, got 'two'", "alert": True}
+    opened.screenshot("bad_input", panel.root)
+    panel.reset()
+    panel.wait_for(before, "a bad number")
+    assert opened.trouble() == []
+
+
+def test_slider_answers_while_the_cell_that_shows_it_is_busy(reader, probe):
+    reader.open(probe)
+    reader.run_cell(PROBE_CLASS)
+    reader.run_cell(BUSY, wait=False)
+    cell = reader.cell(BUSY)
+    cell.locator("[data-mime-type='application/vnd.jupyter.stdout']", has_text="busy").wait_for()
+    cell.locator(".convkit-panel img").wait_for()
+    panel = PanelView(reader, cell.locator(".convkit-panel"))
+    before = panel.seen()
+    for fraction in (0.5, 0.8):  # a kernel without working subshells answers once, or not at all
+        panel.drag(panel.control("how high it climbs"), fraction)
+        deadline = time.monotonic() + 2
+        while panel.seen() == before and time.monotonic() < deadline:
+            reader.page.wait_for_timeout(20)
+        assert panel.seen() != before
+        before = panel.seen()
+    assert "done" not in cell.locator(".jp-OutputArea").inner_text()
+    reader.wait_idle()
+    assert "done" in cell.locator(".jp-OutputArea").inner_text()
+    assert reader.trouble() == []
+
+
+def test_dragging_a_slow_panel_queues_no_drawings(opened):
+    panel = shown(opened, SLOW)
+    slider = panel.control("how far it is moved")
+    slider.scroll_into_view_if_needed()
+    handle, track = (slider.locator(part).first.bounding_box() for part in (".noUi-handle", ".noUi-base"))
+    height, mouse = handle["y"] + handle["height"] / 2, opened.page.mouse
+    mouse.move(handle["x"] + handle["width"] / 2, height)
+    mouse.down()
+    for step in range(60):  # 60 places in 1.2 s; each drawing takes 0.3 s
+        mouse.move(track["x"] + track["width"] * (0.5 + 0.4 * (step % 20) / 20), height)
+        opened.page.wait_for_timeout(20)
+    mouse.up()
+    released = time.monotonic()
+    value = float(slider.locator(".noUi-handle").first.get_attribute("aria-valuenow"))
+    while f"shift {value:g}," not in panel.seen()["words"]:
+        assert time.monotonic() - released < 2, "the last place of the slider is drawn too late"
+        opened.page.wait_for_timeout(20)
+    panel.settle(1)
+    assert f"shift {value:g}," in panel.seen()["words"]
+    opened.run_cell(COUNT)
+    assert 2 <= int(opened.cell(COUNT).locator(".jp-OutputArea-output").inner_text()) <= 12
+
+
+@pytest.mark.parametrize(
+    "cell, message",
+    [
+        (BROKEN, "'how high it climbs': this is a bug in the panel: KeyError: 'lost'"),
+        (DEAD, "'how high it climbs' changed nothing"),
+        (STUCK, "Reset did not undo 'how high it climbs'"),
+    ],
+)
+def test_a_broken_panel_is_noticed(opened, monkeypatch, cell, message):
+    panel = shown(opened, cell)
+    for name in ("wait_change", "wait_for"):
+        monkeypatch.setattr(PanelView, name, functools.partialmethod(getattr(PanelView, name), seconds=2))
+    with pytest.raises(AssertionError, match=message):
+        panel.move_everything()
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import warnings; warnings.warn('careful')", "UserWarning: careful"),
+        ("import sys; print('oops', file=sys.stderr)", "oops"),
+    ],
+)
+def test_trouble_in_the_kernel_is_noticed(opened, code, message):
+    opened.page.evaluate(f"code => {{ {BOOK}.content.widgets[{SPARE}].model.sharedModel.setSource(code) }}", code)
+    opened.run_cell(SPARE)
+    assert any(message in trouble for trouble in opened.trouble())
+
+
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        ("console.error('a mistake')", "a mistake"),
+        ("setTimeout(() => { throw new Error('late') })", "late"),
+        ("fetch('https://example.org/x').catch(() => null)", "https://example.org/x"),
+    ],
+)
+def test_trouble_in_the_page_is_noticed(opened, script, message):
+    opened.page.evaluate(f"() => {{ {script} }}")
+    opened.page.wait_for_timeout(100)
+    assert any(message in trouble for trouble in opened.trouble())

@@ -1,0 +1,156 @@
+"""The promises that every notebook makes: a rule looks at one notebook and says what is wrong with it."""
+
+import ast
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+
+from convkit.teaching import stored
+from tests.notebook_plugin import pictures_without_words
+
+FOLDED = re.compile(r"<details>\s*<summary>Solution</summary>\s*\n\n(.*?)\n</details>", re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
+ABSOLUTE = re.compile(r"(?<![\w/.:])/(?:home|root|tmp|usr|opt|var|work|mnt|Users|private)/\S*|\b[A-Z]:\\\w\S*")
+WARNING = re.compile(r"\b\w*Warning\b|\bwarnings?\.warn\b")
+Book = nbformat.NotebookNode
+
+
+def text_of(cell: Book) -> str:
+    """What the cell printed on stdout."""
+    return "".join(output.text for output in cell.get("outputs", []) if output.get("name") == "stdout")
+
+
+def words_of(cell: Book) -> list[str]:
+    """All stored text of the cell's outputs, without pictures."""
+    words = [text_of(cell)]
+    for data in (output.data for output in cell.get("outputs", []) if "data" in output):
+        for kind, value in data.items():
+            if kind.startswith("text/"):
+                words.append(re.sub(r'src="data:[^"]*"', "", str(value)))
+    return words
+
+
+def exercises(book: Book) -> list[tuple[int, str | None]]:
+    """(place of the attempt cell, code of its solution or None): a cell tagged `exercise`, its judge, the solution."""
+    found = []
+    for place, cell in enumerate(book.cells):
+        if "exercise" in cell.metadata.get("tags", []):
+            judge, folded = [*book.cells[place + 1 : place + 3], None, None][:2]
+            blocks: list[str] = []
+            if judge and folded and judge.cell_type == "code" and "exercise(" in judge.source:
+                blocks = [block for text in FOLDED.findall(folded.source) for block in PYTHON.findall(text)]
+            found.append((place, blocks[0] if len(blocks) == 1 else None))
+    return found
+
+
+def opening(book: Book, path: Path) -> list[str]:
+    first = book.cells[0]
+    if first.cell_type != "markdown":
+        return ["the first cell is not text"]
+    top = " ".join(cell.source for cell in book.cells[:3] if cell.cell_type == "markdown").lower()
+    number = path.name.partition("_")[0]
+    wanted = {
+        f"the heading '# {number} · ...'": re.match(rf"# {number} · \S", first.source),
+        "a question": "?" in first.source,
+        "what the reader needs ('you need')": re.search(r"\byou (will )?need\b", top),
+        "what the reader learns ('you will learn')": re.search(r"\byou (will )?learn\b", top),
+        "how many minutes it takes": re.search(r"\bminutes?\b", top),
+    }
+    return [f"the opening lacks {what}" for what, there in wanted.items() if not there]
+
+
+def closing(book: Book, path: Path) -> list[str]:
+    later = [other.name for other in sorted(path.parent.glob("*.ipynb")) if other.name > path.name]
+    last = book.cells[-1]
+    if later and not (last.cell_type == "markdown" and f"]({later[0]})" in last.source):
+        return [f"the last cell does not link to {later[0]}"]
+    return []
+
+
+def panel(book: Book, path: Path) -> list[str]:
+    shown = [word for cell in book.cells for word in words_of(cell) if "convkit-words" in word]
+    faults = [f"a panel was stored with a mistake: {word}" for word in shown if "bug in the panel" in word]
+    return faults if shown else ["no panel is shown"]
+
+
+def three_exercises(book: Book, path: Path) -> list[str]:
+    faults = []
+    found = exercises(book)
+    if len(found) < 3:
+        faults.append(f"needs three cells tagged 'exercise', has {len(found)}")
+    for place, solution in found:
+        if solution is None:
+            faults.append(f"cell {place}: needs an exercise(...) cell, then a folded solution with one block of Python")
+        if "..." not in book.cells[place].source:
+            faults.append(f"cell {place}: the attempt has no blank")
+        if not text_of(book.cells[place + 1]).startswith("○ "):
+            faults.append(f"cell {place + 1}: an exercise that waits for its answer must say so")
+    return faults
+
+
+def checks(book: Book, path: Path) -> list[str]:
+    lines = [line for cell in book.cells for line in text_of(cell).splitlines() if line.startswith("✓ ")]
+    equations = [
+        tag for cell in book.cells if cell.cell_type == "markdown" for tag in re.findall(r"\\tag\{(.+?)\}", cell.source)
+    ]
+    faults = [f"equation ({tag}) has no check" for tag in equations if not any(f"({tag})" in line for line in lines)]
+    return faults if len(lines) >= 3 else [*faults, f"needs at least three checked claims, has {len(lines)}"]
+
+
+def imports(book: Book, path: Path) -> list[str]:
+    faults = []
+    for place, cell in enumerate(book.cells):
+        if cell.cell_type == "code":
+            for node in ast.walk(ast.parse(cell.source)):
+                root = isinstance(node, ast.ImportFrom) and node.module == "convkit"
+                if root or (isinstance(node, ast.Import) and any(name.name == "convkit" for name in node.names)):
+                    faults.append(f"cell {place} imports from the package root instead of the defining module")
+    return faults
+
+
+def links(book: Book, path: Path) -> list[str]:
+    source = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    targets = re.findall(r"\]\(([^)\s]+)\)", source) + re.findall(r"(?:src|href)=\"([^\"]+)\"", source)
+    local = [target for target in targets if not re.match(r"[a-z]+:|#", target)]
+    return [f"broken link {target}" for target in local if not (path.parent / target.partition("#")[0]).exists()]
+
+
+def outputs(book: Book, path: Path) -> list[str]:
+    faults = []
+    for place, cell in enumerate(book.cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" or output.get("name") == "stderr":
+                faults.append(f"cell {place} stores an error or text on stderr")
+        for word in words_of(cell):
+            for pattern, what in ((ABSOLUTE, "a path of one machine"), (WARNING, "a warning")):
+                match = pattern.search(word)
+                if match:
+                    faults.append(f"cell {place} stores {what}: {match[0]}")
+        faults += [f"cell {place}: {fault}" for fault in pictures_without_words(cell.get("outputs", []))]
+    return faults
+
+
+def file_text(book: Book, path: Path) -> list[str]:
+    same = path.read_text(encoding="utf-8") == stored(copy.deepcopy(book))
+    return [] if same else ["the file is not as `python3 -m convkit build` writes it"]
+
+
+RULES: list[Callable[[Book, Path], list[str]]] = [
+    opening, closing, panel, three_exercises, checks, imports, links, outputs, file_text,
+]  # fmt: skip
+
+
+def solved(book: Book) -> Book:
+    """A copy with every solution in place of its attempt."""
+    book = copy.deepcopy(book)
+    for place, solution in exercises(book):
+        book.cells[place].source = solution or ""
+    return book
+
+
+def verdicts(book: Book) -> list[str]:
+    """What the cells after the attempts print."""
+    return [text_of(book.cells[place + 1]) for place, _ in exercises(book)]

@@ -1,0 +1,165 @@
+"""Questions without an answer: what was needed, what came, and after a semicolon what to do instead."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import ArpackNoConvergence
+from torch import nn
+
+from convkit.circulant import circulant, doubly_block_circulant
+from convkit.norms import operator_norm, power_iteration
+from convkit.operators import ConvOperator, conv_operators, input_shapes
+from convkit.spectra import condition_number, from_symbol, leading_singular_values, singular_values, spectrum, symbol
+from tests.strategies import Geometry
+
+KERNEL = torch.ones(4, 3, 3, 2)
+A = ConvOperator(torch.ones(2, 3, 2), 4)  # eight singular values
+BLOCKS = torch.ones(4, 2, 3).cfloat()
+
+
+def refused(error, words, call):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def cases(*found):
+    return pytest.mark.parametrize("call, error, words", found, ids=[case[-1] for case in found])
+
+
+# ---- boundaries without blocks -------------------------------------------------------------------------------------
+WAYS_OUT = r"; use A.matrix\(\) .*, leading_singular_values\(A, k\) .*, "
+
+
+@pytest.mark.parametrize("function", [symbol, spectrum, singular_values, condition_number])
+@pytest.mark.parametrize(
+    "geometry, words",
+    [
+        (
+            {"padding": 1, "padding_mode": "zeros"},
+            r"circular 'same' padding, got zero padding \(\(1, 1\), .*" + WAYS_OUT + r"A.torus\(\) .*A.circular\(\)",
+        ),
+        (
+            {"stride": 2},
+            r"a stride that divides the size, got stride \(2, 2\) on \(5, 6\), .*" + WAYS_OUT + "or stride 1",
+        ),
+        ({"padding": 1}, r"circular padding of \(2, 1\) .*, got \(\(1, 1\), .*" + WAYS_OUT + r"or A.circular\(\)"),
+    ],
+    ids=("zeros", "stride", "padding"),
+)
+def test_a_boundary_without_blocks_is_named_with_the_ways_out(function, geometry, words):
+    refused(ValueError, f"^symbol needs {words}", lambda: function(ConvOperator(KERNEL, (5, 6), **geometry)))
+
+
+@pytest.mark.parametrize("geometry", [{"padding": 1}, {"stride": 2}])
+def test_a_circular_operator_without_blocks_has_no_torus(geometry):
+    words = r"torus needs zero padding, or .*, got circular padding .* and stride .*; use A.circular\(\)"
+    refused(ValueError, words, ConvOperator(KERNEL, (5, 6), **geometry).torus)
+
+
+# ---- layers and networks -------------------------------------------------------------------------------------------
+class Own(nn.Conv2d):
+    """A convolution with a forward of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def mirrored(mode):
+    return nn.Conv2d(2, 3, 3, padding=1, padding_mode=mode)
+
+
+@cases(
+    (nn.ConvTranspose1d(2, 3, 2), ValueError, "needs a convolution, got ConvTranspose1d, .*; make ConvOperator"),
+    (nn.ConvTranspose2d(2, 3, 2), ValueError, "needs a convolution, got ConvTranspose2d, .*; make ConvOperator"),
+    (nn.ConvTranspose3d(2, 3, 2), ValueError, "needs a convolution, got ConvTranspose3d, .*; make ConvOperator"),
+    (mirrored("reflect"), ValueError, "needs padding mode .*, got 'reflect' in Conv2d; measure its zero-padded"),
+    (mirrored("replicate"), ValueError, "needs padding mode .*, got 'replicate' in Conv2d; measure its zero-padded"),
+    (nn.BatchNorm2d(3), ValueError, "needs Conv1d, Conv2d, Conv3d, Linear or .*, got BatchNorm2d; give the layer"),
+    (nn.Bilinear(2, 3, 4), ValueError, "needs Conv1d, Conv2d, Conv3d, Linear or .*, got Bilinear; give the layer"),
+    (Own(2, 3, 3), ValueError, "needs a layer that its weight describes, got Own, .*; give it a method operator"),
+    (nn.LazyConv2d(3, 2), ValueError, "must have its numbers, got a lazy parameter; run the network once first"),
+    (nn.LazyLinear(3), ValueError, "must have its numbers, got a lazy parameter; run the network once first"),
+    (nn.Conv2d(2, 3, 2).half(), TypeError, r"must be float32 .*, got torch.float16; use kernel.double\(\)"),
+)
+def test_a_layer_without_an_operator_is_answered_by_name(call, error, words):
+    refused(error, words, lambda: ConvOperator.from_layer(call, (5, 6)))
+
+
+@cases(
+    (nn.ConvTranspose2d(2, 3, 2), ValueError, "^layer '1.0': from_layer needs a convolution, got ConvTranspose2d, "),
+    (mirrored("reflect"), ValueError, "^layer '1.0': from_layer needs padding mode .*, got 'reflect' in Conv2d; "),
+    (Own(2, 3, 3), ValueError, "^layer '1.0': from_layer needs a layer that its weight describes, got Own, "),
+)
+def test_a_network_with_such_a_layer_is_answered_with_its_place(call, error, words):
+    model = nn.Sequential(nn.ReLU(), nn.Sequential(call))
+    refused(error, words, lambda: conv_operators(model, torch.ones(1, 2, 5, 6)))
+
+
+@pytest.mark.parametrize("function", [input_shapes, conv_operators])
+def test_a_network_without_layers_is_refused(function):
+    words = "needed a model with convolutions or linear layers, got ReLU without any; "
+    refused(ValueError, words, lambda: function(nn.ReLU(), torch.ones(1, 2)))
+
+
+def test_an_error_inside_the_network_is_its_own():
+    refused(RuntimeError, "channels", lambda: conv_operators(nn.Conv1d(2, 3, 2), torch.ones(1, 5, 4)))
+
+
+# ---- numbers of values, orders, steps ------------------------------------------------------------------------------
+@cases(
+    (lambda: leading_singular_values(A, 0), ValueError, "k must be between 1 and the 8 .*, got 0; "),
+    (lambda: leading_singular_values(A, 9), ValueError, "k must be between 1 and the 8 .*, got 9; "),
+    (lambda: operator_norm(A, 3), ValueError, "ord must be 1, 2 or torch.inf, got 3; .* matrix_norm of A.matrix"),
+    (lambda: operator_norm(A, "fro"), ValueError, "ord must be 1, 2 or torch.inf, got 'fro'; .* matrix_norm"),
+    (lambda: operator_norm(A, -torch.inf), ValueError, "ord must be 1, 2 or torch.inf, got -inf; .* matrix_norm"),
+    (lambda: power_iteration(A, 0), ValueError, "steps must be at least 1, got 0; "),
+    (lambda: power_iteration(A, -3), ValueError, "steps must be at least 1, got -3; "),
+)
+def test_a_number_out_of_range_is_refused(call, error, words):
+    refused(error, words, call)
+
+
+# ---- symbols and matrices that are none ----------------------------------------------------------------------------
+@cases(
+    (lambda: from_symbol([[[1j]]]), TypeError, "needs .*, got list; "),
+    (lambda: from_symbol(BLOCKS.real), ValueError, r"needs complex blocks .*, got \(4, 2, 3\) torch.float32.*; "),
+    (lambda: from_symbol(BLOCKS[0]), ValueError, r"needs complex blocks .*, got \(2, 3\) torch.complex64.*; "),
+    (lambda: from_symbol(BLOCKS[None, None, None]), ValueError, r"needs complex .*, got \(1, 1, 1, 4, 2, 3\).*; "),
+    (lambda: from_symbol(BLOCKS, 2), ValueError, r"multiple of prod\(stride\) = 2 .*, got \(4, 2, 3\).*; "),
+    (lambda: from_symbol(BLOCKS, 0), ValueError, "stride must be positive, got 0; "),
+    (lambda: from_symbol(BLOCKS, 1, 0), ValueError, "groups must be positive, got 0; "),
+    (lambda: from_symbol(BLOCKS[None], 1, 3), ValueError, r"an axis of 3 groups, got \(1, 4, 2, 3\).*; "),
+    (lambda: from_symbol(1j * BLOCKS), ValueError, r"needs conjugate blocks at \+f and -f.* got .*; "),
+    (lambda: from_symbol(BLOCKS * torch.nan), ValueError, "must be finite, got .* NaN or infinite entries; "),
+    (lambda: circulant([1, 2]), TypeError, "circulant needs .*, got list; "),
+    (lambda: circulant(torch.ones(2, 3)), ValueError, r"circulant needs a vector .*, got shape \(2, 3\); "),
+    (lambda: circulant(torch.ones(0)), ValueError, r"circulant needs a vector .*, got shape \(0,\); "),
+    (lambda: doubly_block_circulant(np.ones((2, 2))), TypeError, "doubly_block_circulant needs .*, got ndarray; "),
+    (lambda: doubly_block_circulant(torch.ones(3)), ValueError, r"circulant needs a matrix.*, got shape \(3,\); "),
+    (lambda: doubly_block_circulant(torch.ones(0, 3)), ValueError, r"circulant needs a matrix.*, got shape \(0, 3\); "),
+)
+def test_what_is_no_symbol_no_row_and_no_image_is_refused(call, error, words):
+    refused(error, words, call)
+
+
+def test_blocks_that_differ_from_conjugate_ones_by_more_than_rounding_are_refused(device):
+    B = Geometry((2, 3, 3, 2), (4, 5)).operator(device)
+    blocks = symbol(B)
+    blocks[1, 2, 0, 0] += 1e-3
+    refused(ValueError, "needs conjugate blocks", lambda: from_symbol(blocks))
+
+
+# ---- iterations that do not converge -------------------------------------------------------------------------------
+def test_an_iteration_that_gives_up_is_an_error_with_the_operator(monkeypatch):
+    def gives_up(*_, **__):
+        raise ArpackNoConvergence("no convergence after %d iterations (%d found)", np.zeros(0), np.zeros((9, 0)))
+
+    monkeypatch.setattr("convkit.spectra.eigsh", gives_up)
+    words = r"leading singular values of ConvOperator\(kernel .* did not converge: .*no convergence"
+    refused(RuntimeError, words, lambda: leading_singular_values(Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1))
+
+
+def test_an_iteration_that_ends_on_wrong_vectors_is_an_error_with_the_residual(monkeypatch):
+    monkeypatch.setattr("convkit.spectra.eigsh", lambda f, k, **_: (np.ones(k), np.eye(f.shape[0], k)))
+    words = r"leading singular values of ConvOperator\(kernel .* did not converge: residual \d"
+    refused(RuntimeError, words, lambda: leading_singular_values(Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1))

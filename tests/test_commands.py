@@ -1,0 +1,233 @@
+"""The commands: they make the environment and go on in it, end in one sentence, and run what they should."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import convkit.__main__ as commands
+from convkit.environment import PYTHON, SentenceError, explain
+
+ROOT = Path(__file__).parent.parent
+posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals and users of Unix")
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The Python of these tests, in the clone."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_a_command_goes_on_in_the_environment_with_its_arguments(monkeypatch):
+    made = []
+    monkeypatch.setattr(commands, "in_own_environment", lambda: False)
+    monkeypatch.setattr(commands, "in_venv", lambda: False)
+    monkeypatch.setattr(commands, "make_environment", lambda: made.append(True))
+    monkeypatch.setattr(commands, "hand_over", lambda command: command)
+    monkeypatch.chdir(ROOT)
+    expected = [str(PYTHON), "-m", "convkit", "test", "-k", "spectra"]
+    assert commands.main(["test", "-k", "spectra"]) == expected
+    assert made == [True]
+
+
+@pytest.mark.parametrize("own, inside, made", [(True, False, []), (False, True, [True])])
+def test_a_command_runs_at_once_in_an_environment_that_stands(monkeypatch, own, inside, made):
+    calls = []
+    monkeypatch.setattr(commands, "in_own_environment", lambda: own)
+    monkeypatch.setattr(commands, "in_venv", lambda: inside)
+    monkeypatch.setattr(commands, "make_environment", lambda: calls.append(True))
+    monkeypatch.setitem(commands.COMMANDS, "build", lambda extra: len(extra) + 40)
+    monkeypatch.chdir(ROOT)
+    assert commands.main(["build", "a", "b"]) == 42
+    assert calls == made
+
+
+def test_hand_over_returns_the_exit_code():
+    code = "import sys; from convkit.__main__ import hand_over; print('before')\n"
+    code += "sys.exit(hand_over([sys.executable, '-c', 'print(\"after\"); raise SystemExit(3)']))"
+    result = python("-c", code)
+    assert (result.returncode, result.stdout.split()) == (3, ["before", "after"])
+
+
+@posix
+def test_ctrl_c_ends_a_running_notebook_without_a_traceback():
+    code = "import time; from convkit.__main__ import run_aside; print('on', flush=True)\n"
+    code += "run_aside(lambda: time.sleep(60))"
+    command, pipe = [sys.executable, "-c", code], subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "on\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, "\nconvkit: stopped.\n")
+
+
+def test_what_runs_aside_raises_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        commands.run_aside(lambda: 1 / 0)
+
+
+def test_a_sentence_is_the_whole_output_and_the_exit_code_is_1(monkeypatch, capsys):
+    def fail():
+        raise SentenceError(explain("[Errno 28] No space left on device"))
+
+    monkeypatch.setattr(commands, "in_own_environment", lambda: False)
+    monkeypatch.setattr(commands, "make_environment", fail)
+    assert commands.main(["test"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("convkit: the disk is full")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_copy_without_pyproject_is_told_to_clone(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(commands, "PROJECT", tmp_path / "pyproject.toml")
+    assert commands.main(["lab"]) == 1
+    assert "clone the repository" in capsys.readouterr().err
+
+
+# ---- lab -------------------------------------------------------------------------------------------------------------
+def test_lab_opens_the_first_notebook_for_this_machine_alone_and_passes_arguments_on():
+    command = commands.lab_command(["--port", "9000"], browser=True)
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert "--ServerApp.ip=127.0.0.1" in command
+    assert f"--ServerApp.root_dir={ROOT}" in command
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in command
+    assert command[-2:] == ["--port", "9000"]
+    assert "--no-browser" not in command
+    assert "--no-browser" in commands.lab_command([], browser=False)
+
+
+@posix
+@pytest.mark.parametrize("user", [0, 1000])
+def test_lab_allows_root_for_root_alone(monkeypatch, user):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert ("--allow-root" in commands.lab_command([], browser=False)) == (user == 0)
+
+
+@pytest.mark.parametrize(
+    "terminal, display, browser, opens",
+    [(True, True, True, True), (False, True, True, False), (True, False, True, False), (True, True, False, False)],
+)
+def test_a_browser_opens_where_there_are_a_terminal_a_display_and_a_browser(
+    monkeypatch, terminal, display, browser, opens
+):
+    def get():
+        if not browser:
+            raise commands.webbrowser.Error("could not locate runnable browser")
+
+    class Stream:
+        def isatty(self) -> bool:
+            return terminal
+
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(commands.webbrowser, "get", get)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "linux")
+        patch.setattr(sys, "stdin", Stream())
+        patch.setattr(sys, "stdout", Stream())
+        found = commands.can_open_browser()
+    assert found == opens
+
+
+@pytest.mark.parametrize("last", ["x = 1", "raise ValueError('no good\\nat all')"])
+def test_lab_runs_the_first_notebook_and_prints_its_check_marks(tmp_path, last):
+    nbformat = pytest.importorskip("nbformat")
+    cells = ["print('hello')", "print('✓ one is one')\nprint('and ✓ not this')", last]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    first = tmp_path / "00_start_here.ipynb"
+    nbformat.write(notebook, first)
+    before = first.read_bytes()
+    code = f"""
+import pathlib, sys
+import convkit.__main__ as commands
+commands.FIRST = pathlib.Path({str(first)!r})
+try:
+    commands.run_first_notebook()
+except commands.SentenceError as error:
+    sys.exit(str(error))
+"""
+    result = python("-c", code)
+    announced, *printed = result.stdout.splitlines()
+    assert "00_start_here.ipynb" in announced
+    assert printed == ["  ✓ one is one"]
+    if last == "x = 1":
+        assert (result.returncode, result.stderr) == (0, "")
+    else:
+        assert result.returncode == 1
+        assert result.stderr.endswith("00_start_here.ipynb fails on this machine: ValueError: no good\n")
+    assert first.read_bytes() == before
+
+
+# ---- test and build --------------------------------------------------------------------------------------------------
+def test_the_test_command_follows_the_policy_for_notebooks():
+    command = commands.test_command(["-x"])
+    assert command[:3] == [sys.executable, "-m", "pytest"]
+    assert {"--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"} <= set(command)
+    assert command[command.index("--dist") + 1] == "loadfile"
+    assert 1 <= int(command[command.index("-n") + 1]) <= 8
+    assert command[command.index("-p") + 1] == "tests.notebook_plugin"
+    assert command[-1] == "-x"
+
+
+@pytest.mark.parametrize(
+    "arguments, collected",
+    [
+        ([], ["alpha", "beta", "Cell 0"]),
+        (["-k", "notebooks"], ["Cell 0"]),  # a word, though it is the name of a folder, too
+        (["tests/test_b.py"], ["beta"]),
+    ],
+)
+def test_named_paths_are_tested_alone_and_else_tests_and_notebooks(tmp_path, arguments, collected):
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbval")
+    for folder in ("tests", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\ntestpaths = ['tests']\n", encoding="utf-8")
+    for name in ("__init__", "notebook_plugin"):
+        (tmp_path / "tests" / f"{name}.py").touch()
+    (tmp_path / "tests" / "test_a.py").write_text("def test_alpha(): pass\n", encoding="utf-8")
+    (tmp_path / "tests" / "test_b.py").write_text("def test_beta(): pass\n", encoding="utf-8")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    nbformat.write(notebook, tmp_path / "notebooks" / "00_one.ipynb")
+    command = commands.test_command([*arguments, "-n", "0", "--collect-only", "-q"])
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = [line.split("::")[-1].removeprefix("test_") for line in result.stdout.splitlines() if "::" in line]
+    assert found == collected, result.stdout + result.stderr
+
+
+def test_workers_get_one_thread_each_unless_the_user_says_otherwise(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(commands, "hand_over", lambda command: 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that the value set by `test` does not outlive this test
+        monkeypatch.delenv(name)
+    assert commands.test([]) == 0
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    assert [os.environ[name] for name in names] == ["7", "1", "1"]
+
+
+def test_build_takes_the_named_notebooks_or_all_in_order(monkeypatch, tmp_path):
+    teaching = pytest.importorskip("convkit.teaching")
+    built = []
+    monkeypatch.setattr(teaching, "build", built.extend)
+    monkeypatch.setattr(commands, "FIRST", tmp_path / "00_start_here.ipynb")
+    paths = [tmp_path / f"{name}.ipynb" for name in ("00_start_here", "01_next", "02_last")]
+    for path in reversed(paths):
+        path.touch()
+    assert commands.build([]) == 0
+    assert built == paths
+    built.clear()
+    assert commands.build([str(paths[2]), str(paths[0])]) == 0
+    assert built == [paths[2], paths[0]]
+    with pytest.raises(SentenceError, match=r"there is no notebook nowhere\.ipynb"):
+        commands.build(["nowhere.ipynb"])

@@ -1,0 +1,272 @@
+"""The environment of a clone: what makes .venv, what keeps it, and the one sentence in which a failure is told."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import convkit.environment as environment
+from convkit.environment import UNFINISHED, SentenceError, make_environment
+
+ROOT = Path(__file__).parent.parent
+
+
+class Clone:
+    """A clone in which venv and pip are played: they leave the files they would leave, or fail as told."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+        self.steps: list[str] = []
+        self.pip_fails: BaseException | None = None
+        self.move_to(folder)
+        monkeypatch.setattr(environment, "run_step", self.run_step)
+
+    def move_to(self, folder: Path) -> None:
+        places = {"ROOT": folder, "PROJECT": folder / "pyproject.toml", "VENV": folder / ".venv"}
+        places |= {"PYTHON": folder / ".venv" / "bin" / "python", "STAMP": folder / ".venv" / "convkit-stamp.txt"}
+        for name, place in places.items():
+            self.monkeypatch.setattr(environment, name, place)
+        self.folder, self.venv, self.python = folder, places["VENV"], places["PYTHON"]
+        if not places["PROJECT"].exists():
+            places["PROJECT"].write_text("[project]\n", encoding="utf-8")
+
+    def run_step(self, command: list[object]) -> None:
+        words = [str(word) for word in command]
+        if words[1:3] == ["-m", "venv"]:
+            self.steps.append("venv")
+            assert words[3:] == [str(self.venv)]
+            self.python.parent.mkdir(parents=True)
+            if os.name == "nt":
+                self.python.touch()
+            else:
+                self.python.symlink_to(words[0])
+        else:
+            self.steps.append("pip")
+            assert words[:4] == [str(self.python), "-m", "pip", "install"]
+            assert words[-2:] == ["--editable", f"{self.folder}[test]"]
+            assert environment.read_stamp() in ("", UNFINISHED)  # killed now, it would not pass for finished
+            if self.pip_fails:
+                raise self.pip_fails
+
+    def make(self) -> list[str]:
+        """The steps that `make_environment` takes."""
+        self.steps = []
+        make_environment()
+        return self.steps
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch) -> Clone:
+    (tmp_path / "clone").mkdir()
+    return Clone(tmp_path / "clone", monkeypatch)
+
+
+def test_the_first_start_makes_venv_and_installs_and_the_second_does_nothing(clone):
+    assert clone.make() == ["venv", "pip"]
+    assert clone.make() == []
+
+
+def test_a_changed_pyproject_installs_into_the_same_venv(clone):
+    clone.make()
+    (clone.venv / "kept").touch()
+    (clone.folder / "pyproject.toml").write_text("[project]\nname = 'other'\n", encoding="utf-8")
+    assert clone.make() == ["pip"]
+    assert (clone.venv / "kept").exists()
+    assert clone.make() == []
+
+
+def test_a_moved_clone_is_made_anew(clone, tmp_path):
+    clone.make()
+    (clone.venv / "old").touch()
+    clone.move_to(clone.folder.rename(tmp_path / "moved"))
+    assert clone.make() == ["venv", "pip"]
+    assert not (clone.venv / "old").exists()
+    assert clone.make() == []
+
+
+def test_a_venv_whose_python_is_gone_or_has_become_another_is_made_anew(clone, tmp_path):
+    clone.make()
+    clone.python.unlink()
+    assert clone.make() == ["venv", "pip"]
+    if os.name != "nt":  # there the link to the system's Python leads elsewhere after an upgrade
+        (tmp_path / "python3.99").touch()
+        clone.python.unlink()
+        clone.python.symlink_to(tmp_path / "python3.99")
+        assert clone.make() == ["venv", "pip"]
+    assert clone.make() == []
+
+
+def test_an_interrupted_installation_leaves_no_valid_stamp_and_is_made_anew(clone):
+    clone.pip_fails = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        clone.make()
+    assert not environment.environment_stands()
+    clone.pip_fails = None
+    assert clone.make() == ["venv", "pip"]
+
+
+def test_an_interrupted_venv_is_made_anew(clone, monkeypatch):
+    def interrupted(command):
+        clone.run_step(command)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "run_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            clone.make()
+    assert clone.make() == ["venv", "pip"]
+
+
+def test_an_update_that_pip_refuses_keeps_the_environment_and_is_tried_again(clone):
+    clone.make()
+    (clone.venv / "kept").touch()
+    (clone.folder / "pyproject.toml").write_text("[project]\nname = 'other'\n", encoding="utf-8")
+    clone.pip_fails = SentenceError("no network")
+    with pytest.raises(SentenceError, match="no network"):
+        clone.make()
+    assert not environment.environment_stands()
+    clone.pip_fails = None
+    assert clone.make() == ["pip"]
+    assert (clone.venv / "kept").exists()
+
+
+@pytest.mark.parametrize("failure", [SentenceError("no network"), KeyboardInterrupt(), None])
+def test_a_venv_made_by_somebody_else_is_used_and_never_deleted(clone, failure):
+    clone.python.parent.mkdir(parents=True)
+    clone.python.touch()
+    (clone.venv / "theirs").touch()
+    clone.pip_fails = failure
+    if failure:
+        with pytest.raises(type(failure)):
+            clone.make()
+    clone.pip_fails = None
+    assert clone.make() == ["pip"]
+    assert (clone.venv / "theirs").exists()
+
+
+def test_an_own_environment_counts_when_the_kit_is_installed_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != missing)
+    missing = ""
+    assert not environment.in_own_environment()
+    (tmp_path / "convkit-0.1.0.dist-info").mkdir()
+    assert environment.in_own_environment()
+    missing = "nbval"  # the library alone: the commands need .venv
+    assert not environment.in_own_environment()
+    missing = ""
+    monkeypatch.setattr(environment, "VENV", Path(sys.prefix))  # in .venv the stamp decides
+    assert not environment.in_own_environment()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+def test_two_terminals_make_the_environment_one_after_the_other(tmp_path):
+    code = f"""
+import pathlib, sys, time
+import convkit.environment as environment
+environment.ROOT = pathlib.Path({str(tmp_path)!r})
+with environment.one_at_a_time():
+    print("in", flush=True)
+    sys.stdin.readline()
+    print("out", flush=True)
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as first,
+        subprocess.Popen([sys.executable, "-c", "input()\n" + code], cwd=ROOT, **pipes) as second,
+    ):
+        assert all((first.stdin, first.stdout, second.stdin, second.stdout))
+        assert first.stdout.readline() == "in\n"
+        second.stdin.write("go\n")
+        second.stdin.flush()
+        assert second.stdout.readline().startswith("Another convkit command")
+        time.sleep(0.2)
+        first.stdin.write("\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "out\n"
+        assert second.stdout.readline() == "in\n"
+        second.stdin.write("\n")
+
+
+# ---- one sentence ----------------------------------------------------------------------------------------------------
+# what pip 23 and the system said when these things happened
+FAILURES = {
+    "the disk is full": [
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
+        "Error: [Errno 28] No space left on device: '/home/a/convkit/.venv/bin/Activate.ps1'",
+        "ERROR: Could not install packages due to an OSError: [Errno 122] Disk quota exceeded: '/home/a/x'",
+        "OSError: [WinError 112] There is not enough space on the disk",
+    ],
+    "cannot be written": [
+        "[Errno 30] Read-only file system: '/media/cd/convkit/.venv'",
+        "[Errno 13] Permission denied: '/srv/convkit/.venv'",
+        "[WinError 5] Access is denied: 'C:\\convkit\\.venv'",
+    ],
+    "cannot reach the package index": [
+        "WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after connection "
+        "broken by 'NewConnectionError('<pip._vendor.urllib3.connection.HTTPSConnection object>: Failed to establish "
+        "a new connection: [Errno -3] Temporary failure in name resolution')': /simple/setuptools/\n"
+        "ERROR: Could not find a version that satisfies the requirement setuptools>=77 (from versions: none)\n"
+        "ERROR: No matching distribution found for setuptools>=77\n",
+        "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool(host='a', port=443): Read timed out.",
+    ],
+    "pip finds no torch<2.14,>=2.11": [
+        "ERROR: Could not find a version that satisfies the requirement torch<2.14,>=2.11 (from versions: 2.2.2)\n"
+        "ERROR: No matching distribution found for torch<2.14,>=2.11\n",
+    ],
+}
+
+
+@pytest.mark.parametrize("expected, output", [(key, text) for key, texts in FAILURES.items() for text in texts])
+def test_a_failing_step_ends_in_one_sentence_that_says_what_to_do(expected, output):
+    code = f"import sys; print('Collecting torch'); sys.stderr.write({output!r}); sys.exit(1)"
+    with pytest.raises(SentenceError, match=expected) as raised:
+        environment.run_step([sys.executable, "-c", code])
+    sentence = str(raised.value)
+    assert sentence.count("\n") == 0
+    assert sentence.endswith(".")
+    assert ": " in sentence  # what happened: what to do
+
+
+def test_an_unknown_failure_shows_the_last_lines_after_its_sentence():
+    code = "import sys; print(*range(100), sep='\\n'); sys.exit('error: the compiler is on strike')"
+    with pytest.raises(SentenceError, match=r"mend what these last lines name") as raised:
+        environment.run_step([sys.executable, "-c", code])
+    lines = str(raised.value).splitlines()
+    assert lines[-1] == "error: the compiler is on strike"
+    assert 5 < len(lines) < 20
+
+
+def test_a_step_that_works_prints_nothing_into_a_file(capfd):
+    environment.run_step([sys.executable, "-c", "print('Collecting torch')"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_step_that_fails_silently_on_a_full_disk_says_that_the_disk_is_full(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(SentenceError, match="the disk is full"):
+        environment.run_step([sys.executable, "-c", "raise SystemExit(1)"])
+
+
+@pytest.mark.parametrize("missing", ["venv", "ensurepip"])
+def test_a_python_without_venv_is_told_which_package_to_install(clone, monkeypatch, missing):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else object())
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(SentenceError, match=rf"lacks {missing}: .*apt install python{version}-venv"):
+        clone.make()
+    assert not clone.venv.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(clone, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SentenceError, match=r"\.venv cannot be written"):
+        clone.make()

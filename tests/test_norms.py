@@ -1,0 +1,175 @@
+"""The three operator norms equal the dense matrix's in every geometry; power iteration stays below."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from convkit.norms import operator_norm, power_iteration
+from convkit.operators import ConvOperator
+from tests.strategies import EVERYTHING, Geometry, exact_geometries, geometries, normal, patch_geometries, scaled
+
+everything = pytest.mark.parametrize("geometry", EVERYTHING.values(), ids=EVERYTHING)
+orders = pytest.mark.parametrize("ord", [1, 2, math.inf])
+any_geometry = st.one_of(geometries(), exact_geometries(), patch_geometries())
+
+
+def dense_norm(A: ConvOperator, ord: float) -> torch.Tensor:
+    return torch.linalg.matrix_norm(A.matrix(), ord)
+
+
+# ---- operator norm -------------------------------------------------------------------------------------------------
+@orders
+@given(geometry=any_geometry)
+def test_norm_equals_dense_norm_and_scales(device, ord, geometry):
+    A = geometry.operator(device)
+    assert_close(operator_norm(A, ord), dense_norm(A, ord))
+    assert_close(operator_norm(scaled(A, -3.0), ord), 3 * dense_norm(A, ord))
+
+
+@orders
+def test_norm_of_a_large_operator_equals_dense_norm(device, ord):
+    for mode in ("zeros", "circular"):
+        A = Geometry((3, 4, 3, 2), (11, 9), padding_mode=mode).operator(device)
+        assert_close(operator_norm(A, ord), dense_norm(A, ord))
+        A = Geometry((4, 3, 3, 2), (11, 9), (2, 2), (2, 1), (2, 1), padding_mode=mode).operator(device)
+        assert_close(operator_norm(A, ord), dense_norm(A, ord))
+
+
+@orders
+@everything
+def test_norm_of_groups_is_the_maximum_and_not_the_product(device, ord, geometry):
+    A = geometry.operator(device)
+    kernel = torch.cat([A.kernel, 2 * A.kernel, -3 * A.kernel])
+    B = replace(A, kernel=kernel, groups=3 * A.groups)
+    assert_close(operator_norm(B, ord), 3 * operator_norm(A, ord))
+
+
+@pytest.mark.parametrize("ord", [1, math.inf])
+@pytest.mark.parametrize("n, dilation, stride", [(3, 1, 1), (4, 2, 1), (6, 4, 2), (4, 1, 3), (6, 9, 5)])
+def test_taps_that_meet_on_a_pixel_are_summed_before_the_absolute_value(device, ord, n, dilation, stride):
+    kernel = normal(2, 3, 7, device=device)
+    A = ConvOperator(kernel, n, stride, dilation=dilation)
+    assert_close(operator_norm(A, ord), dense_norm(A, ord))
+    assert operator_norm(A, ord) < dense_norm(replace(A, kernel=kernel.abs()), ord)  # absolute values first: too large
+
+
+def test_taps_that_cancel_leave_no_norm(device):
+    kernel = torch.tensor([[[1.0, 2.0, -1.0, -2.0]]], dtype=torch.float64, device=device)
+    for ord in (1, 2, math.inf):
+        assert operator_norm(ConvOperator(kernel, 2), ord) <= 1e-15
+
+
+def test_the_1_norm_of_the_adjoints_matrix_is_the_inf_norm(device):
+    A = Geometry((3, 2, 3, 2), (4, 5), padding_mode="zeros").operator(device)
+    assert operator_norm(A, 1) != operator_norm(A, math.inf)
+    assert_close(operator_norm(A, 1), torch.linalg.matrix_norm(A.matrix().T, math.inf))
+
+
+@orders
+@everything
+def test_norms_are_differentiable_scalars(device, ord, geometry):
+    kernel = geometry.operator(device).kernel.requires_grad_()
+    noise = 1e-11 if device.type == "cuda" else 0.0  # index_add sums in no fixed order on the GPU
+    assert operator_norm(geometry.with_kernel(kernel), ord).shape == ()
+    assert gradcheck(lambda kernel: operator_norm(geometry.with_kernel(kernel), ord), (kernel,), nondet_tol=noise)
+
+
+@orders
+def test_the_norm_of_a_zero_kernel_is_zero_with_a_finite_derivative(device, ord):
+    for mode in ("zeros", "circular"):
+        kernel = torch.zeros(3, 2, 3, 2, dtype=torch.float64, device=device, requires_grad=True)
+        norm = operator_norm(ConvOperator(kernel, (4, 5), padding_mode=mode), ord)
+        norm.backward()
+        assert norm.item() == 0
+        assert kernel.grad is not None
+        assert kernel.grad.isfinite().all()
+
+
+@orders
+@everything
+def test_float32_is_right_to_its_rounding(device, ord, geometry):
+    norm = operator_norm(geometry.operator(device, torch.float32), ord)
+    exactly = operator_norm(geometry.operator(device), ord)
+    assert norm.dtype == torch.float32
+    assert norm.device.type == device.type
+    # sums of at most 50 terms, an FFT and a small SVD: a small multiple of eps
+    assert abs(norm.double() - exactly) <= 20 * torch.finfo(torch.float32).eps * exactly
+
+
+@everything
+def test_norms_change_neither_the_kernel_nor_the_random_state(device, geometry):
+    A = geometry.operator(device)
+    kernel, state = A.kernel.clone(), torch.get_rng_state()
+    for ord in (1, 2, math.inf):
+        operator_norm(A, ord)
+    power_iteration(A, 2, torch.Generator().manual_seed(3))
+    assert torch.equal(A.kernel, kernel)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- power iteration -----------------------------------------------------------------------------------------------
+@settings(max_examples=30)
+@given(geometry=any_geometry, steps=st.integers(1, 20))
+def test_power_iteration_never_exceeds_the_norm(device, geometry, steps):
+    A = geometry.operator(device)
+    estimate = power_iteration(A, steps, torch.Generator().manual_seed(steps))
+    assert 0 <= estimate <= dense_norm(A, 2) * (1 + 1e-12)
+    assert (estimate > 0) == (dense_norm(A, 2) > 0)
+
+
+@everything
+def test_power_iteration_converges_to_the_norm_and_scales(device, geometry):
+    A = geometry.operator(device)
+    estimate = power_iteration(A, 600, torch.Generator().manual_seed(0))
+    assert_close(estimate, dense_norm(A, 2), rtol=1e-3, atol=0)  # the gap between the values decides how fast
+    assert_close(power_iteration(scaled(A, -3.0), 600, torch.Generator().manual_seed(0)), 3 * estimate)
+
+
+def test_power_iteration_draws_its_start_from_the_generator_and_from_torchs_without_one(device):
+    A = Geometry((3, 2, 3, 2), (4, 5), padding_mode="zeros").operator(device)
+    one, two = (power_iteration(A, 1, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert one != two
+    assert torch.equal(one, power_iteration(A, 1, torch.Generator().manual_seed(1)))
+    torch.manual_seed(5)
+    first = power_iteration(A, 1)
+    assert first != power_iteration(A, 1)
+    torch.manual_seed(5)
+    assert torch.equal(first, power_iteration(A, 1))
+
+
+def test_power_iteration_takes_a_generator_of_the_kernels_device(device):
+    A = Geometry((2, 3, 2), (4,)).operator(device)
+    generator = torch.Generator(device).manual_seed(0)
+    assert power_iteration(A, 3, generator).device.type == device.type
+
+
+def test_more_steps_come_closer(device):
+    A = Geometry((3, 2, 3, 2), (4, 5), padding_mode="zeros").operator(device)
+    estimates = [power_iteration(A, steps, torch.Generator().manual_seed(0)) for steps in (1, 3, 9, 27)]
+    assert estimates == sorted(estimates)
+
+
+def test_power_iteration_of_the_zero_operator_is_zero(device):
+    A = ConvOperator(torch.zeros(2, 3, 2, dtype=torch.float64, device=device), 4)
+    assert power_iteration(A, 5).item() == 0
+
+
+@everything
+def test_power_iteration_is_differentiable(device, geometry):
+    kernel = geometry.operator(device).kernel.requires_grad_()
+
+    def estimate(kernel: torch.Tensor) -> torch.Tensor:
+        return power_iteration(geometry.with_kernel(kernel), 3, torch.Generator().manual_seed(0))
+
+    assert gradcheck(estimate, (kernel,), nondet_tol=1e-11 if device.type == "cuda" else 0.0)
+
+
+def test_power_iteration_keeps_float32(device):
+    A = Geometry((2, 3, 2), (4,)).operator(device, torch.float32)
+    assert power_iteration(A, 3).dtype == torch.float32

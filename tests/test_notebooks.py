@@ -1,0 +1,164 @@
+"""Every notebook keeps the promises that all notebooks make, and its exercises are solved by their folded solutions."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from convkit.teaching import execute, read_notebook, stored
+from tests.notebook_rules import (
+    RULES,
+    Book,
+    checks,
+    closing,
+    file_text,
+    imports,
+    links,
+    opening,
+    outputs,
+    panel,
+    solved,
+    three_exercises,
+    verdicts,
+)  # fmt: skip
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps(path, rule):
+    assert rule(read_notebook(path), path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_folded_solutions_solve_their_exercises(path):
+    said = verdicts(execute(solved(read_notebook(path)), path.parent))
+    assert [line for line in said if not line.startswith("✓ ")] == []
+
+
+def text(source: str, **more) -> Book:
+    return nbformat.v4.new_markdown_cell(source, **more)
+
+
+def code(source: str, *tags: str) -> Book:
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
+
+
+PANEL = """
+from convkit.widgets.panel import Panel, slider
+class Line(Panel):
+    title, size = "A line", (3, 2)
+    def controls(self):
+        return {"slope": slider("slope", 1, 0, 3)}
+    def draw(self, figure, slope):
+        figure.subplots().plot([0, slope])
+        return f"A line of slope {slope}."
+Line()"""
+CLAIMS = """
+from convkit.teaching import check, check_that, exercise
+check("(1) one is one", 0, 1e-9)
+check_that("(2a) order", True)
+check("three", 0, 1)"""
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> tuple[Book, Path]:
+    """A small notebook that keeps every rule."""
+    folder = tmp_path_factory.mktemp("sample")
+    path = folder / "00_sample.ipynb"
+    cells = [
+        text("# 00 · A sample\n**Is it so?**\n\nYou need: nothing. You will learn: little. Two minutes."),
+        text("$$1 = 1 \\tag{1}$$ and $$2 \\tag{2a}$$ see [the next](01_next.ipynb#top) and [out](https://example.org)"),
+        code(CLAIMS),
+        code(PANEL),
+    ]
+    for answer in (4, 5, 6):
+        judge = f"exercise('the number {answer}', number, lambda n: None if n == {answer} else 'no')"
+        folded = (
+            f"<details><summary>Solution</summary>\n\n```python\nnumber = {answer}\n```\n\nFor a reason.\n\n</details>"
+        )
+        cells += [code("number = ...", "exercise"), code(judge), text(folded)]
+    cells.append(text("On to [the next](01_next.ipynb)."))
+    (folder / "01_next.ipynb").write_text("{}")
+    book = execute(nbformat.v4.new_notebook(cells=cells), folder)
+    path.write_text(stored(book), encoding="utf-8")
+    return read_notebook(path), path
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_sample_keeps(sample, rule):
+    assert rule(*sample) == []
+
+
+def edit(place: int, old: str, new: str) -> Callable[[Book], None]:
+    def change(book):
+        assert old in book.cells[place].source
+        book.cells[place].source = book.cells[place].source.replace(old, new)
+
+    return change
+
+
+def printed(place: int, line: str, name: str = "stdout") -> Callable[[Book], None]:
+    return lambda book: book.cells[place].outputs.append(nbformat.v4.new_output("stream", name=name, text=line))
+
+
+BROKEN = {
+    "another number in the heading": (edit(0, "# 00", "# 01"), opening, "heading"),
+    "no question": (edit(0, "?", "."), opening, "a question"),
+    "no needs": (edit(0, "You need: nothing.", ""), opening, "needs"),
+    "no gain": (edit(0, "You will learn", "There is"), opening, "learns"),
+    "no minutes": (edit(0, "minutes", "hours"), opening, "minutes"),
+    "no way on": (edit(-1, "01_next", "02_next"), closing, "01_next.ipynb"),
+    "no panel": (lambda book: book.cells[3].update(outputs=[]), panel, "no panel"),
+    "a lost exercise": (lambda book: book.cells[4].update(metadata={}), three_exercises, "has 2"),
+    "a lost solution": (edit(6, "Solution", "Hint"), three_exercises, "cell 4: needs an exercise"),
+    "two solutions": (
+        edit(6, "For a reason.", "```python\nnumber = 5\n```"),
+        three_exercises,
+        "cell 4: needs an exercise",
+    ),
+    "a given answer": (edit(4, "...", "4"), three_exercises, "cell 4: the attempt has no blank"),
+    "a stored answer": (
+        lambda book: book.cells[5].update(outputs=[nbformat.v4.new_output("stream", text="✓ it\n")]),
+        three_exercises,
+        "cell 5: an exercise that waits",
+    ),
+    "an equation without check": (edit(1, "tag{1}", "tag{7}"), checks, "equation (7)"),
+    "few checks": (lambda book: book.cells[2].update(outputs=[]), checks, "has 0"),
+    "import from the root": (edit(2, "convkit.teaching", "convkit"), imports, "cell 2"),
+    "import of the root": (edit(2, "from convkit.teaching import check,", "import convkit;"), imports, "cell 2"),
+    "a broken link": (edit(1, "01_next", "03_next"), links, "03_next.ipynb#top"),
+    "a path": (printed(2, "saved in /home/me/x.pt\n"), outputs, "/home/me/x.pt"),
+    "a path of Windows": (printed(2, "saved in C:\\me\\x.pt\n"), outputs, "C:\\me"),
+    "a warning": (printed(2, "UserWarning: slow\n"), outputs, "UserWarning"),
+    "stderr": (printed(2, "slow\n", "stderr"), outputs, "stderr"),
+    "no alt": (lambda book: book.cells[3].outputs[0].data.pop("text/html"), outputs, "cell 3: a picture without"),
+    "an editor's metadata": (lambda book: book.cells[2].outputs[0].update(text="other"), file_text, "build"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_sample_is_told_by_its_rule(sample, name):
+    change, rule, message = BROKEN[name]
+    book, path = copy.deepcopy(sample[0]), sample[1]
+    change(book)
+    assert any(message in fault for fault in rule(book, path))
+
+
+def test_solutions_of_the_sample_solve_it_and_a_wrong_one_does_not(sample):
+    book, path = copy.deepcopy(sample[0]), sample[1]
+    assert all(line.startswith("○ ") for line in verdicts(book))
+    edit(9, "number = 5", "number = 7")(book)
+    assert verdicts(execute(solved(book), path.parent)) == [
+        "✓ the number 4\n",
+        "✗ the number 5: no\n",
+        "✓ the number 6\n",
+    ]

@@ -1,0 +1,34 @@
+"""What the README prints must run, link and say the truth."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_of_the_readme_runs_as_printed_and_is_about_ten_lines(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 11
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stdout.splitlines() if "norm" in line]
+    assert len(lines) == 3
+    for line in lines:
+        norm, bound = map(float, re.findall(r"(?:norm|bound) ([0-9.]+)", line))
+        assert 0 < norm <= bound
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_and_pictures_of_the_readme_exist(target):
+    assert (ROOT / target).is_file()
+
+
+def test_readme_maps_every_notebook():
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    assert re.findall(r"\(notebooks/([^)]+\.ipynb)\)", README) == notebooks

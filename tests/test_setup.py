@@ -1,0 +1,127 @@
+"""The set-up needs nothing but Python, says so to an old one, and asks for the same versions everywhere."""
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import convkit.__main__ as commands
+
+ROOT = Path(__file__).parent.parent
+
+
+# ---- nothing but Python ----------------------------------------------------------------------------------------------
+def bare_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python without any installed package (-S), in the clone."""
+    command = [sys.executable, "-S", "-E", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_bootstrap_imports_the_standard_library_alone():
+    for name in ("__init__", "__main__", "environment"):
+        tree = ast.parse((ROOT / "convkit" / f"{name}.py").read_text(encoding="utf-8"))
+        for node in tree.body:  # at the top; the functions that run in .venv may import more
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in modules:
+                assert module.split(".")[0] in sys.stdlib_module_names or module == "convkit.environment"
+
+
+def test_the_usage_comes_without_torch_and_lists_every_command():
+    result = bare_python("-m", "convkit", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert listed == list(commands.COMMANDS)
+    assert bare_python("-m", "convkit").stdout == result.stdout
+    assert bare_python("-m", "convkit", "lab", "--help").stdout == result.stdout
+
+
+def test_an_unknown_command_is_named_above_the_usage():
+    result = bare_python("-m", "convkit", "labb")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "no command 'labb'" in result.stderr
+    assert result.stderr.endswith(commands.USAGE)
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.10"])
+def test_an_old_python_is_told_which_one_is_needed(version):
+    numbers = (*map(int, version.split(".")), 0, "final", 0)
+    run = f"import sys, runpy; sys.version_info = {numbers}; runpy.run_module('convkit', run_name='__main__')"
+    result = bare_python("-c", run)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"Python 3.11 or newer is needed and this is {version}:" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_an_old_python_reads_before_that_is_within_its_grammar():
+    for name in ("__init__", "__main__"):
+        source = (ROOT / "convkit" / f"{name}.py").read_text(encoding="utf-8")
+        tree = ast.parse(source, feature_version=(3, 6))
+        assert "from __future__" not in source  # annotations: unknown to 3.6
+        if name == "__init__":  # runs whole; in __main__ the check comes before the first function
+            hints = [node.returns for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+            hints += [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign)]
+            for hint in filter(None, hints):
+                assert isinstance(hint, ast.Name | ast.Constant), f"{ast.unparse(hint)} is evaluated by Python 3.8"
+        else:
+            check = next(number for number, node in enumerate(tree.body) if isinstance(node, ast.If))
+            for node in tree.body[:check]:
+                assert isinstance(node, ast.Expr | ast.Import | ast.ImportFrom)
+                assert not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("convkit")
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+CONDA_NAMES = {"torch": "pytorch"}
+BY_PIP = {"pyright", "playwright"}  # pip installs these in a conda environment too
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def requirements(project) -> dict[str, SpecifierSet]:
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + extras["kit"] + extras["test"]
+    parsed = [Requirement(line) for line in lines]
+    return {requirement.name: requirement.specifier for requirement in parsed if requirement.name != "convkit"}
+
+
+def test_environment_yml_has_the_names_and_bounds_of_pyproject(project, requirements):
+    yaml = pytest.importorskip("yaml")
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert conda["channels"] == ["conda-forge", "nodefaults"]
+    *specs, last = conda["dependencies"]
+    assert last == {"pip": ["-e .[test]"]}
+    bounds = {name: SpecifierSet(bound) for name, _, bound in (spec.partition(" ") for spec in specs)}
+    assert len(bounds) == len(specs)
+    assert bounds.pop("python") == SpecifierSet(project["requires-python"])
+    assert bounds.pop("pip") == SpecifierSet()
+    expected = {CONDA_NAMES.get(name, name): bound for name, bound in requirements.items() if name not in BY_PIP}
+    assert bounds == expected
+
+
+@pytest.mark.parametrize(
+    "name, within, without",
+    [
+        ("torch", ["2.11.0", "2.13.0"], ["2.10.0", "2.14.0"]),  # tested here on both ends
+        # Widgets must answer while a cell runs: 6.x has no subshells for that, 7.0 freezes widgets in threads,
+        # 7.4 sends their messages back to the busy cell.
+        ("ipykernel", ["7.1.0", "7.3.0"], ["6.31.0", "7.0.1", "7.4.0"]),
+    ],
+)
+def test_the_pins_hold_and_are_met(requirements, name, within, without):
+    assert all(version in requirements[name] for version in within)
+    assert not any(version in requirements[name] for version in without)
+    try:
+        installed = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{name} is not installed")
+    assert installed.split("+")[0] in requirements[name]

@@ -1,0 +1,261 @@
+"""The exact spectral functions equal the dense matrix's, in every geometry that the Fourier transform diagonalizes."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from convkit.operators import ConvOperator
+from convkit.spectra import condition_number, from_symbol, singular_values, spectrum, symbol
+from tests.strategies import (
+    CIRCULAR,
+    OTHERS,
+    Geometry,
+    exact_geometries,
+    geometries,
+    inputs,
+    normal,
+    patch_geometries,
+    scaled,
+)
+
+TIGHT = {"rtol": 1e-11, "atol": 1e-11}  # a Gram matrix would leave 1e-8 where a singular value is 0
+exact = st.one_of(exact_geometries(), patch_geometries())
+circular = pytest.mark.parametrize("geometry", CIRCULAR.values(), ids=CIRCULAR)
+
+
+def fold(transform: torch.Tensor, A: ConvOperator) -> torch.Tensor:
+    """Of a batch of transforms of inputs: for each group and coarse frequency g, those at ``g + r n / s`` side by side.
+
+    Shape ``(*coarse, groups, prod(stride) * c_in / groups, batch)``, r before the channel, by the definition.
+    """
+    coarse = [n // s for n, s in zip(A.input_shape, A.stride, strict=True)]
+    folded = torch.zeros(*coarse, A.groups, math.prod(A.stride), A.kernel.shape[1], len(transform)).to(transform)
+    for g in torch.cartesian_prod(*[torch.arange(m) for m in coarse]).reshape(-1, len(coarse)).tolist():
+        for position, r in enumerate(
+            torch.cartesian_prod(*[torch.arange(s) for s in A.stride]).reshape(-1, len(coarse)).tolist()
+        ):
+            f = [a + b * m for a, b, m in zip(g, r, coarse, strict=True)]
+            channels = transform[(slice(None), slice(None), *f)]  # (batch, c_in)
+            folded[(*g, slice(None), position)] = channels.T.unflatten(0, (A.groups, -1))
+    return folded.flatten(-3, -2)
+
+
+def blocks_of(A: ConvOperator) -> torch.Tensor:
+    """The symbol with an axis for the groups, also where there is one group."""
+    return symbol(A) if A.groups > 1 else symbol(A).unsqueeze(-3)
+
+
+# ---- symbol --------------------------------------------------------------------------------------------------------
+@given(geometry=exact)
+def test_symbol_multiplies_the_orthonormal_transform_of_the_input(device, geometry):
+    A = geometry.operator(device)
+    dims = tuple(range(2, 2 + len(A.input_shape)))
+    x = inputs(A)
+    y = torch.fft.fftn(A(x), dim=dims, norm="ortho")
+    product = blocks_of(A) @ fold(torch.fft.fftn(x, dim=dims, norm="ortho"), A)  # (*coarse, groups, rows, batch)
+    assert_close(product.flatten(-3, -2).movedim((-1, -2), (0, 1)), y)
+
+
+@given(geometry=exact_geometries(max_stride=1))
+def test_symbol_multiplies_the_plain_transform_at_stride_1(device, geometry):
+    A = replace(geometry, groups=1).operator(device)
+    dims = tuple(range(2, 2 + len(A.input_shape)))
+    x = inputs(A, batch=1)
+    transform = torch.fft.fftn(x, dim=dims)[0].movedim(0, -1).unsqueeze(-1)
+    y = torch.fft.fftn(A(x), dim=dims)[0].movedim(0, -1).unsqueeze(-1)
+    assert_close(symbol(A) @ transform, y)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_symbol_has_the_stated_shape(device, groups):
+    A = Geometry((4, 3, 2, 5), (6, 10), stride=(3, 2), groups=groups).operator(device)
+    wanted = (2, 5, 4, 18) if groups == 1 else (2, 5, 2, 2, 18)
+    assert symbol(A).shape == wanted
+    assert symbol(A).dtype == torch.complex128
+    assert symbol(replace(A, kernel=A.kernel.float())).dtype == torch.complex64
+
+
+@circular
+def test_blocks_of_a_real_kernel_at_opposite_frequencies_are_conjugate(device, geometry):
+    A = geometry.operator(device)
+    axes = tuple(range(len(A.input_shape)))
+
+    def opposite(values: torch.Tensor) -> torch.Tensor:
+        return values.flip(axes).roll([1] * len(axes), axes)
+
+    blocks = symbol(A)
+    if set(A.stride) == {1}:
+        assert_close(opposite(blocks), blocks.conj())
+    gram = blocks @ blocks.mH  # a stride reorders the columns, which the Gram matrix does not see
+    assert_close(opposite(gram), gram.conj())
+    assert_close(opposite(spectrum(A)), spectrum(A))
+
+
+# ---- singular values -----------------------------------------------------------------------------------------------
+@given(geometry=exact)
+def test_singular_values_are_those_of_the_dense_matrix(device, geometry):
+    A = geometry.operator(device)
+    assert_close(singular_values(A), torch.linalg.svdvals(A.matrix()), **TIGHT)
+
+
+@given(geometry=exact)
+def test_singular_values_scale_with_the_kernel(device, geometry):
+    A = geometry.operator(device)
+    assert_close(singular_values(scaled(A, -3.0)), 3 * singular_values(A))
+    assert_close(spectrum(scaled(A, -3.0)), 3 * spectrum(A))
+
+
+@given(geometry=exact)
+def test_spectrum_holds_the_singular_values_of_each_block(device, geometry):
+    A = geometry.operator(device)
+    blocks = blocks_of(A)
+    values = torch.linalg.svdvals(blocks).flatten(-2).sort(descending=True).values
+    assert_close(spectrum(A), values, **TIGHT)
+    assert spectrum(A).shape == (*blocks.shape[:-3], min(A.out_shape[0], A.in_shape[0] * math.prod(A.stride)))
+
+
+@given(geometry=exact)
+def test_a_grouped_convolution_has_the_union_of_its_groups_values(device, geometry):
+    A = geometry.operator(device)
+    groups = [replace(A, kernel=kernel, groups=1) for kernel in A.kernel.chunk(A.groups)]
+    union = torch.cat([singular_values(group) for group in groups]).sort(descending=True).values
+    assert_close(singular_values(A), union, **TIGHT)
+
+
+def test_a_stride_folds_the_frequencies_that_it_cannot_tell_apart(device):
+    dense = Geometry((2, 3, 3), (12,)).operator(device)
+    fine = symbol(dense)
+    side_by_side = torch.cat([fine[0:4], fine[4:8], fine[8:12]], dim=-1) / math.sqrt(3)
+    strided = replace(dense, stride=3)
+    assert_close(symbol(strided), side_by_side)
+    assert_close(singular_values(strided), torch.linalg.svdvals(strided.matrix()), **TIGHT)
+
+
+@pytest.mark.parametrize("n, dilation", [(12, 5), (12, 2), (12, 3), (12, 8), (7, 7), (9, 6), (5, 1)])
+def test_dilation_repeats_the_spectrum_of_the_undilated_kernel_on_n_over_gcd(device, n, dilation):
+    kernel = normal(2, 3, 3, device=device)
+    times = math.gcd(n, dilation)
+    small = singular_values(ConvOperator(kernel, n // times))
+    repeated = small.repeat_interleave(times)
+    assert_close(singular_values(ConvOperator(kernel, n, dilation=dilation)), repeated, **TIGHT)
+
+
+def test_dilation_repeats_axis_by_axis_in_2d(device):
+    kernel = normal(2, 3, 3, 2, device=device)
+    small = singular_values(ConvOperator(kernel, (2, 5))).repeat_interleave(3)
+    assert_close(singular_values(ConvOperator(kernel, (6, 5), dilation=(3, 4))), small, **TIGHT)
+
+
+@given(geometry=exact_geometries())
+def test_where_the_padding_goes_does_not_change_the_singular_values(device, geometry):
+    A = geometry.operator(device)
+    assert_close(singular_values(A), singular_values(replace(A, padding="same")), **TIGHT)
+
+
+# ---- condition number ----------------------------------------------------------------------------------------------
+@circular
+def test_condition_number_is_that_of_the_dense_matrix_and_does_not_scale(device, geometry):
+    A = geometry.operator(device)
+    assert_close(condition_number(A), torch.linalg.cond(A.matrix()))
+    assert_close(condition_number(scaled(A, -3.0)), condition_number(A))
+
+
+def test_condition_number_of_a_singular_operator_is_infinite(device):
+    one_channel_ignored = torch.zeros(2, 2, 1, device=device, dtype=torch.float64)
+    one_channel_ignored[0, 0] = 3
+    assert condition_number(ConvOperator(one_channel_ignored, 4)) > 1e15  # the SVD need not find 0 exactly
+
+
+def test_condition_number_of_the_zero_operator_is_undefined_as_the_dense_ones(device):
+    A = ConvOperator(torch.zeros(2, 3, 2, dtype=torch.float64, device=device), 4)
+    assert condition_number(A).isnan()
+    assert torch.linalg.cond(A.matrix()).isnan()
+
+
+def test_condition_number_of_an_orthogonal_convolution_is_1(device):
+    shift = torch.zeros(1, 1, 3, device=device, dtype=torch.float64)
+    shift[0, 0, 2] = -2
+    assert_close(condition_number(ConvOperator(shift, 5)).item(), 1.0)
+
+
+# ---- from_symbol ---------------------------------------------------------------------------------------------------
+@given(geometry=exact)
+def test_from_symbol_gives_back_the_operator(device, geometry):
+    A = geometry.operator(device)
+    B = from_symbol(symbol(A), A.stride, A.groups)
+    assert_close(B.matrix(), A.matrix())
+    assert B.kernel.shape[2:] == A.input_shape
+    assert (B.stride, B.groups, B.kernel.dtype) == (A.stride, A.groups, A.kernel.dtype)
+    assert_close(symbol(B), symbol(A))
+
+
+def test_from_symbol_keeps_float32_and_takes_an_int_stride(device):
+    A = Geometry((2, 3, 3, 2), (4, 6), stride=(2, 2)).operator(device, torch.float32)
+    B = from_symbol(symbol(A), stride=2)
+    assert B.kernel.dtype == torch.float32
+    assert_close(B.matrix(), A.matrix(), rtol=0, atol=1e-5)  # 24 products of size 3 at eps 1.2e-7
+
+
+# ---- derivatives, precision, purity --------------------------------------------------------------------------------
+@circular
+def test_spectral_functions_are_differentiable(device, geometry):
+    kernel = geometry.operator(device).kernel.requires_grad_()
+    noise = 1e-11 if device.type == "cuda" else 0.0  # index_add sums in no fixed order on the GPU
+    for function in (symbol, spectrum, singular_values, condition_number):
+        assert gradcheck(lambda kernel, f=function: f(geometry.with_kernel(kernel)), (kernel,), nondet_tol=noise)
+
+
+def test_from_symbol_is_differentiable(device):
+    A = Geometry((2, 1, 2, 3), (2, 4), stride=(1, 2), groups=2).operator(device)
+    kernel = A.kernel.requires_grad_()
+
+    def there_and_back(kernel):
+        return from_symbol(symbol(replace(A, kernel=kernel)), A.stride, A.groups).kernel
+
+    assert gradcheck(there_and_back, (kernel,), nondet_tol=1e-12 if device.type == "cuda" else 0.0)
+
+
+@circular
+def test_float32_is_right_to_its_rounding_of_the_largest_value(device, geometry):
+    values = singular_values(geometry.operator(device, torch.float32))
+    exactly = singular_values(geometry.operator(device))
+    assert values.dtype == torch.float32
+    # rounding in the FFT and the SVD moves each value by a small multiple of eps times the largest
+    assert (values.double() - exactly).abs().max() <= 20 * torch.finfo(torch.float32).eps * exactly[0]
+
+
+@circular
+def test_spectral_functions_change_nothing(device, geometry):
+    A = geometry.operator(device)
+    kernel = A.kernel.clone()
+    blocks = symbol(A)
+    copy = blocks.clone()
+    for function in (spectrum, singular_values, condition_number):
+        function(A)
+    from_symbol(blocks, A.stride, A.groups)
+    assert torch.equal(A.kernel, kernel)
+    assert torch.equal(blocks, copy)
+
+
+# ---- boundaries ----------------------------------------------------------------------------------------------------
+@given(geometry=st.one_of(geometries(), exact))
+def test_blocks_exist_exactly_where_the_operator_says_so(device, geometry):
+    A = geometry.operator(device)
+    if A.is_block_circulant:
+        assert_close(singular_values(A), torch.linalg.svdvals(A.matrix()), **TIGHT)
+    else:
+        with pytest.raises(ValueError, match="symbol needs"):
+            singular_values(A)
+
+
+@pytest.mark.parametrize("geometry", OTHERS.values(), ids=OTHERS)
+def test_other_geometries_are_refused(device, geometry):
+    for function in (symbol, spectrum, singular_values, condition_number):
+        with pytest.raises(ValueError, match=r"symbol needs .*A\.matrix\(\).*leading_singular_values\(A, k\)"):
+            function(geometry.operator(device))

@@ -1,0 +1,84 @@
+"""The torus bounds zero-padded singular values index by index; the circular relative on the same size does not."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from convkit.spectra import singular_values
+from tests.strategies import Geometry, exact_geometries, geometries, patch_geometries
+
+
+def assert_bounds(A: ConvOperator) -> None:
+    small, large = torch.linalg.svdvals(A.matrix()), singular_values(A.torus())
+    # padding beyond the span adds rows of zeros, and so more values than the torus has: they are zeros
+    large = torch.cat([large, large.new_zeros(max(0, len(small) - len(large)))])
+    assert (small <= large[: len(small)] + 1e-10 * large[0]).all()
+
+
+@given(geometry=geometries(padding_modes=("zeros",)))
+def test_torus_bounds_every_singular_value_index_by_index(device, geometry):
+    assert_bounds(geometry.operator(device))
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((2, 3, 3, 2), (4, 5), (2, 3), ((0, 2), (1, 0)), padding_mode="zeros"),  # padded on one side
+        Geometry((3, 2, 2, 3), (3, 4), (1, 2), (5, 7), padding_mode="zeros"),  # more than the span
+        Geometry((2, 3, 3), (7,), 4, 1, 3, padding_mode="zeros"),  # 7 + 1 is a multiple of the stride
+        Geometry((2, 3, 3), (7,), 4, 2, 3, padding_mode="zeros"),  # 7 + 2 is not
+        Geometry((4, 1, 3, 2), (4, 5), padding="valid", groups=2, padding_mode="zeros"),
+    ],
+)
+def test_torus_bounds_strides_one_sided_and_excessive_padding(device, geometry):
+    for seed in range(20):
+        assert_bounds(geometry.operator(device, seed=seed))
+
+
+def test_torus_has_the_size_plus_padding_rounded_up_to_the_stride(device):
+    cases = [  # padding, stride, size of the torus for n = 7 and a span of 4
+        (1, 1, 8),
+        (((1, 3),), 1, 10),
+        (((3, 1),), 1, 10),
+        (9, 1, 11),
+        ("same", 1, 9),
+        ("valid", 1, 7),
+        (1, 3, 9),
+        (2, 3, 9),
+        (3, 3, 12),
+    ]
+    for (padding, stride, n), mode in itertools.product(cases, ["zeros"]):
+        A = ConvOperator(torch.ones(1, 1, 5, device=device), 7, stride, padding, padding_mode=mode)
+        B = A.torus()
+        assert B.input_shape == (n,)
+        assert (B.padding, B.padding_mode, B.stride) == ("same", "circular", A.stride)
+        assert B.kernel is A.kernel
+
+
+@given(geometry=st.one_of(exact_geometries(), patch_geometries()))
+def test_an_operator_with_blocks_is_its_own_torus(device, geometry):
+    A = geometry.operator(device)
+    assert A.torus() is A
+
+
+def test_the_second_difference_on_three_pixels_escapes_its_circular_relative(device):
+    kernel = torch.tensor([[[1.0, -2.0, 1.0]]], dtype=torch.float64, device=device)
+    A = ConvOperator(kernel, 3, padding_mode="zeros")
+    assert_close(operator_norm(A.circular(), 2).item(), 3.0)
+    assert_close(operator_norm(A, 2).item(), 2 + 2**0.5)
+    assert_close(operator_norm(A.torus(), 2).item(), 4.0)
+
+
+def test_a_torus_smaller_than_the_padding_demands_is_no_bound(device):
+    kernel = torch.tensor([[[1.0, -2.0, 1.0]]], dtype=torch.float64, device=device)
+    A = ConvOperator(kernel, 3, padding=2, padding_mode="zeros")  # the full convolution, on 5 pixels exactly
+    wanted = torch.linalg.svdvals(A.matrix())[0]
+    too_small = singular_values(replace(A.torus(), input_shape=3))[0]
+    assert too_small < wanted <= singular_values(A.torus())[0]
