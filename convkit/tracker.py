@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.fourier import CHUNK, half_set, reduced_taps
+from convkit.fourier import CHUNK, HalfSet, Taps, half_set, reduced_taps
 from convkit.krylov import leading_right_vectors, top_frequency
 from convkit.operators import ConvOperator, input_shapes
 from convkit.spectra import DENSE_LIMIT
 
 WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
-RANKING_STEPS = 4  # from a random vector, to choose which blocks to follow
+FREE_WIDTH = 6  # of a layer without blocks, whose largest values lie close together
+RANKING_STEPS = 2  # from a random vector, to choose which blocks to follow
 Product = Callable[[Tensor], Tensor]
 
 
@@ -22,10 +23,11 @@ class NormTracker:
     """The norm 2 of every convolution and linear layer during training, from below, at little cost.
 
     Call ``update`` after optimizer steps. The first call and every ``refresh``-th after it compute the norms and
-    choose what to follow: the frequencies whose blocks are largest (at most ``candidates``), or, where there are no
-    blocks, the layer as a whole. The calls between look for the largest value in the Krylov space that ``steps`` steps
-    make of the vectors of the last call, at least two a block. ``deficits`` holds, by layer, how far the estimate was
-    below the norm at the last refresh, relative to it. The sizes of the layers' inputs are those of ``model(x)``.
+    choose what to follow: the largest Fourier blocks of a layer (at most ``candidates``), or, where it has none, the
+    layer as a whole. The calls between look for the largest value in the Krylov space that ``steps`` steps make of the
+    vectors of the last call; as many other blocks are looked at in turn and may take the place of one that is followed.
+    ``deficits`` holds, by layer, how far the estimate was below the norm at the last refresh, relative to it. The sizes
+    of the layers' inputs are those of ``model(x)``.
     """
 
     def __init__(self, model: nn.Module, x: Tensor, refresh: int = 50, candidates: int = 16, steps: int = 2) -> None:
@@ -92,41 +94,38 @@ def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
     if not A.is_block_circulant:
         side = min(math.prod(A.in_shape), math.prod(A.out_shape))
         if side <= DENSE_LIMIT:
-            V = torch.linalg.svd(B.matrix(), full_matrices=False).Vh[:WIDTH]
+            V = torch.linalg.svd(B.matrix(), full_matrices=False).Vh[:FREE_WIDTH]
         else:
-            V = leading_right_vectors(B, WIDTH).flatten(1)
+            V = leading_right_vectors(B, FREE_WIDTH).flatten(1)
         norm = torch.linalg.matrix_norm(B(V.reshape(-1, *A.in_shape)).flatten(1), 2)
         return float(norm), {"vectors": V.mT[None].to(A.kernel.dtype)}
     taps, exact = reduced_taps(A), reduced_taps(B)
-    groups, _, rows, columns = taps.taps.shape
     half = half_set(taps.size)
     frequency, group = top_frequency(taps, half)
     block = replace(exact, taps=exact.taps[group : group + 1]).blocks(frequency)[0, 0]
     _, S, Vh = torch.linalg.svd(block, full_matrices=False)
+    groups, _, rows, columns = taps.taps.shape
+    total = len(half.frequencies) * groups
+    start = _random(columns, 1, taps.taps)
     values = []
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(columns, max(WIDTH, candidates), generator=generator).to(taps.taps)
-    for some in half.frequencies.split(max(1, CHUNK // (16 * groups * rows * columns))):
-        blocks = taps.blocks(some).flatten(0, 1)
-        V = start[:, :1].to(blocks).expand(len(blocks), -1, -1)
-        values.append(_improve(*_products(blocks), V, RANKING_STEPS)[0])
-    index = torch.cat(values).topk(min(candidates, len(half.frequencies) * groups)).indices.cpu()
-    frequencies, of_group = half.frequencies[index // groups], index % groups
-    there = ((frequencies == frequency).all(1) & (of_group == group)).nonzero().flatten()
-    place = int(there[0]) if len(there) else -1  # the last and least makes room
-    frequencies[place], of_group[place] = frequency[0], group
-    width = min(rows, columns, max(WIDTH, candidates // len(index)))
-    vectors = start[:, :width].to(S.dtype.to_complex()).expand(len(index), -1, -1)
-    state = {"vectors": vectors, "frequencies": frequencies, "groups": of_group}
-    _, state = _follow(A, state, RANKING_STEPS)
-    state["vectors"][place] = Vh[:width].mH
-    return float(S[0]), state
+    for some in torch.arange(total).split(max(1, CHUNK // (16 * rows * columns))):
+        V = start.expand(len(some), -1, -1)
+        values.append(_improve(_products(_blocks(taps, half, some)), V, RANKING_STEPS)[0])
+    top = int((half.frequencies == frequency).all(1).nonzero()[0, 0]) * groups + group
+    values = torch.cat(values).cpu()
+    values[top] = math.inf  # what is known
+    index = values.topk(min(candidates, total)).indices
+    width = min(rows, columns, max(WIDTH, candidates // total))
+    blocks = _blocks(taps, half, index)
+    _, V = _improve(_products(blocks), _random(columns, width, taps.taps).expand(len(index), -1, -1), RANKING_STEPS)
+    V[0] = Vh[:width].mH
+    return float(S[0]), {"vectors": V, "index": index, "next": torch.tensor(0)}
 
 
 def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[float, dict[str, Tensor]]:
     """An estimate of the norm from below and the vectors after some more steps."""
     V = state["vectors"]
-    if "frequencies" not in state:
+    if "index" not in state:
 
         def forward(V: Tensor) -> Tensor:
             return A(V[0].mT.reshape(-1, *A.in_shape)).flatten(1).mT[None]
@@ -134,27 +133,50 @@ def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[floa
         def backward(U: Tensor) -> Tensor:
             return A.adjoint(U[0].mT.reshape(-1, *A.out_shape)).flatten(1).mT[None]
 
-        values, V = _improve(forward, backward, V.to(A.kernel), steps)
+        values, V = _improve((forward, backward), V.to(A.kernel), steps)
         return float(values), {"vectors": V}
-    taps = reduced_taps(A)
-    best, vectors = 0.0, V.to(taps.taps.device, taps.taps.dtype.to_complex(), copy=True)
-    for group in state["groups"].unique().tolist():
-        its = state["groups"] == group
-        blocks = replace(taps, taps=taps.taps[group : group + 1]).blocks(state["frequencies"][its])[:, 0]
-        values, vectors[its] = _improve(*_products(blocks), vectors[its], steps)
-        best = max(best, float(values.max()))
-    return best, {**state, "vectors": vectors}
+    taps, index = reduced_taps(A), state["index"].cpu()
+    half = half_set(taps.size)
+    total = len(half.frequencies) * len(taps.taps)
+    V = V.to(taps.taps.device, taps.taps.dtype.to_complex())
+    values, V = _improve(_products(_blocks(taps, half, index)), V, steps)
+    # as many other blocks in turn, from what the largest has taught: whoever grew takes the place of the least
+    turn = (state["next"].cpu() + torch.arange(len(index))) % total
+    others = turn[~torch.isin(turn, index)]
+    if len(others):
+        start = _random(*V.shape[1:], taps.taps)
+        start[:, 0] = V[values.argmax(), :, 0]
+        more, W = _improve(_products(_blocks(taps, half, others)), start.expand(len(others), -1, -1), steps)
+        values, best = torch.cat([values, more]).topk(len(index))
+        V, index = torch.cat([V, W])[best], torch.cat([index, others])[best.cpu()]
+    return float(values.max()), {"vectors": V, "index": index, "next": (turn[-1] + 1) % total}
+
+
+def _blocks(taps: Taps, half: HalfSet, index: Tensor) -> Tensor:
+    """Blocks by their number, frequency times groups plus group: shape ``(len(index), rows, columns)``."""
+    groups, _, rows, columns = taps.taps.shape
+    frequencies, group = half.frequencies[index // groups], index % groups
+    blocks = taps.taps.new_empty(len(index), rows, columns, dtype=taps.taps.dtype.to_complex())
+    for g in group.unique().tolist():
+        its = group == g
+        blocks[its.to(blocks.device)] = replace(taps, taps=taps.taps[g : g + 1]).blocks(frequencies[its])[:, 0]
+    return blocks
+
+
+def _random(columns: int, width: int, like: Tensor) -> Tensor:
+    return torch.randn(columns, width, generator=torch.Generator().manual_seed(0)).to(like).to(like.dtype.to_complex())
 
 
 def _products(blocks: Tensor) -> tuple[Product, Product]:
     return lambda V: blocks @ V, lambda U: blocks.mH @ U
 
 
-def _improve(forward: Product, backward: Product, V: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The largest value and the leading vectors of B on the Krylov space of ``B* B`` from some vectors.
 
     ``V`` has shape ``(batch, columns, width)``; so have the vectors that come back, orthonormal ones.
     """
+    forward, backward = products
     space = [V]
     for _ in range(steps):
         V = backward(forward(V))

@@ -104,7 +104,7 @@ def test_a_layer_of_zeros_is_zero_and_is_found_when_it_wakes(device):
     estimates = tracker.update()
     assert all(0 < estimates[name] <= norm * (1 + 1e-5) for name, norm in norms.items())
     assert_close(tracker.update(), norms, rtol=1e-5, atol=0.0)  # a refresh
-    assert_close(tracker.deficits, {name: 1 - estimates[name] / norms[name] for name in norms}, rtol=0.0, atol=1e-5)
+    assert all(0 <= tracker.deficits[name] <= 1 - estimates[name] / norms[name] + 1e-5 for name in norms)
 
 
 @pytest.mark.parametrize("mode", ["circular", "zeros"])
@@ -129,7 +129,7 @@ def test_an_update_multiplies_a_fraction_of_what_the_norm_does(device):
         tracker.update()
     with FlopCounterMode(display=False) as norm:
         operator_norm(A, 2)
-    assert 0 < update.get_total_flops() < 0.15 * norm.get_total_flops()
+    assert 0 < update.get_total_flops() < 0.1 * norm.get_total_flops()
 
 
 def test_an_update_applies_a_zero_padded_layer_a_few_times(device, monkeypatch):
@@ -152,7 +152,7 @@ def test_an_update_applies_a_zero_padded_layer_a_few_times(device, monkeypatch):
     operator_norm(A, 2)
     converged, applied = applied, 0
     tracker.update()
-    assert 0 < applied < 0.25 * converged
+    assert 0 < applied < 0.1 * converged
 
 
 # ---- state ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,206 @@
+"""The fast bodies against the plain ones they replaced, and against the dense matrix."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from convkit.eigenvalues import eigvalsh
+from convkit.fourier import Gram, half_set, reduced_taps
+from convkit.krylov import DENSE_SIDE, top_frequency
+from convkit.norms import certify, operator_norm
+from convkit.operators import ConvOperator
+from convkit.spectra import singular_values, spectrum, symbol
+from tests.strategies import Geometry, exact_geometries, normal, patch_geometries
+
+exact = st.one_of(exact_geometries(), patch_geometries())
+
+
+def plain_spectrum(A: ConvOperator) -> torch.Tensor:
+    """The body that the theorem gives: decompose the blocks of all frequencies."""
+    values = torch.linalg.svdvals(symbol(A)).flatten(len(A.input_shape))
+    return values.sort(descending=True).values
+
+
+@given(geometry=exact)
+def test_spectrum_is_the_plain_one_with_and_without_gradient(device, geometry):
+    A = geometry.operator(device)
+    assert_close(spectrum(A), plain_spectrum(A), atol=1e-11, rtol=1e-9)
+    assert_close(spectrum(replace(A, kernel=A.kernel.clone().requires_grad_())).detach(), plain_spectrum(A))
+
+
+@given(geometry=exact)
+def test_blocks_of_the_smallest_torus_repeat_those_of_the_symbol(device, geometry):
+    A = geometry.operator(device)
+    taps = reduced_taps(A)
+    everywhere = torch.cartesian_prod(*(torch.arange(n) for n in taps.size)).reshape(-1, len(taps.size))
+    copies = math.prod(taps.frequencies) // math.prod(taps.size)
+    values = torch.linalg.svdvals(taps.blocks(everywhere)).flatten().repeat(copies)
+    assert_close(values.sort().values, plain_spectrum(A).flatten().sort().values)
+
+
+@given(geometry=exact)
+def test_taps_come_back_from_their_blocks_and_to_the_kernel(device, geometry):
+    A = geometry.operator(device)
+    taps = reduced_taps(A)
+    half = half_set(taps.size)
+    again = taps.from_blocks(taps.blocks(half.frequencies), half.frequencies, half.times)
+    assert_close(again, taps.taps)
+    assert_close(replace(A, kernel=taps.to_kernel(again)).matrix(), A.matrix())
+
+
+@given(geometry=exact)
+def test_gram_blocks_by_lags_and_by_blocks_have_the_squares_as_eigenvalues(device, geometry):
+    taps = reduced_taps(geometry.operator(device))
+    half = half_set(taps.size)
+    squares = torch.linalg.svdvals(taps.blocks(half.frequencies)).square()
+    for expected in (10**9, 1):  # frequencies expected: many make the lags pay, one does not
+        eigenvalues = torch.linalg.eigvalsh(Gram(taps, expected).at(half.frequencies)).flip(-1)
+        assert_close(eigenvalues, squares)
+
+
+def test_half_set_holds_one_of_each_pair_and_counts_all():
+    for size in [(1,), (2,), (7,), (8,), (3, 4), (4, 6), (5, 3), (2, 3, 4), (4, 4)]:
+        half = half_set(size)
+        assert int(half.times.sum()) == math.prod(size)
+        assert len(half.where.unique()) == len(half.frequencies)
+    assert len(half_set((4, 4)).frequencies) == 10  # an rfft2 has 12, two of them twice
+    assert int(half_set((32, 32)).real.sum()) == 4
+
+
+def test_a_kernel_of_size_1_and_a_dilation_shrink_the_torus():
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 1, 1), (32, 32))).size == (1, 1)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (32, 32), dilation=2)).size == (16, 16)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (9, 9), dilation=2)).size == (9, 9)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (12, 8), stride=2)).size == (6, 4)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 4, 4), (12, 8), stride=4)).size == (1, 1)  # flattened kernel
+
+
+def degenerate(device: torch.device, c: int = 30) -> dict[str, torch.Tensor]:
+    delta = torch.zeros(c, c, 3, 3, dtype=torch.float64, device=device)
+    delta[range(c), range(c), 1, 1] = 1
+    low_rank = torch.zeros_like(delta)
+    low_rank[:3, :2] = normal(3, 2, 3, 3, device=device)
+    blur = torch.ones_like(delta)
+    return {"identity": delta, "zero": 0 * delta, "blur": blur, "low rank": low_rank, "scaled": 1e-3 * delta}
+
+
+@pytest.mark.parametrize("kind", degenerate(torch.device("cpu")))
+def test_degenerate_spectra(device, kind):
+    A = ConvOperator(degenerate(device)[kind], (5, 4))
+    assert_close(spectrum(A), plain_spectrum(A), atol=1e-11, rtol=1e-9)
+    assert_close(operator_norm(A, 2), plain_spectrum(A).amax(), atol=1e-12, rtol=1e-10)
+    gradient = torch.autograd.grad(operator_norm(B := replace(A, kernel=A.kernel.requires_grad_()), 2), B.kernel)[0]
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((40, 31, 3, 3), (12, 10)),
+        Geometry((31, 40, 3, 2), (9, 12), stride=(1, 2)),
+        Geometry((64, 32, 3, 3), (8, 6), groups=2),
+        Geometry((30, 33, 5), (40,), dilation=2),
+        Geometry((28, 28, 2, 3, 2), (4, 3, 4)),
+    ],
+    ids=str,
+)
+def test_operator_norm_of_many_channels_is_the_plain_maximum(device, dtype, geometry):
+    taken = []
+    for seed in range(5):
+        A = geometry.operator(device, dtype, seed)
+        # later rows are weaker, so that the values are spread as in trained kernels
+        A = replace(
+            A, kernel=A.kernel * torch.linspace(1, 0.1, len(A.kernel)).to(A.kernel).view(-1, *[1] * (A.kernel.ndim - 1))
+        )
+        assert_close(
+            operator_norm(A, 2), plain_spectrum(A).amax(), atol=0, rtol=1e-12 if dtype == torch.float64 else 2e-6
+        )
+        taken.append(min(reduced_taps(A).taps.shape[2:]) > DENSE_SIDE)
+    assert all(taken)  # the Krylov path was what ran
+
+
+def test_gradient_of_operator_norm_is_that_of_the_plain_maximum(device):
+    for geometry in (
+        Geometry((30, 28, 3, 3), (8, 7)),
+        Geometry((4, 3, 3, 2), (6, 4), stride=2),
+        Geometry((4, 2, 3), (9,), groups=2),
+    ):
+        A = geometry.operator(device)
+        A = replace(A, kernel=A.kernel.requires_grad_())
+        fast = torch.autograd.grad(operator_norm(A, 2), A.kernel)[0]
+        plain = torch.autograd.grad(plain_spectrum(A).amax(), A.kernel)[0]
+        assert_close(fast, plain)
+
+
+def test_top_frequency_is_where_the_largest_value_is(device):
+    A = Geometry((30, 26, 3, 3), (10, 12)).operator(device)
+    taps = reduced_taps(A)
+    frequency, group = top_frequency(taps, half_set(taps.size))
+    assert group == 0
+    assert_close(spectrum(A)[tuple(frequency[0].tolist())][0], plain_spectrum(A).amax())
+
+
+@given(geometry=exact)
+def test_certificate_accepts_just_above_and_refuses_just_below(device, geometry):
+    A = geometry.operator(device)
+    norm = float(torch.linalg.matrix_norm(A.matrix(), 2))
+    assert certify(A, norm * (1 + 1e-4))
+    assert not certify(A, norm * (1 - 1e-4))
+    assert not certify(A, norm)  # equality leaves no room for rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_certificate_on_many_channels(device, dtype):
+    A = Geometry((70, 60, 3, 3), (12, 9)).operator(device, dtype)
+    norm = float(plain_spectrum(replace(A, kernel=A.kernel.double())).amax())
+    assert certify(A, norm * (1 + 1e-6))
+    assert not certify(A, norm * (1 - 1e-6))
+
+
+def test_small_values_of_a_float64_kernel_keep_their_digits(device):
+    kernel = normal(6, 6, 3, 3, device=device)
+    kernel[0] *= 1e-7
+    A = ConvOperator(kernel, (8, 6))
+    assert float(plain_spectrum(A).amin() / plain_spectrum(A).amax()) < 1e-7
+    assert_close(singular_values(A), plain_spectrum(A).flatten().sort(descending=True).values, atol=0, rtol=1e-6)
+
+
+def test_eigenvalues_shared_among_threads_are_the_same(monkeypatch):
+    matrices = normal(40, 60, 60, device="cpu")
+    matrices = matrices @ matrices.mT
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert_close(eigvalsh(matrices), torch.linalg.eigvalsh(matrices))
+
+
+def test_two_runs_give_the_same_bits(device):
+    A = Geometry((40, 31, 3, 3), (12, 10)).operator(device, torch.float32)
+    assert operator_norm(A, 2) == operator_norm(A, 2)
+    assert torch.equal(singular_values(A), singular_values(A))
+
+
+def test_large_layers_stay_within_a_gibibyte():
+    """512 channels on 32 x 32 pixels: the blocks alone would take 4 GiB; see the peak in a process of its own."""
+    import subprocess
+    import sys
+
+    code = """
+import resource, torch
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from convkit import fourier
+A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
+operator_norm(A.circular(), 2)  # warm libraries are not what is measured
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+gram = fourier.Gram(taps := fourier.reduced_taps(A))
+for some in fourier.half_set(taps.size).frequencies.split(gram.chunk)[:4]:
+    torch.linalg.cholesky_ex(gram.at(some))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 1 + 0.4  # 0.4 GiB: torch itself

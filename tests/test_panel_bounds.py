@@ -1,0 +1,162 @@
+"""The panel of notebook 04: bars are the library's bounds over the dense norm, never below 1, and gaps are explained."""
+
+import math
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("ipywidgets")
+from convkit import bounds
+from convkit.widgets.bounds import BOUNDS, BoundsPanel, compare, make_layer
+
+SAME, FULL, NONE, CIRCULAR = "zeros, output as large", "zeros, every tap touches", "no padding", "circular"
+KINDS = ("random", "blur", "identity", "chessboard of signs", "trained on digits")
+FIRST = {
+    "kernel": "random",
+    "padding": SAME,
+    "n": 8,
+    "k": 3,
+    "stride": 1,
+    "dilation": 1,
+    "c_in": 2,
+    "c_out": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def panel() -> BoundsPanel:
+    return BoundsPanel()
+
+
+@pytest.fixture(autouse=True)
+def first_state(panel):
+    panel.set(**panel._first)
+
+
+def bars(panel: BoundsPanel) -> list[float]:
+    """Where each bar ends, from top to bottom."""
+    return [patch.get_x() + patch.get_width() for patch in panel.figure.axes[0].patches]
+
+
+def texts(panel: BoundsPanel) -> list[str]:
+    return [text.get_text() for text in panel.figure.axes[0].texts]
+
+
+# ---- numbers -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kernel", KINDS)
+@pytest.mark.parametrize("padding", [SAME, FULL, NONE, CIRCULAR])
+@pytest.mark.parametrize("geometry", [{}, {"n": 7, "stride": 2, "c_in": 3}, {"n": 9, "k": 4, "stride": 3}], ids=str)
+def test_ratios_are_bounds_over_the_dense_norm_and_never_below_one(kernel, padding, geometry):
+    layer = make_layer(**FIRST | {"kernel": kernel, "padding": padding} | geometry)
+    norm, ratios, reasons = compare(layer)
+    dense = float(torch.linalg.matrix_norm(layer.matrix(), 2))
+    assert norm == pytest.approx(dense, rel=1e-9)
+    assert list(ratios) == list(BOUNDS)
+    for name, ratio in ratios.items():
+        assert (ratio is None) == (name in reasons)
+        assert ratio is None or ratio >= 1 - 1e-9, name
+    numbers = {name: ratio * dense for name, ratio in ratios.items() if ratio is not None}
+    for name, function in {
+        "Frobenius norm": bounds.frobenius_bound,
+        "Hölder": bounds.holder_bound,
+        "flattened × windows": bounds.flattened_bound,
+        "best reshaping": bounds.reshaped_bound,
+        "grid for all sizes": bounds.grid_bound,
+        "torus": bounds.torus_bound,
+    }.items():
+        assert numbers[name] == pytest.approx(float(function(layer)), rel=1e-8), name
+    assert ("Gram iteration" in numbers) == layer.is_block_circulant
+    if layer.is_block_circulant:
+        assert numbers["Gram iteration"] == pytest.approx(float(bounds.gram_iteration_bound(layer)), rel=1e-8)
+    everywhere = math.prod(layer.out_shape[1:]) * layer.kernel.square().sum()
+    assert numbers["equation 3 of L"] == pytest.approx(float(everywhere.sqrt()), rel=1e-8)
+
+
+def test_each_control_is_that_of_the_layer():
+    layer = make_layer("random", FULL, 9, 4, 2, 3, 5, 7)
+    assert layer.kernel.shape == (7, 5, 4, 4)
+    assert (layer.input_shape, layer.stride, layer.dilation) == ((9, 9), (2, 2), (3, 3))
+    assert (layer.pads, layer.padding_mode) == (((9, 9), (9, 9)), "zeros")
+    assert make_layer(**FIRST | {"padding": NONE}).pads == ((0, 0), (0, 0))
+    assert make_layer(**FIRST | {"padding": CIRCULAR}).is_block_circulant
+    signs = make_layer(**FIRST | {"kernel": "chessboard of signs"}).kernel[0, 0].sign()
+    assert signs.tolist() == [[1, -1, 1], [-1, 1, -1], [1, -1, 1]]
+
+
+# ---- the panel -----------------------------------------------------------------------------------------------------
+def test_first_state_draws_seven_bars_and_explains_the_eighth(panel):
+    _, ratios, _ = compare(make_layer(**FIRST))
+    assert bars(panel) == pytest.approx([ratio for ratio in ratios.values() if ratio is not None])
+    assert texts(panel).count("does not apply here") == 1
+    assert "Tightest: torus" in panel.words
+    assert "the circular one on 9 × 9 pixels" in panel.words
+    assert "Loosest: equation 3 of L" in panel.words
+    assert "No bar for Gram iteration: a border that does not wrap leaves no Fourier blocks" in panel.words
+    assert not panel.words.alert
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": "blur"},
+        {"padding": CIRCULAR},
+        {"n": 9},
+        {"k": 2},
+        {"stride": 2},
+        {"dilation": 2},
+        {"c_in": 3},
+        {"c_out": 2},
+    ],
+    ids=str,
+)
+def test_every_control_changes_picture_and_words(panel, change):
+    before = panel.png, str(panel.words)
+    panel.set(**change)
+    assert panel.png != before[0]
+    assert panel.words != before[1]
+    assert not panel.words.alert
+    assert min(bars(panel)) >= 1
+
+
+def test_what_is_equal_to_the_norm_is_named_and_green(panel):
+    panel.set(kernel="identity", padding=CIRCULAR)
+    assert "Equal to it: Hölder, torus." in panel.words
+    assert "some input has the sign of every tap" in panel.words
+    assert texts(panel).count("equal") == 2
+    colors = [patch.get_facecolor() for patch in panel.figure.axes[0].patches]
+    assert len(set(colors)) == 2
+
+
+def test_taps_that_meet_leave_out_equation_3_which_would_be_too_small(panel):
+    panel.set(kernel="blur", padding=CIRCULAR, n=3, k=5)
+    assert "No bar for equation 3 of L: taps meet on one pixel" in panel.words
+    layer = make_layer(**FIRST | {"kernel": "blur", "padding": CIRCULAR, "n": 3, "k": 5})
+    unsound = math.prod(layer.out_shape[1:]) * layer.kernel.square().sum()
+    assert float(unsound.sqrt()) < compare(layer)[0]
+    assert len(bars(panel)) == 7
+
+
+def test_the_trained_kernel_says_that_its_size_is_fixed(panel):
+    panel.set(kernel="trained on digits", k=5)
+    assert "The trained kernel is 3 × 3, whatever the slider says." in panel.words
+
+
+def test_bad_input_is_a_sentence_and_the_picture_stays(panel):
+    before = panel.png
+    panel.set(padding=NONE, dilation=3, k=4)
+    assert panel.words.alert
+    assert "without padding the window must fit into the image, got one of 10 × 10 pixels on 8 × 8" in panel.words
+    panel.set(padding=CIRCULAR, n=2, k=4, dilation=2, kernel="chessboard of signs")
+    assert panel.words.alert
+    assert "all taps cancel on this image" in panel.words
+    assert panel.png == before
+
+
+def test_a_redraw_is_quick_enough_to_drag(panel):
+    seconds = []
+    for n in range(6, 10):
+        start = time.process_time()  # other work on the machine does not count
+        panel.set(n=n)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.15  # about 0.08 where this was written

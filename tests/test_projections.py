@@ -1,0 +1,160 @@
+"""Projections against dense projections: nearest points, bounds that hold, and kernels that keep their size."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from convkit.projections import (
+    alternating_projections,
+    clip_and_crop,
+    clip_reshaped_kernel,
+    clip_singular_values,
+    dykstra,
+)
+from convkit.rivals import two_lines_clip
+from tests.strategies import CIRCULAR, OTHERS, Geometry, exact_geometries, normal, patch_geometries, scaled
+
+exact = st.one_of(exact_geometries(), patch_geometries())
+relative_bounds = st.floats(0.15, 1.2)
+BOUNDED = (alternating_projections, dykstra)
+ALL = (*BOUNDED, clip_singular_values, clip_and_crop, clip_reshaped_kernel)
+
+
+def dense_clip(M: torch.Tensor, bound: float) -> torch.Tensor:
+    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+    return (U * S.clamp(max=bound)) @ Vh
+
+
+def dense_crop(A: ConvOperator, M: torch.Tensor) -> torch.Tensor:
+    """The matrix nearest to M among those of kernels of A's geometry: least squares on a basis of kernels."""
+    basis = torch.eye(A.kernel.numel()).to(A.kernel)
+    columns = torch.stack([replace(A, kernel=e.view_as(A.kernel)).matrix().flatten() for e in basis], 1)
+    return (columns @ torch.linalg.pinv(columns) @ M.flatten()).view_as(M)
+
+
+@given(geometry=exact, relative=relative_bounds)
+def test_clip_is_the_dense_projection_on_the_ball(device, geometry, relative):
+    A = geometry.operator(device)
+    M = A.matrix()
+    bound = relative * float(torch.linalg.matrix_norm(M, 2))
+    assert_close(clip_singular_values(A, bound).matrix(), dense_clip(M, bound))
+
+
+@given(geometry=exact, relative=relative_bounds)
+def test_clip_and_crop_is_the_nearest_kernel_of_that_size_to_the_clip(device, geometry, relative):
+    A = geometry.operator(device)
+    bound = relative * float(operator_norm(A, 2))
+    B = clip_and_crop(A, bound)
+    assert B.kernel.shape == A.kernel.shape
+    assert_close(B.matrix(), dense_crop(A, dense_clip(A.matrix(), bound)), atol=1e-9, rtol=1e-7)
+
+
+def test_clip_and_crop_is_the_papers_listing(device):
+    A = Geometry((5, 3, 3, 2), (7, 6)).operator(device)
+    bound = 0.6 * float(operator_norm(A, 2))
+    listing = two_lines_clip(A.kernel.permute(2, 3, 0, 1).cpu().numpy(), A.input_shape, bound)
+    assert_close(clip_and_crop(A, bound).kernel.cpu(), torch.from_numpy(listing).permute(2, 3, 0, 1))
+
+
+@pytest.mark.parametrize("project", BOUNDED)
+@given(geometry=exact, relative=relative_bounds)
+def test_the_bound_holds_on_return_and_a_kernel_inside_stays(device, project, geometry, relative):
+    A = geometry.operator(device)
+    norm = float(torch.linalg.matrix_norm(A.matrix(), 2))
+    B = project(A, relative * norm, rounds=7)
+    assert B.kernel.shape == A.kernel.shape
+    assert float(torch.linalg.matrix_norm(B.matrix(), 2)) <= relative * norm * (1 + 1e-12)
+    if relative > 1.001:
+        assert_close(B.kernel, A.kernel)
+
+
+@pytest.mark.parametrize("project", BOUNDED)
+def test_the_bound_holds_in_float32(device, project):
+    A = Geometry((30, 28, 3, 3), (9, 8)).operator(device, torch.float32)
+    B = project(A, 3.0, rounds=5)
+    assert float(operator_norm(replace(B, kernel=B.kernel.double()), 2)) <= 3.0 * (1 + 1e-6)
+
+
+def test_dykstra_reaches_the_nearest_point_and_alternating_does_not(device):
+    A = ConvOperator(normal(6, 4, 3, 3, device=device), (8, 7))
+    bound = 0.5 * float(operator_norm(A, 2))
+    nearest = dykstra(A, bound, rounds=400)
+    distance = float((nearest.kernel - A.kernel).norm())
+    # nearest: the way back to A meets no other point of the set at an acute angle
+    for seed in range(20):
+        other = alternating_projections(scaled(A, 0), bound, 1) if seed == 0 else None
+        other = other or alternating_projections(Geometry((6, 4, 3, 3), (8, 7)).operator(device, seed=seed), bound, 30)
+        angle = ((A.kernel - nearest.kernel) * (other.kernel - nearest.kernel)).sum()
+        assert float(angle) <= 2e-2 * distance * float((other.kernel - nearest.kernel).norm())
+    assert float((alternating_projections(A, bound, rounds=400).kernel - A.kernel).norm()) > 1.002 * distance
+
+
+def test_more_rounds_bring_dykstra_nearer(device):
+    A = ConvOperator(normal(8, 5, 3, 3, device=device), (9, 8))
+    bound = 0.4 * float(operator_norm(A, 2))
+    distances = [float((dykstra(A, bound, rounds).kernel - A.kernel).norm()) for rounds in (3, 30, 300)]
+    assert distances[0] > distances[1] > distances[2]
+
+
+@given(geometry=exact_geometries(), factor=st.sampled_from([0.01, 3.0, 100.0]))
+def test_projections_scale(device, geometry, factor):
+    A = geometry.operator(device)
+    bound = 0.6 * float(operator_norm(A, 2))
+    for project in ALL:
+        assert_close(
+            project(scaled(A, factor), factor * bound).kernel,
+            factor * project(A, bound).kernel,
+            atol=1e-9 * factor,
+            rtol=1e-6,
+        )
+
+
+def test_reshaped_clip_bounds_the_flattened_kernel_of_each_group_only(device):
+    A = Geometry((6, 4, 3, 3), (5, 7), groups=2, padding_mode="zeros").operator(device)
+    B = clip_reshaped_kernel(A, 1.0)
+    norms = torch.linalg.matrix_norm(B.kernel.view(2, 3, -1), 2)
+    assert_close(norms, torch.ones_like(norms))
+    assert 1.0 < float(operator_norm(B, 2)) <= 3.0
+
+
+def test_clip_is_differentiable_where_values_are_distinct(device):
+    kernel = normal(2, 3, 2, 2, device=device).requires_grad_()
+
+    def clipped(kernel: torch.Tensor) -> torch.Tensor:
+        return clip_singular_values(ConvOperator(kernel, (3, 3)), 1.5).kernel
+
+    assert torch.autograd.gradcheck(clipped, kernel, nondet_tol=1e-9)
+
+
+def test_projections_change_nothing_and_repeat_themselves(device):
+    A = CIRCULAR["2-D strided"].operator(device)
+    before = A.kernel.clone()
+    for project in ALL:
+        assert torch.equal(project(A, 0.7).kernel, project(A, 0.7).kernel)
+    assert torch.equal(A.kernel, before)
+
+
+@pytest.mark.parametrize("project", ALL)
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
+def test_bounds_that_are_none_are_refused(device, project, bound):
+    with pytest.raises(ValueError, match=f"{project.__name__} needs a positive bound, got"):
+        project(CIRCULAR["2-D"].operator(device), bound)
+
+
+@pytest.mark.parametrize("project", BOUNDED)
+def test_no_rounds_are_refused(device, project):
+    with pytest.raises(ValueError, match="at least one round, got rounds=0"):
+        project(CIRCULAR["2-D"].operator(device), 1.0, rounds=0)
+
+
+@pytest.mark.parametrize("project", [*BOUNDED, clip_singular_values, clip_and_crop])
+@pytest.mark.parametrize("geometry", OTHERS.values(), ids=OTHERS)
+def test_geometries_without_blocks_are_refused_by_name(device, project, geometry):
+    with pytest.raises(ValueError, match=f"{project.__name__} needs"):
+        project(geometry.operator(device), 1.0)
