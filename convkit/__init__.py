@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "circulant": ("circulant", "doubly_block_circulant"),
     "operators": ("ConvOperator", "conv_operators", "input_shapes"),
     "spectra": (
         "condition_number",
@@ -19,10 +18,22 @@ _HOMES = {
     "norms": ("operator_norm", "power_iteration"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = [
+    "ConvOperator",
+    "__version__",
+    "condition_number",
+    "conv_operators",
+    "from_symbol",
+    "input_shapes",
+    "leading_singular_values",
+    "operator_norm",
+    "power_iteration",
+    "singular_values",
+    "spectrum",
+    "symbol",
+]
 
 if TYPE_CHECKING:  # editors read this; at run time a name is loaded on first use, so that the bootstrap needs no torch
-    from convkit.circulant import circulant, doubly_block_circulant
     from convkit.norms import operator_norm, power_iteration
     from convkit.operators import ConvOperator, conv_operators, input_shapes
     from convkit.spectra import (
@@ -41,5 +52,5 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(f"convkit.{_HOME[name]}"), name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":  # quoted: an old Python must come as far as its one sentence
     return sorted({*globals(), *__all__})

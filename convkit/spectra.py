@@ -44,18 +44,22 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
     ``blocks`` has the shape that ``symbol`` gives for this stride and these groups. Exact; raises ``ValueError`` when
     the blocks at frequencies +f and -f are not conjugate, since then no real kernel has them.
     """
+    if not isinstance(blocks, Tensor):
+        raise TypeError(f"from_symbol needs a tensor of blocks, got {type(blocks).__name__}; use symbol(A)")
+    (groups,) = positive_ints(groups, 1, "groups")
     d = blocks.ndim - 2 - (groups > 1)
     if not 1 <= d <= 3 or not blocks.is_complex():
         raise ValueError(
             "from_symbol needs complex blocks of shape (*frequencies, c_out, c_in * prod(stride)), with an axis for "
-            f"groups > 1 before the matrix, got {tuple(blocks.shape)} {blocks.dtype} and groups={groups}"
+            f"groups > 1 before the matrix, got {tuple(blocks.shape)} {blocks.dtype} and groups={groups}; "
+            "start from those of symbol(A)"
         )
     strides = positive_ints(stride, d, "stride")
     coarse, (rows, columns) = blocks.shape[:d], blocks.shape[-2:]
     if columns % math.prod(strides) or (groups > 1 and blocks.shape[d] != groups):
         raise ValueError(
             f"from_symbol needs blocks whose columns are a multiple of prod(stride) = {math.prod(strides)} and an axis "
-            f"of {groups} groups, got {tuple(blocks.shape)}"
+            f"of {groups} groups, got {tuple(blocks.shape)}; give the stride and groups of the operator they came from"
         )
     blocks = (blocks * math.sqrt(math.prod(strides))).reshape(*coarse, groups, rows, *strides, -1)
     split = [axis for i in range(d) for axis in (d + 2 + i, i)]  # (r, g) on each axis
@@ -64,7 +68,10 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
     taps = torch.fft.ifftn(transforms.conj(), dim=tuple(range(2, 2 + d)))
     scale = torch.finfo(taps.dtype).eps ** 0.5 * taps.detach().abs().max()
     if taps.detach().imag.abs().max() > scale:
-        raise ValueError("from_symbol needs conjugate blocks at +f and -f, as every real kernel has; got others")
+        raise ValueError(
+            f"from_symbol needs conjugate blocks at +f and -f, as every real kernel has, got an imaginary part of "
+            f"{taps.detach().imag.abs().max():.1e} in the kernel; change both blocks of a pair alike"
+        )
     # "same" puts tap j at pixel j - (n - 1) // 2
     kernel = taps.real.roll([(n - 1) // 2 for n in size], tuple(range(2, 2 + d)))
     return ConvOperator(kernel, size, strides, groups=groups)
@@ -95,7 +102,8 @@ def singular_values(A: ConvOperator) -> Tensor:
 def condition_number(A: ConvOperator) -> Tensor:
     """The largest over the smallest singular value of ``A.matrix()``, infinite where the smallest is 0; a scalar.
 
-    Exact to rounding; raises ``ValueError`` where ``singular_values`` does.
+    NaN for the zero operator, as in ``torch.linalg.cond``. Exact to rounding; raises ``ValueError`` where
+    ``singular_values`` does.
     """
     values = singular_values(A)
     return values[0] / values[-1]
@@ -112,7 +120,9 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     """
     rows, columns = math.prod(A.out_shape), math.prod(A.in_shape)
     if not 1 <= k <= min(rows, columns):
-        raise ValueError(f"k must be between 1 and the {min(rows, columns)} singular values of {A}, got {k}")
+        raise ValueError(
+            f"k must be between 1 and the {min(rows, columns)} singular values of {A}, got {k}; there are no others"
+        )
     if min(rows, columns) <= max(DENSE_LIMIT, 4 * k):
         return torch.linalg.svdvals(A.matrix())[:k]
     B = replace(A, kernel=A.kernel.detach().double())
@@ -160,7 +170,8 @@ def _leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
         batch = torch.as_tensor(x.T.copy(), device=A.kernel.device).reshape(-1, *A.in_shape)
         return A.adjoint(A(batch)).flatten(1).T.cpu().numpy().reshape(x.shape)
 
-    start = np.random.default_rng(0).standard_normal(columns)
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(columns)
     scale = start @ gram(start) / (start @ start)
     found = np.zeros((columns, 0))
     squares = np.zeros(0)
@@ -174,14 +185,15 @@ def _leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
 
         try:
             operator = LinearOperator((columns, columns), matvec=rest, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-            _, vectors = eigsh(operator, wanted, which="LA", v0=start)
+            # a new start each time: the last one holds nothing of the copies that it has not shown
+            _, vectors = eigsh(operator, wanted, which="LA", v0=rng.standard_normal(columns))
         except ArpackError as error:
             raise RuntimeError(f"the leading singular values of {A} did not converge: {error}") from error
         more, _ = np.linalg.qr(np.hstack([found, vectors]))
         _, rotation = np.linalg.eigh(more.T @ gram(more))  # Rayleigh-Ritz
         more = more @ rotation[:, ::-1]
         ritz = np.einsum("ij,ij->j", more, gram(more))
-        done = len(squares) > 0 and ritz[k - 1] <= squares[k - 1] + 1e-10 * squares[0]
+        done = len(squares) > 0 and (ritz[:k] - squares[:k]).max() <= 1e-10 * squares[0]
         found, squares = more, ritz
         if done:
             break

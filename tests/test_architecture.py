@@ -15,7 +15,7 @@ import convkit
 ROOT = Path(__file__).parent.parent
 # A file (or folder) imports only what stands above it.
 LAYERS = {
-    "object": ("geometry", "circulant", "operators"),
+    "object": ("geometry", "boundary", "circulant", "operators"),
     "theory": ("spectra", "norms", "bounds", "projections"),
     "steering": ("audit", "penalties", "constraints", "normalization"),
     "experiments": ("data", "models", "attacks", "lipschitz", "methods", "training"),
