@@ -6,25 +6,77 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "circulant": ("circulant", "doubly_block_circulant"),
     "operators": ("ConvOperator", "conv_operators", "input_shapes"),
-    "spectra": (
-        "condition_number",
-        "from_symbol",
-        "leading_singular_values",
-        "singular_values",
-        "spectrum",
-        "symbol",
+    "spectra": ("condition_number", "from_symbol", "leading_singular_values", "singular_values", "spectrum", "symbol"),
+    "norms": ("certify", "operator_norm", "power_iteration"),
+    "bounds": (
+        "flattened_bound",
+        "flattened_norm",
+        "frobenius_bound",
+        "gram_iteration_bound",
+        "grid_bound",
+        "holder_bound",
+        "reshaped_bound",
+        "torus_bound",
     ),
-    "norms": ("operator_norm", "power_iteration"),
+    "projections": (
+        "alternating_projections",
+        "clip_and_crop",
+        "clip_reshaped_kernel",
+        "clip_singular_values",
+        "dykstra",
+    ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = [
+    "ConvOperator",
+    "__version__",
+    "alternating_projections",
+    "certify",
+    "clip_and_crop",
+    "clip_reshaped_kernel",
+    "clip_singular_values",
+    "condition_number",
+    "conv_operators",
+    "dykstra",
+    "flattened_bound",
+    "flattened_norm",
+    "frobenius_bound",
+    "from_symbol",
+    "gram_iteration_bound",
+    "grid_bound",
+    "holder_bound",
+    "input_shapes",
+    "leading_singular_values",
+    "operator_norm",
+    "power_iteration",
+    "reshaped_bound",
+    "singular_values",
+    "spectrum",
+    "symbol",
+    "torus_bound",
+]
 
 if TYPE_CHECKING:  # editors read this; at run time a name is loaded on first use, so that the bootstrap needs no torch
-    from convkit.circulant import circulant, doubly_block_circulant
-    from convkit.norms import operator_norm, power_iteration
+    from convkit.bounds import (
+        flattened_bound,
+        flattened_norm,
+        frobenius_bound,
+        gram_iteration_bound,
+        grid_bound,
+        holder_bound,
+        reshaped_bound,
+        torus_bound,
+    )
+    from convkit.norms import certify, operator_norm, power_iteration
     from convkit.operators import ConvOperator, conv_operators, input_shapes
+    from convkit.projections import (
+        alternating_projections,
+        clip_and_crop,
+        clip_reshaped_kernel,
+        clip_singular_values,
+        dykstra,
+    )
     from convkit.spectra import (
         condition_number,
         from_symbol,
@@ -41,5 +93,5 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(f"convkit.{_HOME[name]}"), name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":  # quoted: an old Python must come as far as its one sentence
     return sorted({*globals(), *__all__})

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from convkit.bounds import frobenius_bound, torus_bound
-from convkit.fourier import CHUNK, half_set, reduced_taps
+from convkit.fourier import CHUNK, half_set, reduced_taps, require_blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators
-from convkit.spectra import condition_number, require_blocks
+from convkit.spectra import condition_number
 
 
 @dataclass(frozen=True)

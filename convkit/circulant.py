@@ -10,8 +10,13 @@ def circulant(row: Tensor) -> Tensor:
     Shape ``(n,)`` to ``(n, n)``. Applying it correlates circularly with ``row``. ``scipy.linalg.circulant`` puts its
     argument in the first column and is the transpose.
     """
+    if not isinstance(row, Tensor):
+        raise TypeError(f"circulant needs a tensor, got {type(row).__name__}; use torch.as_tensor(row)")
     if row.ndim != 1 or len(row) == 0:
-        raise ValueError(f"circulant needs a vector of at least one number, got shape {tuple(row.shape)}")
+        raise ValueError(
+            f"circulant needs a vector of at least one number, got shape {tuple(row.shape)}; use row.flatten(), or "
+            "doubly_block_circulant for an image"
+        )
     i = torch.arange(len(row), device=row.device)
     return row[(i[None, :] - i[:, None]) % len(row)]
 
@@ -22,8 +27,15 @@ def doubly_block_circulant(image: Tensor) -> Tensor:
     Shape ``(h, w)`` to ``(h * w, h * w)``: the circular correlation with a kernel that was padded to the image's size,
     acting on images flattened row by row.
     """
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"doubly_block_circulant needs a tensor, got {type(image).__name__}; use torch.as_tensor(image)"
+        )
     if image.ndim != 2 or image.numel() == 0:
-        raise ValueError(f"doubly_block_circulant needs a matrix, got shape {tuple(image.shape)}")
+        raise ValueError(
+            f"doubly_block_circulant needs a matrix of at least one number, got shape {tuple(image.shape)}; give it "
+            "one channel, or use circulant for a vector"
+        )
     h, w = image.shape
     blocks = torch.stack([circulant(row) for row in image])
     i = torch.arange(h, device=image.device)

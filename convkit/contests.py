@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from convkit import rivals
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
+from convkit.rivals import gram_iteration, power_method, svdvals_of_full_symbol, theorem_1, two_lines, two_lines_clip
 from convkit.spectra import leading_singular_values, singular_values
 from convkit.trained import trained_kernels
 
@@ -51,7 +51,7 @@ def _numpy_kernel(A: ConvOperator) -> np.ndarray:
 
 def _two_lines(A: ConvOperator) -> Task:
     kernel = _numpy_kernel(A)
-    return lambda: rivals.two_lines(kernel, A.input_shape)  # pyright: ignore[reportArgumentType]
+    return lambda: two_lines(kernel, A.input_shape)  # pyright: ignore[reportArgumentType]
 
 
 def _spectra(device: torch.device, quick: bool) -> Iterator[Contest]:
@@ -59,7 +59,7 @@ def _spectra(device: torch.device, quick: bool) -> Iterator[Contest]:
     sizes += [] if quick else [(64, 64, 16, 3), (512, 512, 4, 3), (64, 64, 32, 5), (64, 64, 32, 7), (128, 128, 16, 1)]
     for c_out, c_in, n, k in sizes:
         A = random_operator(c_out, c_in, n, k, device)
-        others = {"two NumPy lines": _two_lines(A), "torch svdvals": lambda A=A: rivals.svdvals_of_full_symbol(A)}
+        others = {"two NumPy lines": _two_lines(A), "torch svdvals": lambda A=A: svdvals_of_full_symbol(A)}
         target = 25 if k == 1 else 4
         case = f"{c_in} to {c_out} channels, {k} x {k}, {n} x {n}"
         yield Contest("all singular values", case, lambda A=A: singular_values(A), others, {"two NumPy lines": target})
@@ -83,8 +83,8 @@ def _norms(device: torch.device, quick: bool) -> Iterator[Contest]:
         n = A.input_shape[0]
         others: dict[str, Task] = {"two NumPy lines": _two_lines(A)}
         if A.kernel.shape[0] < 512:
-            others["Gram iteration, 6 steps"] = lambda A=A: rivals.gram_iteration(A, 6)
-            others["power method, 500 steps"] = lambda A=A: rivals.power_method(A, 500)
+            others["Gram iteration, 6 steps"] = lambda A=A: gram_iteration(A, 6)
+            others["power method, 500 steps"] = lambda A=A: power_method(A, 500)
             others["our proof that it is below 1.0001 of itself"] = _certificate(A)
         yield Contest(
             "operator norm 2",
@@ -109,7 +109,7 @@ def _gradients(device: torch.device, quick: bool) -> Iterator[Contest]:
             return torch.autograd.grad(operator_norm(A, 2), A.kernel)[0]
 
         def svdvals(A: ConvOperator = A) -> torch.Tensor:
-            return torch.autograd.grad(rivals.svdvals_of_full_symbol(A).amax(), A.kernel)[0]
+            return torch.autograd.grad(svdvals_of_full_symbol(A).amax(), A.kernel)[0]
 
         case = f"random {c} to {c} channels, 3 x 3, {n} x {n}, float32"
         name = "autograd through svdvals"
@@ -143,7 +143,7 @@ def _cheap_norms(device: torch.device, quick: bool) -> Iterator[Contest]:
         if c_out < 512 and c_in < 512:
             others["two NumPy lines"] = _two_lines(A)
             targets["two NumPy lines"] = 1e4
-        others["Theorem 1"] = lambda A=A: rivals.theorem_1(A)
+        others["Theorem 1"] = lambda A=A: theorem_1(A)
         case = f"{c_in} to {c_out} channels, {k} x {k}, 32 x 32"
         for ord in (1, torch.inf):
             name = "l1" if ord == 1 else "l-infinity"
@@ -161,7 +161,7 @@ def _clips(device: torch.device, quick: bool) -> Iterator[Contest]:
         bound = 0.9 * float(operator_norm(A, 2)) if near else 1.0
         listing = _numpy_kernel(A)
         others: dict[str, Task] = {
-            "the paper's listing": lambda a=listing, b=bound: rivals.two_lines_clip(a, (32, 32), b),
+            "the paper's listing": lambda a=listing, b=bound: two_lines_clip(a, (32, 32), b),
             "reshaped kernel (S 4.4)": lambda A=A, b=bound: clip_reshaped_kernel(A, b),
         }
         case = f"trained 64 to 64 channels, 32 x 32, {'few' if near else 'all'} frequencies offend, {str(dtype)[6:]}"

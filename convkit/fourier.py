@@ -65,6 +65,28 @@ class Taps:
         return kernel
 
 
+def require_blocks(A: ConvOperator, name: str) -> None:
+    """Raise ``ValueError``, naming the ways out, unless the Fourier transform makes ``A`` block-diagonal."""
+    if A.is_block_circulant:
+        return
+    if A.padding_mode == "zeros":
+        raise ValueError(
+            f"{name} needs circular 'same' padding, got zero padding {A.pads}, whose matrix no Fourier transform makes "
+            "block-diagonal; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
+            "values, A.torus() for upper bounds of all of them, or A.circular() for its circular relative"
+        )
+    if any(n % s for n, s in zip(A.input_shape, A.stride, strict=True)):
+        raise ValueError(
+            f"{name} needs a stride that divides the size, got stride {A.stride} on {A.input_shape}, where no shift "
+            "keeps the rows; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
+            "values, or stride 1 for upper bounds of all of them"
+        )
+    raise ValueError(
+        f"{name} needs circular padding of {A.span} in all ('same'), got {A.pads}; use A.matrix() for the exact "
+        "operator, leading_singular_values(A, k) for its largest values, or A.circular() for its circular relative"
+    )
+
+
 def reduced_taps(A: ConvOperator) -> Taps:
     """The taps of ``A`` on the smallest torus whose blocks, repeated, have the singular values of ``symbol(A)``.
 
@@ -136,7 +158,8 @@ class Gram:
         frequencies = frequencies or math.prod(taps.size) // 2 + 1  # that will be asked for
         self._sums = None
         lags, where, flipped = _half_lags(taps.offsets[:MOST_TAPS], taps.size)
-        if t <= MOST_TAPS and t * t * c + 4 * len(lags) * r * frequencies < 4 * (t + r) * c * frequencies:
+        by_lags, by_blocks = t * t * r * c + 4 * len(lags) * r * frequencies, 4 * (t + 2 * r) * c * frequencies
+        if t <= MOST_TAPS and by_lags < by_blocks:
             sums = kernel.new_zeros(len(lags), groups, r, r)
             for a in range(t):
                 products = kernel[:, a:] @ kernel[:, a, None].mT  # K_b K_a^T for b >= a, lag offset_b - offset_a

@@ -43,12 +43,17 @@ def padding_pairs(padding: Any, axes: int) -> Any:
     if padding == "same":
         return padding
     if isinstance(padding, str) and padding != "valid":
-        raise ValueError(f"padding must be 'same', 'valid' or numbers of pixels, got {padding!r}")
+        raise ValueError(
+            f"padding must be 'same', 'valid' or numbers of pixels, got {padding!r}; for all overlaps give k - 1"
+        )
     if padding == "valid":
         padding = 0
     if isinstance(padding, Sequence) and any(isinstance(side, Sequence) for side in padding):
         if len(padding) != axes or any(not isinstance(side, Sequence) for side in padding):
-            raise ValueError(f"padding must give one pair (before, after) for each of {axes} axes, got {padding}")
+            raise ValueError(
+                f"padding must give one pair (before, after) for each of {axes} axes, got {padding}; "
+                "or ints alone, one an axis"
+            )
         pairs = tuple(_ints(side, 2, "padding") for side in padding)
     else:
         pairs = tuple((amount, amount) for amount in _ints(padding, axes, "padding"))
@@ -99,7 +104,9 @@ def _ints(value: Any, count: int, name: str) -> tuple[int, ...]:
     try:
         numbers = (index(value),) * count if not isinstance(value, Sequence) else tuple(index(v) for v in value)
     except TypeError:
-        raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}") from None
+        raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}; convert it by int()") from None
     if len(numbers) != count:
-        raise ValueError(f"{name} must be one int or {count} of them, one an axis, got {value}")
+        raise ValueError(
+            f"{name} must be one int or {count} of them, one an axis, got {value}; give one for each spatial axis"
+        )
     return numbers

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.fourier import Gram, half_set, reduced_taps
+from convkit.fourier import Gram, half_set, reduced_taps, require_blocks
 from convkit.krylov import top_frequency
 from convkit.operators import ConvOperator
-from convkit.spectra import leading_singular_values, require_blocks
+from convkit.spectra import leading_singular_values
 
 
 def operator_norm(A: ConvOperator, ord: float) -> Tensor:
@@ -41,7 +41,7 @@ def power_iteration(A: ConvOperator, steps: int = 50, generator: torch.Generator
     derivative is that of the estimate. Virmaux & Scaman 2018. Raises ``ValueError`` for fewer than one step.
     """
     if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+        raise ValueError(f"steps must be at least 1, got {steps}; 50 is usual")
     device = generator.device if generator is not None else A.kernel.device
     v = torch.randn(1, *A.in_shape, generator=generator, dtype=A.kernel.dtype, device=device).to(A.kernel.device)
     tiny = torch.finfo(v.dtype).tiny

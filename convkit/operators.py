@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from convkit.boundary import pad, unpad
 from convkit.geometry import (
     check_batch,
     check_kernel,
@@ -62,7 +65,6 @@ class ConvOperator:
                 "use a larger input_shape or more padding"
             )
 
-    # ---- geometry --------------------------------------------------------------------------------------------------
     @property
     def span(self) -> tuple[int, ...]:
         """Distance between the first and the last tap, ``dilation * (k - 1)``, on each axis."""
@@ -109,32 +111,17 @@ class ConvOperator:
             f"padding_mode={self.padding_mode!r})"
         )
 
-    # ---- the linear map --------------------------------------------------------------------------------------------
     def __call__(self, x: Tensor) -> Tensor:
         """``A x`` for a batch: ``(batch, *in_shape)`` to ``(batch, *out_shape)``; what the torch layer computes."""
         check_batch(x, self.in_shape, self.kernel)
-        if self.padding_mode == "zeros":
-            x = F.pad(x, [amount for pads in reversed(self.pads) for amount in pads])
-        else:
-            for axis, pixels in enumerate(self._padded_pixels(), start=2):
-                x = x.index_select(axis, pixels)
+        x = pad(x, self.pads, self.padding_mode)
         return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, 0, self.dilation, self.groups)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A* y`` for a batch, ``<A x, y> = <x, A* y>``: ``(batch, *out_shape)`` to ``(batch, *in_shape)``."""
         check_batch(y, self.out_shape, self.kernel)
         x = _TRANSPOSE[len(self.input_shape)](y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
-        # pixels that the stride leaves unread at the end
-        sizes = [n + sum(pads) for n, pads in zip(self.input_shape, self.pads, strict=True)]
-        x = F.pad(x, [v for axis in range(x.ndim - 1, 1, -1) for v in (0, sizes[axis - 2] - x.shape[axis])])
-        for axis, pixels in enumerate(self._padded_pixels(), start=2):
-            n, (before, _) = self.input_shape[axis - 2], self.pads[axis - 2]
-            if self.padding_mode == "zeros":
-                x = x.narrow(axis, before, n)
-            else:  # each padded copy of a pixel sends its share back to that pixel
-                shape = (*x.shape[:axis], n, *x.shape[axis + 1 :])
-                x = x.new_zeros(shape).index_add(axis, pixels, x)
-        return x
+        return unpad(x, self.input_shape, self.pads, self.padding_mode)
 
     def matrix(self) -> Tensor:
         """The dense matrix M with ``M @ x.flatten() == A(x).flatten()``, shape ``(prod(out_shape), prod(in_shape))``.
@@ -153,7 +140,6 @@ class ConvOperator:
             return self.adjoint(identity.unflatten(1, self.out_shape)).flatten(1)
         return self(identity.unflatten(1, self.in_shape)).flatten(1).T
 
-    # ---- relatives -------------------------------------------------------------------------------------------------
     def circular(self) -> "ConvOperator":
         """The circular "same" relative on inputs of the same size."""
         return replace(self, padding="same", padding_mode="circular")
@@ -191,7 +177,6 @@ class ConvOperator:
             kernel = kernel.new_zeros(shape).index_add(axis, pixels, kernel)
         return kernel
 
-    # ---- layers ----------------------------------------------------------------------------------------------------
     @staticmethod
     def from_layer(layer: nn.Module, input_shape: int | Sequence[int]) -> "ConvOperator":
         """What a layer does to inputs of one size, without its bias.
@@ -220,6 +205,8 @@ class ConvOperator:
                 f"from_layer needs a layer that its weight describes, got {kind}, which has a forward of its own; "
                 "give it a method operator(input_shape) that returns the ConvOperator of what it does"
             )
+        if is_lazy(layer.weight):
+            check_kernel(layer.weight)
         if isinstance(layer, nn.Linear):
             shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
             return ConvOperator(layer.weight[(..., *[None] * len(shape))], shape)
@@ -228,21 +215,8 @@ class ConvOperator:
                 f"from_layer needs padding mode 'zeros' or 'circular', got {layer.padding_mode!r} in {kind}; measure "
                 "its zero-padded or circular relative: ConvOperator(layer.weight, input_shape, ...)"
             )
-        return ConvOperator(
-            layer.weight,
-            input_shape,  # pyright: ignore[reportArgumentType]
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.padding_mode,
-        )
-
-    # ---- private ---------------------------------------------------------------------------------------------------
-    def _padded_pixels(self) -> Iterator[Tensor]:
-        """For each axis, the pixel of the torus that lies at each place of the padded input."""
-        for n, (before, after) in zip(self.input_shape, self.pads, strict=True):
-            yield torch.arange(-before, n + after, device=self.kernel.device) % n
+        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+        return ConvOperator(layer.weight, input_shape, *geometry)  # pyright: ignore[reportArgumentType]
 
 
 def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -254,7 +228,10 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
     """
     layers = dict(_layers(model))
     if not layers:
-        raise ValueError(f"needed a model with convolutions or linear layers, got {type(model).__name__} without any")
+        raise ValueError(
+            f"needed a model with convolutions or linear layers, got {type(model).__name__} without any; give its "
+            "layers a method operator(input_shape)"
+        )
     shapes: dict[str, tuple[int, ...]] = {}
 
     def remember(name: str, layer: Any) -> Callable[..., None]:
@@ -272,19 +249,15 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
 
         return hook
 
-    training = {module: module.training for module in model.modules()}
     handles = [
         layer.register_forward_pre_hook(remember(name, layer), with_kwargs=True) for name, layer in layers.items()
     ]
     try:
-        model.eval()
-        with torch.no_grad():
+        with _evaluation(model), torch.no_grad():
             model(x)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     return shapes
 
 
@@ -294,12 +267,25 @@ def conv_operators(model: nn.Module, x: Tensor) -> dict[str, ConvOperator]:
     Raises ``ValueError`` with the layer's name for a layer without an operator (transposed, reflect, replicate).
     """
     operators = {}
-    for name, shape in input_shapes(model, x).items():
-        try:
-            operators[name] = ConvOperator.from_layer(model.get_submodule(name), shape)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"layer {name!r}: {error}") from error
+    with _evaluation(model):  # a parametrized weight may take a step when it is read in training mode
+        for name, shape in input_shapes(model, x).items():
+            try:
+                operators[name] = ConvOperator.from_layer(model.get_submodule(name), shape)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"layer {name!r}: {error}") from error
     return operators
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; every module's own mode is given back."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

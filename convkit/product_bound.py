@@ -2,8 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from convkit.bounds import torus_bound
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators import ConvOperator, _evaluation
 
 CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
 
@@ -25,7 +24,7 @@ _SLOPES: dict[type[nn.Module], Callable[[Any], float]] = {  # the steepest slope
     nn.ReLU: lambda _: 1.0,
     nn.ReLU6: lambda _: 1.0,
     nn.LeakyReLU: lambda m: max(1.0, abs(m.negative_slope)),
-    nn.PReLU: lambda m: max(1.0, float(m.weight.abs().max())),
+    nn.PReLU: lambda m: max(1.0, float(m.weight.detach().abs().max())),
     nn.ELU: lambda m: max(1.0, abs(m.alpha)),
     nn.SELU: lambda _: 1.7581,
     nn.GELU: lambda _: 1.13,
@@ -56,6 +55,7 @@ _AS_MODULES: dict[Any, type[nn.Module]] = {
     **{F.adaptive_avg_pool3d: nn.AdaptiveAvgPool3d},
 }
 _JOINS = {torch.cat, torch.concat, torch.stack}
+_SIZES = {getattr, "size", "dim", "numel"}
 _SUMS = {operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub", "sub_"}
 _PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 _QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
@@ -77,7 +77,7 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
     tracer = _Tracer()
     if tracer.is_leaf_module(model, ""):
         model = nn.Sequential(model)
-    with _evaluating(model), torch.no_grad():
+    with _evaluation(model), torch.no_grad():
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever a forward that depends on its numbers may raise
@@ -88,17 +88,6 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
         steps = _Bounds(fx.GraphModule(model, graph), torus)
         steps.run(x.detach().clone())  # a first step may be in place
     return steps.bounds[next(node for node in graph.nodes if node.op == "output")]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 class _Tracer(fx.Tracer):
@@ -140,7 +129,7 @@ class _Bounds(fx.Interpreter):
             if not isinstance(n.args[0], fx.Node):
                 raise ValueError("needed one output tensor, got several; bound the parts that lead to each")
             return self.bounds[n.args[0]]
-        if isinstance(result, (int, torch.Size)):
+        if n.target in _SIZES and isinstance(result, (int, torch.Size, torch.dtype, torch.device)):
             return 0.0
         if not isinstance(result, Tensor):
             raise ValueError(f"needed a step that gives one tensor, got {type(result).__name__}; bound its parts")

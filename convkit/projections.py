@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from convkit.eigenvalues import eigh
-from convkit.fourier import HalfSet, Taps, half_set, reduced_taps
+from convkit.fourier import HalfSet, Taps, half_set, reduced_taps, require_blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
-from convkit.spectra import from_symbol, require_blocks, symbol
+from convkit.spectra import from_symbol, symbol
 
 
 def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:

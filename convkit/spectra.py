@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convkit.eigenvalues import eigvalsh
-from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps
+from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps, require_blocks
 from convkit.geometry import positive_ints
 from convkit.krylov import leading_right_vectors
 from convkit.operators import ConvOperator
@@ -46,18 +46,22 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
     ``blocks`` has the shape that ``symbol`` gives for this stride and these groups. Exact; raises ``ValueError`` when
     the blocks at frequencies +f and -f are not conjugate, since then no real kernel has them.
     """
+    if not isinstance(blocks, Tensor):
+        raise TypeError(f"from_symbol needs a tensor of blocks, got {type(blocks).__name__}; use symbol(A)")
+    (groups,) = positive_ints(groups, 1, "groups")
     d = blocks.ndim - 2 - (groups > 1)
     if not 1 <= d <= 3 or not blocks.is_complex():
         raise ValueError(
             "from_symbol needs complex blocks of shape (*frequencies, c_out, c_in * prod(stride)), with an axis for "
-            f"groups > 1 before the matrix, got {tuple(blocks.shape)} {blocks.dtype} and groups={groups}"
+            f"groups > 1 before the matrix, got {tuple(blocks.shape)} {blocks.dtype} and groups={groups}; "
+            "start from those of symbol(A)"
         )
     strides = positive_ints(stride, d, "stride")
     coarse, (rows, columns) = blocks.shape[:d], blocks.shape[-2:]
     if columns % math.prod(strides) or (groups > 1 and blocks.shape[d] != groups):
         raise ValueError(
             f"from_symbol needs blocks whose columns are a multiple of prod(stride) = {math.prod(strides)} and an axis "
-            f"of {groups} groups, got {tuple(blocks.shape)}"
+            f"of {groups} groups, got {tuple(blocks.shape)}; give the stride and groups of the operator they came from"
         )
     blocks = (blocks * math.sqrt(math.prod(strides))).reshape(*coarse, groups, rows, *strides, -1)
     split = [axis for i in range(d) for axis in (d + 2 + i, i)]  # (r, g) on each axis
@@ -66,7 +70,10 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
     taps = torch.fft.ifftn(transforms.conj(), dim=tuple(range(2, 2 + d)))
     scale = torch.finfo(taps.dtype).eps ** 0.5 * taps.detach().abs().max()
     if taps.detach().imag.abs().max() > scale:
-        raise ValueError("from_symbol needs conjugate blocks at +f and -f, as every real kernel has; got others")
+        raise ValueError(
+            f"from_symbol needs conjugate blocks at +f and -f, as every real kernel has, got an imaginary part of "
+            f"{taps.detach().imag.abs().max():.1e} in the kernel; change both blocks of a pair alike"
+        )
     # "same" puts tap j at pixel j - (n - 1) // 2
     kernel = taps.real.roll([(n - 1) // 2 for n in size], tuple(range(2, 2 + d)))
     return ConvOperator(kernel, size, strides, groups=groups)
@@ -100,7 +107,8 @@ def singular_values(A: ConvOperator) -> Tensor:
 def condition_number(A: ConvOperator) -> Tensor:
     """The largest over the smallest singular value of ``A.matrix()``, infinite where the smallest is 0; a scalar.
 
-    Exact to rounding; raises ``ValueError`` where ``singular_values`` does.
+    NaN for the zero operator, as in ``torch.linalg.cond``. Exact to rounding; raises ``ValueError`` where
+    ``singular_values`` does.
     """
     values, _ = _values(A, "condition_number")
     return values[:, 0].amax() / values[:, -1].amin()
@@ -117,7 +125,9 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     """
     rows, columns = math.prod(A.out_shape), math.prod(A.in_shape)
     if not 1 <= k <= min(rows, columns):
-        raise ValueError(f"k must be between 1 and the {min(rows, columns)} singular values of {A}, got {k}")
+        raise ValueError(
+            f"k must be between 1 and the {min(rows, columns)} singular values of {A}, got {k}; there are no others"
+        )
     if min(rows, columns) <= max(DENSE_LIMIT, 4 * k):
         return torch.linalg.svdvals(A.matrix())[:k]
     B = replace(A, kernel=A.kernel.detach().double())
@@ -126,28 +136,6 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     u = u / u.flatten(1).norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny).view(-1, *[1] * len(A.in_shape))
     values = (u.to(A.kernel.dtype) * A(V.to(A.kernel.dtype))).flatten(1).sum(1)
     return values.sort(descending=True).values
-
-
-def require_blocks(A: ConvOperator, name: str) -> None:
-    """Raise ``ValueError``, naming the ways out, unless the Fourier transform makes ``A`` block-diagonal."""
-    if A.is_block_circulant:
-        return
-    if A.padding_mode == "zeros":
-        raise ValueError(
-            f"{name} needs circular 'same' padding, got zero padding {A.pads}, whose matrix no Fourier transform makes "
-            "block-diagonal; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
-            "values, A.torus() for upper bounds of all of them, or A.circular() for its circular relative"
-        )
-    if any(n % s for n, s in zip(A.input_shape, A.stride, strict=True)):
-        raise ValueError(
-            f"{name} needs a stride that divides the size, got stride {A.stride} on {A.input_shape}, where no shift "
-            "keeps the rows; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
-            "values, or stride 1 for upper bounds of all of them"
-        )
-    raise ValueError(
-        f"{name} needs circular padding of {A.span} in all ('same'), got {A.pads}; use A.matrix() for the exact "
-        "operator, leading_singular_values(A, k) for its largest values, or A.circular() for its circular relative"
-    )
 
 
 def _values(A: ConvOperator, name: str) -> tuple[Tensor, HalfSet]:

@@ -186,8 +186,8 @@ def stored(notebook: NotebookNode) -> str:
         cell.outputs = _merge_streams(cell.outputs)
         for data in (output.data for output in cell.outputs if "data" in output):
             if WIDGET_VIEW in data and "image/png" in data:
-                # With the view, JupyterLab shows "Error displaying widget: model not found" for a notebook that is
-                # opened and not run yet; without it, the stored picture and words. A run brings the live view back.
+                # The view names a model that has died with its kernel. JupyterLab 4.6 then shows the stored picture and
+                # words, which are all that is left here; not every viewer falls back so. A run brings the view back.
                 del data[WIDGET_VIEW]
             elif WIDGET_VIEW in data:
                 model = data[WIDGET_VIEW]["model_id"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convkit.fourier import CHUNK, HalfSet, Taps, half_set, reduced_taps
 from convkit.krylov import leading_right_vectors, top_frequency
-from convkit.operators import ConvOperator, input_shapes
+from convkit.operators import ConvOperator, _evaluation, input_shapes
 from convkit.spectra import DENSE_LIMIT
 
 WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
@@ -79,11 +79,12 @@ class NormTracker:
 
     def _operators(self) -> dict[str, ConvOperator]:
         operators = {}
-        for name, shape in self.shapes.items():
-            try:
-                operators[name] = ConvOperator.from_layer(self.model.get_submodule(name), shape)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"layer {name!r}: {error}") from error
+        with _evaluation(self.model):  # a parametrized weight may take a step when it is read in training mode
+            for name, shape in self.shapes.items():
+                try:
+                    operators[name] = ConvOperator.from_layer(self.model.get_submodule(name), shape)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"layer {name!r}: {error}") from error
         return operators
 
 
@@ -144,7 +145,7 @@ def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[floa
     turn = (state["next"].cpu() + torch.arange(len(index))) % total
     others = turn[~torch.isin(turn, index)]
     if len(others):
-        start = _random(*V.shape[1:], taps.taps)
+        start = _random(V.shape[1], V.shape[2], taps.taps)
         start[:, 0] = V[values.argmax(), :, 0]
         more, W = _improve(_products(_blocks(taps, half, others)), start.expand(len(others), -1, -1), steps)
         values, best = torch.cat([values, more]).topk(len(index))

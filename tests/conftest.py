@@ -1,10 +1,14 @@
 """What the tests share: devices, seeds, the profile of hypothesis. Imports torch, pytest and hypothesis, no more."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import configuration, settings
 
-settings.register_profile("convkit", deadline=None, derandomize=True, database=None, max_examples=50)
+configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "convkit-hypothesis")  # leave the clone clean
+settings.register_profile("convkit", deadline=None, derandomize=True, database=None, max_examples=100)
 settings.load_profile("convkit")
 
 DEVICES = ["cpu"]

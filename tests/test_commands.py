@@ -18,7 +18,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals and users 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The Python of these tests, in the clone."""
-    command = [sys.executable, *arguments]
+    command = [sys.executable, "-X", "utf8", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
 
 

@@ -235,7 +235,7 @@ def test_a_failing_step_ends_in_one_sentence_that_says_what_to_do(expected, outp
 
 
 def test_an_unknown_failure_shows_the_last_lines_after_its_sentence():
-    code = "import sys; print(*range(100), sep='\\n'); sys.exit('error: the compiler is on strike')"
+    code = "import sys; print(*range(100), sep='\\n', flush=True); sys.exit('error: the compiler is on strike')"
     with pytest.raises(SentenceError, match=r"mend what these last lines name") as raised:
         environment.run_step([sys.executable, "-c", code])
     lines = str(raised.value).splitlines()

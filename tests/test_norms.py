@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
@@ -114,7 +114,6 @@ def test_norms_change_neither_the_kernel_nor_the_random_state(device, geometry):
 
 
 # ---- power iteration -----------------------------------------------------------------------------------------------
-@settings(max_examples=30)
 @given(geometry=any_geometry, steps=st.integers(1, 20))
 def test_power_iteration_never_exceeds_the_norm(device, geometry, steps):
     A = geometry.operator(device)

@@ -176,13 +176,13 @@ def test_repr_names_the_geometry_and_not_the_numbers(device):
 @everything
 def test_nothing_given_is_changed(device, geometry):
     A = geometry.operator(device)
-    given_ = [A.kernel, inputs(A), outputs(A)]
-    before = [tensor.clone() for tensor in given_]
-    A(given_[1])
-    A.adjoint(given_[2])
+    x, y = inputs(A), outputs(A)
+    copies = A.kernel.clone(), x.clone(), y.clone()
+    A(x)
+    A.adjoint(y)
     A.matrix()
     A.kernel_on_torus()
-    for tensor, copy in zip(given_, before, strict=True):
+    for tensor, copy in zip((A.kernel, x, y), copies, strict=True):
         assert torch.equal(tensor, copy)
 
 

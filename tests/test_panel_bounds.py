@@ -1,4 +1,4 @@
-"""The panel of notebook 04: bars are the library's bounds over the dense norm, never below 1, and gaps are explained."""
+"""The panel of notebook 04: bars are the library's bounds over the dense norm, never below 1; gaps are explained."""
 
 import math
 import time
@@ -25,13 +25,15 @@ FIRST = {
 
 
 @pytest.fixture(scope="module")
-def panel() -> BoundsPanel:
+def one_panel() -> BoundsPanel:
     return BoundsPanel()
 
 
-@pytest.fixture(autouse=True)
-def first_state(panel):
-    panel.set(**panel._first)
+@pytest.fixture
+def panel(one_panel) -> BoundsPanel:
+    if one_panel.values != FIRST or one_panel.words.alert:
+        one_panel.set(**FIRST)
+    return one_panel
 
 
 def bars(panel: BoundsPanel) -> list[float]:
@@ -86,6 +88,7 @@ def test_each_control_is_that_of_the_layer():
 
 # ---- the panel -----------------------------------------------------------------------------------------------------
 def test_first_state_draws_seven_bars_and_explains_the_eighth(panel):
+    assert panel._first == FIRST
     _, ratios, _ = compare(make_layer(**FIRST))
     assert bars(panel) == pytest.approx([ratio for ratio in ratios.values() if ratio is not None])
     assert texts(panel).count("does not apply here") == 1

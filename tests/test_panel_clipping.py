@@ -70,6 +70,9 @@ def test_words_are_red_exactly_where_the_bound_is_broken_and_tell_the_reason(pan
     )
     assert panel.words.alert
     assert f"Only the flattened kernel is within the bound, its norm is {flat:.3f}" in panel.words
+    panel.set(relative=0.8)  # the norm of the flattened kernel is below the bound already
+    assert panel.words.alert
+    assert panel.words.endswith("The kernel has not moved.")
     panel.set(method=CLIP)
     assert not panel.words.alert
     assert "kept. The nearest operator within the bound, but its kernel has 10 × 10 taps" in panel.words

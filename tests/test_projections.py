@@ -102,7 +102,8 @@ def test_more_rounds_bring_dykstra_nearer(device):
     assert distances[0] > distances[1] > distances[2]
 
 
-@given(geometry=exact_geometries(), factor=st.sampled_from([0.01, 3.0, 100.0]))
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+@pytest.mark.parametrize("geometry", CIRCULAR.values(), ids=CIRCULAR)
 def test_projections_scale(device, geometry, factor):
     A = geometry.operator(device)
     bound = 0.6 * float(operator_norm(A, 2))

@@ -1,5 +1,7 @@
 """What the README prints must run, link and say the truth."""
 
+import base64
+import json
 import re
 import subprocess
 import sys
@@ -31,4 +33,16 @@ def test_links_and_pictures_of_the_readme_exist(target):
 def test_readme_maps_every_notebook():
     notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert notebooks
-    assert re.findall(r"\(notebooks/([^)]+\.ipynb)\)", README) == notebooks
+    rows = re.findall(r"^\| \[.*\]\(notebooks/(.+\.ipynb)\) \|.*\| (\d+) \|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == notebooks
+    for name, minutes in rows:
+        assert f"**Minutes:** {minutes}" in (ROOT / "notebooks" / name).read_text(encoding="utf-8")
+
+
+def test_picture_of_the_readme_is_the_first_one_of_notebook_00():
+    book = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
+    outputs = [
+        output for cell in book["cells"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    first = base64.b64decode(outputs[0]["data"]["image/png"])
+    assert (ROOT / ".github" / "convkit.png").read_bytes() == first, "save that picture as .github/convkit.png"

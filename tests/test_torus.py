@@ -1,6 +1,5 @@
 """The torus bounds zero-padded singular values index by index; the circular relative on the same size does not."""
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -54,8 +53,8 @@ def test_torus_has_the_size_plus_padding_rounded_up_to_the_stride(device):
         (2, 3, 9),
         (3, 3, 12),
     ]
-    for (padding, stride, n), mode in itertools.product(cases, ["zeros"]):
-        A = ConvOperator(torch.ones(1, 1, 5, device=device), 7, stride, padding, padding_mode=mode)
+    for padding, stride, n in cases:
+        A = ConvOperator(torch.ones(1, 1, 5, device=device), 7, stride, padding, padding_mode="zeros")
         B = A.torus()
         assert B.input_shape == (n,)
         assert (B.padding, B.padding_mode, B.stride) == ("same", "circular", A.stride)

@@ -119,6 +119,16 @@ def test_scale_makes_no_difference(device, mode, factor):
     assert_close([tracker.update()[""] / norm, tracker.update()[""] / norm], [1.0, 1.0], rtol=1e-5, atol=0.0)
 
 
+def test_reading_a_parametrized_weight_takes_no_step_of_it(device):
+    model = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3, padding_mode="circular", padding=1)).to(device)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tracker = NormTracker(model, torch.ones(1, 3, 6, 7, device=device))
+    assert_close(tracker.update(), tracker.update())
+    assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert model.training
+
+
 # ---- cost ----------------------------------------------------------------------------------------------------------
 def test_an_update_multiplies_a_fraction_of_what_the_norm_does(device):
     layer = nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular", bias=False, device=device)

@@ -106,6 +106,12 @@ def test_reset_brings_the_first_state_back_with_one_drawing(wave):
     assert wave.drawings == drawings + 1
 
 
+def test_reset_that_fails_becomes_a_sentence(wave):
+    wave._controls["kind"].options = ["curly"]
+    next(part for part in parts(wave._root) if isinstance(part, ipywidgets.Button)).click()
+    assert wave.words.startswith("this is a bug in the panel: TraitError: ")
+
+
 def parts(widget):
     yield widget
     for child in getattr(widget, "children", ()):

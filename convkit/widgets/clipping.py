@@ -60,8 +60,8 @@ class ClippingPanel(Panel):
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
         plot_spectra({"before": values, "after": new_values}, left)
         left.axhline(bound, color=INK, ls="--", lw=1.5, label="bound")
-        left.legend(frameon=False, loc="upper right")
-        left.set(title="all singular values", ylim=(0, 1.05 * norm))
+        left.legend(frameon=False, loc="upper right", ncols=3)
+        left.set(title="all singular values", ylim=(0, 1.18 * norm))  # room for the names
         left.locator_params(axis="x", nbins=6, integer=True)
         o, i = divmod(int(before.kernel.square().sum((2, 3)).argmax()), before.kernel.shape[1])
         limit = 0.4 * float(before.kernel[o, i].abs().max())  # the largest taps saturate, so that faint ones are seen
@@ -120,6 +120,7 @@ def _words(
 ) -> Words:
     start = f"Norm {_number(norm)} before, {_number(now)} after; bound {_number(bound)}"
     moved = f"The kernel has moved by {_percent(distance)} of its length"
+    moved = moved if distance > SLACK else "The kernel has not moved"
     if now > bound * (1 + SLACK):
         if method == _RESHAPED:
             flat = float(torch.linalg.matrix_norm(after.kernel.flatten(1), 2))

@@ -55,7 +55,7 @@ class Panel:
         for name, control in self._controls.items():
             control.observe(self._observer(name), names=getattr(control, "watched", "value"))
         reset = ipywidgets.Button(description="Reset", tooltip="back to the first values", layout={"width": "5em"})
-        reset.on_click(lambda _: self.set(**self._first))
+        reset.on_click(lambda _: self._paint(lambda: self._assign(self._first)))
         heading = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
         self._root = ipywidgets.VBox(
             [heading, self.layout({**self._controls, "reset": reset}), self._picture, self._line]
@@ -94,8 +94,11 @@ class Panel:
         unknown = values.keys() - self._controls.keys()
         if unknown:
             raise ValueError(f"{type(self).__name__} has controls {list(self._controls)}, got {sorted(unknown)}")
-        self._quietly(lambda: [setattr(self._controls[name], "value", value) for name, value in values.items()])
+        self._assign(values)
         self._paint()
+
+    def _assign(self, values: dict[str, Any]) -> None:
+        self._quietly(lambda: [setattr(self._controls[name], "value", value) for name, value in values.items()])
 
     def _quietly(self, change: Callable[[], Any]) -> None:
         before, self._quiet = self._quiet, True
@@ -143,8 +146,8 @@ class Panel:
         return f'<p class="convkit-words" role="{role}" style="{style}">{html.escape(self.words)}</p>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        # JupyterLab prefers the live view wherever its model lives. The picture is for all others: a page made by
-        # nbconvert, GitHub, and JupyterLab before the first run (`build` takes the view out of the stored notebook).
+        # JupyterLab shows the live view wherever its model lives. The picture is for all others: a page made by
+        # nbconvert, GitHub, and JupyterLab before the first run (seen: picture and words, with the alt text).
         live = self._root._repr_mimebundle_() or {}
         hint = "<p><em>Run this cell to move the controls.</em></p>"
         return {**live, **picture_bundle(self.png, self.words, self._caption() + hint)}

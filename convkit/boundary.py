@@ -1,0 +1,32 @@
+"""What lies beyond the border of an image: pixels padded around it, and the adjoint of that."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pads = Sequence[tuple[int, int]]  # pixels (before, after) on each spatial axis
+
+
+def pad(x: Tensor, pads: Pads, padding_mode: str) -> Tensor:
+    """The batch with zeros, or with the pixels of the torus, around each image; more than once around if need be."""
+    if padding_mode == "zeros":
+        return F.pad(x, [amount for sides in reversed(pads) for amount in sides])
+    for axis, (before, after) in enumerate(pads, start=2):
+        n = x.shape[axis]
+        x = x.index_select(axis, torch.arange(-before, n + after, device=x.device) % n)
+    return x
+
+
+def unpad(x: Tensor, sizes: Sequence[int], pads: Pads, padding_mode: str) -> Tensor:
+    """The adjoint of ``pad`` for images of these sizes; what is missing at the end of x counts as zero."""
+    for axis, (n, (before, after)) in enumerate(zip(sizes, pads, strict=True), start=2):
+        missing = n + before + after - x.shape[axis]
+        x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, missing])
+        if padding_mode == "zeros":
+            x = x.narrow(axis, before, n)
+        else:  # each padded copy of a pixel sends its share back to that pixel
+            pixels = torch.arange(-before, n + after, device=x.device) % n
+            x = x.new_zeros(*x.shape[:axis], n, *x.shape[axis + 1 :]).index_add(axis, pixels, x)
+    return x
