@@ -1,4 +1,4 @@
-"""The commands of a clone, `python3 -m convkit lab | test | build`: each makes the environment and goes on in it.
+"""The commands of a clone, `python3 -m convkit lab | test | build | bench`: each makes the environment, then goes on there.
 
 Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
 so that an old Python is answered in one sentence.
@@ -35,6 +35,7 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
   lab     check this machine with the first notebook, then open JupyterLab on it
   test    run all tests and all notebooks, and compare the notebooks' outputs
   build   run notebooks anew and save their outputs (all of them, or those named)
+  bench   measure the kit against what people use today (`bench --quick`, `bench --help`)
   setup   only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
@@ -166,18 +167,25 @@ def build(extra: list[str]) -> int:
     return 0
 
 
+def bench(extra: list[str]) -> int:
+    """Runs the benchmark with its own options."""
+    from convkit.bench import main as run
+
+    return run(extra)
+
+
 def setup(extra: list[str]) -> int:
     """Has nothing left to do."""
     print("The environment stands.")
     return 0
 
 
-COMMANDS = {"lab": lab, "test": test, "build": build, "setup": setup}
+COMMANDS = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup}
 
 
 def main(arguments: list[str]) -> int:
     """Runs the named command in the environment, which is made first where it is missing."""
-    if not arguments or {"-h", "--help"} & set(arguments):
+    if not arguments or ({"-h", "--help"} & set(arguments) and arguments[0] != "bench"):
         print(USAGE, end="")
         return 0
     if arguments[0] not in COMMANDS:

@@ -99,7 +99,8 @@ def _survivors(taps: Taps, half: HalfSet) -> Tensor:
     cos, sin = angles.cos(), angles.sin()
     # complex numbers as (real, imaginary) rows, so that each step is two real products with the kernel
     turn = torch.cat([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 2)  # (F, 2, 2 t): exp(-i angle)
-    v = torch.randn(len(turn), 2, r, generator=torch.Generator().manual_seed(0)).to(kernel.device)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(len(turn), 2, r, dtype=kernel.dtype, generator=generator).to(kernel.device)
     v = v / v.norm(dim=(1, 2), keepdim=True)
     before, left = torch.zeros_like(v), torch.arange(len(turn))
     diagonal = beside = v.new_zeros(len(v), 0, dtype=torch.float64)

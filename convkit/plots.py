@@ -227,15 +227,16 @@ def plot_image(image: Any, ax: Axes | None = None) -> Axes:
 def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
     """Bars of upper bounds divided by the exact norm, from 1 on a logarithmic axis; words where one does not apply."""
     ax = new_ax(ax, (7, 0.42 * len(ratios) + 1))
+    limit = limit or max([4.0, *(ratio for ratio in ratios.values() if ratio)]) * 1.6
     for place, ratio in enumerate(ratios.values()):
         if ratio is None:
-            ax.text(1.03, place, "does not apply here", va="center", fontsize=9, color=INK, style="italic")
+            ax.text(limit**0.01, place, "does not apply here", va="center", fontsize=9, color=INK, style="italic")
             continue
         tight = abs(ratio - 1) < 1e-6
-        ax.barh(place, max(ratio - 1, 0.012), left=1, color=GREEN if tight else BLUE, height=0.68)
+        end = limit**0.015 if tight else max(ratio, limit**0.003)  # wide enough to be seen
+        ax.barh(place, end - 1, left=1, color=GREEN if tight else BLUE, height=0.68)
         text = "equal" if tight else f"{ratio - 1:.0e} above 1" if ratio < 1.005 else f"{ratio:.3g}"
-        ax.text(max(ratio, 1.012) * 1.03, place, text, va="center", fontsize=9, color=INK)
-    limit = limit or max([4.0, *(ratio for ratio in ratios.values() if ratio)]) * 1.6
+        ax.text(end * limit**0.01, place, text, va="center", fontsize=9, color=INK)
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= limit]
     ax.set_xscale("log")
     ax.set(yticks=range(len(ratios)), yticklabels=list(ratios), ylim=(len(ratios) - 0.4, -0.6), xlim=(1, limit))

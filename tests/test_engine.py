@@ -16,6 +16,7 @@ from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.krylov import DENSE_SIDE, top_frequency
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
+from convkit.projections import dykstra
 from convkit.spectra import singular_values, spectrum, symbol
 from tests.strategies import Geometry, exact_geometries, normal, patch_geometries
 
@@ -180,6 +181,20 @@ def test_eigenvalues_shared_among_threads_are_the_same(monkeypatch):
     assert_close(eigvalsh(matrices), torch.linalg.eigvalsh(matrices))
 
 
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_default_dtype_makes_no_difference(device, default, dtype):
+    A = Geometry((30, 28, 3, 3), (8, 7)).operator(device, dtype)
+    expected = operator_norm(A, 2), singular_values(A), dykstra(A, 1.0, 2).kernel
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        assert_close((operator_norm(A, 2), singular_values(A), dykstra(A, 1.0, 2).kernel), expected, rtol=0, atol=0)
+        assert certify(A, 2 * float(expected[0]))
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_two_runs_give_the_same_bits(device):
     A = Geometry((40, 31, 3, 3), (12, 10)).operator(device, torch.float32)
     assert operator_norm(A, 2) == operator_norm(A, 2)
@@ -194,6 +209,7 @@ import torch
 from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
+from convkit.projections import dykstra
 A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
 operator_norm(A, 2)
 gram = Gram(taps := reduced_taps(A))
