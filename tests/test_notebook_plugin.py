@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import pytest
+
+pytest.importorskip("nbval")
+
 import nbformat
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 

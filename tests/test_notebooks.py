@@ -4,8 +4,11 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
+
+pytest.importorskip("nbval")
+
+import nbformat
 
 from convkit.teaching import execute, read_notebook, stored
 from tests.notebook_rules import (

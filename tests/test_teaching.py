@@ -7,10 +7,14 @@ import json
 import math
 import sys
 
+import pytest
+
+pytest.importorskip("nbclient")
+pytest.importorskip("matplotlib")
+
 import matplotlib
 import nbformat
 import numpy as np
-import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output

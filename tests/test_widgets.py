@@ -5,9 +5,12 @@ import html
 import re
 import threading
 
+import pytest
+
+pytest.importorskip("ipywidgets")
+
 import ipykernel
 import ipywidgets
-import pytest
 
 from convkit.widgets import panel as module
 from convkit.widgets.panel import NumberGrid, Panel, Words, choice, kernel_sentence, numbers, slider, toggle

@@ -3,8 +3,11 @@
 import functools
 import time
 
-import nbformat
 import pytest
+
+pytest.importorskip("nbclient")
+
+import nbformat
 
 from convkit.teaching import execute, stored
 from tests.browser.lab import BOOK, PanelView, Reader
@@ -44,7 +47,7 @@ CELLS = [
     "class Slow(Probe):\n    pause = 0.3\nslow = Slow()\nslow",
     "class Broken(Probe):\n    broken = 9\nBroken()",
     "class Dead(Probe):\n    def draw(self, figure, **values):\n        return 'nothing moves'\nDead()",
-    "class Stuck(Probe):\n    def set(self, **values):\n        pass\nStuck()",
+    "class Stuck(Probe):\n    def _assign(self, values):\n        pass\nStuck()",
     "slow.drawings",
     "spare = 1",
 ]
