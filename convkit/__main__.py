@@ -1,4 +1,4 @@
-"""The commands of a clone, `python3 -m convkit lab | test | build | bench`: each makes the environment, then goes on there.
+"""The commands of a clone, `python3 -m convkit lab | test | build | bench`, each in the environment that it makes.
 
 Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
 so that an old Python is answered in one sentence.
