@@ -1,5 +1,6 @@
 """Operator norms of convolutions: largest column sum, singular value and row sum, without the matrix."""
 
+import functools
 import math
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
 
     1 and inf are exact for every geometry: with ``|K|`` as kernel, ``||A||_inf = max A(1)`` and
     ``||A||_1 = max A*(1)``, where taps that meet on one pixel of a circular image are summed before the absolute
-    value; Theorem 1 of Liang & Huang 2021 is the case of Conv2d under its Assumption 1. 2 is exact where the Fourier
+    value. The channels are summed first, and each axis has few different cases of taps that meet the image.
+    Theorem 1 of Liang & Huang 2021 is the case of Conv2d under its Assumption 1. 2 is exact where the Fourier
     transform gives blocks (Theorem 6 of Sedghi et al. 2019), elsewhere converged as in ``leading_singular_values``.
     Raises ``ValueError`` for another ``ord``.
     """
@@ -27,11 +29,12 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
         raise ValueError(f"ord must be 1, 2 or torch.inf, got {ord!r}; for others take matrix_norm of A.matrix()")
     A = _without_meeting_taps(A)
     taps = A.kernel.abs()
-    if ord == math.inf:  # every input is 1, so the channels that an output reads can be summed first
-        sums = replace(A, kernel=taps.sum(1, keepdim=True), groups=1)
-        return sums(sums.kernel.new_ones(1, *sums.in_shape)).amax()
-    sums = replace(A, kernel=taps.unflatten(0, (A.groups, -1)).sum(1).flatten(0, 1)[None], groups=1)
-    return sums.adjoint(sums.kernel.new_ones(1, *sums.out_shape)).amax()
+    # inf: all channels that an output reads; 1: all outputs that read a channel
+    sums = taps.sum(1) if ord == math.inf else taps.unflatten(0, (A.groups, -1)).sum(1).flatten(0, 1)
+    for axis in range(len(A.input_shape)):
+        patterns = _meetings(A, axis, ord)
+        sums = torch.tensordot(sums, patterns.to(sums), dims=([1], [1]))  # the next axis of taps moves to place 1
+    return sums.amax()
 
 
 def power_iteration(A: ConvOperator, steps: int = 50, generator: torch.Generator | None = None) -> Tensor:
@@ -83,6 +86,24 @@ def _largest_of_blocks(A: ConvOperator) -> Tensor:
     block = replace(taps, taps=taps.taps[group : group + 1]).blocks(frequency)[0, 0]
     U, _, Vh = torch.linalg.svd(block.detach(), full_matrices=False)
     return (U[:, 0].conj() @ block @ Vh[0].conj()).real
+
+
+def _meetings(A: ConvOperator, axis: int, ord: float) -> Tensor:
+    n, k, (before, _) = A.input_shape[axis], A.kernel.shape[axis + 2], A.pads[axis]
+    places = (A.stride[axis], A.dilation[axis], before)
+    return _cases(n, k, A.out_shape[axis + 1], *places, A.padding_mode == "circular", ord == 1)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cases(n: int, k: int, outputs: int, stride: int, dilation: int, before: int, wrap: bool, inputs: bool) -> Tensor:
+    """How often each tap meets one output, or one input: the distinct cases along an axis, shape ``(cases, k)``."""
+    pixels = stride * torch.arange(outputs)[:, None] + dilation * torch.arange(k) - before
+    if wrap:
+        pixels = pixels % n
+    inside = ((pixels >= 0) & (pixels < n)).long()
+    if inputs:
+        inside = torch.zeros(n, k, dtype=torch.long).scatter_add(0, pixels.clamp(0, n - 1), inside)
+    return torch.unique(inside, dim=0)
 
 
 def _without_meeting_taps(A: ConvOperator) -> ConvOperator:
