@@ -17,8 +17,16 @@ from tqdm import tqdm
 from convkit.contests import Contest, Task, contests, random_operator
 from convkit.spectra import singular_values
 
-ROUNDS, QUICK_ROUNDS = 7, 3
-PATIENCE = 20.0  # seconds after which a contestant is not asked again
+
+@dataclass(frozen=True)
+class Pace:
+    """How often each contestant is asked, and the seconds after which a slow one is not asked again."""
+
+    rounds: int
+    patience: float
+
+
+FULL, QUICK = Pace(7, 20.0), Pace(3, 1.0)
 
 
 @dataclass
@@ -38,14 +46,14 @@ class Result:
         return {name: seconds / self.ours for name, seconds in self.others.items()}
 
 
-def race(contest: Contest, rounds: int, synchronize: Task) -> Result:
-    """Run all contestants in turn, ``rounds`` times, after one unmeasured call of ours; medians."""
+def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
+    """Run all contestants in turn, several times, after one unmeasured call of ours; medians."""
     contestants = {"convkit": contest.ours, **contest.others}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     contest.ours()
-    for _ in range(rounds):
+    for _ in range(pace.rounds):
         for name, task in contestants.items():
-            if sum(seconds[name]) > PATIENCE:
+            if sum(seconds[name]) > pace.patience:
                 continue
             synchronize()
             start = time.perf_counter()
@@ -58,7 +66,7 @@ def race(contest: Contest, rounds: int, synchronize: Task) -> Result:
     return Result(contest.question, contest.case, ours, medians, contest.targets, counts)
 
 
-def growth(device: torch.device, rounds: int, synchronize: Task) -> dict[str, float]:
+def growth(device: torch.device, pace: Pace, synchronize: Task) -> dict[str, float]:
     """Exponents p of time ~ size^p of ``singular_values``, in the image's side, the channels and the kernel's side."""
     exponents = {}
     for name, sizes in (
@@ -71,7 +79,7 @@ def growth(device: torch.device, rounds: int, synchronize: Task) -> dict[str, fl
         for size in sizes:
             A = random_operator(*size, device)
             contest = Contest(name, str(size), lambda A=A: singular_values(A), {})
-            seconds.append(race(contest, rounds, synchronize).ours)
+            seconds.append(race(contest, pace, synchronize).ours)
         exponents[name] = float(np.polyfit(np.log([size[axis] for size in sizes]), np.log(seconds), 1)[0])
     return exponents
 
@@ -126,14 +134,14 @@ def main(arguments: list[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {options.device} cannot be used here: {str(error).splitlines()[0]}; try --device cpu")
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    pace = QUICK if options.quick else FULL
     results: list[Result] = []
     exponents: dict[str, float] = {}
     planned = list(contests(device, options.quick))
     try:
         for contest in tqdm(planned, desc="contests", disable=not sys.stderr.isatty()):
-            results.append(race(contest, rounds, synchronize))
-        exponents = growth(device, rounds, synchronize)
+            results.append(race(contest, pace, synchronize))
+        exponents = growth(device, pace, synchronize)
     except KeyboardInterrupt:
         print(f"stopped after {len(results)} of {len(planned)} contests")
     print(table(results))

@@ -176,11 +176,17 @@ def test_torus_bound_of_zero_padding_comes_close_as_the_image_grows(device):
     assert excess[2] < 0.02
 
 
-def test_torus_bound_counts_outputs_that_circular_padding_repeats(device):
-    A = ConvOperator(torch.ones(1, 1, 1, dtype=torch.float64, device=device), 3, padding=((0, 3),))
-    assert A.out_shape == (1, 6)
-    for bound in (torus_bound, grid_bound, flattened_bound, reshaped_bound):
-        assert_close(bound(A), A.kernel.new_tensor(math.sqrt(2)))
+@pytest.mark.parametrize("taps, norm", [([3.0], 3.0), ([1.0, 1.0], 2.0), ([1.0, 2.0, 1.0], 4.0)])
+def test_bounds_count_outputs_that_circular_padding_repeats(device, taps, norm):
+    kernel = torch.tensor([[taps]], dtype=torch.float64, device=device)
+    A = ConvOperator(kernel, 4, padding=((0, len(taps) + 3),))
+    assert A.out_shape == (1, 8)
+    assert_close(torus_bound(A), kernel.new_tensor(norm * math.sqrt(2)))
+    for bound in (grid_bound, flattened_bound, reshaped_bound):
+        assert bound(A) >= norm * math.sqrt(2)
+    kernel = normal(3, 2, 3, device=device)
+    A = ConvOperator(kernel, 6, 2, padding=((0, 8),))  # the stride divides: no need to leave it
+    assert_close(torus_bound(A), math.sqrt(2) * operator_norm(A.circular(), 2))
 
 
 def test_flattened_kernel_has_the_norm_where_windows_do_not_overlap(device):
@@ -286,6 +292,11 @@ def test_grid_bound_lies_within_its_factor_of_the_largest_block(device, k, strid
         for density in (2, 3, 16):
             bound = grid_bound(ConvOperator(kernel, 6, stride, padding_mode="zeros"), density)
             assert fine <= bound <= fine * (1.0001 / math.cos(math.pi / (2 * density)))
+
+
+def test_grid_bound_is_the_norm_where_windows_do_not_overlap(device):
+    A = ConvOperator(normal(3, 2, 3, 2, device=device), (7, 9), (3, 4), 1, padding_mode="zeros")
+    assert_close(grid_bound(A), flattened_norm(A))
 
 
 def test_grid_bound_needs_its_factor(device):

@@ -119,6 +119,23 @@ def test_scale_makes_no_difference(device, mode, factor):
     assert_close([tracker.update()[""] / norm, tracker.update()[""] / norm], [1.0, 1.0], rtol=1e-5, atol=0.0)
 
 
+def test_a_refresh_knows_the_vectors_of_the_norm(device):
+    layer = nn.Conv2d(24, 20, 3, padding=1, padding_mode="circular", bias=False).double().to(device)
+    tracker = NormTracker(layer, torch.ones(1, 24, 9, 8, dtype=torch.float64, device=device))
+    assert_close(tracker.update()[""], tracker.update()[""], rtol=1e-13, atol=0.0)
+
+
+def test_a_frequency_that_was_not_followed_is_found_without_a_refresh(device):
+    layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular", bias=False).double().to(device)
+    tracker = NormTracker(layer, torch.ones(1, 1, 16, dtype=torch.float64, device=device), candidates=2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[[0.25, 0.5, 0.25]]]))  # the largest value is at frequency 0 ...
+        assert tracker.update()[""] == pytest.approx(1)
+        layer.weight.copy_(torch.tensor([[[-0.25, 0.5, -0.25]]]))  # ... and now at the highest of nine
+    assert tracker.update()[""] < 0.5
+    assert max(tracker.update()[""] for _ in range(4)) == pytest.approx(1)
+
+
 def test_reading_a_parametrized_weight_takes_no_step_of_it(device):
     model = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3, padding_mode="circular", padding=1)).to(device)
     model.train()
