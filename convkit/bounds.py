@@ -140,7 +140,7 @@ def grid_bound(A: ConvOperator, density: int = 16) -> Tensor:
     Raises ``ValueError`` for a density below 2.
     """
     if density < 2:
-        raise ValueError(f"density must be at least 2 points for each tap after the first, got {density}")
+        raise ValueError(f"density must be at least 2 points for each tap after the first, got {density}; 16 is usual")
     B, scale = _normalized(A)
     factor = 1.0
     sizes, strides = [], []

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,38 +11,49 @@ import torch
 from torch import Tensor
 
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
-WORK = 2e7  # operations (matrices x side^3) below which starting threads costs more than it brings
+WORK = 2e7  # operations (matrices x side^3) below which more workers cost more than they bring
 
 
 def eigvalsh(matrices: Tensor) -> Tensor:
-    """Eigenvalues of Hermitian matrices ``(..., n, n)``, ascending, as ``torch.linalg.eigvalsh`` gives them.
-
-    On the CPU the matrices are shared out among as many threads as torch uses, each with a single-threaded LAPACK
-    (where threadpoolctl is installed to say so): small decompositions gain nothing from threads of their own.
-    """
-    if matrices.device.type != "cpu":
+    """Eigenvalues of Hermitian matrices ``(..., n, n)``, ascending, as ``torch.linalg.eigvalsh`` gives them."""
+    if matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE:
         return torch.linalg.eigvalsh(matrices)
-    side = matrices.shape[-1]
-    flat = matrices.reshape(-1, side, side)
-    solve = _torch_eigvalsh if side < TORCH_SIDE else np.linalg.eigvalsh
-    workers = min(torch.get_num_threads(), len(flat))
-    if workers > 1 and len(flat) * side**3 > WORK and _controller() is not None:
-        # more pieces than workers: they end at about the same time
-        pieces = np.array_split(flat.numpy(), min(4 * workers, len(flat)))
-        with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
-            values = np.concatenate(list(pool.map(solve, pieces)))
-    else:
-        values = solve(flat.numpy())
-    return torch.from_numpy(values).reshape(matrices.shape[:-1])
+    return torch.from_numpy(np.linalg.eigvalsh(matrices.numpy()))
 
 
 def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors of Hermitian matrices, as ``torch.linalg.eigh`` gives them."""
-    return torch.linalg.eigh(matrices)
+    double = matrices.dtype in (torch.float64, torch.complex128)
+    if matrices.requires_grad or matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE or not double:
+        return torch.linalg.eigh(matrices)
+    values, vectors = np.linalg.eigh(matrices.numpy())
+    return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
-def _torch_eigvalsh(matrices: np.ndarray) -> np.ndarray:
-    return torch.linalg.eigvalsh(torch.from_numpy(matrices)).numpy()
+@contextlib.contextmanager
+def workers(device: torch.device, operations: float) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
+    """A ``map`` that runs pieces of work on the CPU side by side, as many as torch has threads, each on one thread.
+
+    Small decompositions gain nothing from threads of their own, and several threads inside several workers get into
+    each other's way; so torch and, where threadpoolctl is installed, NumPy's BLAS are set to one thread meanwhile.
+    On a GPU, or for little work, the plain ``map``.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield map
+        return
+    controller = _controller()
+    limit = contextlib.nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+    torch.set_num_threads(1)
+    try:
+        with limit:
+            if operations < WORK:
+                yield map
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    yield pool.map
+    finally:
+        torch.set_num_threads(threads)
 
 
 @functools.cache
@@ -51,7 +63,3 @@ def _controller() -> Any:
     except ImportError:
         return None
     return ThreadpoolController()
-
-
-def _one_thread_each() -> contextlib.AbstractContextManager[Any]:
-    return _controller().limit(limits=1)

@@ -143,14 +143,14 @@ def half_set(size: Sequence[int], repeated: Sequence[int] | None = None) -> Half
 
 
 class Gram:
-    """The Gram blocks ``B(f) B(f)^H`` (or ``B^H B`` where that is smaller) of detached taps, in float64.
+    """The Gram blocks ``B(f) B(f)^H`` (or ``B^H B`` where that is smaller) of detached taps, in float64 by default.
 
     Built from the autocorrelation of the taps, ``G(f) = sum_l H_l exp(i <l, f>)``, wherever that takes fewer
     operations than the blocks themselves.
     """
 
-    def __init__(self, taps: Taps, frequencies: int | None = None) -> None:
-        kernel = taps.taps.detach().double()
+    def __init__(self, taps: Taps, frequencies: int | None = None, dtype: torch.dtype = torch.float64) -> None:
+        kernel = taps.taps.detach().to(dtype)
         self.wide = kernel.shape[2] <= kernel.shape[3]
         self._taps = replace(taps, taps=kernel)
         kernel = kernel if self.wide else kernel.mT
@@ -168,20 +168,22 @@ class Gram:
                 products = torch.where(turn[:, None, None, None], products.mT, products)
                 products[0] *= 0.5
                 sums.index_add_(0, where[a, a:].to(kernel.device), products)
-            self._sums = ((sums + sums.mT).flatten(1), (sums - sums.mT).flatten(1))
+            odd = sums - sums.mT if self.wide else sums.mT - sums  # the taps were transposed, not their phases turned
+            self._sums = ((sums + sums.mT).flatten(1), odd.flatten(1))
             self._lags = lags
         self.side = r
         self.chunk = max(1, int(CHUNK // (16 * groups * r * r)))  # frequencies at a time
+        self.piece = min(self.chunk, math.prod(taps.size) // 32 + 1)  # the same for workers that share them
 
     def at(self, frequencies: Tensor, real: bool = False) -> Tensor:
         """The Gram blocks at these frequencies, shape ``(F, groups, side, side)``; real ones where f = -f."""
         groups = self._taps.taps.shape[0]
         if self._sums is None:
             blocks = self._taps.blocks(frequencies)
-            gram = blocks @ blocks.mH if self.wide else blocks.mH @ blocks
-            return gram.real if real else gram
-        angles = _angles(frequencies, self._lags, self._taps.size).to(self._taps.taps.device)
+            blocks = blocks.real if real else blocks
+            return blocks @ blocks.mH if self.wide else blocks.mH @ blocks
         even, odd = self._sums
+        angles = _angles(frequencies, self._lags, self._taps.size).to(even)
         shape = (len(frequencies), groups, self.side, self.side)
         if real:
             return (angles.cos() @ even).view(shape)

@@ -77,7 +77,7 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
     tracer = _Tracer()
     if tracer.is_leaf_module(model, ""):
         model = nn.Sequential(model)
-    with _evaluation(model), torch.no_grad():
+    with _evaluation(model), torch.inference_mode(False), torch.no_grad():
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever a forward that depends on its numbers may raise
@@ -109,6 +109,7 @@ class _Bounds(fx.Interpreter):
         self.bounds: dict[fx.Node, float] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        versions = {node: value._version for node, value in self.env.items() if isinstance(value, Tensor)}
         result = super().run_node(n)
         if n.op == "placeholder":
             self.bounds[n] = 0.0 if self.bounds else 1.0  # a further input is the default of an argument
@@ -122,6 +123,9 @@ class _Bounds(fx.Interpreter):
                 kind = type(self.fetch_attr(str(n.target))).__name__ if of_module else _name(n.target)
                 name = n.target if of_module else n.name
                 raise ValueError(f"product_bound at step {name!r} ({kind}): {error}") from error
+        for node, version in versions.items():
+            if self.env[node]._version != version:  # changed in place, itself or a part
+                self.bounds[node] = self.bounds[n] + (0.0 if self.env[node] is result else self.bounds[node])
         return result
 
     def _bound(self, n: fx.Node, result: Any) -> float:
@@ -173,6 +177,9 @@ class _Bounds(fx.Interpreter):
 
 
 def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
+    def is_one_of(kinds: tuple[type[nn.Module], ...]) -> bool:
+        return isinstance(module, kinds) and any(type(module).forward is kind.forward for kind in kinds)
+
     if hasattr(module, "operator") or isinstance(module, _CONVOLUTIONS):
         if isinstance(module, nn.Linear):
             shape = (1, 1)  # the same map at every position
@@ -181,7 +188,7 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
         A = ConvOperator.from_layer(module, shape)
         A = replace(A, kernel=A.kernel.double())
         return float(torus_bound(A)) if torus else float(operator_norm(A, 2)) * (1 + CONVERGED)
-    if isinstance(module, _BATCHNORMS):
+    if is_one_of(_BATCHNORMS):
         if module.running_var is None:
             raise ValueError("it divides by the deviations of its batch, which has no bound; track running statistics")
         gain = 1 / (module.running_var.double() + module.eps).sqrt()
@@ -191,12 +198,12 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
         return float(gain.max())
     if type(module) in _SLOPES:
         return _SLOPES[type(module)](module)
-    if isinstance(module, _MAXPOOLS):
+    if is_one_of(_MAXPOOLS):
         numbers = (_per_axis(v, x.ndim - 2) for v in (module.kernel_size, module.stride, module.dilation))
         return math.sqrt(math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in zip(*numbers, strict=True)))
-    if isinstance(module, _DROPOUTS):
+    if is_one_of(_DROPOUTS):
         return 1.0
-    if isinstance(module, _MOVES):
+    if is_one_of(_MOVES):
         return _moving_bound(module, x)
     raise ValueError("no bound is known for this kind of module; bound the parts around it and multiply")
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import eigh
-from convkit.fourier import HalfSet, Taps, half_set, reduced_taps, require_blocks
+from convkit.eigenvalues import eigh, workers
+from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps, require_blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 from convkit.spectra import from_symbol, symbol
@@ -99,10 +99,26 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
 
 def _round(A: ConvOperator, bound: float) -> ConvOperator:
     taps, half = _taps(A)
-    excess = _excess(taps.blocks(half.frequencies), bound)
-    if not excess.any():
+    gram = None
+    if not (torch.is_grad_enabled() and A.kernel.requires_grad):
+        taps = replace(taps, taps=taps.taps.detach())
+        gram = Gram(taps, dtype=A.kernel.dtype)
+
+    def correction(some: Tensor) -> Tensor:
+        frequencies = half.frequencies[some]
+        excess = _excess(taps.blocks(frequencies), bound, None if gram is None else gram.at(frequencies))
+        return taps.from_blocks(excess, frequencies, half.times[some])
+
+    everything = torch.arange(len(half.frequencies))
+    if gram is None:
+        corrections = correction(everything)
+    else:
+        with workers(taps.taps.device, len(everything) * gram.side**3) as run:
+            corrections = sum(run(correction, everything.split(gram.piece)))
+    assert isinstance(corrections, Tensor)
+    if not corrections.any():
         return A
-    return replace(A, kernel=A.kernel - _cropped(taps, excess, half))
+    return replace(A, kernel=A.kernel - taps.to_kernel(corrections))
 
 
 def _taps(A: ConvOperator) -> tuple[Taps, HalfSet]:
@@ -114,19 +130,26 @@ def _cropped(taps: Taps, blocks: Tensor, half: HalfSet) -> Tensor:
     return taps.to_kernel(taps.from_blocks(blocks, half.frequencies, half.times))
 
 
-def _excess(blocks: Tensor, bound: float) -> Tensor:
-    """``U max(S - bound, 0) V*`` of each block ``U S V*``; blocks below the bound are not decomposed."""
+def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
+    """``U max(S - bound, 0) V*`` of each block ``U S V*``; blocks below the bound are not decomposed.
+
+    ``gram`` holds ``B B*`` of each block, or ``B* B`` where that is smaller; it is computed where it is not given.
+    """
     wide = blocks.shape[-2] <= blocks.shape[-1]
-    with torch.no_grad():  # which blocks offend: those for which bound^2 - B B* has no Cholesky factor
+    if gram is None:
         gram = blocks @ blocks.mH if wide else blocks.mH @ blocks
+    with torch.no_grad():  # which blocks offend: those for which bound^2 - B B* has no Cholesky factor
         identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         offends = torch.linalg.cholesky_ex(bound**2 * identity - gram).info != 0
+    if not offends.any():
+        return torch.zeros_like(blocks)
     some = blocks[offends]
-    squares, U = eigh(some @ some.mH if wide else some.mH @ some)
-    kept = (1 - bound / squares.clamp_min(bound**2).sqrt()).to(U.dtype)
-    part = (U * kept[..., None, :]) @ U.mH
-    excess = torch.zeros_like(blocks)
-    return excess.index_put((offends,), part @ some if wide else some @ part)
+    squares, U = eigh(gram[offends])
+    above = int((squares > bound**2).sum(-1).max())  # only these columns have a share
+    squares, U = squares[..., squares.shape[-1] - above :], U[..., U.shape[-1] - above :]
+    kept = (1 - bound / squares.clamp_min(bound**2).sqrt()).to(U.dtype)[..., None, :]
+    excess = (U * kept) @ (U.mH @ some) if wide else (some @ U * kept) @ U.mH
+    return torch.zeros_like(blocks).index_put((offends,), excess)
 
 
 def _scaled(A: ConvOperator, bound: float) -> ConvOperator:

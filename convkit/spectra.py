@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import eigvalsh
+from convkit.eigenvalues import eigvalsh, workers
 from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps, require_blocks
 from convkit.geometry import positive_ints
 from convkit.krylov import leading_right_vectors
@@ -153,16 +153,22 @@ def _values(A: ConvOperator, name: str) -> tuple[Tensor, HalfSet]:
 def _values_from_gram(taps: Taps, half: HalfSet) -> Tensor:
     if len(half.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed: one decomposition
         return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double())
-    gram = Gram(taps)
-    squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
-    for real in (True, False):
-        for some in (half.real == real).nonzero().flatten().split(gram.chunk):
-            if len(some):
-                squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
+    with workers(taps.taps.device, len(half.frequencies) * min(taps.taps.shape[2:]) ** 3) as run:
+        gram = Gram(taps)
+        squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
+
+        def decompose(piece: tuple[Tensor, bool]) -> None:
+            some, real = piece
+            squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
+
+        kinds = [((half.real == real).nonzero().flatten(), real) for real in (True, False)]
+        pieces = [(some, real) for all, real in kinds for some in all.split(gram.piece) if len(some)]
+        for _ in run(decompose, pieces):
+            pass
     values = squares.clamp_min(0).sqrt().flip(-1)
     if taps.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
         exact = replace(taps, taps=taps.taps.detach())
         small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten()
-        for some in small.split(gram.chunk):
+        for some in small.split(gram.piece):
             values[some] = torch.linalg.svdvals(exact.blocks(half.frequencies[some.cpu()]))
     return values

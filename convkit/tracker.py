@@ -33,7 +33,7 @@ class NormTracker:
     def __init__(self, model: nn.Module, x: Tensor, refresh: int = 50, candidates: int = 16, steps: int = 2) -> None:
         for name, number in (("refresh", refresh), ("candidates", candidates), ("steps", steps)):
             if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+                raise ValueError(f"{name} must be at least 1, got {number}; 50, 16 and 2 are usual")
         self.model, self.refresh, self.candidates, self.steps = model, refresh, candidates, steps
         self.shapes = input_shapes(model, x)
         self.updates = 0

@@ -66,7 +66,7 @@ def kernels(normal_kernel: Tensor) -> dict[str, Tensor]:
 
 # ---- bounds --------------------------------------------------------------------------------------------------------
 @dtypes
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(geometry=st.one_of(geometries(), exact_geometries(), patch_geometries()), seed=st.integers(0, 99))
 def test_no_bound_is_below_the_dense_norm(device, dtype, geometry, seed):
     A = geometry.operator(device, dtype, seed)

@@ -50,6 +50,11 @@ class ResNet(nn.Module):
         return self.head(F.dropout(self.dropout(x.view(x.size(0), -1)), training=self.training))
 
 
+class NormalizedTwice(nn.BatchNorm2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(super().forward(input))
+
+
 class Function(nn.Module):
     def __init__(self, function) -> None:
         super().__init__()
@@ -77,7 +82,7 @@ def steepest(model: nn.Module, x: Tensor) -> float:
     norms = []
     for scale in (0.01, 0.3, 1.0, 3.0):
         for image in scale * x:
-            jacobian = torch.autograd.functional.jacobian(lambda z: model(z[None])[0], image)
+            jacobian = torch.autograd.functional.jacobian(lambda z: model(z[None].clone())[0], image)
             norms.append(float(torch.linalg.matrix_norm(jacobian.reshape(-1, image.numel()), 2)))
     for module, mode in training.items():
         module.training = mode
@@ -127,9 +132,15 @@ FUNCTIONS = {
     "broadcast": lambda x: x[:, :1] + x,
     "mean": lambda x: x.mean((2, 3)),
     "quotient": lambda x: (x / 0.5).transpose(1, 2),
+    "quotient of each": lambda x: x / torch.tensor([[[2.0]], [[-0.5]]], dtype=torch.float64, device=x.device),
     "constant product": lambda x: torch.tensor([[[[3.0, -1.0]]]], dtype=x.dtype, device=x.device) * x.mean(3, True),
     "stack": lambda x: torch.stack([x, x.relu(), torch.sigmoid(x)]).permute(1, 0, 2, 3, 4),
     "activations": lambda x: F.leaky_relu(F.gelu(F.silu(F.softplus(x))), -2.0),
+    "in place": lambda x: (x.mul_(10), x)[1],
+    "a view in place": lambda x: (x.flatten(1).mul_(10), x[..., :2])[1],
+    "a part in place": lambda x: (x[..., 1:3].mul_(10), x)[1],
+    "a part shrunk in place": lambda x: (x[..., 1:3].mul_(0.1), x)[1],
+    "in place beside a skip": lambda x: F.relu(x.mul_(-3.0), inplace=True) - x,
     "padding": lambda x: F.pad(x, (1, -2, 3, 0), value=-4.0),
 }
 
@@ -212,6 +223,7 @@ def test_a_skip_adds_one_and_branches_add_squares(device):
         (nn.MaxPool2d(3, 2), 2.0),
         (nn.MaxPool2d(3, 1), 3.0),
         (nn.ZeroPad2d(2), 1.0),
+        (Function(lambda x: F.pad(x, (1, 1), value=4.0)), 1.0),
         (nn.Flatten(), 1.0),
         (nn.Dropout(0.9), 1.0),
         (nn.LeakyReLU(0.1), 1.0),
@@ -220,6 +232,17 @@ def test_a_skip_adds_one_and_branches_add_squares(device):
 )
 def test_pooling_and_moving_stretch_by_what_is_known(device, layer, stretch):
     assert product_bound(layer, images(device)) == pytest.approx(stretch, rel=1e-8)
+
+
+def test_a_change_in_place_counts_in_what_shares_the_memory_and_nowhere_else(device):
+    def block(x: Tensor) -> Tensor:
+        y = x + 0
+        F.relu(y.mul_(-3.0), inplace=True)
+        return y + 0.5 * x
+
+    assert product_bound(Function(block), images(device)) == pytest.approx(3.5)
+    with torch.inference_mode():
+        assert product_bound(Function(block), images(device).clone()) == pytest.approx(3.5)
 
 
 def test_a_network_that_ignores_its_input_has_bound_zero(device):
@@ -268,6 +291,7 @@ def test_model_and_input_are_left_as_they_were(device):
 REFUSED = {
     "module without a bound": (nn.LayerNorm([2, 8, 9]), r"step '1' \(LayerNorm\): no bound is known"),
     "module that is not known": (nn.InstanceNorm2d(2), r"step '1' \(InstanceNorm2d\): no bound is known"),
+    "forward of its own": (NormalizedTwice(2), r"step '1' \(NormalizedTwice\): no bound is known"),
     "transposed": (nn.ConvTranspose2d(2, 3, 3), r"step '1' \(ConvTranspose2d\)"),
     "reflecting": (nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), r"step '1' \(Conv2d\): .*'reflect'"),
     "batch statistics": (nn.BatchNorm2d(2, track_running_stats=False), r"step '1' \(BatchNorm2d\): .* track running"),
@@ -278,6 +302,7 @@ REFUSED = {
     "dropout that stays on": (Function(lambda x: F.dropout(x, 0.3)), r"step 'dropout' \(dropout\)"),
     "index from the input": (Function(lambda x: x[x > 0]), r"step 'gt' \(gt\)"),
     "branch in a keyword": (Function(lambda x: torch.add(x, other=x)), r"no bound is known"),
+    "branches in a keyword": (Function(lambda x: torch.cat(tensors=[x, x])), r"step 'cat' .* for these arguments"),
     "several outputs": (Function(lambda x: (x, -x)), r"step 'output' \(output\): needed one output tensor"),
     "several tensors": (Function(lambda x: x.chunk(2)[0]), r"step 'chunk' \(chunk\): needed a step that gives one"),
     "number": (Function(lambda x: x * x.sum().item()), r"step '(sum_1|item)'"),
