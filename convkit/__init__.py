@@ -7,7 +7,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "operators": ("ConvOperator", "conv_operators", "input_shapes"),
-    "spectra": ("condition_number", "from_symbol", "leading_singular_values", "singular_values", "spectrum", "symbol"),
+    "spectra": (
+        "channel_condition_numbers",
+        "condition_number",
+        "from_symbol",
+        "leading_singular_values",
+        "singular_values",
+        "spectrum",
+        "symbol",
+    ),
     "norms": ("certify", "operator_norm", "power_iteration"),
     "bounds": (
         "flattened_bound",
@@ -33,6 +41,7 @@ __all__ = [
     "__version__",
     "alternating_projections",
     "certify",
+    "channel_condition_numbers",
     "clip_and_crop",
     "clip_reshaped_kernel",
     "clip_singular_values",
@@ -78,6 +87,7 @@ if TYPE_CHECKING:  # editors read this; at run time a name is loaded on first us
         dykstra,
     )
     from convkit.spectra import (
+        channel_condition_numbers,
         condition_number,
         from_symbol,
         leading_singular_values,

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from convkit.bounds import frobenius_bound, torus_bound
-from convkit.fourier import CHUNK, half_set, reduced_taps, require_blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators
-from convkit.spectra import condition_number
+from convkit.spectra import channel_condition_numbers, condition_number
 
 
 @dataclass(frozen=True)
@@ -89,26 +88,6 @@ def layer_table(model: nn.Module, x: Tensor, torus: bool = False) -> LayerTable:
         return LayerTable(
             _record(name, type(model.get_submodule(name)).__name__, A, torus) for name, A in operators.items()
         )
-
-
-def channel_condition_numbers(A: ConvOperator) -> Tensor:
-    """The condition number of each output channel's matrix (one channel's rows of ``A.matrix()``), shape ``(c_out,)``.
-
-    The largest over the smallest, over the frequencies, of the norm of the channel's row in the block: at stride 1
-    ``max_f / min_f`` of ``sqrt(sum_i |a_ki(f)|^2)``, what Figure 2 of Liu et al. 2021 averages. Infinite where the
-    smallest is 0. Exact; raises ``ValueError`` as ``symbol`` does where no blocks exist.
-    """
-    require_blocks(A, "channel_condition_numbers")
-    taps = reduced_taps(replace(A, kernel=A.kernel.double()))
-    groups, _, rows, columns = taps.taps.shape
-    chunk = max(1, CHUNK // (16 * groups * rows * columns))
-    norms = [
-        torch.linalg.vector_norm(taps.blocks(some), dim=-1).flatten(1)
-        for some in half_set(taps.size).frequencies.split(chunk)
-    ]
-    largest, smallest = torch.cat(norms).amax(0), torch.cat(norms).amin(0)
-    ratios = largest / torch.where(smallest > 0, smallest, 1)
-    return torch.where(smallest > 0, ratios, math.inf).to(A.kernel.dtype)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------

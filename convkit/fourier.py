@@ -87,6 +87,16 @@ def require_blocks(A: ConvOperator, name: str) -> None:
     )
 
 
+def normalized(taps: Taps) -> tuple[Taps, float]:
+    """The taps, detached, divided by a power of two that makes the largest about 1; and that number.
+
+    Gram blocks hold squares, which overflow or vanish for kernels of extreme scale. A power of two costs no digit.
+    """
+    largest = float(taps.taps.detach().abs().amax())
+    scale = 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+    return replace(taps, taps=taps.taps.detach() / scale), scale
+
+
 def reduced_taps(A: ConvOperator) -> Taps:
     """The taps of ``A`` on the smallest torus whose blocks, repeated, have the singular values of ``symbol(A)``.
 

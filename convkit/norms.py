@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.fourier import Gram, half_set, reduced_taps, require_blocks
+from convkit.fourier import Gram, half_set, normalized, reduced_taps, require_blocks
 from convkit.krylov import top_frequency
 from convkit.operators import ConvOperator
 from convkit.spectra import leading_singular_values
@@ -65,7 +65,8 @@ def certify(A: ConvOperator, bound: float) -> bool:
     if not (bound > 0 and math.isfinite(bound)):
         raise ValueError(f"certify needs a positive bound, got {bound}")
     require_blocks(A, "certify")
-    taps = reduced_taps(A)
+    taps, scale = normalized(reduced_taps(A))
+    bound = bound / scale
     half, gram = half_set(taps.size), Gram(taps)
     _, t, rows, columns = taps.taps.shape
     # |B(f)| <= sum of the taps' norms, and no sum here has more terms than this
@@ -82,7 +83,7 @@ def certify(A: ConvOperator, bound: float) -> bool:
 def _largest_of_blocks(A: ConvOperator) -> Tensor:
     """The largest singular value of the one block that has it, with the gradient of ``u* B v``."""
     taps = reduced_taps(A)
-    frequency, group = top_frequency(taps, half_set(taps.size))
+    frequency, group = top_frequency(normalized(taps)[0], half_set(taps.size))
     block = replace(taps, taps=taps.taps[group : group + 1]).blocks(frequency)[0, 0]
     U, _, Vh = torch.linalg.svd(block.detach(), full_matrices=False)
     return (U[:, 0].conj() @ block @ Vh[0].conj()).real

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from convkit.geometry import (
     positive_groups,
     positive_ints,
 )
+from convkit.modes import evaluation_mode
 
 MATRIX_LIMIT = 2**30  # bytes: a larger dense matrix is refused
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -253,7 +253,7 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
         layer.register_forward_pre_hook(remember(name, layer), with_kwargs=True) for name, layer in layers.items()
     ]
     try:
-        with _evaluation(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             model(x)
     finally:
         for handle in handles:
@@ -267,25 +267,13 @@ def conv_operators(model: nn.Module, x: Tensor) -> dict[str, ConvOperator]:
     Raises ``ValueError`` with the layer's name for a layer without an operator (transposed, reflect, replicate).
     """
     operators = {}
-    with _evaluation(model):  # a parametrized weight may take a step when it is read in training mode
+    with evaluation_mode(model):  # a parametrized weight may take a step when it is read in training mode
         for name, shape in input_shapes(model, x).items():
             try:
                 operators[name] = ConvOperator.from_layer(model.get_submodule(name), shape)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"layer {name!r}: {error}") from error
     return operators
-
-
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module's own mode is given back."""
-    training = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

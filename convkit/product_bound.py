@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from convkit.bounds import torus_bound
+from convkit.modes import evaluation_mode
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator, _evaluation
+from convkit.operators import ConvOperator
 
 CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
 
@@ -77,7 +78,7 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
     tracer = _Tracer()
     if tracer.is_leaf_module(model, ""):
         model = nn.Sequential(model)
-    with _evaluation(model), torch.inference_mode(False), torch.no_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         try:
             graph = tracer.trace(model)
         except Exception as error:  # whatever a forward that depends on its numbers may raise

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from convkit.eigenvalues import eigh, workers
-from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps, require_blocks
+from convkit.fourier import Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 from convkit.spectra import from_symbol, symbol
@@ -99,14 +99,14 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
 
 def _round(A: ConvOperator, bound: float) -> ConvOperator:
     taps, half = _taps(A)
-    gram = None
+    gram, scale = None, 1.0
     if not (torch.is_grad_enabled() and A.kernel.requires_grad):
-        taps = replace(taps, taps=taps.taps.detach())
+        taps, scale = normalized(taps)
         gram = Gram(taps, dtype=A.kernel.dtype)
 
     def correction(some: Tensor) -> Tensor:
         frequencies = half.frequencies[some]
-        excess = _excess(taps.blocks(frequencies), bound, None if gram is None else gram.at(frequencies))
+        excess = _excess(taps.blocks(frequencies), bound / scale, None if gram is None else gram.at(frequencies))
         return taps.from_blocks(excess, frequencies, half.times[some])
 
     everything = torch.arange(len(half.frequencies))
@@ -118,7 +118,7 @@ def _round(A: ConvOperator, bound: float) -> ConvOperator:
     assert isinstance(corrections, Tensor)
     if not corrections.any():
         return A
-    return replace(A, kernel=A.kernel - taps.to_kernel(corrections))
+    return replace(A, kernel=A.kernel - scale * taps.to_kernel(corrections))
 
 
 def _taps(A: ConvOperator) -> tuple[Taps, HalfSet]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convkit.eigenvalues import eigvalsh, workers
-from convkit.fourier import Gram, HalfSet, Taps, half_set, reduced_taps, require_blocks
+from convkit.fourier import CHUNK, Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
 from convkit.geometry import positive_ints
 from convkit.krylov import leading_right_vectors
 from convkit.operators import ConvOperator
@@ -114,6 +114,26 @@ def condition_number(A: ConvOperator) -> Tensor:
     return values[:, 0].amax() / values[:, -1].amin()
 
 
+def channel_condition_numbers(A: ConvOperator) -> Tensor:
+    """The condition number of each output channel's matrix (one channel's rows of ``A.matrix()``), shape ``(c_out,)``.
+
+    The largest over the smallest, over the frequencies, of the norm of the channel's row in the block: at stride 1
+    ``max_f / min_f`` of ``sqrt(sum_i |a_ki(f)|^2)``, what Figure 2 of Liu et al. 2021 averages. Infinite where the
+    smallest is 0. Exact; raises ``ValueError`` as ``symbol`` does where no blocks exist.
+    """
+    require_blocks(A, "channel_condition_numbers")
+    taps = reduced_taps(replace(A, kernel=A.kernel.double()))
+    groups, _, rows, columns = taps.taps.shape
+    chunk = max(1, CHUNK // (16 * groups * rows * columns))
+    norms = [
+        torch.linalg.vector_norm(taps.blocks(some), dim=-1).flatten(1)
+        for some in half_set(taps.size).frequencies.split(chunk)
+    ]
+    largest, smallest = torch.cat(norms).amax(0), torch.cat(norms).amin(0)
+    ratios = largest / torch.where(smallest > 0, smallest, 1)
+    return torch.where(smallest > 0, ratios, math.inf).to(A.kernel.dtype)
+
+
 def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     """The k largest singular values of ``A.matrix()``, sorted, shape ``(k,)``, for every geometry.
 
@@ -151,8 +171,9 @@ def _values(A: ConvOperator, name: str) -> tuple[Tensor, HalfSet]:
 
 
 def _values_from_gram(taps: Taps, half: HalfSet) -> Tensor:
+    taps, scale = normalized(taps)
     if len(half.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed: one decomposition
-        return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double())
+        return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double()) * scale
     with workers(taps.taps.device, len(half.frequencies) * min(taps.taps.shape[2:]) ** 3) as run:
         gram = Gram(taps)
         squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
@@ -167,8 +188,7 @@ def _values_from_gram(taps: Taps, half: HalfSet) -> Tensor:
             pass
     values = squares.clamp_min(0).sqrt().flip(-1)
     if taps.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
-        exact = replace(taps, taps=taps.taps.detach())
         small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten()
         for some in small.split(gram.piece):
-            values[some] = torch.linalg.svdvals(exact.blocks(half.frequencies[some.cpu()]))
-    return values
+            values[some] = torch.linalg.svdvals(taps.blocks(half.frequencies[some.cpu()]))
+    return values * scale

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from convkit.fourier import CHUNK, HalfSet, Taps, half_set, reduced_taps
 from convkit.krylov import leading_right_vectors, top_frequency
-from convkit.operators import ConvOperator, _evaluation, input_shapes
+from convkit.modes import evaluation_mode
+from convkit.operators import ConvOperator, input_shapes
 from convkit.spectra import DENSE_LIMIT
 
 WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
@@ -79,7 +80,7 @@ class NormTracker:
 
     def _operators(self) -> dict[str, ConvOperator]:
         operators = {}
-        with _evaluation(self.model):  # a parametrized weight may take a step when it is read in training mode
+        with evaluation_mode(self.model):  # a parametrized weight may take a step when it is read in training mode
             for name, shape in self.shapes.items():
                 try:
                     operators[name] = ConvOperator.from_layer(self.model.get_submodule(name), shape)

@@ -15,7 +15,7 @@ import convkit
 ROOT = Path(__file__).parent.parent
 # A file (or folder) imports only what stands above it.
 LAYERS = {
-    "object": ("geometry", "boundary", "circulant", "operators"),
+    "object": ("geometry", "boundary", "modes", "circulant", "operators"),
     "engine": ("fourier", "eigenvalues", "krylov"),
     "theory": ("spectra", "norms", "bounds", "projections"),
     "steering": ("audit", "tracker", "product_bound", "penalties", "constraints", "normalization"),

@@ -12,9 +12,9 @@ from torch.autograd import gradcheck
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.audit import LayerTable, channel_condition_numbers, layer_table
+from convkit.audit import LayerTable, layer_table
 from convkit.operators import ConvOperator, conv_operators
-from convkit.spectra import condition_number
+from convkit.spectra import channel_condition_numbers, condition_number
 from tests.strategies import CIRCULAR, EVERYTHING, exact_geometries, normal, patch_geometries
 
 

@@ -16,7 +16,7 @@ from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.krylov import DENSE_SIDE, top_frequency
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
-from convkit.projections import dykstra
+from convkit.projections import clip_and_crop, dykstra
 from convkit.spectra import singular_values, spectrum, symbol
 from tests.strategies import Geometry, exact_geometries, normal, patch_geometries
 
@@ -184,6 +184,23 @@ def test_eigenvalues_shared_among_threads_are_the_same(monkeypatch):
     assert_close(eigvalsh(matrices), torch.linalg.eigvalsh(matrices))
 
 
+POWERS = [(torch.float32, -100), (torch.float32, 90), (torch.float64, -900), (torch.float64, 700)]
+
+
+@pytest.mark.parametrize("dtype, power", POWERS)
+@pytest.mark.parametrize("geometry", [Geometry((3, 2, 3), (5,)), Geometry((30, 28, 3, 3), (8, 7))], ids=str)
+def test_kernels_of_extreme_scale_lose_nothing(device, geometry, dtype, power):
+    A, scale = geometry.operator(device, dtype), 2.0**power
+    B = replace(A, kernel=scale * A.kernel)
+    rounding = {"atol": 0, "rtol": 50 * torch.finfo(dtype).eps}
+    norm, bound = float(operator_norm(A, 2)), 0.5 * float(operator_norm(A, 2))
+    assert_close(operator_norm(B, 2) / scale, operator_norm(A, 2), **rounding)
+    assert_close(singular_values(B) / scale, singular_values(A), **rounding)
+    assert_close(clip_and_crop(B, bound * scale).kernel / scale, clip_and_crop(A, bound).kernel, **rounding)
+    assert certify(B, 1.001 * norm * scale)
+    assert not certify(B, 0.999 * norm * scale)
+
+
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_default_dtype_makes_no_difference(device, default, dtype):
@@ -212,7 +229,7 @@ import torch
 from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
-from convkit.projections import dykstra
+from convkit.projections import clip_and_crop, dykstra
 A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
 operator_norm(A, 2)
 gram = Gram(taps := reduced_taps(A))
