@@ -27,6 +27,7 @@ class Pace:
 
 
 FULL, QUICK = Pace(7, 20.0), Pace(3, 1.0)
+REST = 0.05  # seconds between contestants: BLAS threads keep a core busy for a while after their last work
 
 
 @dataclass
@@ -56,6 +57,7 @@ def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
             if sum(seconds[name]) > pace.patience:
                 continue
             synchronize()
+            time.sleep(REST)
             start = time.perf_counter()
             task()
             synchronize()

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
 WORK = 2e7  # operations (matrices x side^3) below which more workers cost more than they bring
+PIECES = 8  # for each worker
 
 
 def eigvalsh(matrices: Tensor) -> Tensor:
@@ -31,27 +32,29 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextlib.contextmanager
-def workers(device: torch.device, operations: float) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
-    """A ``map`` that runs pieces of work on the CPU side by side, as many as torch has threads, each on one thread.
+def workers(device: torch.device, matrices: int, side: int) -> Iterator[Callable[[Callable, Tensor, int], list]]:
+    """A function ``run(work, indices, at_most)`` that applies ``work`` to pieces of ``indices`` and lists the results.
 
-    Small decompositions gain nothing from threads of their own, and several threads inside several workers get into
-    each other's way; so torch and, where threadpoolctl is installed, NumPy's BLAS are set to one thread meanwhile.
-    On a GPU, or for little work, the plain ``map``.
+    On the CPU pieces run side by side, as many as torch has threads, each on one thread. Small decompositions gain
+    nothing from threads of their own, and several threads inside several workers get into each other's way; so torch
+    and, where threadpoolctl is installed, NumPy's BLAS are set to one thread meanwhile. On a GPU, or for few matrices,
+    one piece after the other. ``at_most`` is the size of a piece that memory allows.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
-        yield map
+        yield lambda work, indices, at_most: [work(some) for some in indices.split(at_most)]
         return
     controller = _controller()
     limit = contextlib.nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
     torch.set_num_threads(1)
     try:
         with limit:
-            if operations < WORK:
-                yield map
+            if matrices * side**3 < WORK:
+                yield lambda work, indices, at_most: [work(some) for some in indices.split(at_most)]
             else:
+                share = matrices // (PIECES * threads) + 1  # small enough that all end at about the same time
                 with ThreadPoolExecutor(threads) as pool:
-                    yield pool.map
+                    yield lambda work, indices, at_most: list(pool.map(work, indices.split(min(share, at_most))))
     finally:
         torch.set_num_threads(threads)
 

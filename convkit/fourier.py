@@ -183,7 +183,6 @@ class Gram:
             self._lags = lags
         self.side = r
         self.chunk = max(1, int(CHUNK // (16 * groups * r * r)))  # frequencies at a time
-        self.piece = min(self.chunk, math.prod(taps.size) // 32 + 1)  # the same for workers that share them
 
     def at(self, frequencies: Tensor, real: bool = False) -> Tensor:
         """The Gram blocks at these frequencies, shape ``(F, groups, side, side)``; real ones where f = -f."""

@@ -12,7 +12,7 @@ from convkit.fourier import Gram, HalfSet, Taps
 from convkit.operators import ConvOperator
 
 DENSE_SIDE = 24  # smaller Gram blocks are decomposed as they are
-CHECKS = (6, 10, 16, 24, 36, 52)  # Lanczos steps after which frequencies are dropped
+CHECKS = (5, 8, 12, 18, 26, 38, 52)  # Lanczos steps after which frequencies are dropped
 FEW = 4  # frequencies left for the float64 finish
 
 

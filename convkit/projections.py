@@ -113,9 +113,8 @@ def _round(A: ConvOperator, bound: float) -> ConvOperator:
     if gram is None:
         corrections = correction(everything)
     else:
-        with workers(taps.taps.device, len(everything) * gram.side**3) as run:
-            corrections = sum(run(correction, everything.split(gram.piece)))
-    assert isinstance(corrections, Tensor)
+        with workers(taps.taps.device, len(taps.taps) * len(everything), gram.side) as run:
+            corrections = torch.stack(run(correction, everything, gram.chunk)).sum(0)
     if not corrections.any():
         return A
     return replace(A, kernel=A.kernel - scale * taps.to_kernel(corrections))

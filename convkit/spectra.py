@@ -174,21 +174,21 @@ def _values_from_gram(taps: Taps, half: HalfSet) -> Tensor:
     taps, scale = normalized(taps)
     if len(half.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed: one decomposition
         return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double()) * scale
-    with workers(taps.taps.device, len(half.frequencies) * min(taps.taps.shape[2:]) ** 3) as run:
+    groups, _, *shape = taps.taps.shape
+    with workers(taps.taps.device, groups * len(half.frequencies), min(shape)) as run:
         gram = Gram(taps)
-        squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
+        squares = taps.taps.new_zeros(len(half.frequencies), groups, gram.side, dtype=torch.float64)
 
-        def decompose(piece: tuple[Tensor, bool]) -> None:
-            some, real = piece
+        def decompose(some: Tensor) -> None:
+            real = bool(half.real[some[0]])  # all of them are, or none
             squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
 
-        kinds = [((half.real == real).nonzero().flatten(), real) for real in (True, False)]
-        pieces = [(some, real) for all, real in kinds for some in all.split(gram.piece) if len(some)]
-        for _ in run(decompose, pieces):
-            pass
+        for kind in (half.real, ~half.real):
+            if kind.any():
+                run(decompose, kind.nonzero().flatten(), gram.chunk)
     values = squares.clamp_min(0).sqrt().flip(-1)
     if taps.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
         small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten()
-        for some in small.split(gram.piece):
+        for some in small.split(gram.chunk):
             values[some] = torch.linalg.svdvals(taps.blocks(half.frequencies[some.cpu()]))
     return values * scale
