@@ -56,7 +56,9 @@ def _two_lines(A: ConvOperator) -> Task:
 
 def _spectra(device: torch.device, quick: bool) -> Iterator[Contest]:
     sizes = [(16, 16, 32, 3), (64, 64, 32, 3), (128, 128, 16, 3), (256, 256, 8, 3), (64, 3, 32, 3), (64, 64, 32, 1)]
-    sizes += [] if quick else [(64, 64, 16, 3), (512, 512, 4, 3), (64, 64, 32, 5), (64, 64, 32, 7), (128, 128, 16, 1)]
+    if not quick:
+        sizes += [(64, 64, 16, 3), (512, 512, 4, 3), (64, 64, 32, 5), (64, 64, 32, 7), (128, 128, 16, 1)]
+        sizes += [(200, 200, 16, 3), (50, 50, 64, 11)]  # where the two graphs of Figure 1 of Sedghi et al. begin
     for c_out, c_in, n, k in sizes:
         A = random_operator(c_out, c_in, n, k, device)
         others = {"two NumPy lines": _two_lines(A), "torch svdvals": lambda A=A: svdvals_of_full_symbol(A)}
@@ -79,6 +81,9 @@ def _norms(device: torch.device, quick: bool) -> Iterator[Contest]:
         cases.append(("random 128 to 128", random_operator(128, 128, 32, 3, device, torch.float32), 12))
         cases.append(("trained 128 to 128", ConvOperator(trained["128 to 128"].to(device), (32, 32)), 20))
         cases.append(("random 512 to 512", random_operator(512, 512, 32, 3, device, torch.float32), 20))
+        mix = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+        mixed = torch.kron(mix[:, :, None, None], trained["128 to 128"])  # all products of their singular values
+        cases.append(("trained 128 times random 4: 512", ConvOperator(mixed.to(device), (32, 32)), 60))
     for name, A, target in cases:
         n = A.input_shape[0]
         others: dict[str, Task] = {"two NumPy lines": _two_lines(A)}
