@@ -27,6 +27,7 @@ class Pace:
 
 
 FULL, QUICK = Pace(7, 20.0), Pace(3, 1.0)
+SPAN = 0.02  # seconds that one turn takes at least: quick tasks are called several times in it
 REST = 0.05  # seconds between contestants: BLAS threads keep a core busy for a while after their last work
 
 
@@ -51,17 +52,20 @@ def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
     """Run all contestants in turn, several times, after one unmeasured call of ours; medians."""
     contestants = {"convkit": contest.ours, **contest.others}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    calls = dict.fromkeys(contestants, 1)
     contest.ours()
     for _ in range(pace.rounds):
         for name, task in contestants.items():
-            if sum(seconds[name]) > pace.patience:
+            if sum(seconds[name]) * calls[name] > pace.patience:
                 continue
-            synchronize()
             time.sleep(REST)
-            start = time.perf_counter()
-            task()
             synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                task()
+            synchronize()
+            seconds[name].append((time.perf_counter() - start) / calls[name])
+            calls[name] = max(1, min(1000, int(SPAN / seconds[name][-1])))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ours = medians.pop("convkit")
     counts = {name: len(times) for name, times in seconds.items()}

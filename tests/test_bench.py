@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -48,11 +49,25 @@ def test_each_contest_of_a_quick_run_has_a_case_rivals_and_known_targets():
 
 def test_a_race_takes_turns_and_lets_the_slow_rest():
     calls = []
-    slow = {"slow": lambda: calls.append("slow") or __import__("time").sleep(0.02)}
-    result = race(Contest("q", "c", lambda: calls.append("ours"), slow), Pace(4, 0.03), nothing)
-    assert calls[:5] == ["ours", "ours", "slow", "ours", "slow"]  # one unmeasured call first
+
+    def task(name, seconds):
+        def run():
+            calls.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    result = race(Contest("q", "c", task("ours", 0.021), {"slow": task("slow", 0.1)}), Pace(4, 0.15), nothing)
+    assert calls == ["ours", "ours", "slow", "ours", "slow", "ours", "ours"]  # one unmeasured call first
     assert result.rounds == {"convkit": 4, "slow": 2}
-    assert result.ratios["slow"] > 10
+    assert 3 < result.ratios["slow"] < 5
+
+
+def test_quick_tasks_are_called_several_times_a_turn():
+    calls = []
+    result = race(Contest("q", "c", lambda: calls.append(1), {}), Pace(3, 1.0), nothing)
+    assert len(calls) > 1000
+    assert result.ours < 1e-4
 
 
 def test_the_table_says_met_and_missed():
