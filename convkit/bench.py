@@ -69,7 +69,7 @@ def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ours = medians.pop("convkit")
     counts = {name: len(times) for name, times in seconds.items()}
-    return Result(contest.question, contest.case, ours, medians, contest.targets, counts)
+    return Result(contest.question, contest.case, ours, medians, dict(contest.targets), counts)
 
 
 def growth(device: torch.device, pace: Pace, synchronize: Task) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The questions of the benchmark: what the kit answers, beside what is used for it today."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ class Contest:
     case: str
     ours: Task
     others: dict[str, Task]
-    targets: dict[str, float] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
 
 
 def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
@@ -51,7 +51,7 @@ def _numpy_kernel(A: ConvOperator) -> np.ndarray:
 
 def _two_lines(A: ConvOperator) -> Task:
     kernel = _numpy_kernel(A)
-    return lambda: two_lines(kernel, A.input_shape)  # pyright: ignore[reportArgumentType]
+    return lambda: two_lines(kernel, A.input_shape)
 
 
 def _spectra(device: torch.device, quick: bool) -> Iterator[Contest]:

@@ -32,8 +32,7 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     # inf: all channels that an output reads; 1: all outputs that read a channel
     sums = taps.sum(1) if ord == math.inf else taps.unflatten(0, (A.groups, -1)).sum(1).flatten(0, 1)
     for axis in range(len(A.input_shape)):
-        patterns = _meetings(A, axis, ord)
-        sums = torch.tensordot(sums, patterns.to(sums), dims=([1], [1]))  # the next axis of taps moves to place 1
+        sums = sums.movedim(1, -1) @ _meetings(A, axis, ord).T.to(sums)  # the next axis of taps moves to place 1
     return sums.amax()
 
 

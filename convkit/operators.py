@@ -43,10 +43,10 @@ class ConvOperator:
     """
 
     kernel: Tensor
-    input_shape: tuple[int, ...]
-    stride: tuple[int, ...] = 1  # pyright: ignore[reportAssignmentType]  (an int is broadcast over the axes)
-    padding: Any = "same"  # "same", or pairs (before, after), one an axis
-    dilation: tuple[int, ...] = 1  # pyright: ignore[reportAssignmentType]
+    input_shape: Any  # ints and tuples go in; once made, these are tuples with one entry an axis
+    stride: Any = 1
+    padding: Any = "same"  # "same", or pairs (before, after)
+    dilation: Any = 1
     groups: int = 1
     padding_mode: str = "circular"
 
@@ -216,7 +216,7 @@ class ConvOperator:
                 "its zero-padded or circular relative: ConvOperator(layer.weight, input_shape, ...)"
             )
         geometry = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-        return ConvOperator(layer.weight, input_shape, *geometry)  # pyright: ignore[reportArgumentType]
+        return ConvOperator(layer.weight, input_shape, *geometry)
 
 
 def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:

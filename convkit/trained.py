@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,5 +52,6 @@ def train(seed: int = 0, epochs: int = 15) -> tuple[nn.Sequential, float]:
 if __name__ == "__main__":
     network, reached = train()
     kernels = {name: network.get_parameter(f"{i}.weight").detach().numpy() for name, i in LAYERS.items()}
-    np.savez_compressed(FILE, **{name: kernel.astype(np.float16) for name, kernel in kernels.items()})
+    halved: dict[str, Any] = {name: kernel.astype(np.float16) for name, kernel in kernels.items()}
+    np.savez_compressed(FILE, **halved)
     print(f"{reached:.1%} of the held-out digits right; {FILE.name} has {FILE.stat().st_size / 1024:.0f} KiB")
