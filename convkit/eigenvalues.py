@@ -31,30 +31,40 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
+Run = Callable[[Callable[[Tensor], Any], Tensor, int, float], list[Any]]
+
+
 @contextlib.contextmanager
-def workers(device: torch.device, matrices: int, side: int) -> Iterator[Callable[[Callable, Tensor, int], list]]:
-    """A function ``run(work, indices, at_most)`` that applies ``work`` to pieces of ``indices`` and lists the results.
+def workers(device: torch.device) -> Iterator[Run]:
+    """A function ``run(work, indices, at_most, operations)`` that lists what ``work`` makes of pieces of ``indices``.
 
     On the CPU pieces run side by side, as many as torch has threads, each on one thread. Small decompositions gain
     nothing from threads of their own, and several threads inside several workers get into each other's way; so torch
-    and, where threadpoolctl is installed, NumPy's BLAS are set to one thread meanwhile. On a GPU, or for few matrices,
-    one piece after the other. ``at_most`` is the size of a piece that memory allows.
+    and, where threadpoolctl is installed, NumPy's BLAS are set to one thread meanwhile. On a GPU, or for few
+    operations in all, one piece follows the other. ``at_most`` is the size of a piece that memory allows.
     """
     threads = torch.get_num_threads()
+
+    def in_turn(work: Callable[[Tensor], Any], indices: Tensor, at_most: int, operations: float) -> list[Any]:
+        return [work(some) for some in indices.split(at_most)]
+
     if device.type != "cpu" or threads == 1:
-        yield lambda work, indices, at_most: [work(some) for some in indices.split(at_most)]
+        yield in_turn
         return
+
+    def side_by_side(work: Callable[[Tensor], Any], indices: Tensor, at_most: int, operations: float) -> list[Any]:
+        if operations < WORK:
+            return in_turn(work, indices, at_most, operations)
+        share = len(indices) // (PIECES * threads) + 1  # small enough that all end at about the same time
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, indices.split(min(share, at_most))))
+
     controller = _controller()
     limit = contextlib.nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
     torch.set_num_threads(1)
     try:
         with limit:
-            if matrices * side**3 < WORK:
-                yield lambda work, indices, at_most: [work(some) for some in indices.split(at_most)]
-            else:
-                share = matrices // (PIECES * threads) + 1  # small enough that all end at about the same time
-                with ThreadPoolExecutor(threads) as pool:
-                    yield lambda work, indices, at_most: list(pool.map(work, indices.split(min(share, at_most))))
+            yield side_by_side
     finally:
         torch.set_num_threads(threads)
 

@@ -98,26 +98,27 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
 
 
 def _round(A: ConvOperator, bound: float) -> ConvOperator:
-    taps, half = _taps(A)
-    gram, scale = None, 1.0
-    if not (torch.is_grad_enabled() and A.kernel.requires_grad):
-        taps, scale = normalized(taps)
-        gram = Gram(taps, dtype=A.kernel.dtype)
+    with workers(A.kernel.device) as run:
+        taps, half = _taps(A)
+        gram, scale = None, 1.0
+        if not (torch.is_grad_enabled() and A.kernel.requires_grad):
+            taps, scale = normalized(taps)
+            gram = Gram(taps, dtype=A.kernel.dtype)
 
-    def correction(some: Tensor) -> Tensor:
-        frequencies = half.frequencies[some]
-        excess = _excess(taps.blocks(frequencies), bound / scale, None if gram is None else gram.at(frequencies))
-        return taps.from_blocks(excess, frequencies, half.times[some])
+        def correction(some: Tensor) -> Tensor:
+            frequencies = half.frequencies[some]
+            excess = _excess(taps.blocks(frequencies), bound / scale, None if gram is None else gram.at(frequencies))
+            return taps.from_blocks(excess, frequencies, half.times[some])
 
-    everything = torch.arange(len(half.frequencies))
-    if gram is None:
-        corrections = correction(everything)
-    else:
-        with workers(taps.taps.device, len(taps.taps) * len(everything), gram.side) as run:
-            corrections = torch.stack(run(correction, everything, gram.chunk)).sum(0)
-    if not corrections.any():
-        return A
-    return replace(A, kernel=A.kernel - scale * taps.to_kernel(corrections))
+        everything = torch.arange(len(half.frequencies))
+        if gram is None:
+            corrections = correction(everything)
+        else:
+            work = len(taps.taps) * len(everything) * gram.side**3
+            corrections = torch.stack(run(correction, everything, gram.chunk, work)).sum(0)
+        if not corrections.any():
+            return A
+        return replace(A, kernel=A.kernel - scale * taps.to_kernel(corrections))
 
 
 def _taps(A: ConvOperator) -> tuple[Taps, HalfSet]:

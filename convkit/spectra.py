@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import eigvalsh, workers
+from convkit.eigenvalues import Run, eigvalsh, workers
 from convkit.fourier import CHUNK, Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
 from convkit.geometry import positive_ints
 from convkit.krylov import leading_right_vectors
@@ -87,9 +87,10 @@ def spectrum(A: ConvOperator) -> Tensor:
     1e-12 of the largest value, values below 1e-4 of it again from the blocks themselves. With a gradient, from the
     blocks alone.
     """
-    values, half = _values(A, "spectrum")
     coarse = [n // s for n, s in zip(A.input_shape, A.stride, strict=True)]
-    return values[half.where.to(values.device)].unflatten(0, coarse)
+    with workers(A.kernel.device) as run:
+        values, half = _values(A, "spectrum", run)
+        return values[half.where.to(values.device)].unflatten(0, coarse)
 
 
 def singular_values(A: ConvOperator) -> Tensor:
@@ -98,10 +99,11 @@ def singular_values(A: ConvOperator) -> Tensor:
     The union over frequencies of those of the blocks ``symbol(A)`` (Sedghi et al. 2019, Theorem 6). Exact as
     ``spectrum`` is; raises ``ValueError`` where no blocks exist. Differentiable where the values are distinct.
     """
-    values, half = _values(A, "singular_values")
-    times = torch.bincount(half.where).repeat_interleave(values.shape[1]).to(values.device)
-    values, order = values.flatten().sort(descending=True)
-    return values.repeat_interleave(times[order])
+    with workers(A.kernel.device) as run:
+        values, half = _values(A, "singular_values", run)
+        times = torch.bincount(half.where).repeat_interleave(values.shape[1]).to(values.device)
+        values, order = values.flatten().sort(descending=True)
+        return values.repeat_interleave(times[order])
 
 
 def condition_number(A: ConvOperator) -> Tensor:
@@ -110,7 +112,8 @@ def condition_number(A: ConvOperator) -> Tensor:
     NaN for the zero operator, as in ``torch.linalg.cond``. Exact to rounding; raises ``ValueError`` where
     ``singular_values`` does.
     """
-    values, _ = _values(A, "condition_number")
+    with workers(A.kernel.device) as run:
+        values, _ = _values(A, "condition_number", run)
     return values[:, 0].amax() / values[:, -1].amin()
 
 
@@ -158,7 +161,7 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     return values.sort(descending=True).values
 
 
-def _values(A: ConvOperator, name: str) -> tuple[Tensor, HalfSet]:
+def _values(A: ConvOperator, name: str, run: Run) -> tuple[Tensor, HalfSet]:
     """Singular values, descending, at each frequency of the half set: shape ``(F, values of a frequency)``."""
     require_blocks(A, name)
     taps = reduced_taps(A)
@@ -166,29 +169,32 @@ def _values(A: ConvOperator, name: str) -> tuple[Tensor, HalfSet]:
     if torch.is_grad_enabled() and A.kernel.requires_grad:
         values = torch.linalg.svdvals(taps.blocks(half.frequencies))
     else:
-        values = _values_from_gram(taps, half).to(A.kernel.dtype)
+        values = _values_from_gram(taps, half, run).to(A.kernel.dtype)
     return values.flatten(1).sort(descending=True).values, half  # the union over groups
 
 
-def _values_from_gram(taps: Taps, half: HalfSet) -> Tensor:
+def _values_from_gram(taps: Taps, half: HalfSet, run: Run) -> Tensor:
     taps, scale = normalized(taps)
     if len(half.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed: one decomposition
         return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double()) * scale
-    groups, _, *shape = taps.taps.shape
-    with workers(taps.taps.device, groups * len(half.frequencies), min(shape)) as run:
-        gram = Gram(taps)
-        squares = taps.taps.new_zeros(len(half.frequencies), groups, gram.side, dtype=torch.float64)
+    gram = Gram(taps)
+    work = len(taps.taps) * gram.side**3  # for one frequency
+    squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
 
-        def decompose(some: Tensor) -> None:
-            real = bool(half.real[some[0]])  # all of them are, or none
-            squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
+    def decompose(some: Tensor) -> None:
+        real = bool(half.real[some[0]])  # all of them are, or none
+        squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
 
-        for kind in (half.real, ~half.real):
-            if kind.any():
-                run(decompose, kind.nonzero().flatten(), gram.chunk)
+    for kind in (half.real, ~half.real):
+        if kind.any():
+            run(decompose, kind.nonzero().flatten(), gram.chunk, work * int(kind.sum()))
     values = squares.clamp_min(0).sqrt().flip(-1)
+
+    def again(some: Tensor) -> None:
+        values[some.to(values.device)] = torch.linalg.svdvals(taps.blocks(half.frequencies[some]))
+
     if taps.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
-        small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten()
-        for some in small.split(gram.chunk):
-            values[some] = torch.linalg.svdvals(taps.blocks(half.frequencies[some.cpu()]))
+        small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten().cpu()
+        if len(small):
+            run(again, small, gram.chunk, work * len(small))
     return values * scale
