@@ -26,7 +26,7 @@ class Pace:
     patience: float
 
 
-FULL, QUICK = Pace(7, 20.0), Pace(3, 1.0)
+FULL, QUICK = Pace(5, 12.0), Pace(3, 1.0)
 SPAN = 0.02  # seconds that one turn takes at least: quick tasks are called several times in it
 REST = 0.05  # seconds between contestants: BLAS threads keep a core busy for a while after their last work
 
