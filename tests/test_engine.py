@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from convkit.eigenvalues import eigvalsh
+from convkit.eigenvalues import eigh, eigvalsh, workers
 from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.krylov import DENSE_SIDE, top_frequency
 from convkit.norms import certify, operator_norm
@@ -178,11 +178,31 @@ def test_small_values_of_a_float64_kernel_keep_their_digits(device):
     assert_close(singular_values(A), plain_spectrum(A).flatten().sort(descending=True).values, atol=0, rtol=1e-6)
 
 
-def test_eigenvalues_shared_among_threads_are_the_same(monkeypatch):
-    matrices = normal(40, 60, 60, device="cpu")
-    matrices = matrices @ matrices.mT
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+def test_pieces_shared_among_workers_are_all_done_and_the_threads_given_back(monkeypatch):
+    A = Geometry((7, 6, 3, 3), (12, 9)).operator("cpu")
+    alone = singular_values(A), clip_and_crop(A, 4.0).kernel
+    before = torch.get_num_threads()
+    monkeypatch.setattr("convkit.eigenvalues.WORK", 0)
+    try:
+        torch.set_num_threads(3)
+        with workers(A.kernel.device) as run:
+            pieces = run(lambda some: (some, torch.get_num_threads()), torch.arange(100), 50, 1.0)
+        assert torch.equal(torch.cat([some for some, _ in pieces]), torch.arange(100))
+        assert len(pieces) > 10
+        assert {threads for _, threads in pieces} == {1}
+        assert_close((singular_values(A), clip_and_crop(A, 4.0).kernel), alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("side", [5, 60])
+def test_eigenvalues_are_those_of_torch_whichever_library_finds_them(side):
+    matrices = torch.complex(normal(4, side, side, device="cpu"), normal(4, side, side, device="cpu", seed=1))
+    matrices = matrices @ matrices.mH
     assert_close(eigvalsh(matrices), torch.linalg.eigvalsh(matrices))
+    values, vectors = eigh(matrices)
+    assert_close((vectors * values[:, None, :].to(vectors.dtype)) @ vectors.mH, matrices)
 
 
 POWERS = [(torch.float32, -100), (torch.float32, 90), (torch.float64, -900), (torch.float64, 700)]
