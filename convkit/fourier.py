@@ -93,7 +93,7 @@ def normalized(taps: Taps) -> tuple[Taps, float]:
     Gram blocks hold squares, which overflow or vanish for kernels of extreme scale. A power of two costs no digit.
     """
     largest = float(taps.taps.detach().abs().amax())
-    scale = 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+    scale = 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0  # at most 2^1023, a float64
     return replace(taps, taps=taps.taps.detach() / scale), scale
 
 

@@ -66,16 +66,17 @@ def certify(A: ConvOperator, bound: float) -> bool:
     blocks exist (use ``A.torus()``, which bounds a zero-padded operator).
     """
     if not (bound > 0 and math.isfinite(bound)):
-        raise ValueError(f"certify needs a positive bound, got {bound}")
+        raise ValueError(f"certify needs a positive bound, got {bound}; 1.0001 * operator_norm(A, 2) is a tight one")
     require_blocks(A, "certify")
     taps, scale = normalized(reduced_taps(A))
     bound = bound / scale
     half, gram = half_set(taps.size), Gram(taps)
     _, t, rows, columns = taps.taps.shape
-    # |B(f)| <= sum of the taps' norms, and no sum here has more terms than this
-    terms = 8 * (t * t + rows + columns)
-    largest = taps.taps.detach().double().flatten(2).norm(dim=2).sum(1).amax()
-    level = bound**2 - terms * torch.finfo(torch.float64).eps * (bound**2 + largest**2)
+    # the blocks' products: sums of at most 8 (t^2 + rows + columns) terms of size |B(f)|^2 <= (sum of taps' norms)^2;
+    # the factorization: backward error below 8 r (r + 1) roundings of the level (its trace has r terms)
+    largest = taps.taps.double().flatten(2).norm(dim=2).sum(1).amax()
+    roundings = 8 * (t * t + rows + columns) * largest**2 + 8 * gram.side * (gram.side + 1) * bound**2
+    level = bound**2 - torch.finfo(torch.float64).eps * roundings
     identity = torch.eye(gram.side, dtype=torch.float64, device=taps.taps.device)
     for some in half.frequencies.split(gram.chunk):
         if torch.linalg.cholesky_ex(level * identity - gram.at(some)).info.any():

@@ -70,7 +70,7 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     taps, half = _taps(A)
     kernel = A.kernel
     p = q = torch.zeros_like(taps.blocks(half.frequencies))
-    momentum, B = 1.0, A
+    momentum = 1.0
     for _ in range(rounds):
         B = replace(A, kernel=kernel - _cropped(taps, q, half))
         new = _excess(reduced_taps(B).blocks(half.frequencies) + q, bound)
@@ -134,10 +134,13 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
     """``U max(S - bound, 0) V*`` of each block ``U S V*``; blocks below the bound are not decomposed.
 
     ``gram`` holds ``B B*`` of each block, or ``B* B`` where that is smaller; it is computed where it is not given.
+    It serves only to find the share of each block that is above, which has no unit.
     """
     wide = blocks.shape[-2] <= blocks.shape[-1]
-    if gram is None:
-        gram = blocks @ blocks.mH if wide else blocks.mH @ blocks
+    if gram is None:  # of blocks in units near the bound, whose squares neither overflow nor vanish
+        bound, exponent = math.frexp(bound)
+        units = blocks * 2.0**-exponent
+        gram = units @ units.mH if wide else units.mH @ units
     with torch.no_grad():  # which blocks offend: those for which bound^2 - B B* has no Cholesky factor
         identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         offends = torch.linalg.cholesky_ex(bound**2 * identity - gram).info != 0

@@ -17,7 +17,7 @@ from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.krylov import DENSE_SIDE, top_frequency
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
-from convkit.projections import clip_and_crop, dykstra
+from convkit.projections import clip_and_crop, clip_singular_values, dykstra
 from convkit.spectra import singular_values, spectrum, symbol
 from tests.strategies import Geometry, exact_geometries, normal, patch_geometries
 
@@ -214,12 +214,20 @@ def test_kernels_of_extreme_scale_lose_nothing(device, geometry, dtype, power):
     A, scale = geometry.operator(device, dtype), 2.0**power
     B = replace(A, kernel=scale * A.kernel)
     rounding = {"atol": 0, "rtol": 50 * torch.finfo(dtype).eps}
+    near = {"atol": 50 * torch.finfo(dtype).eps * float(A.kernel.abs().max()), "rtol": 0}
     norm, bound = float(operator_norm(A, 2)), 0.5 * float(operator_norm(A, 2))
     assert_close(operator_norm(B, 2) / scale, operator_norm(A, 2), **rounding)
     assert_close(singular_values(B) / scale, singular_values(A), **rounding)
     assert_close(clip_and_crop(B, bound * scale).kernel / scale, clip_and_crop(A, bound).kernel, **rounding)
+    assert_close(clip_singular_values(B, bound * scale).kernel / scale, clip_singular_values(A, bound).kernel, **near)
+    assert_close(dykstra(B, bound * scale, 3).kernel / scale, dykstra(A, bound, 3).kernel, **near)
     assert certify(B, 1.001 * norm * scale)
     assert not certify(B, 0.999 * norm * scale)
+
+
+def test_the_largest_float64_is_no_obstacle(device):
+    A = ConvOperator(torch.full((1, 1, 1), 1.5e308, dtype=torch.float64, device=device), (3,))
+    assert float(operator_norm(A, 2)) == float(singular_values(A)[0]) == 1.5e308
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
@@ -251,7 +259,7 @@ import torch
 from convkit.fourier import Gram, half_set, reduced_taps
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
-from convkit.projections import clip_and_crop, dykstra
+from convkit.projections import clip_and_crop, clip_singular_values, dykstra
 A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
 operator_norm(A, 2)
 gram = Gram(taps := reduced_taps(A))
