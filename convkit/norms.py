@@ -22,9 +22,9 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     Theorem 1 of Liang & Huang 2021 is the case of Conv2d under its Assumption 1.
 
     2 is exact to rounding where the Fourier transform gives blocks (Theorem 6 of Sedghi et al. 2019): Lanczos
-    iterations in float32 run on all blocks at once, blocks that three times their residual leaves below the best are
-    dropped, and the last few are decomposed in float64. A random start could in principle miss the largest;
-    ``certify`` proves that nothing is above. Elsewhere 2 is converged as in ``leading_singular_values``.
+    iterations on all blocks at once find the largest, a Cholesky factorization of every block asks whether another
+    one comes near, and all that do are decomposed in float64. Elsewhere 2 is converged as in
+    ``leading_singular_values``.
     Raises ``ValueError`` for another ``ord``.
     """
     if ord == 2:
@@ -87,7 +87,7 @@ def certify(A: ConvOperator, bound: float) -> bool:
 def _largest_of_blocks(A: ConvOperator) -> Tensor:
     """The largest singular value of the one block that has it, with the gradient of ``u* B v``."""
     taps = reduced_taps(A)
-    frequency, group = top_frequency(normalized(taps)[0], half_set(taps.size))
+    frequency, group = top_frequency(taps, half_set(taps.size))
     block = replace(taps, taps=taps.taps[group : group + 1]).blocks(frequency)[0, 0]
     U, _, Vh = torch.linalg.svd(block.detach(), full_matrices=False)
     return (U[:, 0].conj() @ block @ Vh[0].conj()).real

@@ -132,6 +132,15 @@ def test_operator_norm_of_many_channels_is_the_plain_maximum(device, dtype, geom
     assert all(taken)  # the Krylov path was what ran
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_operator_norm_is_right_also_where_the_iterations_missed_the_largest_block(device, monkeypatch, groups):
+    A = Geometry((30 * groups, 28, 3, 3), (8, 7), groups=groups).operator(device)
+    smallest = int(spectrum(A)[..., 0].flatten().argmin())
+    where = half_set((8, 7)).where[smallest]
+    monkeypatch.setattr("convkit.krylov._survivors", lambda taps, half: where[None])
+    assert_close(operator_norm(A, 2), plain_spectrum(A).amax())
+
+
 def test_gradient_of_operator_norm_is_that_of_the_plain_maximum(device):
     for geometry in (
         Geometry((30, 28, 3, 3), (8, 7)),
