@@ -18,8 +18,22 @@ LAYERS = {
     "object": ("geometry", "boundary", "modes", "circulant", "operators"),
     "engine": ("fourier", "eigenvalues", "krylov"),
     "theory": ("spectra", "norms", "bounds", "projections"),
-    "steering": ("audit", "tracker", "product_bound", "penalties", "constraints", "normalization"),
-    "experiments": ("trained", "data", "models", "attacks", "lipschitz", "methods", "training"),
+    "steering": (
+        *(
+            "filters",
+            "parametrizations",
+            "normalization",
+            "constraints",
+            "penalties",
+            "audit",
+            "tracker",
+            "product_bound",
+        ),
+    ),
+    "experiments": (
+        *("trained", "augment", "data", "models", "attacks", "lipschitz", "constructions"),
+        *("factories", "methods", "plan", "checkpoint", "training", "sweeps"),
+    ),
     "looking": ("plots", "teaching", "widgets"),
     "doors": ("rivals", "contests", "bench", "experiments", "environment", "__main__"),
 }

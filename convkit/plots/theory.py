@@ -1,23 +1,12 @@
-"""Pictures of numbers: each function draws on an ax and returns it, computes nothing and sets no global style."""
+"""Pictures of matrices, kernels, symbols, singular values and bounds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-# Okabe & Ito's palette: told apart with every common kind of color blindness, and in this order in gray
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
-INK, FAINT = "#222222", "#BBBBBB"
-MARKERS = ("o", "s", "^", "D", "v", "P")
-SIGNED = "PuOr_r"  # blue-violet below zero, white at zero, orange above
-
-
-def new_ax(ax: Axes | None, size: tuple[float, float] = (6, 4)) -> Axes:
-    """The given ax, or the only one of a new figure of this size in inches."""
-    return Figure(size, layout="constrained").add_subplot() if ax is None else ax
+from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, SIGNED, SKY, VERMILION, new_ax
 
 
 def plot_matrix(

@@ -1,0 +1,108 @@
+"""Pictures of rows on a sphere: a step in three dimensions, and results seed by seed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, ORANGE, SKY, VERMILION, new_ax
+
+REACH = 1.62  # of the radius: how far the plane and the axes of the picture go
+
+
+class View:
+    """Points of space as they are seen from afar: turned about the upright axis, then tilted towards the reader."""
+
+    def __init__(self, turn: float, tilt: float) -> None:
+        a, b = math.radians(turn), math.radians(tilt)
+        self.right = np.array([-math.sin(a), math.cos(a), 0])
+        self.up = np.array([-math.sin(b) * math.cos(a), -math.sin(b) * math.sin(a), math.cos(b)])
+        self.towards = np.array([math.cos(b) * math.cos(a), math.cos(b) * math.sin(a), math.sin(b)])
+
+    def __call__(self, points: Any) -> tuple[np.ndarray, np.ndarray]:
+        points = np.asarray(points, dtype=float)
+        return points @ self.right, points @ self.up
+
+
+def plot_step(
+    path: Any, plain: Any, centered: Any, radius: float, turn: float, tilt: float, ax: Axes | None = None
+) -> Axes:
+    """A row of three weights on its way: the sphere, the plane of mean 0, the circle that both share.
+
+    ``path`` holds the row before and after each step, ``(steps + 1, 3)``; ``plain`` is where the last step would go
+    without constraints, ``centered`` where its centered gradient leads (``None``: it was not centered). The part of the
+    circle that lies behind the ball is dotted.
+    """
+    ax, view = new_ax(ax, (5, 5)), View(turn, tilt)
+    path = np.asarray(path)
+    reach, angle = REACH * radius, np.linspace(0, 2 * np.pi, 121)
+    across, along = np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5  # a basis of the plane
+    ring = np.outer(np.cos(angle), across) + np.outer(np.sin(angle), along)
+    edge = np.max([reach, *np.abs(path @ across), *np.abs(path @ along)])
+    ax.fill(*view(edge * ring), color=ORANGE, alpha=0.14, lw=0, zorder=0)
+    ax.fill(radius * np.cos(angle), radius * np.sin(angle), color=SKY, alpha=0.22, lw=0, zorder=1)
+    ax.plot(radius * np.cos(angle), radius * np.sin(angle), color=SKY, lw=1, zorder=1)
+    for number, end in enumerate(np.eye(3) * reach, start=1):
+        (x, y) = view(end)
+        ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": FAINT, "lw": 1}, zorder=1)
+        ax.text(1.07 * x, 1.07 * y, f"$w_{number}$", color="#777777", ha="center", va="center")
+    _curve(ax, view, radius * ring, radius, BLUE, 2.2)
+    ax.annotate("", view(plain), view(path[-2]), arrowprops={"arrowstyle": "->", "color": VERMILION, "lw": 2}, zorder=4)
+    halts = [plain, path[-1]] if centered is None else [plain, centered, path[-1]]
+    for start, end, color in zip(halts, halts[1:], (GREEN,) if centered is None else (ORANGE, GREEN), strict=False):
+        (x, y), (u, v) = view(start), view(end)
+        ax.plot([x, u], [y, v], color=color, lw=2.2, ls=(0, (2, 1.2)), zorder=4)
+    ax.plot(*view(path), color=INK, lw=1, marker="o", ms=4, zorder=5)
+    for point, marker, color, name in (
+        (plain, "D", VERMILION, "after the plain step"),
+        (centered, "s", ORANGE, "its gradient centered"),
+        (path[-1], "o", GREEN, "the new row"),
+    ):
+        if point is not None:
+            ax.plot(*view(point), marker, color=color, ms=8, zorder=6, label=name, ls="none")
+    ax.plot(*view(path[0]), "o", mfc="white", mec=INK, ms=8, zorder=6, label="start", ls="none")
+    ax.set(aspect="equal")
+    ax.set_axis_off()
+    return ax
+
+
+def _curve(ax: Axes, view: View, points: np.ndarray, radius: float, color: str, width: float) -> None:
+    """A curve on the ball: whole in front, thin and dotted behind."""
+    x, y = view(points)
+    front = points @ view.towards >= 0
+    ax.plot(np.where(front, x, np.nan), np.where(front, y, np.nan), color=color, lw=width, zorder=3)
+    ax.plot(np.where(front, np.nan, x), np.where(front, np.nan, y), color=color, lw=0.6 * width, ls=":", zorder=2)
+
+
+def plot_seeds(
+    groups: Mapping[str, Sequence[float | None]], ax: Axes | None = None, colors: Sequence[str] = (), floor: float = 0
+) -> Axes:
+    """One number a seed for each name: dots, a bar at their mean; a cross at the floor for ``None``."""
+    ax = new_ax(ax)
+    for place, values in enumerate(groups.values()):
+        color = colors[place] if colors else BLUE
+        x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * 0.14
+        for at, value in zip(x, values, strict=True):
+            lost = value is None
+            ax.plot(
+                at, floor if lost else value, "x" if lost else "o", color=VERMILION if lost else color, ms=7, mew=1.5
+            )
+        if None not in values:
+            mean = float(np.mean(np.asarray(values, dtype=float)))
+            ax.plot([place - 0.35, place + 0.35], [mean, mean], color=color, lw=2)
+    ax.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.6, len(groups) - 0.4))
+    ax.grid(axis="y", color=FAINT, lw=0.4)
+    return ax
+
+
+def plot_runs(curves: Mapping[str, Sequence[tuple[Any, Any]]], ax: Axes | None = None) -> Axes:
+    """Curves ``(x, y)``, one for each seed, all seeds of a name in its color and marker."""
+    ax = new_ax(ax)
+    for (name, seeds), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
+        for number, (x, y) in enumerate(seeds):
+            label = name if number == 0 else None
+            ax.plot(x, y, color=color, marker=marker, markevery=max(1, len(x) // 6), ms=4.5, lw=1.2, label=label)
+    ax.legend(frameon=False)
+    return ax

@@ -1,0 +1,159 @@
+"""Pictures of training: what each step of several runs did, side by side."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from convkit.plan import Record
+from convkit.plots.style import COLORS, FAINT, MARKERS
+
+Points = tuple[list[float], list[float]]
+History = Sequence[Record]
+
+_PLACES = ((0.06, 0.55, 0.43, 0.33), (0.56, 0.55, 0.43, 0.33), (0.06, 0.085, 0.43, 0.33), (0.56, 0.085, 0.43, 0.33))
+
+
+def loss_points(history: History) -> Points:
+    """Steps and the losses of their batches."""
+    return _points(history, lambda record: record.loss)
+
+
+def accuracy_points(history: History) -> Points:
+    """Steps and the test accuracy after them in percent, where it was taken."""
+    return _points(history, lambda record: None if record.test_accuracy is None else 100 * record.test_accuracy)
+
+
+def norm_points(history: History, choose: Callable[[Iterable[float]], float] = max) -> Points:
+    """Steps and the largest (or least) norm of a layer after them, where it was taken."""
+    return _points(history, lambda record: choose(record.norms.values()) if record.norms else None)
+
+
+def condition_points(history: History) -> Points:
+    """Steps and the median over layers of the median condition number of their channels, where it was taken."""
+    return _points(history, lambda record: _median(record.conditions.values()) if record.conditions else None)
+
+
+class TrainingPlot:
+    """Loss, test accuracy, norms and condition numbers of several runs; its artists are kept and moved.
+
+    It is drawn several times a second while a network trains: making it anew would take half as long again.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        figure.clear()
+        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps
+        self.figure = figure
+        self.axes: list[Axes] = [figure.add_axes(place) for place in _PLACES]
+        titles = ("loss of the batch", "test accuracy (%)", "norm of the layers: largest (line), least (dots)")
+        for ax, title in zip(self.axes, (*titles, "condition number of the channels, median"), strict=True):
+            ax.set_title(title, fontsize=10, loc="left")
+            ax.grid(color=FAINT, lw=0.4)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.tick_params(labelsize=9)
+            if ax is not self.axes[1]:
+                ax.set_yscale("log")
+                ax.minorticks_off()
+        for ax in self.axes[2:]:
+            ax.set_xlabel("step", fontsize=9, labelpad=1)
+        self.axes[1].set_ylim(0, 103)
+        self._lines: dict[tuple[int, str, int], Line2D] = {}
+        self._names: tuple[str, ...] = ()
+        self._ticks: dict[int, list[float]] = {}
+
+    def show(self, runs: Mapping[str, History], steps: int = 0, before: Sequence[History] = ()) -> None:
+        """Draw ``runs`` by name, gray behind them those ``before``; the axis reaches to ``steps`` at least."""
+        for line in self._lines.values():
+            line.set_data([], [])
+        last = max([steps, 1, *(history[-1].step for history in (*runs.values(), *before) if history)])
+        for place, history in enumerate(before):
+            self._draw("before", place, history, {"color": FAINT, "lw": 1.2, "zorder": 1}, last)
+        for place, (history, color, marker) in enumerate(zip(runs.values(), COLORS, MARKERS, strict=False)):
+            look = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.5, "zorder": 3}
+            self._draw("run", place, history, look, last)
+        for number, ax in enumerate(self.axes):
+            ax.set_xlim(0, 1.01 * last)
+            if ax is not self.axes[1]:
+                self._scale(number)
+        self._legend((*runs, *(("the runs before",) if any(before) else ())))
+
+    def _draw(self, kind: str, place: int, history: History, look: dict, last: int) -> None:
+        curves = [loss_points(history), accuracy_points(history), norm_points(history), condition_points(history)]
+        for number, (x, y) in enumerate(curves):
+            line = self._line(number, kind, place, look | ({"lw": 1.1} if number == 0 else {}))
+            line.set_data(x, y)
+            apart = x[1] - x[0] if len(x) > 1 else 1
+            line.set_markevery(max(1, round(last / (10 * apart))))  # ten of them over the width
+        dots = look | {"marker": "", "ls": ":", "lw": 1.6}
+        self._line(2, f"{kind}, least", place, dots).set_data(*norm_points(history, min))
+
+    def _line(self, number: int, kind: str, place: int, look: dict) -> Line2D:
+        key = (number, kind, place)
+        if key not in self._lines:
+            (self._lines[key],) = self.axes[number].plot([], [], **look)
+        return self._lines[key]
+
+    def _scale(self, number: int) -> None:
+        values = [y for (n, _, _), line in self._lines.items() if n == number for y in np.asarray(line.get_ydata())]
+        low, high = (min(values), max(values)) if values else (0.1, 10.0)
+        low, high = low / 1.25, high * 1.25
+        if high / low < 4:
+            middle = math.sqrt(low * high)
+            low, high = middle / 2, middle * 2
+        ticks = _log_ticks(low, high)
+        ax = self.axes[number]
+        if self._ticks.get(number) != ticks:
+            ax.set_yticks(ticks, [_plain(tick) for tick in ticks])
+            self._ticks[number] = ticks
+        ax.set_ylim(low, high)
+
+    def _legend(self, names: tuple[str, ...]) -> None:
+        if names == self._names:
+            return
+        self._names = names
+        for legend in list(self.figure.legends):
+            legend.remove()
+        handles = [
+            Line2D([], [], color=color, marker=marker, ms=5, lw=2)
+            for color, marker in zip(COLORS, MARKERS, strict=False)
+        ][: len(names)]
+        if names and names[-1] == "the runs before":
+            handles[-1] = Line2D([], [], color=FAINT, lw=1.5)
+        if names:
+            self.figure.legend(handles, names, loc="upper left", ncols=len(names), frameon=False, fontsize=10)
+
+
+def plot_training(runs: Mapping[str, History], figure: Figure | None = None) -> Figure:
+    """Loss, test accuracy, norms and condition numbers of runs, by name, from their records."""
+    figure = Figure((10.5, 4.9)) if figure is None else figure
+    TrainingPlot(figure).show(runs)
+    return figure
+
+
+def _points(history: History, number: Callable[[Record], float | None]) -> Points:
+    """What can be drawn: numbers that are there and finite (a loss of 0 has no place on a logarithmic axis)."""
+    found = [(record.step, value) for record in history if (value := number(record)) is not None]
+    kept = [(step, max(value, 1e-9)) for step, value in found if math.isfinite(value)]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2 if ordered else math.nan
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """At most six round numbers between two: the finest of three kinds that are so few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 1.5, 2, 3, 4, 6), (1, 2, 5), (1,)):
+        ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        if len(ticks) <= 6:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / 6)]
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
