@@ -1,0 +1,73 @@
+"""Residual networks of He et al. for ImageNet and in their CIFAR forms, SE-ResNet-18 of Hu et al."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from convkit.models.layers import Layer, plain_layer
+from convkit.models.network import Assembly, Network, scaled
+from convkit.models.residual import add_blocks
+
+LARGE_IMAGE = 64
+
+
+def resnet18(
+    layer: Layer = plain_layer,
+    in_channels: int = 3,
+    classes: int = 10,
+    image_size: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    width: float = 1.0,
+) -> Network:
+    """ResNet-18 for small images: a 3 x 3 stem, no max pooling, 1 x 1 layers as shortcuts (option B)."""
+    net = Assembly(17, layer, in_channels, image_size, mean, std)
+    return _basic(net, classes, width, gated=False)
+
+
+def senet18(
+    layer: Layer = plain_layer,
+    in_channels: int = 3,
+    classes: int = 10,
+    image_size: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    width: float = 1.0,
+) -> Network:
+    """``resnet18`` with squeeze and excitation (reduction 16) on each branch; its gates are plain linear layers."""
+    net = Assembly(17, layer, in_channels, image_size, mean, std)
+    return _basic(net, classes, width, gated=True)
+
+
+def resnet50(
+    layer: Layer = plain_layer,
+    in_channels: int = 3,
+    classes: int = 10,
+    image_size: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    width: float = 1.0,
+) -> Network:
+    """ResNet-50, the stride in the 3 x 3 layers: ImageNet's stem from 64 x 64 pixels up, a 3 x 3 stem below."""
+    net = Assembly(49, layer, in_channels, image_size, mean, std)
+    if net.image_size >= LARGE_IMAGE:
+        net.convolution("stem", scaled(64, width), 7, stride=2)
+        net.add("relu", nn.ReLU())
+        net.add("pool", nn.MaxPool2d(3, stride=2, padding=1), stride=2)
+    else:
+        net.notes.append(
+            f"Image size {image_size}: the stem is 3 x 3 with stride 1 and the max pooling is left out; "
+            f"from {LARGE_IMAGE} x {LARGE_IMAGE} pixels up they are as published."
+        )
+        net.convolution("stem", scaled(64, width))
+        net.add("relu", nn.ReLU())
+    widths = [scaled(c, width) for c in (64, 128, 256, 512)]
+    add_blocks(net, widths, (3, 4, 6, 3), (1, 2, 2, 2), kernel_sizes=(1, 3, 1), strided=1, expansion=4)
+    return net.finish(classes, residual=True)
+
+
+def _basic(net: Assembly, classes: int, width: float, gated: bool) -> Network:
+    net.convolution("stem", scaled(64, width))
+    net.add("relu", nn.ReLU())
+    add_blocks(net, [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2), gated=gated)
+    return net.finish(classes, residual=True)

@@ -1,0 +1,100 @@
+"""What a network leaves out it says, and what it cannot be built for or fed with it refuses in words."""
+
+import pytest
+import torch
+
+from convkit.models import MODELS, build_model, plain_layer
+from convkit.models.network import Assembly
+
+names = pytest.mark.parametrize("name", MODELS)
+
+
+# ---- what is left out is said --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size, left_out", [(8, [4, 5]), (16, [5]), (28, [5]), (32, [])])
+@pytest.mark.parametrize("name", ["vgg11", "vgg16"])
+def test_poolings_that_no_longer_fit_are_left_out_and_said(name, size, left_out):
+    model = build_model(name, image_size=size, width=0.1)
+    assert model.notes == [
+        f"Image size {size}: pool{i} is left out, since it would meet a single pixel." for i in left_out
+    ]
+    assert [i for i in range(1, 6) if not hasattr(model, f"pool{i}")] == left_out
+
+
+def test_other_departures_are_said_and_only_those():
+    with torch.device("meta"):
+        said = {name: builder().notes for name, builder in MODELS.items()}
+        assert {name for name, notes in said.items() if notes} == {"wrn28_10", "resnet50"}
+        assert "behind its convolution" in said["wrn28_10"][0]
+        assert build_model("resnet32", preactivation=True).notes == said["wrn28_10"]
+        assert "Image size 32: the stem is 3 x 3" in said["resnet50"][0]
+        assert build_model("resnet50", image_size=64).notes == []
+        assert build_model("resnet50", image_size=63).notes != []
+
+
+# ---- bad input -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name, near", [("resnet-18", "resnet18"), ("ResNet110", "resnet110"), ("wrn", "wrn28_10")])
+def test_an_unknown_name_is_answered_with_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"needed one of 10 models, got '{name}'; the nearest names are .*{near}"):
+        build_model(name)
+
+
+@pytest.mark.parametrize("name", ["transformer-xl", "", None, ["cnn9"]])
+def test_a_name_like_none_is_answered_with_all(name):
+    with pytest.raises(ValueError, match=r"they are cnn9, regnetx_200mf, resnet110.*wrn28_10"):
+        build_model(name)
+
+
+@names
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"image_size": 7}, "image_size must be a whole number of at least 8, got 7"),
+        ({"image_size": (32, 32)}, "image_size must be a whole number"),
+        ({"in_channels": 0}, "in_channels must be a whole number of at least 1, got 0"),
+        ({"classes": 0}, "classes must be a whole number of at least 1, got 0"),
+        ({"classes": 2.5}, "classes must be a whole number"),
+        ({"classes": True}, "classes must be a whole number"),
+        ({"mean": [0.5] * 3}, "mean and std go together"),
+        ({"std": [0.5] * 3}, "mean and std go together"),
+        ({"mean": [0.5], "std": [0.5]}, "one number for each of 3 channels, got 1 and 1"),
+        ({"mean": [0.5] * 3, "std": [0.5, 0, 0.5]}, "std positive"),
+        ({"mean": [0.5, float("nan"), 0.5], "std": [0.5] * 3}, "mean must be finite"),
+    ],
+)
+def test_what_no_network_can_be_built_for_is_refused(name, options, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        build_model(name, **options)
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("cnn9", {"widths": (4, 4)}, "three groups"),
+        ("cnn9", {"widths": (4, 0, 4)}, "each of widths must be a whole number of at least 1, got 0"),
+        ("resnet18", {"width": 0}, "width must be a positive number"),
+        ("vgg11", {"width": float("nan")}, "width must be a positive number"),
+        ("wrn28_10", {"depth": 27}, "4 more than a multiple of 6, got 27; use 22"),
+        ("wrn28_10", {"widening": 0}, "widening must be"),
+    ],
+)
+def test_options_that_make_no_network_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **options)
+
+
+@names
+def test_images_of_another_kind_are_refused_before_the_first_layer(name):
+    model = build_model(name)
+    for shape in ((2, 1, 32, 32), (3, 32, 32), (2, 3), (2, 32, 32, 3)):
+        with pytest.raises(ValueError, match=r"needed a batch of images \(batch, 3, height, width\)"):
+            model(torch.rand(shape))
+    if name.startswith("vgg"):
+        with pytest.raises(ValueError, match="at least 32 x 32 pixels"):
+            model(torch.rand(2, 3, 32, 31))
+
+
+def test_an_assembly_with_a_wrong_number_of_layers_does_not_finish():
+    net = Assembly(2, plain_layer, 3, 8, None, None)
+    net.convolution("conv1", 4)
+    with pytest.raises(RuntimeError, match="needed 2 layers, got 1"):
+        net.finish(10)
