@@ -1,0 +1,213 @@
+"""Changed copies of training images, a whole batch at once on its own device: crops, flips, Cutout, a random policy."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+# Every function takes a batch (n, channels, height, width) in [0, 1] and returns another; the batch itself is left
+# alone. Random numbers are drawn where the generator lives and moved, so that one seed of a generator on the CPU gives
+# the same changes on every device. Without a generator they come from torch's default one.
+
+
+def random_crop(x: Tensor, padding: int, generator: Generator | None = None) -> Tensor:
+    """Each image moved by up to ``padding`` pixels along both axes, black where nothing is left."""
+    if padding < 0:
+        raise ValueError(f"random_crop needs a padding of 0 or more pixels, got {padding}")
+    n, _, height, width = x.shape
+    down, right = _integers(0, 2 * padding + 1, (2, n), x, generator)
+    windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view of every crop there is
+    return windows[torch.arange(n, device=x.device), :, down, right]
+
+
+def random_flip(x: Tensor, generator: Generator | None = None) -> Tensor:
+    """Each image, or its mirror image from left to right, with probability one half."""
+    return torch.where(_chance(x, generator), x.flip(-1), x)
+
+
+def cutout(x: Tensor, size: int, generator: Generator | None = None) -> Tensor:
+    """Each image with a square of ``size`` pixels replaced by the image's mean color (DeVries & Taylor 2017).
+
+    The center is any pixel, so that the square may reach over the border. The mean stands for the zero that the paper
+    fills in after normalization.
+    """
+    if size < 1:
+        raise ValueError(f"cutout needs a size of 1 pixel or more, got {size}; leave it out instead")
+    n, _, height, width = x.shape
+    top = _integers(0, height, (n, 1, 1, 1), x, generator) - size // 2
+    left = _integers(0, width, (n, 1, 1, 1), x, generator) - size // 2
+    row, column = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
+    inside = (row >= top) & (row < top + size) & (column >= left) & (column < left + size)
+    return torch.where(inside, x.mean((2, 3), keepdim=True), x)
+
+
+def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2) -> Tensor:
+    """Each image changed by ``rounds`` operations of ``OPERATIONS``, drawn uniformly, each with a uniform strength.
+
+    In the manner of AutoAugment (Cubuk et al. 2019), with its operations but without a search: these are not the
+    policies that AutoAugment or Fast AutoAugment found, and results should not be given under their names.
+    """
+    operations = list(OPERATIONS.values())
+    for _ in range(rounds):
+        choice = _integers(0, len(operations), (len(x),), None, generator)
+        strength = _uniform((len(x), 1, 1, 1), None, generator) * 2 - 1
+        changed = torch.empty_like(x)
+        for index, operation in enumerate(operations):
+            some = (choice == index).nonzero().flatten()
+            if len(some):
+                there = some.to(x.device)
+                changed[there] = operation(x[there], strength[some].to(x.device, x.dtype)).clamp(0, 1)
+        x = changed
+    return x
+
+
+# ---- by name -------------------------------------------------------------------------------------------------------
+Augmentation = Callable[[Tensor, Generator | None], Tensor]
+
+
+def _crop(x: Tensor, generator: Generator | None) -> Tensor:
+    return random_crop(x, max(1, x.shape[-1] // 8), generator)
+
+
+def _cutout(x: Tensor, generator: Generator | None) -> Tensor:
+    return cutout(x, x.shape[-1] // 2, generator)
+
+
+AUGMENTATIONS: Mapping[str, tuple[Augmentation, ...]] = MappingProxyType(
+    {
+        "none": (),
+        "crop": (_crop,),
+        "crop+flip": (_crop, random_flip),
+        "crop+flip+cutout": (_crop, random_flip, _cutout),
+        "auto": (_crop, random_flip, auto_augment, _cutout),
+    }
+)
+
+
+def augment(name: str) -> Augmentation:
+    """The augmentation of this name, a function of a batch and a generator; the steps in the order of the name.
+
+    Crops move by an eighth of the width and Cutout takes half of it: the usual 4 and 16 pixels of 32. "auto" is crop,
+    flip, ``auto_augment`` and Cutout. Raises ``ValueError`` for an unknown name.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"needed one of the augmentations {', '.join(AUGMENTATIONS)}; got {name!r}")
+    steps = AUGMENTATIONS[name]
+
+    def augmented(x: Tensor, generator: Generator | None = None) -> Tensor:
+        for step in steps:
+            x = step(x, generator)
+        return x
+
+    return augmented
+
+
+# ---- the operations of auto_augment: images and strengths (n, 1, 1, 1) in [-1, 1] to images, clamped by the caller -
+def _affine(x: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
+    """The images at ``rows @ (x, y, 1)``, coordinates in [-1, 1]; black outside."""
+    one = torch.ones_like(x[:, 0, 0, 0])
+    theta = torch.stack([torch.stack([one * entry for entry in row], -1) for row in rows], 1)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _shear_x(x: Tensor, s: Tensor) -> Tensor:
+    return _affine(x, [[1, 0.3 * s.flatten(), 0], [0, 1, 0]])
+
+
+def _shear_y(x: Tensor, s: Tensor) -> Tensor:
+    return _affine(x, [[1, 0, 0], [0.3 * s.flatten(), 1, 0]])
+
+
+def _shift_x(x: Tensor, s: Tensor) -> Tensor:
+    return _affine(x, [[1, 0, 0.6 * s.flatten()], [0, 1, 0]])
+
+
+def _shift_y(x: Tensor, s: Tensor) -> Tensor:
+    return _affine(x, [[1, 0, 0], [0, 1, 0.6 * s.flatten()]])
+
+
+def _rotate(x: Tensor, s: Tensor) -> Tensor:
+    angle = math.pi / 6 * s.flatten()
+    return _affine(x, [[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0]])
+
+
+def _brightness(x: Tensor, s: Tensor) -> Tensor:
+    return (1 + 0.9 * s) * x
+
+
+def _contrast(x: Tensor, s: Tensor) -> Tensor:
+    gray = _gray(x).mean((2, 3), keepdim=True)
+    return gray + (1 + 0.9 * s) * (x - gray)
+
+
+def _saturation(x: Tensor, s: Tensor) -> Tensor:
+    gray = _gray(x)
+    return gray + (1 + 0.9 * s) * (x - gray)
+
+
+def _sharpness(x: Tensor, s: Tensor) -> Tensor:
+    smooth = F.avg_pool2d(F.pad(x, [1] * 4, mode="replicate"), 3, stride=1)
+    return smooth + (1 + 0.9 * s) * (x - smooth)
+
+
+def _posterize(x: Tensor, s: Tensor) -> Tensor:
+    """2 to 5 bits a channel."""
+    levels = 2.0 ** (3.5 + 1.5 * s).round() - 1
+    return (x * levels).round() / levels
+
+
+def _solarize(x: Tensor, s: Tensor) -> Tensor:
+    return torch.where(x >= (1 + s) / 2, 1 - x, x)
+
+
+def _autocontrast(x: Tensor, s: Tensor) -> Tensor:
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    return torch.where(high > low, (x - low) / (high - low).clamp(min=1e-6), x)
+
+
+def _equalize(x: Tensor, s: Tensor) -> Tensor:
+    """Each value replaced by the share of pixels of its channel that are not brighter; the darkest becomes 0."""
+    values = x.flatten(2).contiguous()
+    rank = torch.searchsorted(values.sort(-1).values, values, right=True)
+    lowest = rank.amin(-1, keepdim=True)
+    span = values.shape[-1] - lowest
+    return torch.where(span > 0, (rank - lowest) / span.clamp(min=1), values).to(x.dtype).view_as(x)
+
+
+def _identity(x: Tensor, s: Tensor) -> Tensor:
+    return x
+
+
+def _gray(x: Tensor) -> Tensor:
+    return x.mean(1, keepdim=True)
+
+
+OPERATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {
+        **{"identity": _identity, "shear x": _shear_x, "shear y": _shear_y, "shift x": _shift_x, "shift y": _shift_y},
+        **{"rotate": _rotate, "brightness": _brightness, "contrast": _contrast, "saturation": _saturation},
+        **{"sharpness": _sharpness, "posterize": _posterize, "solarize": _solarize},
+        **{"autocontrast": _autocontrast, "equalize": _equalize},
+    }
+)
+
+
+# ---- random numbers ------------------------------------------------------------------------------------------------
+def _integers(low: int, high: int, shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.randint(low, high, shape, generator=generator, device=device)
+    return drawn if like is None else drawn.to(like.device)
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.rand(shape, generator=generator, device=device)
+    return drawn if like is None else drawn.to(like.device)
+
+
+def _chance(x: Tensor, generator: Generator | None) -> Tensor:
+    return _uniform((len(x), 1, 1, 1), x, generator) < 0.5

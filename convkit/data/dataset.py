@@ -1,0 +1,136 @@
+"""Labeled images to train on and to test with, checked once, whole batches at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data:
+    """Training and test images ``(N, channels, size, size)`` with their labels, all on one device.
+
+    Images are uint8, or float32 in [0, 1]; labels are int64 from 0 on. Raises ``ValueError`` for anything else.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    _clean: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_part(self, "training", self.images, self.labels)
+        _check_part(self, "test", self.test_images, self.test_labels)
+        if self.images.shape[1:] != self.test_images.shape[1:]:
+            raise ValueError(
+                f"{self.name} needs training and test images of one shape, got {tuple(self.images.shape[1:])} "
+                f"and {tuple(self.test_images.shape[1:])}; crop or resize one of them"
+            )
+
+    @property
+    def clean_labels(self) -> Tensor:
+        """The training labels as they were before ``noisy_labels`` changed some of ``labels``."""
+        return self.labels if self._clean is None else self._clean
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """The channels of an image."""
+        return self.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image."""
+        return self.images.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie."""
+        return self.images.device
+
+    @property
+    def mean(self) -> list[float]:
+        """The mean of each channel over the training images, in [0, 1]."""
+        return self._moments[0]
+
+    @property
+    def std(self) -> list[float]:
+        """The standard deviation of each channel over the training images; 1 for a constant channel."""
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[list[float], list[float]]:
+        means, stds = [], []
+        for channel in self.images.unbind(1):
+            if channel.dtype == torch.uint8:  # from the histogram: exact, and no copy of all images in floating point
+                shares = torch.bincount(channel.flatten(), minlength=256).cpu().double() / channel.numel()
+                values = torch.arange(256, dtype=torch.float64) / 255
+                mean = (shares * values).sum()
+                variance = (shares * (values - mean).square()).sum()
+            else:
+                variance, mean = torch.var_mean(channel.double(), correction=0)
+            means.append(mean.item())
+            stds.append(variance.sqrt().item() if variance > 1e-12 else 1.0)  # so that dividing by it is safe
+        return means, stds
+
+    def train_batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        """The training images at ``indices``, float32 in [0, 1], and their labels, on the device of the data."""
+        return _batch(self.images, self.labels, indices)
+
+    def test_batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        """The test images at ``indices``, float32 in [0, 1], and their labels, on the device of the data."""
+        return _batch(self.test_images, self.test_labels, indices)
+
+    def to(self, device: torch.device | str) -> "Data":
+        """The same data on ``device``."""
+        tensors = ("images", "labels", "test_images", "test_labels")
+        clean = None if self._clean is None else self._clean.to(device)
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors}, _clean=clean)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        c, h, w = self.images.shape[1:]
+        return (
+            f"Data({self.name}: {len(self):,} training and {len(self.test_images):,} test images, "
+            f"{c} × {h} × {w}, {self.classes} classes, on {self.device})"
+        )
+
+
+def _batch(images: Tensor, labels: Tensor, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+    if isinstance(indices, slice):  # not as a view: what is done to a batch must not reach the data
+        indices = torch.arange(len(images))[indices]
+    where = torch.as_tensor(indices, device=images.device)
+    x = images[where]
+    return (x.float() / 255 if x.dtype == torch.uint8 else x), labels[where]
+
+
+def _check_part(data: Data, part: str, images: Tensor, labels: Tensor) -> None:
+    def refuse(needed: str, came: object, remedy: str) -> None:
+        raise ValueError(f"{data.name}: the {part} part needs {needed}, got {came}; {remedy}")
+
+    if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.numel():
+        refuse("images (N, channels, size, size)", tuple(images.shape), "reshape, crop or pad them")
+    if images.dtype not in (torch.uint8, torch.float32):
+        refuse("uint8 or float32 images", images.dtype, "convert them")
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        refuse(f"{len(images)} int64 labels", f"{labels.dtype} {tuple(labels.shape)}", "give one label to each image")
+    if images.device != data.images.device or labels.device != data.images.device:
+        refuse("everything on one device", f"{images.device} and {labels.device}", "move it")
+    low, high = (int(end) for end in labels.aminmax())
+    if low < 0 or high >= data.classes:
+        refuse(f"labels 0 .. {data.classes - 1}", f"{low} .. {high}", "check the file, or name all classes")
+    if images.dtype == torch.float32:
+        darkest, brightest = (float(end) for end in images.aminmax())
+        if not (darkest >= 0 and brightest <= 1):  # also where one is not a number
+            refuse("images in [0, 1]", f"{darkest:g} .. {brightest:g}", "normalization is the model's first step")

@@ -1,0 +1,198 @@
+"""The files of the public data sets: found or downloaded, read, and told apart from copies that are not official."""
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convkit.data.dataset import Data
+from convkit.data.sources import Source
+
+Part = tuple[Tensor, Tensor]  # images and labels
+IDX_BYTES = 8  # the third byte of an IDX file, when it holds unsigned bytes
+
+
+def load_source(source: Source, folder: str | Path | None, name: str | None) -> Data:
+    """The data set from the files in ``folder``, or downloaded; called ``name``, or as its bytes deserve.
+
+    Without a ``name`` files that are all official make ``source.name``, files none of which is official make
+    ``source.name + "-unofficial"``, and a mixture is taken for damage. Raises ``ValueError`` for that, for the official
+    name on other bytes and for damaged files, ``FileNotFoundError`` where files are missing, ``ConnectionError`` where
+    the download fails and ``ModuleNotFoundError`` where it needs pooch.
+    """
+    where = download(source) if folder is None else Path(folder)
+    files = read_files(source, where)
+    name = _checked_name(source, files, name)
+    read = _read_idx_pair if source.records is None else _read_records
+    training, test = read(source, files, 0), read(source, files, 1)
+    return Data(name, *training, *test, source.class_names)
+
+
+# ---- finding -------------------------------------------------------------------------------------------------------
+def read_files(source: Source, folder: Path) -> dict[str, bytes]:
+    """The bytes of every file of the source, uncompressed, by name: plain, with .gz, or inside the official archive."""
+    names = [*source.train, *source.test]
+    places = [folder, *(folder / inside for inside in source.folders)]
+    found: list[dict[str, Path]] = []
+    for place in places:
+        candidates = {name: [path for path in (place / name, place / f"{name}.gz") if path.is_file()] for name in names}
+        found.append({name: paths[0] for name, paths in candidates.items() if paths})
+    best = max(found, key=len)
+    if len(best) == len(names):
+        return {name: _read(path) for name, path in best.items()}
+    for archive in (folder / name for name in source.downloads if name.endswith(".tar.gz")):
+        if archive.is_file():
+            return _read_archive(archive, names)
+    missing = ", ".join(name for name in names if name not in best)
+    looked = ", ".join(str(place) for place in places)
+    raise FileNotFoundError(
+        f"{source.name} needs {missing}, which is not in {looked}; name the folder that holds the files"
+    )
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be unpacked ({error}): it is truncated or damaged; fetch it again") from error
+
+
+def _read_archive(path: Path, names: list[str]) -> dict[str, bytes]:
+    files = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name in names and (file := archive.extractfile(member)):
+                    files[name] = file.read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise ValueError(f"{path} cannot be unpacked ({error}): it is truncated or damaged; fetch it again") from error
+    if missing := [name for name in names if name not in files]:
+        raise FileNotFoundError(f"{path} does not hold {', '.join(missing)}; fetch the official archive")
+    return files
+
+
+def _checked_name(source: Source, files: Mapping[str, bytes], name: str | None) -> str:
+    sums = {**source.train, **source.test}
+    foreign = [file for file in sums if hashlib.sha256(files[file]).hexdigest() != sums[file]]
+    if name == source.name and foreign:
+        raise ValueError(
+            f"{', '.join(foreign)} is not the official file of {source.name} (its SHA-256 sum differs); "
+            f"give results from it another name, as in name='{source.name}-jpeg'"
+        )
+    if name is not None or not foreign:
+        return name or source.name
+    if len(foreign) < len(sums):
+        raise ValueError(
+            f"{', '.join(foreign)} is not the official file of {source.name} and the others are: it is damaged or "
+            f"tampered with; fetch it again, or give name= if that is meant"
+        )
+    return f"{source.name}-unofficial"
+
+
+# ---- layouts -------------------------------------------------------------------------------------------------------
+def _read_records(source: Source, files: Mapping[str, bytes], part: int) -> Part:
+    """CIFAR's layout: each record is its label bytes and 3 × 32 × 32 pixel bytes, nothing between them."""
+    assert source.records is not None
+    size, records = source.label_bytes + 3 * 32 * 32, source.records[part]
+    images, labels = [], []
+    for name in (source.train, source.test)[part]:
+        came = len(files[name])
+        if came != records * size:
+            raise ValueError(
+                f"{name} needs {records:,} records of {size} bytes, got {came:,} bytes ({came // size:,} records and "
+                f"{came % size} bytes): it is truncated or of another layout; fetch it again"
+            )
+        table = np.frombuffer(files[name], np.uint8).reshape(records, size)
+        images.append(table[:, source.label_bytes :].reshape(records, 3, 32, 32))
+        labels.append(_checked_labels(name, table[:, source.label_bytes - 1], len(source.class_names)))
+    return torch.from_numpy(np.concatenate(images)), torch.cat(labels)
+
+
+def _read_idx_pair(source: Source, files: Mapping[str, bytes], part: int) -> Part:
+    image_file, label_file = (source.train, source.test)[part]
+    images, labels = _read_idx(image_file, files[image_file], 3), _read_idx(label_file, files[label_file], 1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{image_file} has {len(images)} images and {label_file} has {len(labels)} labels; fetch both again"
+        )
+    return torch.from_numpy(images[:, None].copy()), _checked_labels(label_file, labels, len(source.class_names))
+
+
+def _read_idx(name: str, content: bytes, axes: int) -> np.ndarray:
+    """IDX: two zero bytes, the type, the number of axes, their lengths as big-endian 32-bit numbers, then the bytes."""
+    header = 4 + 4 * axes
+    if len(content) < header or content[:4] != bytes((0, 0, IDX_BYTES, axes)):
+        raise ValueError(
+            f"{name} needs the header of an IDX file of bytes, axes: {axes}, got {content[:4].hex(' ') or 'nothing'}; "
+            "it is truncated or of another layout; fetch it again"
+        )
+    shape = [int(length) for length in np.frombuffer(content, ">u4", axes, offset=4)]
+    if len(content) - header != np.prod(shape):
+        raise ValueError(
+            f"{name} announces {' × '.join(map(str, shape))} bytes, got {len(content) - header:,}: it is truncated or "
+            "damaged; fetch it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _checked_labels(name: str, labels: np.ndarray, classes: int) -> Tensor:
+    if (wrong := np.flatnonzero(labels >= classes)).size:
+        raise ValueError(
+            f"{name}: label {labels[wrong[0]]} of image {wrong[0]} is not one of 0 .. {classes - 1}; "
+            "the file is damaged or of another layout"
+        )
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+# ---- downloading ---------------------------------------------------------------------------------------------------
+def download(source: Source) -> Path:
+    """The folder of pooch's cache that holds the downloads of the source, fetched where they are not yet there.
+
+    Every file is checked by its SHA-256 sum each time, and a file that is not complete and right never gets its name.
+    """
+    try:
+        import pooch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"downloading {source.name} needs pooch, which is not installed: pip install pooch, "
+            "or name the folder that holds the files"
+        ) from error
+    cache = Path(pooch.os_cache("convkit")) / source.name
+    for file, known in source.downloads.items():
+        _retrieve(pooch, source, file, known, cache)
+    return cache
+
+
+def _retrieve(pooch, source: Source, file: str, known: str, cache: Path) -> None:
+    bar = find_spec("tqdm") is not None
+    failed: OSError | None = None
+    for address in source.addresses:
+        try:
+            pooch.retrieve(address + file, f"sha256:{known}", fname=file, path=cache, progressbar=bar)
+        except OSError as error:
+            if error.errno is not None:  # the disk's errors have a number, those of requests have none
+                raise
+            if (response := getattr(error, "response", None)) is not None:
+                response.close()  # pooch leaves it open where the server refuses
+            failed = error
+        except ValueError as error:
+            raise ValueError(
+                f"the download {address}{file} is not the official file (its SHA-256 sum differs) and was not kept; "
+                f"try again later, or name the folder that holds the files of {source.name}"
+            ) from error
+        else:
+            return
+    raise ConnectionError(
+        f"{file} could not be downloaded from {' or '.join(source.addresses)} ({type(failed).__name__}); "
+        f"get it on a machine with a network and name the folder that holds it, as in {source.name}(folder)"
+    ) from failed

@@ -1,0 +1,94 @@
+"""Parts of a data set: stratified subsets, scarce data, held-out images; every draw by a seed."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from convkit.data.dataset import Data
+
+
+def subset(data: Data, count: int, seed: int = 0, test_count: int | None = None) -> Data:
+    """``count`` of the training images, as evenly from every class as there are images; ``test_count`` likewise.
+
+    With the same seed a smaller subset is part of a larger one. Raises ``ValueError`` for more images than there are.
+    """
+    _check_count("count", count, len(data))
+    chosen = _evenly(data.clean_labels, data.classes, seed)[:count].sort().values
+    if test_count is not None:
+        _check_count("test_count", test_count, len(data.test_images))
+        some = _evenly(data.test_labels, data.classes, seed)[:test_count].sort().values
+        data = replace(data, test_images=data.test_images[some], test_labels=data.test_labels[some])
+    return _part(data, chosen, f"subset of {count}")
+
+
+def scarce(data: Data, share: float, seed: int = 0) -> Data:
+    """The first ``share * len(data) / classes`` training images of each class, after shuffling (Liu et al. 2021, 4.1).
+
+    A class that has fewer gives all of them. Raises ``ValueError`` for a share outside (0, 1] or one that leaves none.
+    """
+    _check_share("share", share, 1.0)
+    each = int(share * len(data) / data.classes + 1e-9)  # 1e-9: 0.3 * 1000 / 10 is 30, not 29
+    if each < 1:
+        raise ValueError(f"scarce needs an image of each class, and share={share} of {len(data)} leaves none; raise it")
+    place = _places(data.clean_labels, data.classes, seed).to(data.device)
+    return _part(data, (place < each).nonzero().flatten(), f"{share:g} of each class")
+
+
+def holdout(data: Data, fraction: float = 0.1, seed: int = 0) -> Data:
+    """The same training images, ``fraction`` of each class held out as the test part; the test images are left alone.
+
+    For choosing learning rates and the like. Labels of the held-out images are the clean ones. Raises ``ValueError``
+    for a fraction outside (0, 1) and one that leaves a part empty.
+    """
+    _check_share("fraction", fraction)
+    count = round(fraction * len(data))
+    _check_count("fraction * len(data)", count, len(data) - 1)
+    order = proportionally(data.clean_labels, data.classes, seed)
+    held, kept = order[:count].sort().values, order[count:].sort().values
+    data = replace(data, test_images=data.images[held], test_labels=data.clean_labels[held])
+    return _part(data, kept, f"held out {fraction:g}")
+
+
+def _part(data: Data, chosen: Tensor, remark: str) -> Data:
+    return replace(
+        data,
+        name=f"{data.name}, {remark}",
+        images=data.images[chosen],
+        labels=data.labels[chosen],
+        _clean=None if data._clean is None else data._clean[chosen],
+    )
+
+
+def _places(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """For each image its place, from 0 on, in a random order of its class."""
+    labels = labels.cpu()
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = torch.bincount(labels, minlength=classes)
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    places = torch.empty_like(by_class)
+    places[by_class] = torch.arange(len(labels)) - first
+    return places
+
+
+def _evenly(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """All indices in an order whose beginnings hold as many of one class as of another, as long as there are any."""
+    shuffled = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
+    return (_places(labels, classes, seed) * classes + shuffled[labels.cpu()]).argsort().to(labels.device)
+
+
+def proportionally(labels: Tensor, classes: int, seed: int) -> Tensor:
+    """All indices in an order whose beginnings hold the same share of every class."""
+    counts = torch.bincount(labels.cpu(), minlength=classes)[labels.cpu()]
+    return ((_places(labels, classes, seed) + 0.5) / counts.double()).argsort(stable=True).to(labels.device)
+
+
+def _check_count(name: str, count: int, available: int) -> None:
+    if not 1 <= count <= available:
+        raise ValueError(f"{name} must lie in 1 .. {available}, the images there are to choose from; got {count}")
+
+
+def _check_share(name: str, share: float, most: float | None = None) -> None:
+    if not (0 < share < 1 or share == most):
+        raise ValueError(f"{name} must lie between 0 and 1{' (which is allowed)' if most else ''}, got {share}")
