@@ -33,6 +33,7 @@ _HOMES = {
         "clip_reshaped_kernel",
         "clip_singular_values",
         "dykstra",
+        "project_centered_sphere",
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -59,6 +60,7 @@ __all__ = [
     "leading_singular_values",
     "operator_norm",
     "power_iteration",
+    "project_centered_sphere",
     "reshaped_bound",
     "singular_values",
     "spectrum",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:  # editors read this; at run time a name is loaded on first us
         clip_reshaped_kernel,
         clip_singular_values,
         dykstra,
+        project_centered_sphere,
     )
     from convkit.spectra import (
         channel_condition_numbers,

@@ -97,6 +97,50 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
     return replace(A, kernel=((U * S.clamp(max=bound)[:, None, :]) @ Vh).view_as(A.kernel))
 
 
+def project_centered_sphere(weight: Tensor, radius: float) -> Tensor:
+    """The nearest weight whose rows, one an output channel, have mean 0 and norm ``radius``; of the weight's shape.
+
+    A row is all that leads to one output: every input channel and tap. Centering and scaling in turn is the projection
+    on both sets at once, since scaling keeps the mean 0 (Ikami et al., eq. 11). Exact to rounding. Raises
+    ``ValueError`` for ``radius <= 0`` and for rows that centering leaves nothing of: of one entry, constant, not
+    finite.
+    """
+    if not (radius > 0 and math.isfinite(radius)):
+        raise ValueError(f"project_centered_sphere needs a positive radius, got {radius}; 2**0.5 is the paper's")
+    if not isinstance(weight, Tensor) or weight.ndim < 2:
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise ValueError(f"needed a weight (c_out, ...) of at least 2 axes, got {shape}; a bias has no rows")
+    rows, fine = _constrained_rows(weight.flatten(1), radius)
+    if not fine.all():
+        row = int((~fine).nonzero()[0, 0])
+        low, high = float(weight[row].min()), float(weight[row].max())
+        raise ValueError(
+            f"rows must be finite and, once centered, not 0, got row {row} of {weight.shape[1:].numel()} entries from "
+            f"{low:.3g} to {high:.3g}; draw the weight anew, and leave rows of one entry alone"
+        )
+    return rows.view(weight.shape)
+
+
+def _constrained_rows(rows: Tensor, radius: float | None, center: bool = True) -> tuple[Tensor, Tensor]:
+    """Rows centered and scaled to ``radius`` (``None``: any), and which rows allow it, shape ``(rows, 1)``.
+
+    Those that are finite and, to be scaled, still above rounding once centered.
+    """
+    info = torch.finfo(rows.dtype)
+    largest = torch.linalg.vector_norm(rows, math.inf, dim=1, keepdim=True)
+    # in units of the largest entry, squares neither overflow nor vanish
+    units = rows / largest.clamp_min(info.tiny) if radius is not None else rows
+    if center:
+        units = units - units.mean(1, keepdim=True)
+        units = units - units.mean(1, keepdim=True)  # a mean large beside the rest leaves its rounding behind
+    if radius is None:
+        return units, units.isfinite().all(1, keepdim=True)
+    norms = torch.linalg.vector_norm(units, dim=1, keepdim=True)
+    rounding = 8 * info.eps * math.sqrt(rows.shape[1])
+    fine = norms.isfinite() & (norms > rounding) & (largest > info.tiny / info.eps)
+    return units / norms * radius, fine
+
+
 def _round(A: ConvOperator, bound: float) -> ConvOperator:
     with workers(A.kernel.device) as run:
         taps, half = _taps(A)

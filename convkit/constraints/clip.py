@@ -1,0 +1,164 @@
+"""Singular values clipped every so many steps of an optimizer."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim.optimizer import Optimizer
+
+from convkit.bounds import flattened_norm
+from convkit.constraints.handle import Handle, positive
+from convkit.constraints.layers import layer_operator, named_layers, naming
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from convkit.projections import clip_and_crop, clip_reshaped_kernel
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def clip_operator_norm(
+    optimizer: Optimizer, model: nn.Module, shapes: Mapping[str, Any], bound: float, every: int = 100, rounds: int = 1
+) -> "NormClip":
+    """After each ``every``-th step, clip the singular values of the layers of ``shapes`` at ``handle.bound``.
+
+    ``shapes`` is that of ``input_shapes(model, x)``, or a part of it: only its layers are clipped. ``rounds=1`` is
+    Sedghi et al. 2019, section 3: clip, then crop to the kernel's size, which leaves the norm above the bound (see
+    ``clip_and_crop``); the next time goes on from there. More rounds do both in turns; nothing is scaled at the end.
+    ``handle.record`` has, by layer, the ``norm`` that the last clip left, its ``step``, and the ``geometry`` of both:
+    ``"exact"``, the layer's own operator, where it has Fourier blocks; or ``"torus"``, for zero padding: the circular
+    operator of which the layer is a piece (its size rounded up to a multiple of the stride), whose norm is an upper
+    bound of the layer's.
+
+    Raises ``ValueError`` with the layer's name, before any weight is changed: for layers that the model or the
+    optimizer does not have, parametrized weights, circular layers whose stride does not divide the input (make the
+    size fit, or leave the layer out of ``shapes``), and after a step that left weights that are not finite.
+    """
+    if not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"clip_operator_norm needs rounds of at least 1, got {rounds!r}; 1 is the paper's")
+    layers = named_layers("clip_operator_norm", model, shapes)
+    return NormClip(optimizer, layers, bound, every, dict(shapes), rounds)
+
+
+def clip_reshaped_norm(
+    optimizer: Optimizer, model: nn.Module, bound: float, every: int = 100, layers: Iterable[str] | None = None
+) -> "ReshapedClip":
+    """After each ``every``-th step, clip the singular values of the reshaped kernels at ``handle.bound``.
+
+    The matrices ``(c_out, c_in * kernel_size)``, group by group, of all convolution and linear layers, or of those
+    named in ``layers``: what Sedghi et al. 2019, section 4.4, compare with. Nothing is cropped, so that the bound
+    holds, for another norm than the layer's: ``sqrt(prod(kernel_size))`` times it bounds that. ``handle.record`` is
+    as in ``clip_operator_norm`` with ``geometry`` ``"reshaped"``. Raises ``ValueError`` as there.
+    """
+    if layers is None:
+        layers = [name for name, m in model.named_modules() if isinstance(m, _LAYERS + _TRANSPOSED)]
+    return ReshapedClip(optimizer, named_layers("clip_reshaped_norm", model, layers), bound, every)
+
+
+class Clip(Handle):
+    """What the two clips share; ``bound`` may be changed between steps, ``record`` tells of the last clip."""
+
+    live = ("bound",)
+
+    def __init__(self, optimizer: Optimizer, layers: dict[str, nn.Module], bound: float, every: int) -> None:
+        positive(self.kind, "bound", bound)
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"{self.kind} needs every of at least 1 step, got {every!r}; 100 is the paper's")
+        self.bound, self.every, self._layers = bound, every, layers
+        self.record: dict[str, dict[str, Any]] = {}
+        self._weights = {name: _plain_weight(self.kind, name, layer) for name, layer in layers.items()}
+        if len({id(weight) for weight in self._weights.values()}) < len(layers):
+            raise ValueError(f"{self.kind} needs a weight for each layer, got some that share one among {list(layers)}")
+        for name in layers:
+            self._operator(name)  # what has none is refused now
+        super().__init__(optimizer, layers, self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the model and the arguments of the hook; numbers and names only."""
+        return super().state_dict() | {"record": {name: dict(entry) for name, entry in self.record.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where the hook that gave ``state_dict`` was; ``ValueError`` for the state of another one."""
+        super().load_state_dict(state_dict)
+        self.record = {name: dict(entry) for name, entry in state_dict["record"].items()}
+
+    def _apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if (self.steps + 1) % self.every:
+            return
+        positive(self.kind, "bound", self.bound)
+        new, record = {}, {}
+        for name, weight in self._weights.items():
+            A, geometry = self._operator(name)
+            A, norm = self._clipped(A)
+            record[name] = {"norm": float(norm), "step": self.steps + 1, "geometry": geometry}
+            new[name] = A.kernel.reshape(weight.shape)
+        for name, kernel in new.items():  # all are known: none has raised
+            self._weights[name].copy_(kernel)
+        self.record = record
+
+    def _operator(self, name: str) -> tuple[ConvOperator, str]:
+        raise NotImplementedError
+
+    def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
+        raise NotImplementedError
+
+
+class NormClip(Clip):
+    """What ``clip_operator_norm`` returns."""
+
+    kind = "clip_operator_norm"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        layers: dict[str, nn.Module],
+        bound: float,
+        every: int,
+        shapes: dict[str, Any],
+        rounds: int,
+    ) -> None:
+        self._shapes, self.rounds = shapes, rounds
+        super().__init__(optimizer, layers, bound, every)
+
+    def _operator(self, name: str) -> tuple[ConvOperator, str]:
+        A = layer_operator(name, self._layers[name], self._shapes[name])
+        with naming(name):
+            return A.torus(), "exact" if A.is_block_circulant else "torus"
+
+    def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
+        for _ in range(self.rounds):
+            B, A = A, clip_and_crop(A, self.bound)
+            if A is B:  # nothing is above the bound
+                break
+        return A, operator_norm(A, 2)
+
+
+class ReshapedClip(Clip):
+    """What ``clip_reshaped_norm`` returns."""
+
+    kind = "clip_reshaped_norm"
+
+    def _operator(self, name: str) -> tuple[ConvOperator, str]:
+        layer = self._layers[name]
+        kernel, groups = self._weights[name], getattr(layer, "groups", 1)
+        if not isinstance(layer, _LAYERS):
+            raise ValueError(f"clip_reshaped_norm needs Conv1d, Conv2d, Conv3d or Linear, got {name!r}; leave it out")
+        with naming(name):
+            kernel = kernel[..., None] if kernel.ndim == 2 else kernel
+            return ConvOperator(kernel, tuple(kernel.shape[2:]), groups=groups), "reshaped"  # of any size: not used
+
+    def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
+        A = clip_reshaped_kernel(A, self.bound)
+        return A, flattened_norm(A)
+
+
+def _plain_weight(kind: str, name: str, layer: nn.Module) -> Tensor:
+    computed = hasattr(layer, "operator") or parametrize.is_parametrized(layer, "weight")
+    weight = getattr(layer, "weight", None)
+    if computed or not isinstance(weight, nn.Parameter):
+        raise ValueError(
+            f"{kind} needs a layer whose weight is a plain parameter, got {name!r}, a {type(layer).__name__} that "
+            "computes its own or has none; leave it out, or take the parametrization off"
+        )
+    return weight

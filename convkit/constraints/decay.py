@@ -1,0 +1,125 @@
+"""The smoothed gradient of the layers' norms, added to the gradient before each step of an optimizer."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from convkit.constraints.handle import Handle
+from convkit.constraints.layers import layer_operator, named_layers
+from convkit.modes import evaluation_mode
+from convkit.norms import operator_norm
+
+
+def norm_decay(
+    optimizer: Optimizer,
+    model: nn.Module,
+    shapes: Mapping[str, Any],
+    beta: float,
+    ord: float = 1,
+    momentum: float = 0.5,
+    mean: bool = True,
+) -> "NormDecay":
+    """Before each step ``h <- momentum h + (1 - momentum) p``, then ``.grad += beta / N h``; p is the norms' gradient.
+
+    Algorithm 1 of Liang & Huang 2021, with the norm 1 or inf of every one of the N layers of ``shapes``, which is that
+    of ``input_shapes(model, x)``: any stride, padding, dilation, groups. ``mean=False`` adds ``beta h``, as the
+    authors' own runs did. Where several rows attain the maximum, p is the mean of their gradients. The norms are those
+    of what the layers do: through a parametrization p goes on to the parameters behind it. As with weight decay, a
+    parameter without ``.grad`` is not touched, and one that is frozen has no p; N counts its layer all the same.
+
+    ``handle.beta`` may be changed between steps. Under ``torch.amp.GradScaler`` nothing needs to be done: p joins the
+    gradient unscaled, or scaled where a fused optimizer takes the scaled one. The sign is right for ``maximize``, too.
+
+    Raises ``ValueError`` for ``beta < 0``, ``momentum`` outside [0, 1), another norm, layers that the model does not
+    have, and, with the layer's name, for weights that the optimizer does not step or that are not finite, before any
+    gradient is changed; and for ``optimizer.step(closure)``, whose gradients come too late.
+    """
+    if ord not in (1, math.inf):
+        raise ValueError(f"norm_decay needs ord 1 or torch.inf, got {ord!r}; for 2 add spectral_penalty to the loss")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"norm_decay needs a momentum in [0, 1), got {momentum}; 0.5 is the paper's")
+    layers = named_layers("norm_decay", model, shapes)
+    return NormDecay(optimizer, layers, dict(shapes), beta, ord, momentum, mean)
+
+
+class NormDecay(Handle):
+    """What ``norm_decay`` returns; ``beta`` may be changed between steps."""
+
+    kind, live = "norm_decay", ("beta",)
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        layers: dict[str, nn.Module],
+        shapes: dict[str, Any],
+        beta: float,
+        ord: float,
+        momentum: float,
+        mean: bool,
+    ) -> None:
+        self.beta, self.ord, self.momentum, self.mean = beta, ord, momentum, mean
+        self._check_beta()
+        self._layers, self._shapes, self._modules = layers, shapes, nn.ModuleList(layers.values())
+        self._parameters: dict[str, Tensor] = {}
+        for name, layer in layers.items():
+            seen = {id(p) for p in self._parameters.values()}  # of a shared weight there is one gradient
+            own = {f"{name}.{of}" if name else of: p for of, p in layer.named_parameters() if id(p) not in seen}
+            self._parameters |= own
+        self._smoothed: dict[str, Tensor] = {}
+        weights = {name: self._parameters[name] for name in self._gradients()}
+        if not weights:
+            raise ValueError("norm_decay needs a weight with requires_grad among its layers, got none; unfreeze one")
+        super().__init__(optimizer, layers, weights, before=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the model and the arguments of the hook: ``h`` has the smoothed gradients by parameter."""
+        return super().state_dict() | {"h": {name: h.clone() for name, h in self._smoothed.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where the hook that gave ``state_dict`` was; ``ValueError`` for the state of another one."""
+        self._check_state(state_dict)
+        for name, h in state_dict["h"].items():
+            if name not in self._parameters or h.shape != self._parameters[name].shape:
+                raise ValueError(f"needed h for the parameters of these layers, got {name!r} of shape {tuple(h.shape)}")
+        super().load_state_dict(state_dict)
+        self._smoothed = {name: h.to(self._parameters[name], copy=True) for name, h in state_dict["h"].items()}
+
+    def _apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if any(callable(argument) for argument in (*args[1:], *kwargs.values())):
+            raise ValueError(
+                "norm_decay needs the gradients before the step, got a closure that computes them during it; call it "
+                "first, then optimizer.step(), or add mean_norm to the loss"
+            )
+        self._check_beta()
+        for name, p in self._gradients().items():
+            if name not in self._smoothed:
+                self._smoothed[name] = torch.zeros_like(p)
+            self._smoothed[name].mul_(self.momentum).add_(p, alpha=1 - self.momentum)
+        factor = self.beta / (len(self._layers) if self.mean else 1)
+        scale = getattr(self._optimizer, "grad_scale", None)  # what GradScaler leaves a fused optimizer to divide by
+        descend = {id(p): not group.get("maximize") for group in self._optimizer.param_groups for p in group["params"]}
+        for name, h in self._smoothed.items():
+            weight = self._parameters[name]
+            if weight.grad is not None and id(weight) in descend:
+                weight.grad.add_(h if scale is None else h * scale, alpha=factor if descend[id(weight)] else -factor)
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """The gradient of the sum of the norms by the name of the parameter."""
+        weights = {name: p for name, p in self._parameters.items() if p.requires_grad}
+        with torch.enable_grad(), evaluation_mode(self._modules):  # some parametrizations step when read in training
+            operators = (layer_operator(name, layer, self._shapes[name]) for name, layer in self._layers.items())
+            norms = [operator_norm(A, self.ord) for A in operators if A.kernel.requires_grad]
+            if not norms:
+                return {}
+            gradients = torch.autograd.grad(norms, list(weights.values()), allow_unused=True)
+        return {name: p for name, p in zip(weights, gradients, strict=True) if p is not None}
+
+    def _check_beta(self) -> None:
+        if not (self.beta >= 0 and math.isfinite(self.beta)):
+            raise ValueError(
+                f"norm_decay needs a finite beta of at least 0, got {self.beta}; the paper has 1e-5 .. 1e-2"
+            )

@@ -1,0 +1,119 @@
+"""Penalties that are added to the loss: norms of layers, and kernels that are not orthogonal."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.bounds import flattened_norm
+from convkit.constraints.layers import layer_operator, named_layers, naming
+from convkit.geometry import check_kernel
+from convkit.modes import evaluation_mode
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+
+_CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def mean_norm(model: nn.Module, shapes: Mapping[str, Any], ord: float = 1) -> Tensor:
+    """The mean of the norms 1, 2 or inf of the layers of ``shapes``: ``(1/N) sum ||theta_i||`` (Liang & Huang, eq. 5).
+
+    ``shapes`` is that of ``input_shapes(model, x)``. Exact as ``operator_norm`` is: 2 is converged, matrix-free, where
+    a layer has no Fourier blocks. The norms are those of what the layers do now; the gradient goes through
+    parametrizations. Beta times this is what ``norm_decay`` adds at momentum 0. Raises ``ValueError`` with the
+    layer's name for layers that the model does not have and weights that are not finite.
+    """
+    return torch.stack([operator_norm(A, ord) for _, A in _operators("mean_norm", model, shapes)]).mean()
+
+
+def spectral_penalty(model: nn.Module, shapes: Mapping[str, Any]) -> Tensor:
+    """``1/2 sum ||A||_2^2`` over the layers of ``shapes``, of the convolutions themselves, not of reshaped kernels.
+
+    Exact for circular layers whose stride divides their input; for zero padding the norm is that of the torus around
+    it, an upper bound. Raises ``ValueError`` with the layer's name for other circular layers and as ``mean_norm`` does.
+    """
+    norms = []
+    for name, A in _operators("spectral_penalty", model, shapes):
+        with naming(name):
+            norms.append(operator_norm(A.torus(), 2))
+    return torch.stack(norms).square().sum() / 2
+
+
+def reshaped_spectral_penalty(model: nn.Module) -> Tensor:
+    """``1/2 sum ||W||_2^2`` of all convolution and linear layers, with W the reshaped kernel ``(c_out, c_in k k)``.
+
+    Yoshida & Miyato 2017, with the exact norm where they iterate. It is not the layers' norm. With groups the largest
+    over them. Raises ``ValueError`` for a model without such layers.
+    """
+    norms = []
+    for name, layer in _layers("reshaped_spectral_penalty", model, (*_CONVOLUTIONS, nn.Linear)):
+        with naming(name), evaluation_mode(layer):
+            weight = layer.weight
+            kernel = weight[..., None] if weight.ndim == 2 else weight
+            groups = getattr(layer, "groups", 1)
+            norms.append(flattened_norm(ConvOperator(kernel, tuple(kernel.shape[2:]), groups=groups)))
+    return torch.stack(norms).square().sum() / 2
+
+
+def orthogonality(model: nn.Module) -> Tensor:
+    """The sum over all convolutions of ``||conv(K, K) - I||^2``: 0 when the rows of each are orthonormal (OCNN).
+
+    ``conv(K, K)`` holds the inner products of all rows of the layer that overlap, for one output position: K as image
+    and as filter, with the layer's stride and ``floor((k - 1) / stride) * stride`` pixels of padding on each axis. So
+    ``||A A^T - I||^2`` per output position, for A on any torus on which two windows meet no more than once; the layer's
+    boundary has no part in it. Dilation d counts as stride ``s / gcd(s, d)``, groups are orthogonal as they are.
+
+    Wang et al. 2020, who take the rows for every shape: where there are more rows than columns, 0 is out of reach,
+    but the penalty on the columns, ``||A^T A - I||^2``, differs from this one by a constant. Linear layers are left
+    out. Raises ``ValueError`` with the layer's name for transposed convolutions and layers that compute their weight
+    in a way of their own, and for a model without convolutions.
+    """
+    layers = _layers("orthogonality", model, _CONVOLUTIONS)
+    return torch.stack([_defect(name, layer) for name, layer in layers]).sum()
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+def _defect(name: str, layer: Any) -> Tensor:
+    with naming(name), evaluation_mode(layer):
+        groups, kernel = layer.groups, layer.weight
+        check_kernel(kernel)
+    axes = zip(kernel.shape[2:], layer.stride, layer.dilation, strict=True)
+    strides, pads = [], []
+    for k, s, d in axes:
+        strides.append(s // math.gcd(s, d))  # windows s apart share taps that lie d apart: every s / gcd-th of them
+        pads.append((k - 1) // strides[-1] * strides[-1])
+    images = kernel.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)  # (c_out / groups, c_in, *k): K, by group
+    products = _CONV[kernel.ndim - 2](images, kernel, None, strides, pads, 1, groups)
+    products = products.unflatten(1, (groups, -1)).transpose(1, 2)  # (row, row, group, *shifts)
+    identity = torch.zeros_like(products)
+    center = tuple(pad // s for pad, s in zip(pads, strides, strict=True))
+    rows = torch.arange(len(images), device=kernel.device)
+    identity[(rows, rows, slice(None), *center)] = 1
+    return (products - identity).square().sum()
+
+
+def _operators(kind: str, model: nn.Module, shapes: Mapping[str, Any]) -> list[tuple[str, ConvOperator]]:
+    layers = named_layers(kind, model, shapes)
+    with evaluation_mode(nn.ModuleList(layers.values())):  # some parametrizations step when read in training mode
+        return [(name, layer_operator(name, layer, shapes[name])) for name, layer in layers.items()]
+
+
+def _layers(kind: str, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, Any]]:
+    """The layers of some kinds by name; ``ValueError`` for none, and for one that its weight does not describe."""
+    layers = []
+    for name, layer in model.named_modules():
+        if hasattr(layer, "operator") or isinstance(layer, _TRANSPOSED):
+            raise ValueError(
+                f"{kind} needs layers that their weight describes, got {name!r}, a {type(layer).__name__}; take "
+                "spectral_penalty, or penalize the other layers' modules alone"
+            )
+        if isinstance(layer, kinds):
+            layers.append((name, layer))
+    if not layers:
+        raise ValueError(f"{kind} needs a model with convolutions, got {type(model).__name__} without any")
+    return layers

@@ -1,0 +1,209 @@
+"""Penalties against dense matrices: norms of layers, and rows that are orthonormal."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.testing import assert_close
+
+from convkit.operators import ConvOperator, conv_operators, input_shapes
+from convkit.penalties import mean_norm, orthogonality, reshaped_spectral_penalty, spectral_penalty
+from tests.small_network import batch, network
+from tests.strategies import normal
+
+
+def conv(kernel: torch.Tensor, stride=1, dilation=1, groups=1, **options) -> nn.Module:
+    """A torch layer with this kernel."""
+    kind = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[kernel.ndim]
+    layer = kind(kernel.shape[1] * groups, len(kernel), tuple(kernel.shape[2:]), stride, 0, dilation, groups, **options)
+    layer.weight = nn.Parameter(kernel.clone())
+    return layer.to(kernel)
+
+
+def large_torus(layer) -> ConvOperator:
+    """The layer on a circular image so large that two of its windows meet no more than once around it."""
+    spans = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+    sizes = tuple(s * (2 * span // s + 2) for s, span in zip(layer.stride, spans, strict=True))
+    return ConvOperator(layer.weight.detach(), sizes, layer.stride, "same", layer.dilation, layer.groups)
+
+
+@st.composite
+def convolutions(draw) -> tuple:
+    spatial = draw(st.integers(1, 2))
+    groups = draw(st.integers(1, 3))
+    sizes = [draw(st.integers(1, 4)) for _ in range(spatial)]
+    kernel = (groups * draw(st.integers(1, 3)), draw(st.integers(1, 3)), *sizes)
+    stride, dilation = (tuple(draw(st.integers(1, 4)) for _ in range(spatial)) for _ in range(2))
+    return kernel, stride, dilation, groups
+
+
+# ---- norms ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("ord", [1, 2, math.inf])
+def test_mean_norm_is_the_mean_of_the_dense_norms_and_scales(device, ord):
+    model = network(device, torch.float64)
+    x = batch(device, torch.float64)
+    shapes = input_shapes(model, x)
+    norms = [torch.linalg.matrix_norm(A.matrix(), ord) for A in conv_operators(model, x).values()]
+    assert_close(mean_norm(model, shapes, ord), sum(norms) / 5)
+    wanted = torch.autograd.grad(sum(norms) / 5, [m.weight for m in model if hasattr(m, "weight")])
+    got = torch.autograd.grad(mean_norm(model, shapes, ord), [m.weight for m in model if hasattr(m, "weight")])
+    assert_close(got, wanted)
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= -3
+    assert_close(mean_norm(model, shapes, ord), 3 * sum(norms) / 5)
+
+
+def test_spectral_penalty_is_half_the_squared_norms_of_the_tori_and_scales(device):
+    model = network(device, torch.float64)
+    x = batch(device, torch.float64)
+    shapes = input_shapes(model, x)
+    operators = conv_operators(model, x)
+    wanted = sum(torch.linalg.matrix_norm(A.torus().matrix(), 2).square() for A in operators.values()) / 2
+    penalty = spectral_penalty(model, shapes)
+    assert_close(penalty, wanted)
+    assert penalty > sum(torch.linalg.matrix_norm(A.matrix(), 2).square() for A in operators.values()) / 2
+    weights = [m.weight for m in model if hasattr(m, "weight")]
+    assert_close(torch.autograd.grad(penalty, weights), torch.autograd.grad(wanted, weights))
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= 3
+    assert_close(spectral_penalty(model, shapes), 9 * wanted)
+
+
+def test_reshaped_penalty_is_half_the_squared_norms_of_the_flattened_kernels_and_scales(device):
+    model = network(device, torch.float64)
+    layers = [m for m in model if hasattr(m, "weight")]
+    kernels, parts = [m.weight for m in layers], [m.weight.chunk(getattr(m, "groups", 1)) for m in layers]
+    norms = [max(torch.linalg.matrix_norm(part.flatten(1), 2) for part in of_layer) for of_layer in parts]
+    wanted = sum(norm.square() for norm in norms) / 2
+    assert_close(reshaped_spectral_penalty(model), wanted)
+    assert_close(torch.autograd.grad(reshaped_spectral_penalty(model), kernels), torch.autograd.grad(wanted, kernels))
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= -2
+    assert_close(reshaped_spectral_penalty(model), 4 * wanted.detach())
+    assert reshaped_spectral_penalty(model) < spectral_penalty(model, input_shapes(model, batch(device, torch.float64)))
+
+
+# ---- orthogonality -------------------------------------------------------------------------------------------------
+@given(geometry=convolutions(), seed=st.integers(0, 9))
+def test_orthogonality_is_the_dense_defect_of_the_rows_for_each_output_position(device, geometry, seed):
+    shape, stride, dilation, groups = geometry
+    layer = conv(normal(*shape, device=device, seed=seed), stride, dilation, groups)
+    A = large_torus(layer)
+    M = A.matrix()
+    identity = torch.eye(len(M), dtype=M.dtype, device=device)
+    positions = math.prod(A.out_shape[1:])
+    assert_close(orthogonality(layer).detach(), (M @ M.T - identity).square().sum() / positions)
+
+
+def test_orthogonality_is_0_exactly_when_the_rows_are_orthonormal(device):
+    even, odd = torch.tensor([[0.6, 0.0, 0.8], [0.8, 0.0, -0.6]], device=device, dtype=torch.float64)[:, None]
+    rows = torch.stack([even, odd])  # (2, 1, 3): at stride 2 windows share the pixel between them, and 0.6 * 0.8 != 0
+    assert orthogonality(conv(rows, stride=2)) > 0.1
+    assert_close(orthogonality(conv(rows, stride=3)).item(), 0.0)
+    delta = torch.zeros(2, 3, 3, 3, device=device, dtype=torch.float64)
+    delta[0, 2, 0, 1] = delta[1, 0, 2, 2] = 1
+    assert orthogonality(conv(delta, stride=1)) == 0
+    assert orthogonality(conv(delta, stride=2)) == 0
+    assert orthogonality(conv(2 * delta)) == 2 * 3**2
+    for A, zero in ((large_torus(conv(delta)), True), (large_torus(conv(rows, stride=2)), False)):
+        M = A.matrix()
+        assert torch.allclose(M @ M.T, torch.eye(len(M), dtype=M.dtype, device=device)) == zero
+
+
+@pytest.mark.parametrize("k, stride, shift", [(3, 2, 2), (3, 1, 2), (5, 2, 4), (4, 3, 3)])
+def test_orthogonality_sees_the_farthest_windows_that_meet(device, k, stride, shift):
+    kernel = torch.zeros(1, 1, k, device=device, dtype=torch.float64)
+    kernel[0, 0, 0], kernel[0, 0, shift] = 0.6, 0.8  # norm 1; meets itself only when shifted by `shift`
+    assert_close(orthogonality(conv(kernel, stride)).item(), 2 * (0.6 * 0.8) ** 2)
+    published = torch.nn.functional.conv1d(kernel, kernel, stride=stride, padding=1)
+    assert not (published - 0.6 * 0.8).abs().lt(1e-9).any()  # padding 1 does not
+
+
+def test_where_there_are_more_rows_than_columns_the_penalty_on_columns_differs_by_a_constant(device):
+    differences = []
+    for seed in range(3):
+        layer = conv(normal(7, 2, 3, device=device, seed=seed))
+        A = large_torus(layer)
+        gram = A.matrix().T @ A.matrix()
+        columns = (gram - torch.eye(len(gram), dtype=gram.dtype, device=device)).square().sum()
+        differences.append((orthogonality(layer) - columns / math.prod(A.out_shape[1:])).item())
+    assert_close(differences, [5.0, 5.0, 5.0])
+
+
+def test_orthogonality_sums_over_convolutions_alone_and_has_the_dense_gradient(device):
+    model = network(device, torch.float64)
+    convs = [m for m in model if isinstance(m, nn.Conv2d)]
+    assert_close(orthogonality(model), sum(orthogonality(m) for m in convs))
+    orthogonality(model).backward()
+    assert all(m.weight.grad.norm() > 0 for m in convs)
+    assert model[8].weight.grad is None
+    with torch.no_grad():
+        convs[0].weight *= 0
+    assert_close(orthogonality(convs[0]).item(), 4.0)  # ||-I||^2 of 4 rows
+
+
+@pytest.mark.parametrize("stride, dilation, groups", [(1, 1, 1), (2, 1, 1), ((2, 3), (3, 2), 2), (4, 2, 1)])
+def test_gradcheck(device, stride, dilation, groups):
+    def penalty(kernel: torch.Tensor) -> torch.Tensor:
+        layer = conv(kernel, stride, dilation, groups)
+        del layer.weight
+        layer.weight = kernel
+        return orthogonality(layer)
+
+    kernel = normal(4, 2, 3, 2, device=device).requires_grad_()
+    assert torch.autograd.gradcheck(penalty, kernel)
+
+
+# ---- parametrized layers, and what is refused ----------------------------------------------------------------------
+def test_parametrized_weights_are_read_as_they_are_now_and_take_no_step(device):
+    layer = parametrizations.spectral_norm(nn.Conv2d(3, 2, 3), n_power_iterations=1).to(device, torch.float64).train()
+    vectors = copy.deepcopy(dict(layer.named_buffers()))
+    plain = conv(layer.eval().weight.detach())
+    layer.train()
+    shapes = {"": (5, 6)}
+    for penalty in (
+        lambda m: mean_norm(m, shapes),
+        lambda m: spectral_penalty(m, shapes),
+        reshaped_spectral_penalty,
+        orthogonality,
+    ):
+        assert_close(penalty(layer), penalty(plain))
+        layer.zero_grad()
+        penalty(layer).backward()
+        assert layer.parametrizations.weight.original.grad.norm() > 0
+    assert_close(dict(layer.named_buffers()), vectors, rtol=0, atol=0)
+    assert layer.training
+
+
+def test_layers_that_have_no_such_penalty_are_refused_by_name(device):
+    model = network(device)
+    shapes = input_shapes(model, batch(device))
+    for penalty in (mean_norm, spectral_penalty):
+        with pytest.raises(ValueError, match="'nine', which Sequential does not have"):
+            penalty(model, shapes | {"nine": (3, 3)})
+        with pytest.raises(ValueError, match="at least one layer"):
+            penalty(model, {})
+    with pytest.raises(ValueError, match=r"ord must be 1, 2 or torch.inf, got 3"):
+        mean_norm(model, shapes, 3)
+    circular = nn.Sequential(nn.Conv2d(3, 2, 3, 2, 1, padding_mode="circular")).to(device)
+    with pytest.raises(ValueError, match=r"layer '0': torus needs .* stride \(2, 2\) on \(5, 5\)"):
+        spectral_penalty(circular, {"0": (5, 5)})
+    transposed = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ConvTranspose2d(2, 2, 3))
+    for penalty in (orthogonality, reshaped_spectral_penalty):
+        with pytest.raises(ValueError, match="weight describes, got '1', a ConvTranspose2d"):
+            penalty(transposed)
+        with pytest.raises(ValueError, match="with convolutions, got ReLU without any"):
+            penalty(nn.ReLU())
+    with torch.no_grad():
+        model[4].weight[0] = math.nan
+    for penalty in (lambda m: mean_norm(m, shapes), reshaped_spectral_penalty, orthogonality):
+        with pytest.raises(ValueError, match="layer '4': kernel must be finite"):
+            penalty(model)
