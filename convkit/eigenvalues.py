@@ -1,4 +1,4 @@
-"""Eigenvalues of many Hermitian matrices at once, by whatever is fastest where they are."""
+"""Eigenvalues and definiteness of many Hermitian matrices at once, by whatever is fastest where they are."""
 
 import contextlib
 import functools
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FACTOR_SIDE = 100  # above, products of halves are faster than torch's batched LAPACK factorization
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
 WORK = 2e7  # operations (matrices x side^3) below which more workers cost more than they bring
 PIECES = 8  # for each worker
@@ -29,6 +30,18 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
         return torch.linalg.eigh(matrices)
     values, vectors = np.linalg.eigh(matrices.numpy())
     return torch.from_numpy(values), torch.from_numpy(vectors)
+
+
+def positive_definite(matrices: Tensor) -> Tensor:
+    """Whether each Hermitian matrix ``(n, side, side)`` has a Cholesky factor, in its own precision."""
+    side = matrices.shape[-1]
+    if matrices.device.type != "cpu" or side < FACTOR_SIDE:
+        return torch.linalg.cholesky_ex(matrices).info == 0
+    half = side // 2
+    factor, info = torch.linalg.cholesky_ex(matrices[:, :half, :half])
+    across = torch.linalg.solve_triangular(factor, matrices[:, :half, half:], upper=False)
+    rest = torch.baddbmm(matrices[:, half:, half:], across.mH, across, alpha=-1)  # Schur complement
+    return (info == 0) & positive_definite(rest)
 
 
 Run = Callable[[Callable[[Tensor], Any], Tensor, int, float], list[Any]]

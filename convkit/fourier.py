@@ -172,16 +172,19 @@ class Gram:
         if t <= MOST_TAPS and by_lags < by_blocks:
             sums = kernel.new_zeros(len(lags), groups, r, r)
             for a in range(t):
-                products = kernel[:, a:] @ kernel[:, a, None].mT  # K_b K_a^T for b >= a, lag offset_b - offset_a
-                products = products.movedim(1, 0)
-                turn = flipped[a, a:].to(kernel.device)
-                products = torch.where(turn[:, None, None, None], products.mT, products)
+                products = (
+                    kernel[:, a:].flatten(1, 2) @ kernel[:, a].mT
+                )  # K_b K_a^T for b >= a, lag offset_b - offset_a
+                products = products.unflatten(1, (t - a, r)).movedim(1, 0)
+                turn = flipped[a, a:]
+                if turn.any():  # only on a torus that the lags go round
+                    products = torch.where(turn.to(kernel.device)[:, None, None, None], products.mT, products)
                 products[0] *= 0.5
                 sums.index_add_(0, where[a, a:].to(kernel.device), products)
             odd = sums - sums.mT if self.wide else sums.mT - sums  # the taps were transposed, not their phases turned
             self._sums = ((sums + sums.mT).flatten(1), odd.flatten(1))
             self._lags = lags
-        self.side = r
+        self.side, self.dtype, self.device = r, dtype, kernel.device
         self.chunk = max(1, int(CHUNK // (16 * groups * r * r)))  # frequencies at a time
 
     def at(self, frequencies: Tensor, real: bool = False) -> Tensor:
@@ -197,6 +200,22 @@ class Gram:
         if real:
             return (angles.cos() @ even).view(shape)
         return torch.complex(angles.cos() @ even, angles.sin() @ odd).view(shape)
+
+    def bounds(self, frequencies: Tensor) -> Tensor:
+        """Upper bounds of the largest eigenvalues, shape ``(F, groups)``, without a block: their Frobenius norms.
+
+        The squared norm is a quadratic form of the phases, of inner products between lags; infinite where the blocks
+        are not built from lags.
+        """
+        groups = self._taps.taps.shape[0]
+        if self._sums is None:
+            return self._taps.taps.new_full((len(frequencies), groups), math.inf)
+        angles = _angles(frequencies, self._lags, self._taps.size).to(self._taps.taps.device)
+        squares = angles.new_zeros(())
+        for waves, sums in zip((angles.cos(), angles.sin()), self._sums, strict=True):
+            by_group = sums.unflatten(1, (groups, -1)).movedim(1, 0).double()
+            squares = squares + (waves @ (by_group @ by_group.mT) * waves).sum(2)  # (groups, F)
+        return squares.clamp_min(0).sqrt().T.to(self._taps.taps)
 
 
 def _angles(frequencies: Tensor, offsets: Tensor, size: Sequence[int]) -> Tensor:

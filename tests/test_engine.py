@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from convkit.eigenvalues import eigh, eigvalsh, workers
+from convkit.eigenvalues import eigh, eigvalsh, positive_definite, workers
 from convkit.fourier import Gram, half_set, reduced_taps
-from convkit.krylov import DENSE_SIDE, top_frequency
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
 from convkit.projections import clip_and_crop, clip_singular_values, dykstra
@@ -105,61 +104,26 @@ def test_degenerate_spectra(device, kind):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        Geometry((40, 31, 3, 3), (12, 10)),
-        Geometry((31, 40, 3, 2), (9, 12), stride=(1, 2)),
-        Geometry((64, 32, 3, 3), (8, 6), groups=2),
-        Geometry((30, 33, 5), (40,), dilation=2),
-        Geometry((28, 28, 2, 3, 2), (4, 3, 4)),
-    ],
-    ids=str,
-)
-def test_operator_norm_of_many_channels_is_the_plain_maximum(device, dtype, geometry):
-    taken = []
-    for seed in range(5):
-        A = geometry.operator(device, dtype, seed)
-        # later rows are weaker, so that the values are spread as in trained kernels
-        A = replace(
-            A, kernel=A.kernel * torch.linspace(1, 0.1, len(A.kernel)).to(A.kernel).view(-1, *[1] * (A.kernel.ndim - 1))
-        )
-        assert_close(
-            operator_norm(A, 2), plain_spectrum(A).amax(), atol=0, rtol=1e-12 if dtype == torch.float64 else 2e-6
-        )
-        taken.append(min(reduced_taps(A).taps.shape[2:]) > DENSE_SIDE)
-    assert all(taken)  # the Krylov path was what ran
+@given(geometry=exact, seed=st.integers(0, 99))
+def test_bounds_of_gram_blocks_are_their_frobenius_norms(device, geometry, seed):
+    taps = reduced_taps(geometry.operator(device, seed=seed))
+    frequencies = half_set(taps.size).frequencies
+    gram = Gram(taps, 10**9)
+    assert_close(gram.bounds(frequencies), torch.linalg.matrix_norm(gram.at(frequencies)), atol=1e-6, rtol=1e-6)
+    assert Gram(taps, 1).bounds(frequencies).min() >= gram.bounds(frequencies).min()
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_operator_norm_is_right_also_where_the_iterations_missed_the_largest_block(device, monkeypatch, groups):
-    A = Geometry((30 * groups, 28, 3, 3), (8, 7), groups=groups).operator(device)
-    smallest = int(spectrum(A)[..., 0].flatten().argmin())
-    where = half_set((8, 7)).where[smallest]
-    monkeypatch.setattr("convkit.krylov._survivors", lambda taps, half: where[None])
-    assert_close(operator_norm(A, 2), plain_spectrum(A).amax())
-
-
-def test_gradient_of_operator_norm_is_that_of_the_plain_maximum(device):
-    for geometry in (
-        Geometry((30, 28, 3, 3), (8, 7)),
-        Geometry((4, 3, 3, 2), (6, 4), stride=2),
-        Geometry((4, 2, 3), (9,), groups=2),
-    ):
-        A = geometry.operator(device)
-        A = replace(A, kernel=A.kernel.requires_grad_())
-        fast = torch.autograd.grad(operator_norm(A, 2), A.kernel)[0]
-        plain = torch.autograd.grad(plain_spectrum(A).amax(), A.kernel)[0]
-        assert_close(fast, plain)
-
-
-def test_top_frequency_is_where_the_largest_value_is(device):
-    A = Geometry((30, 26, 3, 3), (10, 12)).operator(device)
-    taps = reduced_taps(A)
-    frequency, group = top_frequency(taps, half_set(taps.size))
-    assert group == 0
-    assert_close(spectrum(A)[tuple(frequency[0].tolist())][0], plain_spectrum(A).amax())
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("side", [30, 101, 250])
+def test_matrices_are_told_definite_or_not_whatever_part_decides(device, side, dtype):
+    noise = torch.complex(normal(side, side, device=device), normal(side, side, device=device, seed=1))
+    basis = torch.linalg.qr(noise)[0]
+    for place in (0, side // 2, side - 1):
+        values = torch.linspace(1, 2, side, dtype=torch.float64, device=device).repeat(3, 1)
+        values[1, place] = -1e-3
+        for Q in (basis, torch.eye(side, device=device).to(basis)):
+            matrices = (Q * values[:, None].to(Q)) @ Q.mH
+            assert positive_definite(matrices.to(dtype)).tolist() == [True, False, True]
 
 
 @given(geometry=exact)

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from convkit import krylov
+from convkit.fourier import Gram, half_set, normalized, reduced_taps
+from convkit.krylov import DENSE_SIDE, top_frequency
 from convkit.norms import operator_norm, power_iteration
 from convkit.operators import ConvOperator
+from convkit.spectra import spectrum, symbol
 from tests.strategies import EVERYTHING, Geometry, exact_geometries, geometries, normal, patch_geometries, scaled
 
 everything = pytest.mark.parametrize("geometry", EVERYTHING.values(), ids=EVERYTHING)
@@ -111,6 +115,96 @@ def test_norms_change_neither_the_kernel_nor_the_random_state(device, geometry):
     power_iteration(A, 2, torch.Generator().manual_seed(3))
     assert torch.equal(A.kernel, kernel)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- norm 2 by blocks ----------------------------------------------------------------------------------------------
+def largest_of_symbol(A: ConvOperator) -> torch.Tensor:
+    return torch.linalg.svdvals(symbol(A)).amax()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((40, 31, 3, 3), (12, 10)),
+        Geometry((31, 40, 3, 2), (9, 12), stride=(1, 2)),
+        Geometry((64, 32, 3, 3), (8, 6), groups=2),
+        Geometry((30, 33, 5), (40,), dilation=2),
+        Geometry((28, 28, 2, 3, 2), (4, 3, 4)),
+    ],
+    ids=str,
+)
+def test_operator_norm_of_many_channels_is_the_plain_maximum(device, dtype, geometry):
+    taken = []
+    for seed in range(5):
+        A = geometry.operator(device, dtype, seed)
+        # later rows are weaker, so that the values are spread as in trained kernels
+        A = replace(
+            A, kernel=A.kernel * torch.linspace(1, 0.1, len(A.kernel)).to(A.kernel).view(-1, *[1] * (A.kernel.ndim - 1))
+        )
+        assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12 if dtype == torch.float64 else 2e-6)
+        taken.append(min(reduced_taps(A).taps.shape[2:]) > DENSE_SIDE)
+    assert all(taken)  # the Krylov path was what ran
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("factor", [0.0, 0.3, 0.99, 1.0, 1.2, 100.0])
+def test_operator_norm_is_right_also_where_the_iterations_are_not(device, monkeypatch, groups, factor):
+    A = Geometry((30 * groups, 28, 3, 3), (8, 7), groups=groups).operator(device)
+    taps, _ = normalized(reduced_taps(A))
+    top = max(float(torch.linalg.eigvalsh(Gram(taps).at(half_set(taps.size).frequencies)).max()), 0)
+    monkeypatch.setattr("convkit.krylov._reached", lambda *_: factor * top)  # 1.2: more than any block reaches
+    assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
+
+
+def test_only_blocks_near_the_largest_are_decomposed(device, monkeypatch):
+    taken = []
+    largest = krylov._largest
+    monkeypatch.setattr(krylov, "_largest", lambda *some: taken.append(len(some[2])) or largest(*some))
+    for seed in range(5):
+        A = Geometry((30, 28, 3, 3), (20, 22)).operator(device, seed=seed)
+        assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
+    assert sum(taken) <= 5 * 10  # of 222 each
+
+
+def test_float32_products_of_few_digits_are_noticed(device, monkeypatch):
+    """As TF32 would leave them, which a user may have allowed for the whole process."""
+
+    class Coarse(Gram):
+        def at(self, frequencies, real=False):
+            blocks = super().at(frequencies, real)
+            if self.dtype != torch.float32:
+                return blocks
+            noise = normal(*blocks.shape, device=device, dtype=torch.float32, seed=int(frequencies.sum()))
+            return blocks * (1 + 1e-3 * noise)
+
+    monkeypatch.setattr(krylov, "Gram", Coarse)
+    for seed in range(5):
+        A = Geometry((40, 36, 3, 3), (8, 7)).operator(device, seed=seed)
+        taps = normalized(reduced_taps(A))[0]
+        assert krylov._rough(taps, half_set(taps.size)).dtype == torch.float64
+        assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
+
+
+def test_gradient_of_operator_norm_is_that_of_the_plain_maximum(device):
+    for geometry in (
+        Geometry((30, 28, 3, 3), (8, 7)),
+        Geometry((4, 3, 3, 2), (6, 4), stride=2),
+        Geometry((4, 2, 3), (9,), groups=2),
+    ):
+        A = geometry.operator(device)
+        A = replace(A, kernel=A.kernel.requires_grad_())
+        fast = torch.autograd.grad(operator_norm(A, 2), A.kernel)[0]
+        plain = torch.autograd.grad(largest_of_symbol(A), A.kernel)[0]
+        assert_close(fast, plain)
+
+
+def test_top_frequency_is_where_the_largest_value_is(device):
+    A = Geometry((30, 26, 3, 3), (10, 12)).operator(device)
+    taps = reduced_taps(A)
+    frequency, group = top_frequency(taps, half_set(taps.size))
+    assert group == 0
+    assert_close(spectrum(A)[tuple(frequency[0].tolist())][0], largest_of_symbol(A))
 
 
 # ---- power iteration -----------------------------------------------------------------------------------------------
