@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from convkit.attacks import pgd, simba
+from convkit.normalization import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
-from convkit.rivals import gram_iteration, power_method, svdvals_of_full_symbol, theorem_1, two_lines, two_lines_clip
+from convkit.rivals import (
+    PlainConvNorm,
+    gram_iteration,
+    power_method,
+    svdvals_of_full_symbol,
+    theorem_1,
+    two_lines,
+    two_lines_clip,
+)
 from convkit.spectra import leading_singular_values, singular_values
 from convkit.trained import trained_kernels
 
@@ -37,6 +49,8 @@ def contests(device: torch.device, quick: bool) -> Iterator[Contest]:
     yield from _cheap_norms(device, quick)
     yield from _clips(device, quick)
     yield from _zero_padding(device, quick)
+    yield from _convnorm(device, quick)
+    yield from _attacks(device, quick)
 
 
 def random_operator(c_out: int, c_in: int, n: int, k: int, device: torch.device, dtype=torch.float64) -> ConvOperator:
@@ -183,3 +197,104 @@ def _zero_padding(device: torch.device, quick: bool) -> Iterator[Contest]:
         others: dict[str, Task] = {name: lambda A=A: leading_singular_values(A, 1)}
         case = f"{c} to {c} channels, 3 x 3, {n} x {n}, zero padding"
         yield Contest("torus bound", case, lambda A=A: operator_norm(A.torus(), 2), others, {name: 12})
+
+
+def _convnorm(device: torch.device, quick: bool) -> Iterator[Contest]:
+    """Forward and backward of a layer in training: what a normalization costs beside the one that everybody uses."""
+    sizes = [(64, 64, 32, 1), (128, 128, 16, 1), (256, 256, 8, 1), (512, 512, 4, 1), (64, 128, 32, 2)]
+    for c_in, c_out, n, stride in sizes if not quick else sizes[2:3]:
+        x = torch.randn(32, c_in, n, n, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+        conv = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        others = {
+            "convolution and BatchNorm": _training(nn.Sequential(conv, nn.BatchNorm2d(c_out)), x),
+            "the layer as published": _training(PlainConvNorm(c_in, c_out, 3, stride), x),
+        }
+        for mode, share in (("zeros", 2.0 if stride == 1 else 6.0), ("circular", 1.6)):
+            if mode == "circular" and stride > 1:
+                continue
+            layer = ConvNorm2d(c_in, c_out, 3, stride, 1, padding_mode=mode)
+            case = f"32 images, {c_in} to {c_out} channels, 3 x 3, {n} x {n}, stride {stride}, {mode}"
+            targets = {"convolution and BatchNorm": 1 / share}
+            yield Contest("ConvNorm, forward and backward", case, _training(layer, x), others, targets)
+
+
+def _training(layer: nn.Module, x: torch.Tensor) -> Task:
+    layer = layer.to(x.device)
+    with torch.no_grad():
+        weights = torch.randn_like(layer(x))
+    return lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], weights)
+
+
+def _attacks(device: torch.device, quick: bool) -> Iterator[Contest]:
+    """Against the Adversarial Robustness Toolbox, where it is installed."""
+    if find_spec("art") is None:
+        return
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch, SimBA
+    from art.estimators.classification import PyTorchClassifier
+
+    name, eps, steps = "Adversarial Robustness Toolbox", 8 / 255, 20
+    kind = "gpu" if device.type == "cuda" else "cpu"
+    for width, count in ((16, 64),) if quick else ((16, 64), (64, 256)):
+        model, x, y = _reader_of_stripes(width, count, device)
+        images, labels = x.cpu().numpy(), y.cpu().numpy()
+        target = PyTorchClassifier(model, nn.CrossEntropyLoss(), (3, 32, 32), 4, clip_values=(0, 1), device_type=kind)
+        theirs = ProjectedGradientDescentPyTorch(
+            target, eps=eps, eps_step=eps / 4, max_iter=steps, num_random_init=1, batch_size=count, verbose=False
+        )
+        others: dict[str, Task] = {name: lambda a=theirs, x=images, y=labels: a.generate(x, y)}
+        for question, stop in (("PGD, every step taken", False), ("PGD, who survives", True)):
+            yield Contest(
+                question,
+                f"{count} images 3 x 32 x 32, {steps} steps, 4 layers of {width} channels",
+                lambda m=model, x=x, y=y, s=stop: pgd(m, x, y, eps, eps / 4, steps, until_wrong=s),
+                others,
+                {name: 3},
+            )
+    model, x, y = _reader_of_stripes(16, 32, device)
+    odds = nn.Sequential(model, nn.Softmax(1))
+    target = PyTorchClassifier(odds, nn.CrossEntropyLoss(), (3, 32, 32), 4, clip_values=(0, 1), device_type=kind)
+    faint = 1e-3  # fools nobody, so that all steps are taken
+    asks = SimBA(target, attack="px", max_iter=steps, epsilon=faint, verbose=False)
+    for count in (1, 32):
+        images, labels = x[:count].cpu().numpy(), torch.eye(4)[y[:count].cpu()].numpy()
+        yield Contest(
+            "SimBA",
+            f"{count} image{'s' * (count > 1)} 3 x 32 x 32, {steps} pixels",
+            lambda n=count: simba(model, x[:n], y[:n], faint, steps=steps),
+            {name: lambda x=images, y=labels: asks.generate(x, y)},
+            {name: 3 if count > 1 else 1},
+        )
+
+
+def _reader_of_stripes(width: int, count: int, device: torch.device) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A network trained for a few steps to tell four directions of faint stripes, and images that it reads rightly."""
+    generator = torch.Generator().manual_seed(0)
+    place = torch.arange(32.0)
+    waves = [place[None, :], place[:, None], place[None, :] + place[:, None], place[None, :] - place[:, None]]
+    stripes = torch.stack([torch.sin(0.8 * wave).expand(32, 32) for wave in waves])
+
+    def draw(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.randint(4, (number,), generator=generator)
+        noise = torch.rand(number, 3, 32, 32, generator=generator)
+        return (0.5 + 0.08 * stripes[y][:, None] + 0.6 * (noise - 0.5)).clamp(0, 1).to(device), y.to(device)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = [(3, 1), (width, 2), (width, 1), (width, 2)]
+        layers = [
+            m
+            for c, stride in sizes
+            for m in (nn.Conv2d(c, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        ]
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4)).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    for _ in range(40):
+        x, y = draw(64)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    model.eval()
+    x, _ = draw(count)
+    with torch.no_grad():
+        return model, x, model(x).argmax(1)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from convkit.operators import ConvOperator
 
@@ -68,3 +68,26 @@ def theorem_1(A: ConvOperator) -> tuple[Tensor, Tensor]:
             chosen = columns[:, a : min(k1, a + reach[0] + 1) : s1, b : min(k2, b + reach[1] + 1) : s2]
             best = torch.maximum(best, chosen.sum((1, 2)).amax())
     return best, taps.sum((1, 2, 3)).amax()
+
+
+class PlainConvNorm(nn.Module):
+    """ConvNorm of Liu et al. 2021 step by step, as it is published: odd kernels, zero padding, v out of the gradient.
+
+    Transforms of every filter and every map, a crop, every s-th sample, a depthwise convolution.
+    """
+
+    def __init__(self, c_in: int, c_out: int, k: int, stride: int = 1) -> None:
+        super().__init__()
+        self.k, self.stride = k, stride
+        self.conv = nn.Conv2d(c_in, c_out, k, padding=k - 1, bias=False)
+        self.affine = nn.Conv2d(c_out, c_out, k, padding=k // 2, groups=c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv(x)
+        size = z.shape[2:]
+        with torch.no_grad():
+            v = torch.fft.rfft2(self.conv.weight, s=size).abs().square().sum(1).rsqrt()
+        z = torch.fft.irfft2(torch.fft.rfft2(z) * v, s=size)
+        crop = self.k - 1 - self.k // 2
+        z = z[:, :, crop : size[0] - crop, crop : size[1] - crop]
+        return self.affine(z[:, :, :: self.stride, :: self.stride])

@@ -10,9 +10,10 @@ from torch.testing import assert_close
 from convkit import bench, contests
 from convkit.bench import Pace, Result, race, table
 from convkit.contests import Contest, random_operator
+from convkit.normalization import ConvNorm2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
-from convkit.rivals import gram_iteration, power_method, svdvals_of_full_symbol, theorem_1, two_lines
+from convkit.rivals import PlainConvNorm, gram_iteration, power_method, svdvals_of_full_symbol, theorem_1, two_lines
 from convkit.spectra import singular_values
 from convkit.trained import LAYERS, trained_kernels
 
@@ -36,6 +37,22 @@ def test_rivals_answer_the_same_questions():
     for stride in (1, 2):
         B = ConvOperator(A.kernel, (8, 8), stride=stride, padding=1, padding_mode="zeros")
         assert_close(torch.stack(theorem_1(B)), torch.stack([operator_norm(B, 1), operator_norm(B, math.inf)]))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_published_convnorm_does_what_ours_does(stride):
+    ours, theirs = ConvNorm2d(3, 4, 3, stride, 1).double(), PlainConvNorm(3, 4, 3, stride).double()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    y = theirs(x)
+    weights = torch.randn_like(y)
+    assert_close(ours(x), y)
+    for found, wanted in zip(
+        torch.autograd.grad(ours(x), [x, *ours.parameters()], weights),
+        torch.autograd.grad(y, [x, *theirs.parameters()], weights),
+        strict=True,
+    ):
+        assert_close(found, wanted)
 
 
 def test_each_contest_of_a_quick_run_has_a_case_rivals_and_known_targets():

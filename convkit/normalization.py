@@ -1,0 +1,251 @@
+"""Normalization without a look at the batch: ConvNorm2d of Liu et al. 2021, the noisy affine of Ikami et al."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.boundary import pad
+from convkit.filters import Windows, waves
+from convkit.geometry import check_padding_mode, padding_pairs, positive_ints
+from convkit.operators import ConvOperator
+
+
+class ConvNorm2d(nn.Module):
+    """A bias-free convolution whose output channels are tight frames: drop-in for ``nn.Conv2d`` (Liu et al. 2021).
+
+    The convolution is taken where it is circular: on the torus of ``n + dilation * (k - 1)`` pixels for zero padding
+    (the image with all overlaps), of ``n`` pixels for ``padding_mode="circular"`` (which needs "same" padding). There
+    each output channel's spectrum is multiplied by ``v_k = (sum_j |a_kj|^2)^(-1/2)``, so that ``Q_k Q_k^T = I``
+    (eq. 7, Proposition 3.1); then the map is cropped to the padding of the layer, then every s-th sample is taken.
+    Outputs have the size of those of ``nn.Conv2d``; where padding beyond ``dilation * (k - 1)`` lets a window miss the
+    image they are zero, as there. A kernel of size 1 is divided by its row norms.
+
+    ``v`` is that of the current weights, in training and evaluation (the authors evaluate with a running average); in
+    evaluation mode it is kept until the weight or the input size changes. It is computed from a float64 power
+    spectrum. Where its root is below 1e-4 (``FLOOR`` in ``convkit.filters``) of the channel's row norm, v stops at the
+    inverse of that; all other frequencies are as in eq. 7. A zero channel gives zeros. ``v`` counts as constant in the
+    gradient, as in section 3.3; ``through=True`` gives the full gradient.
+
+    ``affine`` adds a learnable depthwise convolution ``r`` with bias on the output: zero-padded (or circular) "same",
+    of the kernel's size rounded up to odd numbers so that it has a center. The paper writes it before the stride; the
+    authors' code has it after, and so have we: it is what their results were made with, and ``prod(stride)`` times
+    cheaper. It starts at ``gain`` times the identity (the authors' random start does not train); ``gain=2**0.5`` makes
+    up for the ReLU where no BatchNorm follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        *,
+        affine: bool = True,
+        gain: float = 1.0,
+        through: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = positive_ints(kernel_size, 2, "kernel_size")
+        self.stride, self.dilation = positive_ints(stride, 2, "stride"), positive_ints(dilation, 2, "dilation")
+        check_padding_mode(padding_mode)
+        self.in_channels, self.out_channels, self.groups = (
+            positive_ints(number, 1, name)[0]
+            for number, name in ((in_channels, "in_channels"), (out_channels, "out_channels"), (groups, "groups"))
+        )
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"groups must divide both channel numbers, got groups={groups} and {in_channels} to {out_channels} "
+                "channels; take a common divisor of them"
+            )
+        if not math.isfinite(gain):
+            raise ValueError(f"gain must be a finite number, got {gain}; 1 is the identity, 2**0.5 suits ReLU")
+        self.padding, self.padding_mode, self.through = padding, padding_mode, through
+        self.span = tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        pairs = padding_pairs(padding, 2)
+        self.pads = tuple((s // 2, s - s // 2) for s in self.span) if pairs == "same" else pairs
+        if padding_mode == "circular" and tuple(map(sum, self.pads)) != self.span:
+            raise ValueError(
+                f"circular padding must be {self.span} in all ('same'), got {self.pads}: with another amount the "
+                "convolution is not circular; use padding='same' or padding_mode='zeros'"
+            )
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, **options))
+        self.register_parameter("bias", None)  # code that meets nn.Conv2d asks for it
+        self.gain = gain
+        if affine:
+            self.affine_weight = nn.Parameter(
+                torch.empty(self.out_channels, 1, *(k | 1 for k in self.kernel_size), **options)
+            )
+            self.affine_bias = nn.Parameter(torch.empty(self.out_channels, **options))
+        else:
+            self.register_parameter("affine_weight", None)
+            self.register_parameter("affine_bias", None)
+        self._kept: tuple[Tensor, Any, Tensor] | None = None  # in evaluation: the weight, its state, v
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """torch's default start for the convolution, ``gain`` times the identity for the affine."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.affine_weight is not None:
+            with torch.no_grad():
+                self.affine_weight.zero_()
+                self.affine_weight[:, :, self.affine_weight.shape[2] // 2, self.affine_weight.shape[3] // 2] = self.gain
+                self.affine_bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
+        weight, kind = self.weight, x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(weight.dtype)
+        if x.ndim != 4 or x.shape[1] != self.in_channels or x.dtype != weight.dtype:
+            raise ValueError(
+                f"needed a batch of shape (batch, {self.in_channels}, height, width) and {weight.dtype}, got "
+                f"{tuple(x.shape)} and {x.dtype}; the channels come second, and x.to(layer.weight) has its dtype"
+            )
+        with torch.autocast(kind, enabled=False):  # the spectrum needs the digits of float32
+            y = self._normalized(x, weight)
+        if self.affine_weight is None:
+            return y
+        around = tuple(k // 2 for k in self.affine_weight.shape[2:])
+        if self.padding_mode == "circular":
+            y, around = pad(y, [(before, before) for before in around], "circular"), 0
+        return F.conv2d(y, self.affine_weight, self.affine_bias, padding=around, groups=self.out_channels)
+
+    def operator(self, input_shape: int | Sequence[int], affine: bool = True) -> ConvOperator:
+        """What the layer does on its torus, without biases: a circular operator whose kernel is as large as the torus.
+
+        The kernel is ``v * a``, on inputs of the size of the torus: ``n + dilation * (k - 1)`` for zero padding, n for
+        circular. The layer without affine is a piece of it: pad x with zeros at its end to the torus; the first
+        outputs are the layer's (those whose windows touch the image), so that singular values of the operator bound
+        the layer's, index by index, and are the layer's for the circular variant. With ``affine`` its kernel is
+        convolved in, dilated by the stride that it follows; that is the layer's map for the circular variant, and
+        for zero padding wherever the affine does not reach beyond the cropped map (everywhere at the start). On an
+        axis whose stride does not divide the torus the operator has stride 1: the layer's outputs are then among its
+        rows. The kernel has the gradient of the layer: v is constant unless ``through``.
+        """
+        windows = self._windows(positive_ints(input_shape, 2, "input_shape"))
+        stride = tuple(s if n % s == 0 else 1 for s, n in zip(self.stride, windows.torus, strict=True))
+        weight = self.weight.double()
+        filtered = self._scale(self.weight, windows)
+        if affine and self.affine_weight is not None:
+            kernel = self.affine_weight.double()
+            center = tuple(s * (k // 2) for s, k in zip(self.stride, kernel.shape[2:], strict=True))
+            cos, sin = waves(windows.torus, tuple(kernel.shape[2:]), self.stride, center, kernel.device, kernel.dtype)
+            filtered = filtered * torch.complex(cos @ kernel.flatten(1).T, sin @ kernel.flatten(1).T)
+        if self.span == (0, 0) and self.pads == ((0, 0), (0, 0)):  # one tap, whatever the torus
+            kernel = (weight * filtered.real[0, :, None, None, None]).to(self.weight.dtype)
+            return ConvOperator(kernel, windows.sizes, stride, 0, groups=self.groups)
+        spectrum = torch.complex(*windows.symbol(weight)) * filtered[:, :, None]
+        # the half axis last, as irfft2 wants it; conj: torch correlates, so that the symbol is the conjugate transform
+        spectrum = spectrum.permute(1, 2, 0).unflatten(2, (windows.half, -1)).mT.conj()
+        taps = torch.fft.irfft2(spectrum, s=windows.torus[::-1]).mT  # tap j lies on pixel j - (padding before) (mod n)
+        shift = tuple((n - 1) // 2 - before for n, (before, _) in zip(windows.torus, self.pads, strict=True))
+        return ConvOperator(taps.roll(shift, (2, 3)).to(self.weight.dtype), windows.torus, stride, groups=self.groups)
+
+    def train(self, mode: bool = True) -> "ConvNorm2d":
+        self._kept = None  # weights changed behind torch's counter (through .data) are noticed here at the latest
+        return super().train(mode)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding!r}"
+        for name, usual in (("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros"), ("through", False)):
+            text += f", {name}={getattr(self, name)!r}" if getattr(self, name) != usual else ""
+        return text + ("" if self.affine_weight is not None else ", affine=False")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # not copied, not saved
+
+    # ---- private ---------------------------------------------------------------------------------------------------
+    def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
+        windows = self._windows(tuple(x.shape[2:]))
+        scale = self._scale(weight, windows)  # (frequencies, c_out)
+        kind, wide = weight.dtype, torch.promote_types(weight.dtype, torch.float32)
+        x, weight, scale = x.to(wide), weight.to(wide), scale.to(wide)
+        if self.span == (0, 0):  # v is constant over the frequencies
+            x = pad(x, self.pads, self.padding_mode)
+            y = F.conv2d(x, weight * scale[0, :, None, None, None], None, self.stride, 0, 1, self.groups)
+        else:
+            y = windows.convolve(x, weight, scale, self.groups)
+        return y.to(kind)
+
+    def _windows(self, sizes: tuple[int, ...]) -> Windows:
+        circular = self.padding_mode == "circular"
+        torus = tuple(n if circular else n + span for n, span in zip(sizes, self.span, strict=True))
+        outputs = tuple(
+            (n + sum(pads) - span - 1) // s + 1
+            for n, pads, span, s in zip(sizes, self.pads, self.span, self.stride, strict=True)
+        )
+        if min(outputs) < 1:
+            raise ValueError(
+                f"the kernel must fit into the padded input, got kernel size {self.kernel_size} with dilation "
+                f"{self.dilation} on input {sizes} with padding {self.pads}; use larger images or more padding"
+            )
+        starts = tuple(-before for before, _ in self.pads)
+        return Windows(sizes, torus, self.kernel_size, self.dilation, self.stride, starts, outputs)
+
+    def _scale(self, weight: Tensor, windows: Windows) -> Tensor:
+        """v at the frequencies of the windows, shape (frequencies, c_out), float64."""
+        if self.through and torch.is_grad_enabled():
+            return windows.inverse_root(weight)
+        with torch.no_grad():
+            if self.training or weight.is_inference():
+                return windows.inverse_root(weight)
+            state = (windows, weight._version, weight.data_ptr(), weight.dtype, weight.device)
+            if self._kept is None or self._kept[0] is not weight or self._kept[1] != state:
+                self._kept = (weight, state, windows.inverse_root(weight))
+            return self._kept[2]
+
+
+class NoisyAffine2d(nn.Module):
+    """A scale and a bias per channel, in training with noise on the scale (eq. 6-8 of Ikami et al. 2022).
+
+    ``y = gamma x + beta``; in training ``y = (1 + n) gamma x + beta``, ``n ~ N(0, (sigma * depth)^2)`` drawn for each
+    sample and channel. ``depth`` is l / L for residual networks, 1 otherwise. ``sigma`` may be changed at any time.
+    """
+
+    def __init__(self, channels: int, sigma: float = 0.0, depth: float = 1.0) -> None:
+        super().__init__()
+        (self.channels,) = positive_ints(channels, 1, "channels")
+        if not 0 < depth <= 1:
+            raise ValueError(f"depth must be in (0, 1], got {depth}; it is the layer's number over how many there are")
+        self.sigma, self.depth = sigma, float(depth)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise at depth 1."""
+        return self._sigma
+
+    @sigma.setter
+    def sigma(self, value: float) -> None:
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"sigma must be a finite number of at least 0, got {value}; 0 is no noise")
+        self._sigma = float(value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"needed a batch of shape (batch, {self.channels}, height, width), got {tuple(x.shape)}; "
+                "the channels come second"
+            )
+        scale = self.weight[:, None, None]
+        if self.training and self.sigma > 0:
+            scale = scale * (1 + self.sigma * self.depth * torch.randn(len(x), self.channels, 1, 1).to(x))
+        return scale * x + self.bias[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, sigma={self.sigma}, depth={self.depth:g}"
