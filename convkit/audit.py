@@ -1,6 +1,7 @@
 """What each layer of a network does to the size of a signal, as a table."""
 
 import html
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.bounds import frobenius_bound, torus_bound
+from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators
 from convkit.spectra import channel_condition_numbers, condition_number
@@ -22,7 +24,8 @@ class LayerRecord:
     ``geometry`` is ``"exact"`` where the Fourier transform makes the layer block-diagonal, so that every number is
     the layer's own. Elsewhere it is ``"matrix-free"``, where the norm 2 and the stable rank are the layer's own, or
     ``"torus"``, where they are those of the torus that contains it, the norm an upper bound. Condition numbers are
-    then those of a circular relative, the torus for zero padding.
+    then those of a circular relative, the torus for zero padding. A zero-padded ``ConvNorm2d`` is measured on the torus
+    that it normalizes on.
     """
 
     name: str
@@ -39,6 +42,7 @@ class LayerRecord:
     condition_number: float
     channel_condition_numbers: tuple[float, ...]  # one an output channel
     methods: Mapping[str, str]
+    folded: str = ""  # the kind of the layer behind it whose gains are part of the numbers
 
 
 class LayerTable(list[LayerRecord]):
@@ -72,26 +76,65 @@ class LayerTable(list[LayerRecord]):
             numbers = [record.norm1, record.norm2, record.norm_inf, record.stable_rank, record.condition_number]
             cells = [f"{number:.4g}" for number in (*numbers, sum(channels) / len(channels))]
             methods = [record.methods["norm2"], record.methods["condition_number"]]
-            rows.append([record.name, record.kind, *shapes, *cells, *methods])
+            kind = f"{record.kind} and {record.folded}" if record.folded else record.kind
+            rows.append([record.name, kind, *shapes, *cells, *methods])
         return rows
 
 
-def layer_table(model: nn.Module, x: Tensor, torus: bool = False) -> LayerTable:
+def layer_table(model: nn.Module, x: Tensor, torus: bool = False, folded: bool = False) -> LayerTable:
     """A ``LayerRecord`` for each convolution and linear layer that ``model(x)`` reaches, in the model's order.
 
     With ``torus=True`` the norm 2 of a layer without Fourier blocks (zero padding, mostly) is bounded by that of the
-    torus around it, at a fraction of the cost of converging it. Biases and normalization layers are not folded in.
-    The model is left as it was; raises ``ValueError`` as ``conv_operators`` does, with the name of the layer.
+    torus around it, at a fraction of the cost of converging it. With ``folded=True`` the gains in evaluation mode of a
+    BatchNorm or ``NoisyAffine2d`` that stands behind a convolution in the same ``nn.Sequential`` are part of it.
+    Biases and shifts are no part of a norm. The model is left as it was; raises ``ValueError`` as ``conv_operators``
+    does, with the name of the layer.
     """
     with torch.no_grad():
         operators = conv_operators(model, x)
-        return LayerTable(
-            _record(name, type(model.get_submodule(name)).__name__, A, torus) for name, A in operators.items()
-        )
+        gains = channel_gains(model) if folded else {}
+        records = LayerTable()
+        for name, A in operators.items():
+            behind, gain = gains.get(name, ("", None))
+            if gain is not None:
+                A = replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
+            layer = model.get_submodule(name)
+            record = _record(name, type(layer).__name__, A, torus, behind)
+            if isinstance(layer, ConvNorm2d) and layer.padding_mode == "zeros" and any(layer.span):
+                words = f"its torus, {'×'.join(map(str, A.input_shape))}"  # that is what it normalizes on
+                record = replace(record, geometry="torus", methods=dict.fromkeys(record.methods, words))
+            records.append(record)
+        return records
+
+
+@torch.no_grad()
+def channel_gains(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """What multiplies each output channel of a layer behind it, in evaluation mode: its kind and its gains, by layer.
+
+    For a BatchNorm (``gamma / sqrt(variance + eps)``) or a ``NoisyAffine2d`` next to the layer in an ``nn.Sequential``.
+    """
+    gains = {}
+    for outer, sequence in model.named_modules():
+        if isinstance(sequence, nn.Sequential):
+            children = list(sequence.named_children())
+            for (name, _), (_, behind) in itertools.pairwise(children):
+                gain = _gain(behind)
+                if gain is not None:
+                    gains[f"{outer}.{name}" if outer else name] = (type(behind).__name__, gain)
+    return gains
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def _record(name: str, kind: str, A: ConvOperator, torus: bool) -> LayerRecord:
+def _gain(layer: nn.Module) -> Tensor | None:
+    if isinstance(layer, NoisyAffine2d):
+        return layer.weight
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and layer.running_var is not None:
+        gain = (layer.running_var + layer.eps).rsqrt()
+        return gain if layer.weight is None else gain * layer.weight
+    return None
+
+
+def _record(name: str, kind: str, A: ConvOperator, torus: bool, folded: str) -> LayerRecord:
     relative, where = _relative(A)
     if A.is_block_circulant:
         geometry, norm2, norm2_by, measured = "exact", operator_norm(A, 2), where, A
@@ -122,6 +165,7 @@ def _record(name: str, kind: str, A: ConvOperator, torus: bool) -> LayerRecord:
             "condition_number": by_relative,
             "channel_condition_numbers": by_relative,
         },
+        folded,
     )
 
 

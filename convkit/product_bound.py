@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from convkit.bounds import torus_bound
 from convkit.modes import evaluation_mode
+from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 
@@ -95,7 +96,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
             hasattr(m, "operator")
-            or isinstance(m, (*_CONVOLUTIONS, *_BATCHNORMS))
+            or isinstance(m, (*_CONVOLUTIONS, *_BATCHNORMS, NoisyAffine2d))
             or super().is_leaf_module(m, module_qualified_name)
         )
 
@@ -181,14 +182,25 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
     def is_one_of(kinds: tuple[type[nn.Module], ...]) -> bool:
         return isinstance(module, kinds) and any(type(module).forward is kind.forward for kind in kinds)
 
+    def norm(A: ConvOperator) -> float:
+        A = replace(A, kernel=A.kernel.double())
+        return float(torus_bound(A)) if torus else float(operator_norm(A, 2)) * (1 + CONVERGED)
+
+    kit: Any = module
+    if isinstance(kit, ConvNorm2d) and kit.affine_weight is not None:  # between the two the map is cropped
+        inner = kit.operator(tuple(x.shape[2:]), affine=False)
+        affine = ConvOperator(
+            kit.affine_weight, tuple(kit(x).shape[2:]), groups=kit.out_channels, padding_mode=kit.padding_mode
+        )
+        return norm(inner) * norm(affine)
+    if isinstance(kit, NoisyAffine2d):
+        return float(kit.weight.detach().abs().max())
     if hasattr(module, "operator") or isinstance(module, _CONVOLUTIONS):
         if isinstance(module, nn.Linear):
             shape = (1, 1)  # the same map at every position
         else:
             shape = tuple(x.shape[2:] if hasattr(module, "operator") else x.shape[2 - module.weight.ndim :])
-        A = ConvOperator.from_layer(module, shape)
-        A = replace(A, kernel=A.kernel.double())
-        return float(torus_bound(A)) if torus else float(operator_norm(A, 2)) * (1 + CONVERGED)
+        return norm(ConvOperator.from_layer(module, shape))
     if is_one_of(_BATCHNORMS):
         if module.running_var is None:
             raise ValueError("it divides by the deviations of its batch, which has no bound; track running statistics")

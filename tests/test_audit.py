@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 from convkit.audit import LayerTable, layer_table
+from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from convkit.operators import ConvOperator, conv_operators
 from convkit.spectra import channel_condition_numbers, condition_number
 from tests.strategies import CIRCULAR, EVERYTHING, exact_geometries, normal, patch_geometries
@@ -203,3 +204,45 @@ def test_channel_condition_numbers_have_a_gradient_and_the_kernels_dtype(device)
 def test_channel_condition_numbers_refuse_what_has_no_blocks(device, name):
     with pytest.raises(ValueError, match=r"channel_condition_numbers needs .*A\.matrix\(\)"):
         channel_condition_numbers(EVERYTHING[name].operator(device))
+
+
+# ---- gains behind a layer --------------------------------------------------------------------------------------------
+def test_folded_gains_are_part_of_the_numbers():
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False), nn.BatchNorm2d(3)),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(3, 4, (1, 3), padding=(0, 1)), NoisyAffine2d(4, sigma=0.5)),
+        *(nn.Conv2d(4, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)),
+    ).double()
+    with torch.no_grad():
+        model[0][1].running_var.copy_(torch.tensor([4.0, 0.25, 1.0]))
+        model[0][1].weight.copy_(torch.tensor([3.0, -1.0, 0.5]))
+        model[2][1].weight.copy_(torch.tensor([1.0, -2.0, 3.0, 0.1]))
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    plain, folded = layer_table(model, x), layer_table(model, x, folded=True)
+    assert [record.folded for record in folded] == ["BatchNorm2d", "NoisyAffine2d", ""]
+    assert [record.folded for record in plain] == ["", "", ""]
+    assert folded[2] == plain[2]  # the BatchNorm behind the ReLU is not next to it
+    model.eval()
+    for place, record in zip((0, 2), folded, strict=False):
+        block = model[place]
+        size = record.in_shape
+        zero = block(torch.zeros(1, *size, dtype=torch.float64))
+        basis = torch.eye(math.prod(size), dtype=torch.float64).view(-1, *size)
+        M = (block(basis) - zero).flatten(1).mT
+        for ord, number in ((1, record.norm1), (2, record.norm2), (math.inf, record.norm_inf)):
+            assert number == pytest.approx(torch.linalg.matrix_norm(M, ord).item(), rel=1e-9)
+    assert "BatchNorm2d" in repr(folded)
+    assert "BatchNorm2d" not in repr(plain)
+
+
+def test_convnorm_is_measured_on_the_torus_that_it_normalizes_on():
+    model = nn.Sequential(
+        ConvNorm2d(2, 3, 3, padding=1),
+        ConvNorm2d(3, 4, 1),
+        ConvNorm2d(4, 2, 3, padding="same", padding_mode="circular"),
+    )
+    table = layer_table(model, torch.randn(1, 2, 5, 4))
+    assert table.column("geometry") == ["torus", "exact", "exact"]
+    assert table[0].methods["norm2"] == "its torus, 7×6"
+    assert table[0].channel_condition_numbers == pytest.approx([1.0] * 3, rel=1e-4)

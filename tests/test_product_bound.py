@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 from convkit.product_bound import _SLOPES, product_bound
@@ -123,6 +124,10 @@ LAYERS = {
     "batch norm": lambda: nn.BatchNorm2d(2),
     "batch norm without weights": lambda: nn.BatchNorm2d(2, affine=False),
     "parametrized": lambda: parametrize.register_parametrization(nn.Conv2d(2, 3, 1), "weight", nn.Softsign()),
+    "ConvNorm": lambda: ConvNorm2d(2, 3, 3, padding=1),
+    "ConvNorm, strided and grouped": lambda: ConvNorm2d(2, 4, (3, 2), stride=(2, 1), padding=1, groups=2),
+    "ConvNorm without affine": lambda: ConvNorm2d(2, 3, (1, 3), padding="same", affine=False),
+    "noisy affine": lambda: NoisyAffine2d(2, sigma=0.5),
     "one layer twice": lambda: (lambda conv: nn.Sequential(conv, nn.Tanh(), conv))(nn.Conv2d(2, 2, 3)),
 }
 FUNCTIONS = {
