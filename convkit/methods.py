@@ -1,0 +1,288 @@
+"""Every way of training that the kit compares, by name: its layers, its constraints, its penalty, its knobs."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from convkit.conversion import convert
+from convkit.data import Data
+from convkit.factories import (
+    Constrain,
+    Layers,
+    Shapes,
+    bounded,
+    clip,
+    clip_reshaped,
+    convnorm_layers,
+    decay,
+    layers,
+    newton,
+    noise_by_depth,
+    sphere,
+    sphere_layers,
+    standardized,
+)
+from convkit.models import build_model
+from convkit.operators import input_shapes
+from convkit.penalties import orthogonality
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A number (or one of ``choices``) that a method can be set by; ``live`` ones may change while it trains."""
+
+    default: Any
+    words: str
+    low: float = 0.0
+    high: float = math.inf
+    choices: tuple[Any, ...] = ()
+    live: bool = True
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value, or a ``ValueError`` that says what is possible."""
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            raise ValueError(f"{name} must be a number from {self.low:g} to {self.high:g}, got {value!r}")
+        return value
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: what its layers are, what acts on the optimizer, what is added to the loss.
+
+    ``layer(knobs)`` is the layer factory. ``finish(model, shapes, knobs)`` changes the finished network where the
+    layers need the sizes of their inputs. ``constrain(optimizer, model, shapes, knobs)`` returns the hook's handle.
+    ``penalty(model, shapes, knobs)`` is added to the loss. ``knobs`` holds the defaults, its paper's where it has any.
+    """
+
+    name: str
+    words: str
+    source: str
+    layer: Layers
+    knobs: Mapping[str, Knob]
+    constrain: Constrain | None = None
+    penalty: Callable[[nn.Module, Shapes, Mapping[str, Any]], Tensor] | None = None
+    finish: Callable[[nn.Module, Shapes, Mapping[str, Any]], None] | None = None
+
+    def settings(self, knobs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All knobs: the method's defaults, and the given ones in their place; ``ValueError`` for what it cannot be."""
+        knobs = dict(knobs or {})
+        for name in knobs:
+            if name not in self.knobs:
+                raise ValueError(f"{self.name} has no knob {name!r}; it has {', '.join(self.knobs)}")
+        return {name: knob.check(name, knobs.get(name, knob.default)) for name, knob in self.knobs.items()}
+
+
+def get_method(name: "str | Method") -> Method:
+    """The method of that name; ``ValueError`` with the nearest names for an unknown one."""
+    if isinstance(name, Method):
+        return name
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=3, cutoff=0.3) or list(METHODS)
+        raise ValueError(f"METHODS has no {name!r}; near it: {', '.join(near)}")
+    return METHODS[name]
+
+
+def network(
+    model: "str | nn.Module",
+    data: Data,
+    method: "str | Method",
+    *,
+    seed: int = 0,
+    knobs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A network for the data with the layers of a method, its weights drawn by the seed (torch's default start).
+
+    ``model`` is a name of ``MODELS``, whose builder gets ``options`` such as ``widths=(16, 32, 64)``; or a finished
+    network: a copy of it whose convolutions are replaced by the method's layers, with its weights (see ``convert``).
+    Inputs are images in [0, 1]; the first step of a network from ``MODELS`` is ``(x - mean) / std``.
+    """
+    method = get_method(method)
+    settings = method.settings(knobs)
+    x = data.train_batch(torch.arange(min(2, len(data))))[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(model, nn.Module):
+            built = convert(model, method.layer(settings)).model
+        else:
+            about = {"in_channels": data.in_channels, "classes": data.classes, "image_size": data.image_size}
+            about |= {"mean": data.mean, "std": data.std}
+            built = build_model(model, layer=method.layer(settings), **(about | options))
+        built = built.to(x.device)
+        if method.finish is not None:
+            method.finish(built, input_shapes(built, x), settings)
+    built.__dict__ |= {"made_for": method.name, "made_with": settings}  # fit begins with these knobs
+    return built
+
+
+# ---- knobs ---------------------------------------------------------------------------------------------------------
+def _knobs(lr: float = 0.1, weight_decay: float = 0.0, /, **own: Knob) -> dict[str, Knob]:
+    return {
+        "lr": Knob(lr, "learning rate", 1e-6, 10),
+        "weight_decay": Knob(weight_decay, "weight decay", 0, 1),
+        "momentum": Knob(0.9, "momentum", 0, 0.999),
+        **own,
+    }
+
+
+def _with_batchnorm(on: bool) -> Knob:
+    return Knob(on, "BatchNorm behind each convolution", choices=(True, False), live=False)
+
+
+GROUPS = Knob(16, "groups of channels", 1, 4096, live=False)
+SIGMA = Knob(0.2, "noise σ", 0, 5)
+NOISE = Knob("as in W", "noise over depth", choices=("as in W", "constant", "linear"), live=False)
+RADIUS = Knob(2**0.5, "norm of a row", 1e-3, 1e3)
+BOUND = Knob(1.0, "bound of the norm", 1e-3, 1e3)
+EVERY = Knob(100, "steps between two clips", 1, 10**9, live=False)
+_CONVNORM = {
+    "affine": Knob(True, "learned affine kernel", choices=(True, False), live=False),
+    "through": Knob(False, "gradient through the normalization", choices=(True, False), live=False),
+}
+_DECAY = {
+    "beta": Knob(1e-3, "strength β", 0, 10),
+    "smoothing": Knob(0.5, "smoothing of the norm's gradient", 0, 0.999, live=False),
+    "mean": Knob(
+        False, "mean over layers (as printed), or sum (as the authors ran it)", choices=(True, False), live=False
+    ),
+}
+_SPHERE = {"sigma": SIGMA, "noise": NOISE}
+_ALL = [
+    Method("plain", "no normalization", "", layers(), _knobs()),
+    Method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3)),
+    Method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs()),
+    Method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS)),
+    Method("weight_standardization", "weight standardization", "Qiao et al. 2019", layers("", standardized), _knobs()),
+    Method(
+        "weight_standardization+batchnorm",
+        "weight standardization and BatchNorm",
+        "Qiao et al. 2019",
+        layers("batch", standardized),
+        _knobs(),
+    ),
+    Method(
+        "weight_standardization+groupnorm",
+        "weight standardization and GroupNorm",
+        "Qiao et al. 2019",
+        layers("group", standardized),
+        _knobs(groups=GROUPS),
+    ),
+    Method(
+        "weight_norm",
+        "weight norm",
+        "Salimans & Kingma 2016",
+        layers("", lambda conv, _: parametrizations.weight_norm(conv)),
+        _knobs(batchnorm=_with_batchnorm(False)),
+    ),
+    Method(
+        "spectral_norm",
+        "norm of the reshaped kernel divided out",
+        "Miyato et al. 2018",
+        layers("", lambda conv, _: parametrizations.spectral_norm(conv)),
+        _knobs(batchnorm=_with_batchnorm(True)),
+    ),
+    Method(
+        "operator_norm",
+        "operator norm divided out",
+        "the true norm in place of the reshaped kernel's",
+        layers(),
+        _knobs(batchnorm=_with_batchnorm(True)),
+        finish=bounded,
+    ),
+    Method(
+        "oni",
+        "orthogonal rows by Newton's iteration",
+        "Huang et al. 2020",
+        layers("", newton),
+        _knobs(0.01, batchnorm=_with_batchnorm(False)),
+    ),
+    Method(
+        "ocnn",
+        "penalty for rows that are not orthogonal",
+        "Wang et al. 2020",
+        layers("batch"),
+        _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3)),
+        penalty=lambda model, shapes, knobs: knobs["beta"] * orthogonality(model),
+    ),
+    Method(
+        "convnorm",
+        "ConvNorm",
+        "C",
+        convnorm_layers,
+        _knobs(0.02, gain=Knob(2**0.5, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
+        | {"batchnorm": _with_batchnorm(False)},
+    ),
+    Method(
+        "convnorm+batchnorm",
+        "ConvNorm and BatchNorm",
+        "C",
+        convnorm_layers,
+        _knobs(gain=Knob(1.0, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
+        | {"batchnorm": _with_batchnorm(True)},
+    ),
+    Method(
+        "sphere",
+        "centred sphere with noise",
+        "W",
+        sphere_layers,
+        _knobs(radius=RADIUS, **_SPHERE),
+        sphere(True, True),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "sphere_without_noise",
+        "centred sphere",
+        "W",
+        sphere_layers,
+        _knobs(radius=RADIUS) | {"sigma": Knob(0.0, "noise σ", 0, 5), "noise": NOISE},
+        sphere(True, True),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "sphere_only",
+        "sphere, not centred",
+        "W",
+        sphere_layers,
+        _knobs(radius=RADIUS, **_SPHERE),
+        sphere(False, True),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "centre_only",
+        "centred, any norm",
+        "W",
+        sphere_layers,
+        _knobs(**_SPHERE),
+        sphere(True, False),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "norm_clip",
+        "BatchNorm, operator norm clipped",
+        "S",
+        layers("batch"),
+        _knobs(bound=BOUND, every=EVERY, rounds=Knob(1, "rounds of clip and crop", 1, 100, live=False)),
+        clip,
+    ),
+    Method(
+        "reshaped_clip",
+        "BatchNorm, reshaped kernel clipped",
+        "S",
+        layers("batch"),
+        _knobs(bound=BOUND, every=EVERY),
+        clip_reshaped,
+    ),
+    Method("norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(1)),
+    Method("norm_decay_linf", "BatchNorm, l∞ norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(math.inf)),
+]
+METHODS: Mapping[str, Method] = MappingProxyType({one.name: one for one in _ALL})
