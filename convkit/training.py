@@ -1,9 +1,6 @@
 """One loop for every method: a generator of records that can be watched, steered, stopped and resumed."""
 
-import math
-import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convkit.augment import augment
-from convkit.checkpoint import load_checkpoint, save_checkpoint
 from convkit.data import Data
 from convkit.methods import Method, get_method
-from convkit.modes import evaluation_mode
-from convkit.normalization import NoisyAffine2d
-from convkit.norms import operator_norm
-from convkit.operators import conv_operators, input_shapes
-from convkit.plan import PRECISIONS, Plan, Record
-from convkit.spectra import channel_condition_numbers
+from convkit.plan import Plan, Record
+from convkit.running import Objective, Run, evaluate, measure
 
-DIVERGED = 100.0  # times the loss at the start (or of guessing, if that is larger): there the run ends
-MEASURED = 10  # batches from which BatchNorm's statistics are taken anew after a clip
-Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]  # the loss and the outputs it judged
+__all__ = ["cross_entropy", "evaluate", "fit", "measure"]
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,13 +50,14 @@ def fit(
 
     With ``checkpoint`` the run is saved every ``checkpoint_every`` steps, at its end and when the generator is closed;
     started again with the same file it yields what was recorded and goes on, on the CPU to the same history bit for
-    bit. A run whose loss is not finite, or above ``DIVERGED`` times its start, ends with a record that says so. After a
-    clip the running statistics of BatchNorm are those of the ``MEASURED`` batches that follow: the old ones do not fit.
+    bit. A run whose loss is not finite, or above ``running.DIVERGED`` times its start, ends with a record that says so.
+    After a clip the running statistics of BatchNorm are those of the ``running.MEASURED`` batches that follow: the old
+    ones do not fit.
 
     Raises ``ValueError``, before any step, for a plan or knobs that are not possible, data on another device, a network
     made for another method, and a checkpoint of something else.
     """
-    run = _Run(model, data, get_method(method), knobs if knobs is not None else {}, Plan(steps, **plan), objective)
+    run = Run(model, data, get_method(method), knobs if knobs is not None else {}, Plan(steps, **plan), objective)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if checkpoint is not None and Path(checkpoint).exists():
@@ -75,33 +65,8 @@ def fit(
     return _records(run, checkpoint, checkpoint_every)
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
-    """The part of the test images that ``model`` gets right, in evaluation mode; the mode is given back."""
-    right = 0
-    with evaluation_mode(model):
-        for some in torch.arange(len(data.test_labels)).split(batch_size):
-            x, y = data.test_batch(some)
-            right += int((model(x).argmax(1) == y).sum())
-    return right / len(data.test_labels)
-
-
-@torch.no_grad()
-def measure(model: nn.Module, x: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-    """The norm 2 and the median channel condition number of each layer on its torus, by the name of the layer.
-
-    Linear layers have no condition number here. ConvNorm counts with its affine kernel, BatchNorm is not folded in.
-    """
-    operators = {name: A.torus() for name, A in conv_operators(model, x).items()}
-    norms = {name: float(operator_norm(A, 2)) for name, A in operators.items()}
-    conditions = {
-        name: float(channel_condition_numbers(A).median()) for name, A in operators.items() if max(A.input_shape) > 1
-    }
-    return norms, conditions
-
-
 # ---- private ---------------------------------------------------------------------------------------------------------
-def _records(run: "_Run", checkpoint: str | Path | None, every: int) -> Generator[Record, None, None]:
+def _records(run: Run, checkpoint: str | Path | None, every: int) -> Generator[Record, None, None]:
     for record in list(run.history):
         yield record
     while not run.done:
@@ -114,187 +79,3 @@ def _records(run: "_Run", checkpoint: str | Path | None, every: int) -> Generato
             if checkpoint is not None:
                 run.save(checkpoint)
             raise
-
-
-class _Run:
-    """The state of a run between two steps."""
-
-    def __init__(
-        self, model: nn.Module, data: Data, method: Method, knobs: Mapping[str, Any], plan: Plan, objective: Objective
-    ) -> None:
-        made_for, made_with = getattr(model, "made_for", method.name), getattr(model, "made_with", {})
-        if made_for != method.name:
-            raise ValueError(
-                f"the network was made for {made_for!r}, got the method {method.name!r}; make it by network(...)"
-            )
-        plan.check(data)
-        self.model, self.data, self.method, self.plan, self.objective = model, data, method, plan, objective
-        self.knobs, self.made_with = knobs, made_with
-        self.start = method.settings({**made_with, **knobs})
-        self.augment = augment(plan.augmentation)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        x, _ = data.train_batch(torch.arange(min(2, len(data))))
-        if not parameters or parameters[0].device != x.device:
-            where = parameters[0].device if parameters else "no device (nothing to train)"
-            raise ValueError(
-                f"the network and the data must be on one device, got {where} and {x.device}; use data.to(device)"
-            )
-        if int(data.labels.max()) >= data.classes or int(data.labels.min()) < 0:
-            raise ValueError(
-                f"labels must be from 0 to {data.classes - 1}, got {int(data.labels.min())} to {int(data.labels.max())}"
-            )
-        self.x = x
-        decayed, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-        groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
-        self.optimizer = torch.optim.SGD(
-            [g for g in groups if g["params"]], lr=self.start["lr"], momentum=self.start["momentum"]
-        )
-        self.shapes = input_shapes(model, x)
-        with evaluation_mode(model), torch.no_grad():
-            outputs = tuple(model(x).shape)
-        if outputs != (len(x), data.classes):
-            raise ValueError(f"the network must give {data.classes} logits an image, got outputs of shape {outputs}")
-        self.handle = method.constrain and method.constrain(self.optimizer, model, self.shapes, self.start)
-        self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
-        self.noisy = [m for m in model.modules() if isinstance(m, NoisyAffine2d)]
-        self.history: list[Record] = []
-
-    @property
-    def done(self) -> bool:
-        return len(self.history) >= self.plan.steps or bool(self.history and self.history[-1].diverged)
-
-    def step(self) -> Record:
-        began = time.perf_counter()
-        number, plan = len(self.history), self.plan
-        settings = self._steer(number)
-        devices = [self.x.device] if self.x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_mixed(plan.seed, number))
-            x, y = self._batch(number)
-            self.model.train()
-            self.optimizer.zero_grad()
-            with torch.autocast(x.device.type, PRECISIONS[plan.precision], enabled=plan.precision != "float32"):
-                loss, logits = self.objective(self.model, x, y)
-            total = (
-                loss if self.method.penalty is None else loss + self.method.penalty(self.model, self.shapes, settings)
-            )
-            value, accuracy = float(total.detach()), float((logits.argmax(1) == y).float().mean())
-            diverged = self._lost(value)
-            if diverged is None:
-                self.scaler.scale(total).backward()
-                diverged = self._update()
-                if diverged is None and "every" in settings and (number + 1) % settings["every"] == 0:
-                    self._measure_anew(number)
-        last = number + 1 == plan.steps
-        due = {
-            name: every and (last or (number + 1) % every == 0) and not diverged
-            for name, every in (("evaluate", plan.evaluate_every), ("measure", plan.measure_every))
-        }
-        test = evaluate(self.model, self.data) if due["evaluate"] else None
-        norms, conditions = measure(self.model, self.x) if due["measure"] else (None, None)
-        seconds = time.perf_counter() - began + (self.history[-1].seconds if self.history else 0)
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.history.append(Record(number + 1, value, accuracy, rate, test, norms, conditions, diverged, seconds))
-        return self.history[-1]
-
-    def save(self, path: str | Path) -> None:
-        save_checkpoint(
-            path,
-            {
-                "belongs_to": self._belongs_to(),
-                "history": [asdict(record) for record in self.history],
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "handle": self.handle.state_dict() if self.handle is not None else {},
-                "scaler": self.scaler.state_dict(),
-            },
-        )
-
-    def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint; nothing is changed unless it is one of this run."""
-        state = load_checkpoint(path)
-        ours, theirs = self._belongs_to(), state["belongs_to"]
-        for name in ours:
-            if ours[name] != theirs.get(name):
-                raise ValueError(
-                    f"the checkpoint {path} belongs to another run: its {name} is {theirs.get(name)!r}, this one's "
-                    f"{ours[name]!r}; go on with the same, or take another file"
-                )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.handle is not None:
-            self.handle.load_state_dict(state["handle"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history = [Record(**record) for record in state["history"]]
-
-    def _belongs_to(self) -> dict[str, Any]:
-        weights = {name: [str(t.dtype), *t.shape] for name, t in self.model.state_dict().items()}
-        data = [self.data.name, len(self.data), len(self.data.test_labels)]
-        plan = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.plan).items()}
-        return {"method": self.method.name, **plan, "data": data, "weights": weights}
-
-    def _steer(self, number: int) -> dict[str, Any]:
-        """Give the knobs as they are now to all that listens."""
-        settings = self.method.settings({**self.made_with, **self.knobs})
-        for name, knob in self.method.knobs.items():
-            if not knob.live and settings[name] != self.start[name]:
-                raise ValueError(
-                    f"{name} cannot change while {self.method.name} trains: it is {self.start[name]!r}, got "
-                    f"{settings[name]!r}; start a new run"
-                )
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings["lr"] * self.plan.rate(number)
-            group["momentum"] = settings["momentum"]
-            group["weight_decay"] = settings["weight_decay"] if group["decayed"] else 0.0
-        for name in {"radius", "bound", "beta"} & set(settings):
-            if self.handle is not None and getattr(self.handle, name, None) != settings[name]:
-                setattr(self.handle, name, settings[name])
-        for layer in self.noisy:
-            layer.sigma = settings.get("sigma", layer.sigma)
-        return settings
-
-    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Epochs are permutations drawn by the seed and the epoch; an incomplete last batch is left out."""
-        epoch, place = divmod(number, len(self.data) // self.plan.batch_size)
-        order = torch.randperm(
-            len(self.data), generator=torch.Generator().manual_seed(_mixed(self.plan.seed, -1 - epoch))
-        )
-        x, y = self.data.train_batch(order[place * self.plan.batch_size :][: self.plan.batch_size])
-        return self.augment(x, torch.Generator().manual_seed(_mixed(self.plan.seed, number))), y
-
-    @torch.no_grad()
-    def _measure_anew(self, number: int) -> None:
-        """The running statistics of BatchNorm after a clip, whose weights those from before do not fit."""
-        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over the batches
-        for following in range(number + 1, number + 1 + MEASURED if norms else number):
-            self.model(self._batch(following)[0])
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-    def _lost(self, loss: float) -> str | None:
-        start = max(self.history[0].loss if self.history else loss, math.log(self.data.classes))
-        if not math.isfinite(loss):
-            return f"the loss is {loss} at step {len(self.history) + 1}"
-        if loss > DIVERGED * start:
-            step = len(self.history) + 1
-            return f"the loss {loss:.3g} at step {step} is above {DIVERGED:g} times its start, {start:.3g}"
-        return None
-
-    def _update(self) -> str | None:
-        try:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        except ValueError:  # a hook has met weights that are not finite
-            if all(bool(p.isfinite().all()) for p in self.model.parameters()):
-                raise
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            return f"the weights are not finite after step {len(self.history) + 1}"
-        return None
-
-
-def _mixed(seed: int, number: int) -> int:
-    return (seed * 1_000_003 + number * 7919 + 2**40) % 2**63

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from convkit.data import digits, subset
 from convkit.methods import METHODS, network
-from convkit.training import DIVERGED, evaluate, fit, measure
+from convkit.running import DIVERGED
+from convkit.training import evaluate, fit, measure
 
 DATA = subset(digits(), 200)
 SMALL = {"widths": (4, 6, 8)}
@@ -177,7 +178,7 @@ def test_a_clip_at_the_last_step_leaves_batchnorm_with_statistics_that_fit():
     accuracies = {}
     for measured in (0, 10):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("convkit.training.MEASURED", measured)
+            patch.setattr("convkit.running.MEASURED", measured)
             model = made("norm_clip")
             records = list(fit(model, DATA, "norm_clip", steps=30, batch_size=50, schedule="constant", knobs=knobs))
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
