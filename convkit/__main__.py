@@ -1,4 +1,4 @@
-"""The commands of a clone, `python3 -m convkit lab | test | build | bench`, each in the environment that it makes.
+"""The commands of a clone, `python3 -m convkit lab | test | build | bench | experiments`, in the environment they make.
 
 Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
 so that an old Python is answered in one sentence.
@@ -32,11 +32,12 @@ from convkit.environment import (
 
 USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit COMMAND [...])
 
-  lab     check this machine with the first notebook, then open JupyterLab on it
-  test    run all tests and all notebooks, and compare the notebooks' outputs
-  build   run notebooks anew and save their outputs (all of them, or those named)
-  bench   measure the kit against what people use today (`bench --quick`, `bench --help`)
-  setup   only make or refresh the environment in .venv; the other commands do so by themselves
+  lab          check this machine with the first notebook, then open JupyterLab on it
+  test         run all tests and all notebooks, and compare the notebooks' outputs
+  build        run notebooks anew and save their outputs (all of them, or those named)
+  bench        measure the kit against what people use today (`bench --quick`, `bench --help`)
+  experiments  run the papers' tables and figures in small, by name (`experiments --help`)
+  setup        only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
 (`test -k spectra`, `test tests/test_norms.py`).
@@ -174,18 +175,26 @@ def bench(extra: list[str]) -> int:
     return run(extra)
 
 
+def experiments(extra: list[str]) -> int:
+    """Runs an experiment by name, or lists them."""
+    from convkit.experiments.command import main as run
+
+    return run(extra)
+
+
 def setup(extra: list[str]) -> int:
     """Has nothing left to do."""
     print("The environment stands.")
     return 0
 
 
-COMMANDS = {"lab": lab, "test": test, "build": build, "bench": bench, "setup": setup}
+OWN_HELP = {"bench", "experiments"}  # these answer --help themselves
+COMMANDS = {"lab": lab, "test": test, "build": build, "bench": bench, "experiments": experiments, "setup": setup}
 
 
 def main(arguments: list[str]) -> int:
     """Runs the named command in the environment, which is made first where it is missing."""
-    if not arguments or ({"-h", "--help"} & set(arguments) and arguments[0] != "bench"):
+    if not arguments or ({"-h", "--help"} & set(arguments) and arguments[0] not in OWN_HELP):
         print(USAGE, end="")
         return 0
     if arguments[0] not in COMMANDS:

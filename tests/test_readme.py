@@ -13,8 +13,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def listing(place: int) -> str:
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)[place]
+
+
 def test_python_of_the_readme_runs_as_printed_and_is_about_ten_lines(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = listing(0)
     assert len([line for line in code.splitlines() if line.strip()]) <= 11
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
@@ -23,6 +27,16 @@ def test_python_of_the_readme_runs_as_printed_and_is_about_ten_lines(tmp_path):
     for line in lines:
         norm, bound = map(float, re.findall(r"(?:norm|bound) ([0-9.]+)", line))
         assert 0 < norm <= bound
+
+
+def test_training_of_the_readme_runs_as_printed_and_is_about_ten_lines():
+    code = listing(1)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 11
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    accuracies = [float(number) for number in re.findall(r"accuracy ([0-9.]+), largest norm [0-9.]+", run.stdout)]
+    assert len(accuracies) == 4
+    assert min(accuracies) > 0.8
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))

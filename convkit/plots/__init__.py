@@ -1,5 +1,8 @@
 """Pictures of numbers: each function draws on an ax and returns it, computes nothing and sets no global style."""
 
+from convkit.plots.convnorm import plot_channels, plot_layers
+from convkit.plots.decay import plot_table, plot_touched
+from convkit.plots.sphere import plot_runs, plot_seeds, plot_step
 from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, ORANGE, PURPLE, SIGNED, SKY, VERMILION, new_ax
 from convkit.plots.theory import (
     plot_between,
@@ -39,18 +42,25 @@ __all__ = [
     "plot_between",
     "plot_bounds",
     "plot_by_layer",
+    "plot_channels",
     "plot_folding",
     "plot_frequencies",
     "plot_growth",
     "plot_image",
     "plot_kernel",
+    "plot_layers",
     "plot_lines",
     "plot_matrix",
     "plot_patch",
     "plot_plane",
     "plot_ratios",
+    "plot_runs",
+    "plot_seeds",
     "plot_spectra",
+    "plot_step",
     "plot_symbol",
+    "plot_table",
+    "plot_touched",
     "plot_training",
     "plot_twins",
     "plot_wave",

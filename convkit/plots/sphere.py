@@ -45,7 +45,7 @@ def plot_step(
     ax.fill(radius * np.cos(angle), radius * np.sin(angle), color=SKY, alpha=0.22, lw=0, zorder=1)
     ax.plot(radius * np.cos(angle), radius * np.sin(angle), color=SKY, lw=1, zorder=1)
     for number, end in enumerate(np.eye(3) * reach, start=1):
-        (x, y) = view(end)
+        x, y = map(float, view(end))
         ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": FAINT, "lw": 1}, zorder=1)
         ax.text(1.07 * x, 1.07 * y, f"$w_{number}$", color="#777777", ha="center", va="center")
     _curve(ax, view, radius * ring, radius, BLUE, 2.2)

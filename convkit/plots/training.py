@@ -14,7 +14,7 @@ from convkit.plots.style import COLORS, FAINT, MARKERS
 Points = tuple[list[float], list[float]]
 History = Sequence[Record]
 
-_PLACES = ((0.06, 0.55, 0.43, 0.33), (0.56, 0.55, 0.43, 0.33), (0.06, 0.085, 0.43, 0.33), (0.56, 0.085, 0.43, 0.33))
+_PLACES = ((0.06, 0.53, 0.42, 0.34), (0.56, 0.53, 0.42, 0.34), (0.06, 0.095, 0.42, 0.34), (0.56, 0.095, 0.42, 0.34))
 
 
 def loss_points(history: History) -> Points:
@@ -57,6 +57,8 @@ class TrainingPlot:
             if ax is not self.axes[1]:
                 ax.set_yscale("log")
                 ax.minorticks_off()
+        for ax in self.axes[:2]:
+            ax.tick_params(labelbottom=False)  # as below; texts are what takes time
         for ax in self.axes[2:]:
             ax.set_xlabel("step", fontsize=9, labelpad=1)
         self.axes[1].set_ylim(0, 103)
@@ -65,10 +67,11 @@ class TrainingPlot:
         self._ticks: dict[int, list[float]] = {}
 
     def show(self, runs: Mapping[str, History], steps: int = 0, before: Sequence[History] = ()) -> None:
-        """Draw ``runs`` by name, gray behind them those ``before``; the axis reaches to ``steps`` at least."""
+        """Draw ``runs`` by name, gray behind them those ``before``; the axis grows by leaps, to ``steps`` at most."""
         for line in self._lines.values():
             line.set_data([], [])
-        last = max([steps, 1, *(history[-1].step for history in (*runs.values(), *before) if history)])
+        last = max([1, *(history[-1].step for history in (*runs.values(), *before) if history)])
+        last = max(last, min(steps, _leap(last)))
         for place, history in enumerate(before):
             self._draw("before", place, history, {"color": FAINT, "lw": 1.2, "zorder": 1}, last)
         for place, (history, color, marker) in enumerate(zip(runs.values(), COLORS, MARKERS, strict=False)):
@@ -153,6 +156,13 @@ def _log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) <= 6:
             return ticks
     return ticks[:: math.ceil(len(ticks) / 6)]
+
+
+def _leap(step: int) -> int:
+    """The next of 50, 100, 200, 500, 1000, ..."""
+    return next(
+        leap for power in range(12) for leap in (50 * 10**power, 100 * 10**power, 200 * 10**power) if leap > step
+    )
 
 
 def _plain(value: float) -> str:

@@ -55,7 +55,7 @@ class Panel:
         for name, control in self._controls.items():
             control.observe(self._observer(name), names=getattr(control, "watched", "value"))
         reset = ipywidgets.Button(description="Reset", tooltip="back to the first values", layout={"width": "5em"})
-        reset.on_click(lambda _: self._paint(lambda: self._assign(self._first)))
+        reset.on_click(lambda _: self._paint(self.reset))
         heading = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
         self._root = ipywidgets.VBox(
             [heading, self.layout({**self._controls, "reset": reset}), self._picture, self._line]
@@ -97,6 +97,10 @@ class Panel:
         self._assign(values)
         self._paint()
 
+    def reset(self) -> None:
+        """What the Reset button does before the picture is painted: give every control its first value."""
+        self._assign(self._first)
+
     def _assign(self, values: dict[str, Any]) -> None:
         self._quietly(lambda: [setattr(self._controls[name], "value", value) for name, value in values.items()])
 
@@ -118,14 +122,17 @@ class Panel:
 
     def _redraw(self) -> None:
         with _drawing:
-            values = self.values
-            self.figure.clear()
-            words = self.draw(self.figure, **values)
+            words = self._drawn()
             if not isinstance(words, str) or not words.strip():
                 raise TypeError(f"draw must return words that say what is to be seen, got {words!r}")
             self.png = png_bytes(self.figure)
             self._picture.value = picture_html(self.png, words)
             self._say(words)
+
+    def _drawn(self) -> str:
+        values = self.values
+        self.figure.clear()
+        return self.draw(self.figure, **values)
 
     def _paint(self, before: Callable[[], None] = lambda: None) -> None:
         try:

@@ -1,0 +1,132 @@
+"""The panel of notebook 08: its steps are Algorithm 1, and a wrong index or momentum turns the words red."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from convkit.norms import operator_norm
+
+pytest.importorskip("ipywidgets")
+from convkit.widgets import decay
+from convkit.widgets.decay import FELT, RATE, DecayPanel, layer, norm_gradient, walk
+
+RIGHT, REPLACED, EXCHANGED = "Algorithm 1", "momentum replaces entries", "axes exchanged in the index"
+ZEROS, SMALL, CIRCLE = "6 × 6, zeros around", "2 × 2, zeros around", "2 × 2, circular"
+STRIDES = ((2, 1), (1, 1), (2, 2))
+
+
+@pytest.fixture(scope="module")
+def shared() -> DecayPanel:
+    return DecayPanel()
+
+
+@pytest.fixture
+def panel(shared) -> DecayPanel:
+    """One panel for all tests: making another costs a second drawing."""
+    shared.set(**shared._first)
+    return shared
+
+
+def dense_gradient(A, ord) -> torch.Tensor:
+    kernel = A.kernel.clone().requires_grad_()
+    norm = torch.linalg.matrix_norm(replace(A, kernel=kernel).matrix(), ord)
+    return torch.autograd.grad(norm, kernel)[0]
+
+
+@pytest.mark.parametrize("ord", [1, math.inf])
+@pytest.mark.parametrize("image", [ZEROS, SMALL, CIRCLE])
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_the_walk_is_algorithm_1_on_the_dense_matrix(ord, image, momentum):
+    A = layer((2, 1), image)
+    h = torch.zeros_like(A.kernel)
+    for state in walk(ord, momentum, (2, 1), image, RIGHT)[1:6]:
+        p = dense_gradient(A, ord)
+        h = momentum * h + (1 - momentum) * p
+        A = replace(A, kernel=A.kernel - RATE * h)
+        assert_close(state.p, p)
+        assert_close(state.h, h)
+        assert state.norm == pytest.approx(float(torch.linalg.matrix_norm(A.matrix(), ord)))
+
+
+def test_first_state_has_the_librarys_numbers(panel):
+    path = walk(1, 0.5, (2, 1), ZEROS, RIGHT)
+    start, now = path[0].norm, path[12]
+    assert start == pytest.approx(float(operator_norm(layer((2, 1), ZEROS), 1)))
+    reached, felt = int(now.p.count_nonzero()), int((now.h.abs() >= FELT).sum())
+    assert not panel.words.alert
+    assert f"After 12 steps the norm 1 is {now.norm:.3f}, it was {start:.3f}." in panel.words
+    assert f"pulls on {reached} of 108 entries, the moving average on {felt}: it keeps pulling" in panel.words
+    assert felt > 2 * reached
+    left, middle, top, bottom = panel.figure.axes
+    shown = left.images[0].get_array().filled(0)
+    assert_close(torch.tensor(shown), now.p.permute(0, 2, 1, 3).reshape(12, 9))
+    assert int((~middle.images[0].get_array().mask).sum()) == felt
+    assert list(top.lines[0].get_ydata()) == [state.norm for state in path]
+    assert bottom.lines[0].get_ydata()[11] == pytest.approx(100 * reached / 108)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"ord": math.inf}, {"momentum": 0.0}, {"steps": 13}, {"stride": (1, 1)}, {"stride": (2, 2)}),
+        *({"image": SMALL}, {"image": CIRCLE}, {"way": REPLACED}, {"way": EXCHANGED}),
+    ],
+    ids=str,
+)
+def test_every_control_changes_picture_and_words(panel, change):
+    before = panel.png, str(panel.words)
+    panel.set(**change)
+    assert panel.png != before[0]
+    assert str(panel.words) != before[1]
+
+
+def test_exchanged_axes_turn_red_where_the_axes_differ_and_say_what_is_missed(panel):
+    panel.set(way=EXCHANGED)
+    now = walk(1, 0.5, (2, 1), ZEROS, EXCHANGED)[12]
+    assert panel.words.alert
+    assert f"the index made the norm {now.claimed:.3f}, it was {now.true:.3f}" in panel.words
+    missed = int(((now.p == 0) & (now.right_p != 0)).sum())
+    assert missed > 0
+    assert f"misses {missed} of the {int(now.right_p.count_nonzero())} entries" in panel.words
+    for stride in STRIDES[1:]:
+        panel.set(stride=stride)
+        assert not panel.words.alert
+        assert "the exchange does no harm" in panel.words
+        for wrong, right in zip(
+            walk(1, 0.5, stride, ZEROS, EXCHANGED), walk(1, 0.5, stride, ZEROS, RIGHT), strict=True
+        ):
+            assert_close(wrong.h, right.h)
+
+
+def test_replaced_entries_pull_more_and_without_momentum_the_same(panel):
+    panel.set(way=REPLACED)
+    now = walk(1, 0.5, (2, 1), ZEROS, REPLACED)[12]
+    times = float(now.h.abs().sum() / now.right_h.abs().sum())
+    assert 1.1 < times <= 2
+    assert panel.words.alert
+    assert f"its pull is {times:.2f} times that of Algorithm 1" in panel.words
+    panel.set(momentum=0.0)
+    assert not panel.words.alert
+    assert "this is Algorithm 1" in panel.words
+
+
+def test_without_momentum_the_average_is_the_gradient(panel):
+    panel.set(momentum=0.0)
+    assert "without momentum they are the same" in panel.words
+    panel.set(momentum=0.5, steps=1)
+    assert "After 1 step the norm" in panel.words
+    assert "has not moved on yet" in panel.words
+
+
+def test_norm_gradient_leaves_the_layer_alone():
+    A = layer((2, 1), ZEROS)
+    before = A.kernel.clone()
+    norm, p = norm_gradient(A, 1)
+    assert norm == pytest.approx(float(torch.linalg.matrix_norm(A.matrix(), 1)))
+    assert not A.kernel.requires_grad
+    assert not p.requires_grad
+    assert torch.equal(A.kernel, before)
+    assert decay.exchanged(A).stride == (1, 2)

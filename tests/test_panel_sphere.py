@@ -1,0 +1,122 @@
+"""The panel of notebook 07: its steps are Algorithm 1, and a constraint taken away turns the words red and says why."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+pytest.importorskip("ipywidgets")
+from convkit.plots import plot_step
+from convkit.plots.sphere import View
+from convkit.widgets.sphere import GRADIENT, RADIUS, START, SpherePanel, walk
+
+
+@pytest.fixture(scope="module")
+def shared() -> SpherePanel:
+    return SpherePanel()
+
+
+@pytest.fixture
+def panel(shared) -> SpherePanel:
+    """One panel for all tests: making another costs a second drawing."""
+    shared.set(**shared._first)
+    return shared
+
+
+def algorithm_1(rate: float, steps: int) -> torch.Tensor:
+    """Written anew from the paper: the centered gradient, a step, the rescale."""
+    w, g = torch.tensor(START, dtype=torch.float64), torch.tensor(GRADIENT, dtype=torch.float64)
+    path = [w]
+    for _ in range(steps):
+        w = w - rate * (g - g.sum() / 3)
+        w = 2**0.5 * w / w.square().sum().sqrt()
+        path.append(w)
+    return torch.stack(path)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.8, 2.0])
+def test_a_walk_is_algorithm_1(rate):
+    done = walk(rate, 5, center=True, rescale=True)
+    assert_close(done.path, algorithm_1(rate, 5))
+    before = done.path[-2]
+    assert_close(done.plain, before - rate * torch.tensor(GRADIENT, dtype=torch.float64))
+    assert_close(done.centered.mean(), torch.zeros((), dtype=torch.float64), rtol=0, atol=1e-12)
+    assert_close(done.centered * RADIUS / done.centered.norm(), done.path[-1])
+
+
+def test_a_walk_without_a_constraint_lacks_just_that_one():
+    free = walk(0.8, 4, center=False, rescale=False)
+    gradient = torch.tensor(GRADIENT, dtype=torch.float64)
+    assert_close(free.path[-1], free.path[0] - 4 * 0.8 * gradient)
+    assert free.centered is None
+    flat = walk(0.8, 4, center=True, rescale=False)
+    assert_close(flat.path[-1], flat.path[0] - 4 * 0.8 * (gradient - gradient.mean()))
+    round_ = walk(0.8, 4, center=False, rescale=True)
+    assert_close(round_.path.norm(dim=1), torch.full((5,), RADIUS, dtype=torch.float64))
+    assert abs(float(round_.path[-1].mean())) > 0.1
+
+
+def test_first_state_holds_both_constraints_and_says_so(panel):
+    path = algorithm_1(0.8, 1)
+    norms, means = (ax.lines[1].get_ydata() for ax in panel.figure.axes[1:])
+    assert list(norms) == pytest.approx([RADIUS] * 2)
+    assert list(means) == pytest.approx([0, 0], abs=1e-12)
+    turned = torch.rad2deg(torch.acos(path[0] @ path[1] / 2))
+    assert not panel.words.alert
+    assert "After one step the row has mean 0.000 and norm 1.414: both constraints hold" in panel.words
+    assert f"turned the row by {float(turned):.0f} degrees" in panel.words
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rate": 0.5}, {"steps": 4}, {"center": False}, {"rescale": False}],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_control_of_the_step_changes_picture_and_words(panel, change):
+    before = panel.png, str(panel.words)
+    panel.set(**change)
+    assert panel.png != before[0]
+    assert panel.words != before[1]
+    assert "bug" not in panel.words
+
+
+@pytest.mark.parametrize("change", [{"turn": 60}, {"tilt": -40}], ids=lambda change: next(iter(change)))
+def test_the_view_changes_the_picture_and_not_the_words(panel, change):
+    before = panel.png, str(panel.words)
+    panel.set(**change)
+    assert panel.png != before[0]
+    assert panel.words == before[1]
+
+
+def test_words_turn_red_where_a_constraint_is_taken_away_and_tell_the_reason(panel):
+    panel.set(center=False)
+    assert panel.words.alert
+    assert "the gradient was not centered, so that the row left the plane" in panel.words
+    assert "rescaled" not in panel.words
+    panel.set(center=True, rescale=False)
+    assert panel.words.alert
+    assert "it was not rescaled: its steps lie in the plane and lead off the ball" in panel.words
+    assert "mean 0.000" in panel.words
+    panel.set(center=False, rescale=False, steps=3)
+    assert panel.words.alert
+    assert "left the plane; and it was not rescaled: nothing brings it back" in panel.words
+
+
+def test_a_view_keeps_lengths_across_and_hides_those_along_it():
+    view = View(30, 20)
+    across = torch.from_numpy(np.stack([view.right, view.up, view.towards]))
+    assert_close(across @ across.T, torch.eye(3, dtype=torch.float64))
+    x, y = view(across)
+    assert_close(torch.from_numpy(np.stack([x, y])), torch.eye(2, 3, dtype=torch.float64))
+    right, up = View(0, 0)([[0, 1, 0], [0, 0, 1]])
+    assert (list(right), list(up)) == ([1, 0], [0, 1])  # seen along the first axis: the second to the right, third up
+
+
+def test_what_was_not_centered_is_not_named():
+    names = {}
+    for center in (True, False):
+        done = walk(0.8, 1, center, rescale=True)
+        ax = plot_step(done.path, done.plain, done.centered, RADIUS, -30, 15)
+        names[center] = [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
+    assert names[True] == ["after the plain step", "its gradient centered", "the new row", "start"]
+    assert names[False] == ["after the plain step", "the new row", "start"]

@@ -1,0 +1,76 @@
+"""Small training panels, the readers who press their buttons, and the bare loops to compare with."""
+
+import asyncio
+
+import ipywidgets
+
+from convkit.data import digits, subset
+from convkit.methods import network
+from convkit.training import fit
+from convkit.widgets.training import TrainingPanel
+
+DATA = subset(digits(), 200, test_count=60)
+SMALL = {"widths": (4, 6, 8), "steps": 6, "first": 2, "batch_size": 16, "every": 2}
+
+
+def small(*methods, data=DATA, **options):
+    return TrainingPanel(methods or ("batchnorm", "sphere"), data, **(SMALL | options))
+
+
+def bare(method, steps=6, seed=0, **knobs):
+    """The records of the plain loop."""
+    model = network("cnn9", DATA, method, seed=seed, knobs=knobs, widths=(4, 6, 8))
+    plan = {"batch_size": 16, "schedule": "constant", "evaluate_every": 2, "measure_every": 2}
+    return list(fit(model, DATA, method, steps=steps, seed=seed, knobs=knobs, **plan))
+
+
+def curves(figure):
+    """In place of a PNG: every number that is drawn. Most of the time of a small panel would go into pictures."""
+    lines = [(line.get_xdata(), line.get_ydata(), line.get_color()) for ax in figure.axes for line in ax.lines]
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return bytes(24) + repr(([line for line in lines if len(line[0])], names)).encode()
+
+
+def again(run, **given):
+    """The records that a run's code gives."""
+    namespace = {"data": DATA, **given}
+    exec(run.code, namespace)
+    return namespace["history"]
+
+
+def knob(panel, slot, name):
+    return panel.slots[slot]._knobs[name]
+
+
+def press(panel, name):
+    def parts(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from parts(child)
+
+    buttons = [part for part in parts(panel._root) if isinstance(part, ipywidgets.Button)]
+    next(button for button in buttons if button.description == name).click()
+
+
+async def turns(condition):
+    """Let the loop run until the condition holds."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come to that")
+
+
+def over(panel):
+    return turns(lambda: panel.runner is not None and panel.runner.over and len(panel.runs) > 2)
+
+
+def in_a_notebook(story, **options):
+    """Play the story with a panel that was made where a loop runs, as in a notebook."""
+
+    async def play():
+        made = small(**options)
+        await story(made)
+        return made
+
+    return asyncio.run(play())
