@@ -24,7 +24,7 @@ LAYERS = {
     ),
     "experiments": (
         *("trained", "augment", "data", "models", "attacks", "lipschitz", "constructions"),
-        *("factories", "methods", "plan", "checkpoint", "training", "sweeps"),
+        *("factories", "methods", "plan", "checkpoint", "running", "training", "adversarial", "sweeps"),
     ),
     "looking": ("plots", "teaching", "widgets"),
     "doors": ("rivals", "contests", "bench", "experiments", "environment", "__main__"),

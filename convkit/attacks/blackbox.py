@@ -1,0 +1,114 @@
+"""SimBA: one coordinate at a time, by asking the model and without its gradient."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from convkit.attacks.checks import (
+    borrowed,
+    check_classes,
+    check_count,
+    check_finite,
+    check_images,
+    check_labels,
+    check_logits,
+    check_size,
+    log_odds,
+    own_copy,
+    uniform,
+)
+
+
+def simba(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    step: float,
+    basis: str = "pixel",
+    steps: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Images ``x_adv`` in [0, 1] and how often the model was asked about each (Guo et al. 2019), ``(N,)``.
+
+    In a random order of its own, each image tries ``+step`` and, where that does not lower the probability of its
+    label, ``-step`` along one vector of the basis at a time, and keeps what lowers it; it is done once the model gets
+    it wrong. ``basis`` is ``"pixel"`` or ``"dct"``, the orthonormal cosines of a channel, all frequencies. ``steps``
+    vectors are tried: by default each once; more begin anew. The change is at most ``step * sqrt(steps)`` in the
+    2-norm, and in ``"pixel"`` at most ``step`` a coordinate for each time round.
+
+    The first question, about the clean image, counts. The batch is asked together, those that are done left out.
+    """
+    check_images(x)
+    check_labels(y, x)
+    size = check_size("step", step, x, positive=True)
+    number = x[0].numel()
+    steps = number if steps is None else steps
+    check_count("steps", steps)
+    if basis not in ("pixel", "dct") or (basis == "dct" and x.ndim < 3):
+        raise ValueError(f'basis must be "pixel" or, for images (N, ..., height, width), "dct", got {basis!r}')
+    with borrowed(model), torch.no_grad():
+        x, y = own_copy(x), own_copy(y)
+        logits = model(x.clone())  # a first step may be in place
+        check_logits(logits, x)
+        check_classes(y, logits.shape[1])
+        loss, queries = log_odds(logits, y), torch.ones_like(y)
+        at = x.clone()  # before clamping: changes along a basis stay orthogonal
+        left = (logits.argmax(1) == y).nonzero()[:, 0]
+        vectors = _Cosines(x) if basis == "dct" else _Pixels(x)
+        order = y
+        for turn in range(steps):
+            if not len(left):
+                break
+            if turn % number == 0:
+                order = uniform(x.flatten(1), generator).argsort(1)
+            change = size * vectors(order[left, turn % number])
+            done = torch.zeros_like(left, dtype=torch.bool)
+            asked = torch.arange(len(left), device=x.device)
+            for sign in (1, -1):
+                rows = left[asked]
+                trial = at[rows] + sign * change[asked]
+                logits = model(trial.clamp(0, 1))
+                check_finite(logits.isfinite().all())
+                losses = log_odds(logits, y[rows])
+                queries[rows] += 1
+                better = losses > loss[rows]
+                at[rows[better]], loss[rows[better]] = trial[better], losses[better]
+                done[asked] = better & (logits.argmax(1) != y[rows])
+                asked = asked[~better]
+                if not len(asked):
+                    break
+            left = left[~done]
+    return at.clamp(0, 1), queries
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+class _Pixels:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __call__(self, which: Tensor) -> Tensor:
+        """The basis vectors with these numbers, as images."""
+        vectors = self.x.new_zeros(len(which), self.x[0].numel())
+        return vectors.scatter_(1, which[:, None], 1.0).view(-1, *self.x.shape[1:])
+
+
+class _Cosines:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.down, self.across = (_cosines(n).to(x.device, x.dtype) for n in x.shape[-2:])
+
+    def __call__(self, which: Tensor) -> Tensor:
+        *_, height, width = self.x.shape
+        waves = self.down[which // width % height, :, None] * self.across[which % width, None, :]
+        vectors = self.x.new_zeros(len(which), self.x[0].numel() // (height * width), height, width)
+        vectors[torch.arange(len(which), device=which.device), which // (height * width)] = waves
+        return vectors.view(-1, *self.x.shape[1:])
+
+
+def _cosines(n: int) -> Tensor:
+    """The orthonormal DCT-II: row k is the wave of frequency k."""
+    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
+    waves[0] /= math.sqrt(2)
+    return waves

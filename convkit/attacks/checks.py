@@ -1,0 +1,140 @@
+"""What every attack asks of its arguments, and the network it borrows."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from convkit.modes import evaluation_mode
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode for a while, its parametrized weights computed once."""
+    with torch.inference_mode(False), evaluation_mode(model), parametrize.cached():
+        yield
+
+
+def own_copy(t: Tensor) -> Tensor:
+    """``t`` for gradients of our own: detached, and no inference tensor."""
+    with torch.inference_mode(False):
+        return t.clone() if t.is_inference() else t.detach()
+
+
+def check_images(x: Tensor) -> None:
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"needed a batch of images (N, ...) with N >= 1, got shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"images must be floating point in [0, 1], got {x.dtype}; divide by 255 first")
+    low, high = (float(v) for v in torch.aminmax(x))
+    if not (low >= 0 and high <= 1):  # so written, NaN ends here too
+        raise ValueError(
+            f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; normalization belongs inside the "
+            "model, as its first step (the mean and std of build_model, or nn.Sequential(normalize, model)), so that "
+            "eps and step keep the units of the picture"
+        )
+
+
+def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> None:
+    if y.shape != x.shape[:1] or y.dtype != torch.int64:
+        raise ValueError(
+            f"{name} must be class numbers, int64 of shape {(len(x),)}, got {y.dtype} of shape {tuple(y.shape)}"
+        )
+
+
+def check_classes(y: Tensor, classes: int, name: str = "labels") -> None:
+    low, high = (int(v) for v in torch.aminmax(y))
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{name} must lie in 0 .. {classes - 1}, the model has {classes} outputs, got {low} .. {high}; "
+            "give the model as many outputs as there are classes"
+        )
+
+
+def check_logits(logits: Tensor, x: Tensor) -> None:
+    """Shape and numbers of a model's answer to ``x``."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the model must return logits of shape (N, classes), at least two classes, for a batch of {len(x)}, "
+            f"got {shape}; wrap it in a module that does"
+        )
+    check_finite(logits.isfinite().all())
+
+
+def check_finite(finite: Tensor | bool) -> None:
+    if not finite:
+        raise ValueError(
+            "the model must return finite logits, got NaN or infinity; look for where training diverged or for a "
+            "layer that divides by zero"
+        )
+
+
+def check_size(name: str, value: float | Tensor, x: Tensor, positive: bool = False) -> Tensor:
+    """``value`` as a tensor that broadcasts over ``x``: one number, or one an image."""
+    sizes = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    if sizes.ndim and sizes.shape != x.shape[:1]:
+        raise ValueError(f"{name} must be one number or one an image, {(len(x),)}, got shape {tuple(sizes.shape)}")
+    low = float(sizes.min())
+    if not (low > 0 if positive else low >= 0) or not sizes.isfinite().all():
+        raise ValueError(
+            f"{name} must be {'above' if positive else 'at least'} 0 and finite, got {float(sizes.min()):.4g}; it is "
+            "in the units of images in [0, 1], such as 8 / 255"
+        )
+    return sizes.view(-1, *[1] * (x.ndim - 1)) if sizes.ndim else sizes
+
+
+def check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_norm(norm: str | float) -> float:
+    """2 or infinity; ``"inf"`` and ``math.inf`` both name the largest change of a coordinate."""
+    number = {"inf": math.inf, "2": 2.0}.get(norm, math.nan) if isinstance(norm, str) else float(norm)
+    if number not in (2.0, math.inf):
+        raise ValueError(f'norm must be "inf" or 2, got {norm!r}')
+    return number
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The best other logit minus that of ``y``, one an image: positive where the model answers something else."""
+    others = logits.scatter(1, y[:, None], -math.inf)
+    return others.amax(1) - logits.gather(1, y[:, None])[:, 0]
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """``log((1 - p) / p)`` of the probability p of ``y``: it still moves where p is 1.0 to rounding."""
+    return logits.scatter(1, y[:, None], -math.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+
+
+def chosen_loss(loss: str | Loss) -> Loss:
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be {', '.join(map(repr, LOSSES))} or a function of (logits, labels), got {loss!r}")
+    return LOSSES[loss]
+
+
+def uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Numbers in [0, 1) of the shape of ``x``; the generator may live elsewhere."""
+    device = x.device if generator is None else generator.device
+    return torch.rand(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)
+
+
+def gaussian(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)

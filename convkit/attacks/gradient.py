@@ -1,0 +1,245 @@
+"""FGSM and PGD: steps along the gradient of the loss with respect to the image."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from convkit.attacks.checks import (
+    Loss,
+    borrowed,
+    check_classes,
+    check_count,
+    check_finite,
+    check_images,
+    check_labels,
+    check_logits,
+    check_norm,
+    check_size,
+    chosen_loss,
+    gaussian,
+    own_copy,
+    uniform,
+)
+
+
+def fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    targets: Tensor | None = None,
+    loss: str | Loss = "ce",
+) -> Tensor:
+    """Images within ``eps`` of ``x`` in every pixel: one step of size ``eps`` along the sign of the gradient.
+
+    Of all steps of that size the one that raises the linearized loss most (Goodfellow et al. 2015). Where it lowers
+    the loss, the image itself comes back. Arguments and errors as in ``pgd``.
+    """
+    check_images(x)
+    x, sizes = own_copy(x), check_size("eps", eps, x)
+    search = _Search(model, x, y, targets, loss)
+    return search.run(_Ball(x, sizes, math.inf), sizes, 1, restarts=0)
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    step: float | Tensor,
+    steps: int,
+    norm: str | float = "inf",
+    random_start: bool = True,
+    restarts: int = 1,
+    targets: Tensor | None = None,
+    loss: str | Loss = "ce",
+    generator: torch.Generator | None = None,
+    until_wrong: bool = False,
+) -> Tensor:
+    """The worst images found within ``eps`` of ``x`` and in [0, 1] by projected ascent (Madry et al. 2018).
+
+    ``x`` is ``(N, ...)`` in [0, 1], ``eps`` and ``step`` are in its units, one number or one an image; ``norm`` is
+    ``"inf"`` or 2. ``loss`` is ``"ce"``, ``"margin"`` (best other logit minus that of the label, Carlini & Wagner
+    2017) or a function of ``(logits, labels)`` that gives one number an image. With ``targets`` the loss of the target
+    classes is lowered instead. With ``until_wrong`` an image is left alone once the model gets it wrong: who
+    survives is the same question for less work.
+
+    An image comes back as the worst of the clean one and all that were visited in all restarts: none has less loss
+    than the clean one; among the others those that the model gets wrong come first, then those of most loss. A model
+    that survives may still fall to another attack. The network works in evaluation mode and is given back as it was;
+    no gradient reaches its weights. Raises ``ValueError`` for what is out of range and for logits that are not finite.
+    """
+    check_images(x)
+    x = own_copy(x)
+    ball = _Ball(x, check_size("eps", eps, x), check_norm(norm))
+    strides = check_size("step", step, x, positive=True)
+    check_count("steps", steps)
+    check_count("restarts", restarts)
+    if restarts > 1 and not random_start:
+        raise ValueError(f"{restarts} restarts without random_start all do the same; leave random_start on")
+    search = _Search(model, x, y, targets, loss, until_wrong)
+    return search.run(ball, strides, steps, restarts if random_start else 0, generator)
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Ball:
+    """The images within ``eps`` of ``x`` and in [0, 1]."""
+
+    x: Tensor
+    eps: Tensor
+    norm: float
+
+    def project(self, at: Tensor) -> Tensor:
+        """``at`` moved into the ball: the nearest point of it for infinity; for 2 into the box, then towards ``x``."""
+        if self.norm == math.inf:
+            return torch.minimum(torch.maximum(at, self.x - self.eps), self.x + self.eps).clamp(0, 1)
+        change = at.clamp(0, 1) - self.x
+        length = _lengths(change).clamp(min=torch.finfo(change.dtype).tiny)
+        return (self.x + change * (self.eps / length).clamp(max=1)).clamp(0, 1)  # once more, for rounding
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Of all changes of norm 1, the one along which the loss grows fastest; 0 where the gradient is."""
+        if self.norm == math.inf:
+            return gradient.sign()
+        largest = _per_image(gradient.flatten(1).abs().amax(1), gradient)
+        scaled = gradient / torch.where(largest > 0, largest, 1)  # else the square of a small number is 0
+        return scaled / _lengths(scaled).clamp(min=1)
+
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """An image drawn uniformly from the ball, then clamped to [0, 1]."""
+        if self.norm == math.inf:
+            change = (2 * uniform(self.x, generator) - 1) * self.eps
+        else:
+            direction = gaussian(self.x, generator)
+            radius = uniform(self.x.flatten(1)[:, 0], generator) ** (1 / self.x[0].numel())
+            change = direction / _lengths(direction) * _per_image(radius, direction) * self.eps
+        return self.project(self.x + change)
+
+    def part(self, kept: Tensor) -> "_Ball":
+        return _Ball(self.x[kept], self.eps[kept] if self.eps.ndim else self.eps, self.norm)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Images, their losses, who is wrong (for targets: who got there), and the losses of the clean images."""
+
+    images: Tensor
+    loss: Tensor
+    wrong: Tensor
+    clean_loss: Tensor
+
+    def or_worse(self, tried: "_State") -> "_State":
+        """The worse of both: wrong ones first, then those of more loss, and none of less loss than the clean one."""
+        worse = torch.where(tried.wrong == self.wrong, tried.loss > self.loss, tried.wrong)
+        worse = worse & (tried.loss >= self.clean_loss)
+        return _State(
+            torch.where(_per_image(worse, tried.images), tried.images, self.images),
+            torch.where(worse, tried.loss, self.loss),
+            torch.where(worse, tried.wrong, self.wrong),
+            self.clean_loss,
+        )
+
+    def part(self, rows: Tensor) -> "_State":
+        return _State(self.images[rows], self.loss[rows], self.wrong[rows], self.clean_loss[rows])
+
+    def replaced(self, rows: Tensor, part: "_State") -> "_State":
+        return _State(
+            self.images.index_copy(0, rows, part.images),
+            self.loss.index_copy(0, rows, part.loss),
+            self.wrong.index_copy(0, rows, part.wrong),
+            self.clean_loss,
+        )
+
+
+class _Search:
+    """An attack under way: what was tried, and of each image the worst."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        targets: Tensor | None,
+        loss: str | Loss,
+        until_wrong: bool = False,
+    ) -> None:
+        check_labels(y, x)
+        if targets is not None:
+            check_labels(targets, x, "targets")
+        self.model, self.y, self.until_wrong = model, own_copy(y), until_wrong
+        self.targets = None if targets is None else own_copy(targets)
+        self.measure = chosen_loss(loss)
+        self.clean = x
+        self.worst: _State | None = None  # the clean images first
+        self.finite = torch.ones((), dtype=torch.bool, device=x.device)  # read at the end: reading waits for a GPU
+
+    def run(
+        self, ball: _Ball, step: Tensor, steps: int, restarts: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``restarts`` ascents from random images, or with 0 of them one from the clean image."""
+        with borrowed(self.model), torch.no_grad():
+            if restarts:
+                self._ask(self.clean)
+            for _ in range(restarts or 1):
+                self._ascend(ball, ball.draw(generator) if restarts else self.clean, step, steps)
+            check_finite(self.finite)
+        return self.worst.images.clone() if self.worst else self.clean
+
+    def _ascend(self, ball: _Ball, at: Tensor, step: Tensor, steps: int) -> None:
+        rows = torch.arange(len(at), device=at.device)
+        for number in range(steps + 1):
+            if self.until_wrong and self.worst:
+                left = ~self.worst.wrong[rows]
+                if not left.all():
+                    rows, at, ball, step = rows[left], at[left], ball.part(left), step[left] if step.ndim else step
+                if not len(rows):
+                    return
+            gradient = self._ask(at, rows if len(rows) < len(self.y) else None, gradient=number < steps)
+            if number < steps:
+                at = ball.project(at + step * ball.steepest(gradient))
+
+    def _ask(self, at: Tensor, rows: Tensor | None = None, gradient: bool = False) -> Tensor:
+        """Keep what is worse among the images ``at``, which are these ``rows``; the gradient of their losses."""
+        y = self.y if rows is None else self.y[rows]
+        targets = self.targets if rows is None or self.targets is None else self.targets[rows]
+        with torch.set_grad_enabled(gradient):
+            point = at.detach().requires_grad_(gradient)
+            logits = self.model(point.clone())  # a first step may be in place
+            if self.worst is None:
+                self._check(logits)
+            losses = self.measure(logits, y) if targets is None else -self.measure(logits, targets)
+            if losses.shape != at.shape[:1]:
+                raise ValueError(f"the loss must give one number an image, {(len(at),)}, got {tuple(losses.shape)}")
+            if gradient and not losses.requires_grad:
+                raise ValueError("the logits must have a gradient with respect to the images, got none; use simba")
+            slope = torch.autograd.grad(losses.sum(), point)[0] if gradient else at
+        losses, answers = losses.detach(), logits.detach().argmax(1)
+        wrong = answers != y if targets is None else answers == targets
+        self.finite = self.finite & losses.isfinite().all()
+        tried = _State(at, losses, wrong, losses)
+        if self.worst is None:
+            self.worst = tried
+        elif rows is None:
+            self.worst = self.worst.or_worse(tried)
+        else:
+            self.worst = self.worst.replaced(rows, self.worst.part(rows).or_worse(tried))
+        return slope
+
+    def _check(self, logits: Tensor) -> None:
+        check_logits(logits, self.clean)
+        check_classes(self.y, logits.shape[1])
+        if self.targets is not None:
+            check_classes(self.targets, logits.shape[1], "targets")
+
+
+def _lengths(change: Tensor) -> Tensor:
+    """The 2-norm of each image, shaped to broadcast."""
+    return _per_image(change.flatten(1).norm(dim=1), change)
+
+
+def _per_image(values: Tensor, x: Tensor) -> Tensor:
+    """One value an image, shaped to broadcast over ``x``."""
+    return values.view(-1, *[1] * (x.ndim - 1))

@@ -1,0 +1,200 @@
+"""How steep a network is near given images, and how far it is from erring: each number says from which side."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vjp
+
+from convkit.attacks.checks import (
+    borrowed,
+    check_classes,
+    check_count,
+    check_finite,
+    check_images,
+    check_labels,
+    check_logits,
+    check_norm,
+    check_size,
+    gaussian,
+    margin,
+    own_copy,
+)
+from convkit.attacks.gradient import pgd
+
+
+def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The logit of each label minus the best other one, ``(N,)``: positive where the model is right; exact."""
+    check_labels(y, x)
+    x, y = own_copy(x), own_copy(y)
+    with borrowed(model), torch.no_grad():
+        logits = model(x.clone())  # a first step may be in place
+    check_logits(logits, x)
+    check_classes(y, logits.shape[1])
+    return -margin(logits, y)
+
+
+def certified_radius(model: nn.Module, x: Tensor, y: Tensor, bound: float) -> Tensor:
+    """``margins / (sqrt(2) * bound)``, ``(N,)``: no change of smaller 2-norm changes the answer. From below.
+
+    ``bound`` is an upper bound of the network's Lipschitz constant in 2-norms, such as ``product_bound(model, x)``:
+    the difference of two logits is then ``sqrt(2) * bound``-Lipschitz (Tsuzuku et al. 2018). 0 where the model errs.
+    """
+    if not (bound >= 0 and math.isfinite(bound)):
+        raise ValueError(f"bound must be at least 0 and finite, got {bound}; product_bound(model, x) gives one")
+    # the margin over 0 is infinite: a constant network never changes its answer
+    return margins(model, x, y).clamp(min=0) / (math.sqrt(2) * bound)
+
+
+def empirical_radius(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    largest: float,
+    norm: str | float = 2,
+    steps: int = 20,
+    bisections: int = 8,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The size of the smallest change found that makes the model err, ``(N,)``. From above: a smaller may exist.
+
+    By bisection of ``eps`` in ``pgd`` on the margin, from ``largest`` on, for all images at once; what is returned is
+    the size of the change itself. 0 where the model errs anyway, infinity where it survived ``largest``.
+    """
+    check_images(x)
+    number = check_norm(norm)
+    top = float(check_size("largest", largest, x, positive=True))
+    check_count("bisections", bisections)
+    right = margins(model, x, y) > 0
+    found = torch.where(right, x.new_tensor(math.inf), x.new_zeros(()))
+    low, eps = x.new_zeros(len(x)), x.new_full((len(x),), top)
+    for _ in range(bisections + 1):
+        at = pgd(model, x, y, eps, 2.5 / steps * eps, steps, number, loss="margin", generator=generator)
+        fooled = margins(model, at, y) <= 0
+        sizes = torch.linalg.vector_norm((at - x).flatten(1), number, dim=1)
+        found = torch.where(right & fooled, torch.minimum(found, sizes), found)
+        low = torch.where(fooled, low, torch.maximum(low, eps))
+        high = found.clamp(max=top)
+        eps = torch.where(right, (torch.minimum(low, high) + high) / 2, top)
+        if not (right & (found < math.inf)).any():
+            break  # whoever survived the largest is not asked about less
+    return found
+
+
+def jacobian_norm(
+    model: nn.Module,
+    x: Tensor,
+    ord: str | float = 2,
+    steps: int = 30,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The operator norm of the network's derivative at each image, ``(N,)``: how steep it is just there.
+
+    ``ord`` 2: power iteration with Jacobian-vector and vector-Jacobian products, ``steps`` of each, from below.
+    ``ord`` infinity: the largest 1-norm of a logit's gradient, one vector-Jacobian product a class, exact. On a kink
+    of a ReLU it is the derivative of the piece that autograd chooses.
+    """
+    number = check_norm(ord)
+    check_count("steps", steps)
+    with borrowed(model):
+        x, answer, size = _prepared(model, x)
+        if number == math.inf:
+            result = _gradients(answer, x).abs().flatten(2).sum(2).amax(0)
+        else:
+            direction, result = gaussian(x, generator), x.new_zeros(len(x))
+            for _ in range(steps):
+                direction, stretched = _power_step(answer, x, direction / size(direction))
+                result = torch.maximum(result, stretched)
+    check_finite(result.isfinite().all())
+    return result
+
+
+def local_lipschitz(
+    model: nn.Module,
+    x: Tensor,
+    radius: float,
+    norm: str | float = 2,
+    steps: int = 50,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The largest ``|f(a) - f(b)| / |a - b|`` found for ``a`` and ``b`` within ``radius`` of each image, ``(N,)``.
+
+    From below: every number belongs to two points that were evaluated. Both move uphill together, by steps along the
+    gradient of the ratio that shrink, twice: from far apart and from near, along the direction in which the network is
+    steepest at the image. Both norms of the ratio are 2-norms, or both the largest coordinate. The ball is not cut at
+    [0, 1], and ``x`` may lie anywhere. For small radii give model and images in float64: else rounding shows.
+    """
+    number = check_norm(norm)
+    size = float(check_size("radius", radius, x, positive=True))
+    check_count("steps", steps)
+    with borrowed(model):
+        x, answer, length = _prepared(model, x)
+        if number == math.inf:
+            rows = _gradients(answer, x)
+            steepest = rows.abs().flatten(2).sum(2).argmax(0)
+            direction = rows[steepest, torch.arange(len(x), device=x.device)].sign()
+        else:
+            direction = gaussian(x, generator)
+            for _ in range(10):
+                direction, _ = _power_step(answer, x, direction / length(direction))
+        direction = direction / length(direction, number)
+        best = x.new_zeros(len(x))
+        for start in (size, size / 50):
+            pair = torch.stack((start * direction, -start * direction))
+            for turn in range(steps + 1):
+                pair = pair.detach().requires_grad_()
+                ratio = _ratio(answer, x, pair, number, nearest=1e-2 * size)
+                best = torch.maximum(best, ratio.detach())
+                if turn == steps:
+                    break
+                (slope,) = torch.autograd.grad(ratio.sum(), pair)
+                moves = slope.sign() if number == math.inf else torch.stack([part / length(part) for part in slope])
+                pair = pair.detach() + start / 2 * (1 - turn / steps) * moves
+                pair = torch.stack([part * (size / length(part, number)).clamp(max=1) for part in pair])
+    check_finite(best.isfinite().all())
+    return best
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+def _prepared(model: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[..., Tensor]]:
+    """The images, the network as a function that may be differentiated, and the norm of each image (never 0)."""
+    if not x.is_floating_point() or x.ndim < 2 or not x.numel():
+        raise ValueError(f"needed floating point images (N, ...), N >= 1, got {x.dtype} of shape {tuple(x.shape)}")
+    x = own_copy(x)
+    with torch.no_grad():
+        check_logits(model(x.clone()), x)
+
+    def answer(at: Tensor) -> Tensor:
+        return model(at.clone())  # a first step may be in place
+
+    def length(at: Tensor, norm: float = 2.0) -> Tensor:
+        sizes = torch.linalg.vector_norm(at.flatten(1), norm, dim=1).clamp(min=torch.finfo(at.dtype).tiny)
+        return sizes.view(-1, *[1] * (at.ndim - 1))
+
+    return x, answer, length
+
+
+def _ratio(answer: Callable[[Tensor], Tensor], x: Tensor, pair: Tensor, norm: float, nearest: float) -> Tensor:
+    """What the change of the logits is of the change of the image; 0 for points too near, where rounding decides."""
+    change = torch.linalg.vector_norm(answer(x + pair[0]) - answer(x + pair[1]), norm, dim=1)
+    distance = torch.linalg.vector_norm((pair[0] - pair[1]).flatten(1), norm, dim=1)
+    return torch.where(distance >= nearest, change / distance.clamp(min=nearest), 0)
+
+
+def _gradients(answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient of each logit, ``(classes, N, ...)``."""
+    logits, pull = vjp(answer, x)[:2]
+    units = torch.eye(logits.shape[1], dtype=logits.dtype, device=x.device)
+    return torch.stack([pull(unit.expand_as(logits))[0] for unit in units]).detach()
+
+
+def _power_step(answer: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """``J^T J direction``, or ``direction`` where that is 0, and ``|J direction|``, image by image."""
+    with warnings.catch_warnings():  # torch's own, when its forward mode is first loaded
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning)
+        moved = jvp(answer, (x,), (direction,))[1]
+    (back,) = vjp(answer, x)[1](moved)
+    alive = (back.flatten(1) != 0).any(1).view(-1, *[1] * (x.ndim - 1))
+    return torch.where(alive, back, direction).detach(), moved.norm(dim=1).detach()

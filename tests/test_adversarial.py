@@ -1,0 +1,167 @@
+"""Objectives of adversarial training against their formulas, and inside the loop."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from convkit.adversarial import FreeTraining, alp, pgd_training, trades
+from convkit.attacks import pgd
+from convkit.data import digits, subset
+from convkit.methods import network
+from convkit.training import fit
+
+DATA = subset(digits(), 120)
+SMALL = {"widths": (4, 6, 8)}
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 5))
+
+
+@pytest.fixture
+def batch():
+    return torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def attacked(model, x, y, eps, step, steps):
+    torch.manual_seed(1)
+    return pgd(model, x, y, eps, step, steps)
+
+
+def test_pgd_training_is_the_loss_of_the_attacked_images(model, batch):
+    x, y = batch
+    at = attacked(model, x, y, 0.1, 0.04, 3)
+    torch.manual_seed(1)
+    loss, logits = pgd_training(0.1, 0.04, 3)(model, x, y)
+    assert_close(logits, model(at))
+    assert_close(loss, F.cross_entropy(model(at), y))
+    assert loss > F.cross_entropy(model(x), y)
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_alp_is_half_of_each_loss_and_the_square_between_their_logits(model, batch):
+    x, y = batch
+    at = attacked(model, x, y, 0.1, 0.04, 3)
+    torch.manual_seed(1)
+    loss, logits = alp(0.1, 0.04, 3, weight=2.5)(model, x, y)
+    clean, worse = model(x), model(at)
+    by_hand = -(clean.log_softmax(1) + worse.log_softmax(1)).gather(1, y[:, None]).mean() / 2
+    assert_close(loss, by_hand + 2.5 * ((clean - worse) ** 2).sum() / 30)
+    assert_close(logits, worse)
+
+
+def test_trades_is_the_clean_loss_and_the_divergence_at_the_images_that_raise_it(model, batch):
+    x, y = batch
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    loss, logits = trades(0.1, 0.04, 5, beta=3.0)(model, x, y)
+    handle.remove()
+    at = seen[-1][6:]
+    assert_close(seen[-1][:6], x)
+    assert (at - x).abs().max() <= 0.1 + 1e-6
+    assert at.min() >= 0
+    assert at.max() <= 1
+    p, q = model(x).softmax(1), model(at).softmax(1)
+    divergence = (p * (p.log() - q.log())).sum(1).mean()
+    assert_close(loss, F.cross_entropy(model(x), y) + 3 * divergence)
+    assert_close(logits, model(x))
+    near = (x + 0.001 * torch.randn_like(x)).clamp(0, 1)
+    q = model(near).softmax(1)
+    assert divergence > 10 * (p * (p.log() - q.log())).sum(1).mean()
+
+
+def test_attacks_see_evaluation_mode_and_the_loss_training_mode():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(6, 5)).train()
+    modes = []
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    x, y = torch.rand(4, 1, 3, 4), torch.tensor([0, 1, 2, 3])
+    for objective in (pgd_training(0.1, 0.05, 2), alp(0.1, 0.05, 2), trades(0.1, 0.05, 2)):
+        modes.clear()
+        objective(model, x, y)
+        assert modes[-1] is True
+        assert not any(modes[:-1])
+        assert model.training
+
+
+def test_free_training_moves_the_noise_by_the_gradient_of_the_same_pass(model, batch):
+    x, y = batch
+    free = FreeTraining(eps=0.03, replays=2)
+    noise = torch.zeros_like(x)
+    for replay in range(5):
+        at = (x + noise).clamp(0, 1).requires_grad_()
+        expected = F.cross_entropy(model(at), y)
+        (slope,) = torch.autograd.grad(expected, at)
+        loss, _ = free(model, x, y)
+        assert_close(loss, expected)
+        loss.backward()
+        noise = (noise + 0.03 * slope.sign()).clamp(-0.03, 0.03)
+        assert free.replay == replay + 1
+    assert_close(free.state_dict()["noise"], noise)
+
+
+def test_the_noise_is_kept_between_batches_or_reset(model, batch):
+    x, y = batch
+    for reset in (False, True):
+        free = FreeTraining(eps=0.03, replays=2, reset=reset)
+        for _ in range(2):
+            free(model, x, y)[0].backward()
+        free(model, x.flip(0), y)
+        assert (free.noise.abs().max() == 0) == reset
+
+
+def test_each_batch_comes_as_often_as_it_is_replayed():
+    seen = []
+
+    class Watching(FreeTraining):
+        def __call__(self, model, x, y):
+            seen.append(y.clone())
+            return super().__call__(model, x, y)
+
+    list(
+        fit(
+            network("cnn9", DATA, "batchnorm", **SMALL),
+            DATA,
+            "batchnorm",
+            steps=7,
+            batch_size=30,
+            objective=Watching(replays=3),
+        )
+    )
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[2], seen[3])
+    assert torch.equal(seen[3], seen[5])
+
+
+@pytest.mark.parametrize("method", ["batchnorm", "sphere", "convnorm+batchnorm", "norm_decay_linf"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: pgd_training(0.1, 0.05, 2), lambda: alp(0.1, 0.05, 2), lambda: trades(0.1, 0.05, 2), FreeTraining],
+    ids=["pgd", "alp", "trades", "free"],
+)
+def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
+    def run(objective, **options):
+        model = network("cnn9", DATA, method, **SMALL)
+        return fit(model, DATA, method, steps=6, batch_size=30, objective=objective, **options)
+
+    whole = list(run(make()))
+    assert len(whole) == 6
+    assert all(record.diverged is None for record in whole)
+    file = tmp_path / "run.pt"
+    first = run(make(), checkpoint=file)
+    for _ in range(3):
+        next(first)
+    first.close()
+    assert list(run(make(), checkpoint=file)) == whole
+
+
+def test_bad_numbers_are_refused(model, batch):
+    x, y = batch
+    with pytest.raises(ValueError, match="at least 1 replay and eps of 0 or more, got 0"):
+        FreeTraining(replays=0)
+    with pytest.raises(ValueError, match="eps"):
+        pgd_training(eps=-1)(model, x, y)
