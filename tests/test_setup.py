@@ -78,7 +78,12 @@ def test_what_an_old_python_reads_before_that_is_within_its_grammar():
 
 # ---- versions --------------------------------------------------------------------------------------------------------
 CONDA_NAMES = {"torch": "pytorch"}
-BY_PIP = {"pyright", "playwright"}  # pip installs these in a conda environment too
+BY_PIP = {
+    "pyright",
+    "playwright",
+    "pyautoattack",
+    "adversarial-robustness-toolbox",
+}  # pip installs these in a conda environment too
 
 
 @pytest.fixture(scope="module")
