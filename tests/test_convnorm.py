@@ -246,6 +246,6 @@ def test_layer_table_shows_what_the_layer_does(device):
     assert [record.name for record in table] == ["0", "2"]
     assert [record.in_shape for record in table] == [(2, 8, 7), (3, 8, 6)]  # the tori
     for record, gain in zip(table, (1, 2), strict=True):
-        assert record.geometry == "exact"
+        assert record.geometry == "torus"
         assert gain - 1e-9 <= record.norm2 <= gain * record.out_shape[0] ** 0.5
         assert_close(torch.tensor(record.channel_condition_numbers), torch.ones(record.out_shape[0]))
