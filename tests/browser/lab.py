@@ -45,6 +45,12 @@ READ = """panel => ({
     picture: panel.querySelector('img')?.src ?? '',
 })"""
 
+LABELS = """parts => parts.map(part => [
+    part.className,
+    part.innerText,
+    part.querySelector('label')?.innerText || part.querySelector('[title]')?.title || part.title || '',
+])"""
+
 
 class Reader:
     """One page with one notebook; ``trouble()`` lists what a reader should never meet."""
@@ -194,19 +200,13 @@ class PanelView:
             "button": "button.widget-button",
         }
         parts = self.root.locator(", ".join(kinds.values()))
+        # One look at the page for all: controls come and go while a panel trains.
+        seen = parts.evaluate_all(LABELS)
         found = []
-        for number in range(parts.count()):
-            part = parts.nth(number)
-            classes = part.get_attribute("class").split()
-            kind = next(kind for kind, selector in kinds.items() if selector.rpartition(".")[2] in classes)
-            label = part.inner_text() if kind in ("button", "toggle") else self._label(part)
-            found.append((kind, label.strip(), part))
+        for number, (classes, text, label) in enumerate(seen):
+            kind = next(kind for kind, selector in kinds.items() if selector.rpartition(".")[2] in classes.split())
+            found.append((kind, (text if kind in ("button", "toggle") else label).strip(), parts.nth(number)))
         return found
-
-    def _label(self, part) -> str:
-        return part.evaluate(
-            "part => part.querySelector('label')?.innerText || part.querySelector('[title]')?.title || part.title || ''"
-        )
 
     def drag(self, slider, fraction: float) -> None:
         """Drag the handle with the mouse to this fraction of the track."""

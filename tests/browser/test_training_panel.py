@@ -186,6 +186,7 @@ def test_a_diverging_run_ends_with_a_sentence_and_bad_fields_get_one(reader, boo
     until(panel, lambda seen: "batch size" not in seen["words"])
     for slot in ("first method", "second method"):
         panel.pick(panel.control(slot), "none")
+        panel.settle()  # the sliders of a method go with it
     until(panel, says("no method is chosen"))
     assert reader.trouble() == []
 
