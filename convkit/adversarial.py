@@ -1,6 +1,6 @@
 """What adversarial training minimizes: objectives for ``fit``, each a function of network, images and labels."""
 
-from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from convkit.attacks import pgd
 from convkit.modes import evaluation_mode
-
-Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]  # the loss and the logits it judged
+from convkit.running import Objective
+from convkit.training import cross_entropy
 
 
 def pgd_training(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10) -> Objective:
@@ -104,6 +104,33 @@ class FreeTraining:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.noise, self.replay, self._seen = state["noise"], int(state["replay"]), None
+
+
+OBJECTIVES = MappingProxyType(
+    {
+        "clean": "the images as they are",
+        "free": "free adversarial training",
+        "pgd": "PGD-AT",
+        "alp": "adversarial logit pairing",
+        "trades": "TRADES",
+    }
+)
+
+
+def get_objective(name: str, eps: float = 8 / 255) -> Objective:
+    """The objective of this name in ``OBJECTIVES``, against changes of at most ``eps`` in every pixel.
+
+    Attacks take 10 steps of ``eps / 4``, as PGD-AT was published for 8/255; ``"clean"`` has none. A new one for each
+    run, since ``"free"`` keeps its noise. Raises ``ValueError`` for another name and for an ``eps`` outside [0, 1].
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"needed one of {', '.join(OBJECTIVES)}, got {name!r}")
+    if not 0 <= eps <= 1:
+        raise ValueError(f"eps must be from 0 to 1, a part of the way from black to white, got {eps}")
+    if name == "free":
+        return FreeTraining(eps)
+    attacked = {"pgd": pgd_training, "alp": alp, "trades": trades}
+    return attacked[name](eps, eps / 4) if name in attacked else cross_entropy
 
 
 def _divergence(target: Tensor, logits: Tensor) -> Tensor:

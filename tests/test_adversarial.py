@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from convkit.adversarial import FreeTraining, alp, pgd_training, trades
+from convkit.adversarial import OBJECTIVES, FreeTraining, alp, get_objective, pgd_training, trades
 from convkit.attacks import pgd
 from convkit.data import digits, subset
 from convkit.methods import network
-from convkit.training import fit
+from convkit.training import cross_entropy, fit
 
 DATA = subset(digits(), 120)
 SMALL = {"widths": (4, 6, 8)}
@@ -165,3 +165,26 @@ def test_bad_numbers_are_refused(model, batch):
         FreeTraining(replays=0)
     with pytest.raises(ValueError, match="eps"):
         pgd_training(eps=-1)(model, x, y)
+
+
+# ---- by name ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_by_its_name_is_the_one_of_its_function(name, model, batch):
+    by_hand = {
+        "clean": cross_entropy,
+        "free": FreeTraining(0.2),
+        "pgd": pgd_training(0.2, 0.05, 10),
+        "alp": alp(0.2, 0.05, 10),
+        "trades": trades(0.2, 0.05, 10),
+    }[name]
+    losses = []
+    for objective in (get_objective(name, 0.2), by_hand):
+        torch.manual_seed(3)
+        losses.append([objective(model, *batch)[0] for _ in range(2)])
+    assert_close(*losses, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name, eps, words", [("fgsm", 0.1, "needed one of clean, free"), ("pgd", 1.5, "got 1.5")])
+def test_an_objective_that_there_is_not(name, eps, words):
+    with pytest.raises(ValueError, match=words):
+        get_objective(name, eps)

@@ -9,8 +9,10 @@ pytest.importorskip("ipywidgets")
 
 from torch import nn
 
+from convkit.adversarial import OBJECTIVES
 from convkit.methods import METHODS
 from convkit.teaching import png_bytes
+from convkit.training import evaluate
 from convkit.widgets import panel as module
 from convkit.widgets.training import TrainingPanel
 from tests.training_panels import DATA, SMALL, again, bare, curves, in_a_notebook, knob, over, press, small, turns
@@ -80,6 +82,21 @@ def test_without_a_loop_start_trains_to_the_end_and_the_history_is_that_of_the_b
     assert panel.history == {"batchnorm": bare("batchnorm"), "sphere": bare("sphere")}
     assert panel.words.startswith("After 6 steps. BatchNorm: loss ")
     assert [run.end for run in panel.runs] == ["done"] * 4
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "clean"])
+def test_methods_train_on_attacked_images(objective):
+    panel = small(first=1)
+    panel.set(**{"trained on": OBJECTIVES[objective], "attack ε": "0.2", "steps": "3"})
+    assert f"The next Start has trained on: {OBJECTIVES[objective]}, attack ε: 0.2" in panel.words
+    press(panel, "Start")
+    expected = {name: bare(name, 3, objective=objective, eps=0.2) for name in ("batchnorm", "sphere")}
+    assert panel.history == expected != {name: bare(name, 3) for name in ("batchnorm", "sphere")}
+    for run in panel.runs[2:]:
+        assert again(run) == run.history
+        assert run.row()["trained on"] == f"{OBJECTIVES[objective]}, ε 0.2"
+        assert evaluate(run.model, DATA) == run.history[-1].test_accuracy
+    assert panel.runs[0].row()["trained on"] == ""
 
 
 def test_in_a_notebook_start_returns_at_once_and_two_panels_leave_each_others_numbers_alone():

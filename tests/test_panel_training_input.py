@@ -32,6 +32,9 @@ def panel():
     [
         ({"batch size": "64.5"}, "batch size needs a whole number from 1 to 10000, got '64.5'"),
         ({"batch size": "0", "steps": "many"}, "got '0'; steps needs a whole number from 1 to 100000, got 'many'"),
+        ({"attack ε": "8/255"}, "attack ε needs a number from 0 to 1, got '8/255'"),
+        ({"attack ε": "-0.1"}, "attack ε needs a number from 0 to 1, got '-0.1'"),
+        ({"attack ε": "nan"}, "attack ε needs a number from 0 to 1, got 'nan'"),
         ({"seed": "-1"}, "seed needs a whole number from 0"),
         ({"data": "mnist"}, r"mnist is read from files: name their folder, as in TrainingPanel\(folder=...\)"),
         (

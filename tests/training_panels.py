@@ -4,6 +4,7 @@ import asyncio
 
 import ipywidgets
 
+from convkit.adversarial import get_objective
 from convkit.data import digits, subset
 from convkit.methods import network
 from convkit.training import fit
@@ -17,10 +18,11 @@ def small(*methods, data=DATA, **options):
     return TrainingPanel(methods or ("batchnorm", "sphere"), data, **(SMALL | options))
 
 
-def bare(method, steps=6, seed=0, **knobs):
+def bare(method, steps=6, seed=0, objective="clean", eps=0.1, **knobs):
     """The records of the plain loop."""
     model = network("cnn9", DATA, method, seed=seed, knobs=knobs, widths=(4, 6, 8))
     plan = {"batch_size": 16, "schedule": "constant", "evaluate_every": 2, "measure_every": 2}
+    plan["objective"] = get_objective(objective, eps)
     return list(fit(model, DATA, method, steps=steps, seed=seed, knobs=knobs, **plan))
 
 

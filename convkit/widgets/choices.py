@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets
 from torch import nn
 
+from convkit.adversarial import OBJECTIVES, get_objective
 from convkit.data import DATA, Data, load, subset
 from convkit.methods import get_method, network
 from convkit.plots import COLORS
@@ -19,6 +20,7 @@ from convkit.widgets.panel import _style, choice
 from convkit.widgets.runs import Run, Setting, model_name
 
 SLOTS = ("first", "second", "third")
+ABOUT = ("data", "model", "trained on", "attack ε", "batch size", "steps", "seed")
 LIMITS = {"batch size": (1, 10_000), "steps": (1, 100_000), "seed": (0, 2**31 - 1)}
 WHOLE = ("digits",)  # the others have so many images that a part must do
 OFFLINE = ("digits", "shapes")
@@ -61,8 +63,9 @@ class ChoicesPanel(LivePanel):
         controls: dict[str, Any] = {
             "data": choice("data", self._names),
             "model": choice("model", list(self._models)),
+            "trained on": choice("trained on", list(OBJECTIVES.values())),
         }
-        for label, value in self._numbers.items():
+        for label, value in {"attack ε": 0.1, **self._numbers}.items():
             controls[label] = ipywidgets.Text(
                 str(value), description=label, continuous_update=False, **_style(label, 6)
             )
@@ -84,6 +87,9 @@ class ChoicesPanel(LivePanel):
             numbers[name] = int(text) if text.isdecimal() else low - 1
             if not low <= numbers[name] <= high:
                 faults.append(f"{name} needs a whole number from {low} to {high}, got {text!r}")
+        eps = self._eps()
+        if eps is None:
+            faults.append(f"attack ε needs a number from 0 to 1, got {self._controls['attack ε'].value!r}")
         data = self._controls["data"].value
         if data in DATA and data not in (*OFFLINE, *self._given) and self._folder is None:
             faults.append(f"{data} is read from files: name their folder, as in {type(self).__name__}(folder=...)")
@@ -99,6 +105,8 @@ class ChoicesPanel(LivePanel):
                 slot=slot,
                 method=value["method"],
                 knobs=value["knobs"],
+                objective=next(n for n, words in OBJECTIVES.items() if words == self._controls["trained on"].value),
+                eps=eps or 0.0,
                 data=data,
                 data_code=self._data_code(data),
                 model=self._models[self._controls["model"].value][0],
@@ -110,6 +118,14 @@ class ChoicesPanel(LivePanel):
             )
             for name, (slot, value) in zip(words, chosen.items(), strict=True)
         ]
+
+    def _eps(self) -> float | None:
+        """How far attacks go, or ``None`` where the field holds no number from 0 to 1."""
+        try:
+            eps = float(self._controls["attack ε"].value)
+        except ValueError:
+            return None
+        return eps if 0 <= eps <= 1 else None
 
     def _data_code(self, name: str) -> str:
         if name in self._given:
@@ -129,13 +145,14 @@ class ChoicesPanel(LivePanel):
         for setting in settings:
             data, knobs = self._loaded(setting.data), dict(setting.knobs)
             model = network(setting.model, data, setting.method, seed=setting.seed, knobs=knobs, **setting.options)
-            records = fit(model, data, setting.method, knobs=knobs, **setting.plan)
-            runs.append(Run(setting, Track(setting.name, records, knobs)))
+            objective = get_objective(setting.objective, setting.eps)
+            records = fit(model, data, setting.method, knobs=knobs, objective=objective, **setting.plan)
+            runs.append(Run(setting, Track(setting.name, records, knobs), model))
         return runs
 
     def said(self) -> dict[str, str]:
         """What each control says, by its label."""
-        said = {name: str(self._controls[name].value) for name in ("data", "model", *LIMITS)}
+        said = {name: str(self._controls[name].value) for name in ABOUT}
         for slot, control in self.slots.items():
             name, knobs = control.value["method"], control.value["knobs"]
             said[f"{slot} method"] = get_method(name).words if name else "none"

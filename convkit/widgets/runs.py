@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from convkit.adversarial import OBJECTIVES
 from convkit.methods import get_method
 from convkit.plan import Record
 from convkit.widgets.knobs import number_text
@@ -29,6 +30,8 @@ class Setting:
     slot: str
     method: str
     knobs: Mapping[str, Any]
+    objective: str
+    eps: float
     data: str
     data_code: str
     model: str | nn.Module
@@ -53,10 +56,11 @@ class Setting:
 
 @dataclass
 class Run:
-    """A run of the panel, finished or not: its settings as it started, and its track."""
+    """A run of the panel, finished or not: its settings as it started, its track, and the network that it trains."""
 
     setting: Setting
     track: Track
+    model: nn.Module
 
     @property
     def history(self) -> list[Record]:
@@ -82,7 +86,10 @@ class Run:
         plan = "".join(f", {name}={value!r}" for name, value in s.plan.items())
         options = "".join(f", {name}={value!r}" for name, value in s.options.items())
         given = repr(s.model) if isinstance(s.model, str) else "model"
+        adversarial = s.objective != "clean"
+        plan += f", objective=get_objective({s.objective!r}, {s.eps!r})" if adversarial else ""
         lines = [
+            *(["from convkit.adversarial import get_objective"] if adversarial else []),
             "from convkit.data import load, subset",
             "from convkit.methods import network",
             "from convkit.training import fit",
@@ -121,6 +128,7 @@ class Run:
             "learning rate": number_text(s.knobs["lr"]),
             "other knobs": "; ".join(f"{method.knobs[name].words} {number_text(v)}" for name, v in own.items()),
             "moved while training": " ".join(self.moved()),
+            "trained on": "" if s.objective == "clean" else f"{OBJECTIVES[s.objective]}, ε {number_text(s.eps)}",
             "data": s.data,
             "model": model_name(s.model, s.options),
             "batch size": str(s.batch_size),

@@ -16,7 +16,7 @@ from convkit.data import Data
 from convkit.methods import get_method
 from convkit.plan import Record
 from convkit.plots import TrainingPlot
-from convkit.widgets.choices import LIMITS, ChoicesPanel, knob_label
+from convkit.widgets.choices import ABOUT, ChoicesPanel, knob_label
 from convkit.widgets.knobs import number_text
 from convkit.widgets.live import Runner, progress
 from convkit.widgets.panel import Words
@@ -25,7 +25,7 @@ from convkit.widgets.runs import Run, Setting, link, records_csv, table_csv, tab
 NOTE = (
     "A norm is that of a convolution alone, with ConvNorm's affine kernel, without the factors of BatchNorm behind it; "
     "for zero padding it is that of the torus, a bound. The learning rate stays as it is set. All runs of a Start "
-    "share the seed."
+    "share the seed. An attack changes every pixel by at most ε; accuracy is that of unchanged images."
 )
 
 
@@ -33,7 +33,8 @@ class TrainingPanel(ChoicesPanel):
     """Two or three methods train on the same data from the same seed, step by step side by side.
 
     It opens with ``first`` steps of each, done at once, so that its first picture is one of training. ``runs`` has all
-    runs of the table, ``history`` the records of those in the picture; ``Run.code`` gives the same records again.
+    runs of the table, each with its trained ``model``, ``history`` the records of those in the picture; ``Run.code``
+    gives the same records again.
     ``knobs`` maps methods to knobs that start elsewhere than at their defaults, ``every`` is the number of steps
     between two test accuracies and sets of norms, ``options`` go to the network. Data of files come from ``folder``.
     """
@@ -144,7 +145,7 @@ class TrainingPanel(ChoicesPanel):
         def row(*parts: ipywidgets.Widget) -> ipywidgets.Widget:
             return ipywidgets.Box(parts, layout={"flex_flow": "row wrap", "align_items": "center"})
 
-        about = [controls[name] for name in ("data", "model", *LIMITS)]
+        about = [controls[name] for name in ABOUT]
         return ipywidgets.VBox([row(*about), *self.slots.values(), row(*buttons, controls["reset"])])
 
     def _assign(self, values: dict[str, Any]) -> None:
