@@ -124,6 +124,22 @@ def channel_gains(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
     return gains
 
 
+def fourier_relative(A: ConvOperator) -> tuple[ConvOperator, str]:
+    """An operator with Fourier blocks that stands for ``A``, and what it is in words.
+
+    ``A`` itself where it has blocks; for zero padding the torus around it, else the circular "same" relative on a size
+    that the stride divides.
+    """
+    if A.is_block_circulant:
+        return A, "exact, Fourier"
+    if A.padding_mode == "zeros":
+        B, kind = A.torus(), "torus"
+    else:
+        sizes = tuple(math.ceil(n / s) * s for n, s in zip(A.input_shape, A.stride, strict=True))
+        B, kind = replace(A, input_shape=sizes, padding="same"), "circular 'same'"
+    return B, f"{kind} on {'×'.join(map(str, B.input_shape))}"
+
+
 # ---- private -------------------------------------------------------------------------------------------------------
 def _gain(layer: nn.Module) -> Tensor | None:
     if isinstance(layer, NoisyAffine2d):
@@ -135,7 +151,7 @@ def _gain(layer: nn.Module) -> Tensor | None:
 
 
 def _record(name: str, kind: str, A: ConvOperator, torus: bool, folded: str) -> LayerRecord:
-    relative, where = _relative(A)
+    relative, where = fourier_relative(A)
     if A.is_block_circulant:
         geometry, norm2, norm2_by, measured = "exact", operator_norm(A, 2), where, A
     elif torus:
@@ -167,15 +183,3 @@ def _record(name: str, kind: str, A: ConvOperator, torus: bool, folded: str) -> 
         },
         folded,
     )
-
-
-def _relative(A: ConvOperator) -> tuple[ConvOperator, str]:
-    """An operator with blocks that stands for ``A``, and what it is in words."""
-    if A.is_block_circulant:
-        return A, "exact, Fourier"
-    if A.padding_mode == "zeros":
-        B, kind = A.torus(), "torus"
-    else:
-        sizes = tuple(math.ceil(n / s) * s for n, s in zip(A.input_shape, A.stride, strict=True))
-        B, kind = replace(A, input_shape=sizes, padding="same"), "circular 'same'"
-    return B, f"{kind} on {'×'.join(map(str, B.input_shape))}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import eigh, positive_definite
+from convkit.eigenvalues import eigh, positive_definite, workers
 from convkit.fourier import Gram, half_set, normalized, reduced_taps, require_blocks
 from convkit.krylov import top_frequency
 from convkit.operators import ConvOperator
@@ -90,13 +90,14 @@ def _largest_of_blocks(A: ConvOperator) -> Tensor:
     taps = reduced_taps(A)
     frequency, group = top_frequency(taps, half_set(taps.size))
     block = replace(taps, taps=taps.taps[group : group + 1]).blocks(frequency)[0, 0]
-    if not block.requires_grad:
-        return torch.linalg.svdvals(block)[0]
-    # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
-    block = block if block.shape[0] <= block.shape[1] else block.mH
-    exact = block.detach().to(torch.complex128) / normalized(taps)[1]
-    u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
-    v = exact.mH @ u
+    with workers(block.device):  # one small matrix: a second thread only costs
+        if not block.requires_grad:
+            return torch.linalg.svdvals(block)[0]
+        # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
+        block = block if block.shape[0] <= block.shape[1] else block.mH
+        exact = block.detach().to(torch.complex128) / normalized(taps)[1]
+        u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
+        v = exact.mH @ u
     v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
     return (u.conj().to(block) @ block @ v.to(block)).real
 

@@ -25,13 +25,14 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 def check(claim: str, error: Any, tolerance: float) -> None:
     """Print ``✓ claim: error ≤ tolerance``, or raise ``AssertionError`` when ``error`` is larger or NaN.
 
-    ``error`` is a number of any kind (float, 0-d tensor, 0-d array) that measures a distance.
+    ``error`` is a number of any kind (float, 0-d tensor, 0-d array) that measures a distance. A tensor may need a
+    gradient: only its value counts.
     """
     if isinstance(error, bool) or "bool" in str(getattr(error, "dtype", "")):
         raise TypeError(
             f"check({claim!r}) needs the size of an error, got a bool; use check_that(claim, holds) instead"
         )
-    size = float(error)
+    size = float(error.detach() if hasattr(error, "detach") else error)
     if size < 0:
         raise ValueError(f"check({claim!r}) needs an error of at least 0, got {size:g}; take its absolute value first")
     if not size <= tolerance:  # NaN is not <= anything
@@ -52,8 +53,25 @@ def check_that(claim: str, holds: Any) -> None:
 
 def png_bytes(figure: Figure, **options: Any) -> bytes:
     """The figure as a PNG: the same bytes whenever the same is drawn (no date, no program name)."""
+    buffer, about = io.BytesIO(), {"Software": None}
+    if options or figure.dpi != DPI or not hasattr(figure.canvas, "print_png"):
+        figure.savefig(buffer, format="png", dpi=DPI, metadata=about, **options)
+    else:  # a panel's: drawn once, where savefig draws a figure with a layout twice, and hardly packed; a slider waits
+        figure.canvas.print_png(buffer, metadata=about, pil_kwargs={"compress_level": 1})  # pyright: ignore[reportAttributeAccessIssue]
+    return buffer.getvalue()
+
+
+def few_colors(png: bytes) -> bytes:
+    """The same picture with at most 256 colors: what is stored takes a third of the bytes.
+
+    What it costs is some of the grays at the edges of lines and letters.
+    """
+    from PIL import Image
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, **options)
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    few = picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)  # dots would cost more than colors
+    few.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -81,7 +99,7 @@ def show(figure: Figure, alt: str) -> None:
     from IPython.display import display
     from matplotlib import pyplot
 
-    display(picture_bundle(png_bytes(figure, bbox_inches="tight"), alt), raw=True)
+    display(picture_bundle(few_colors(png_bytes(figure, bbox_inches="tight")), alt), raw=True)
     pyplot.close(figure)  # else the inline backend shows it a second time, without words
 
 

@@ -2,6 +2,7 @@
 
 from convkit.plots.convnorm import plot_channels, plot_layers
 from convkit.plots.decay import plot_table, plot_touched
+from convkit.plots.spectra import plot_gaps, plot_growth_by_part, plot_layer_spectra, plot_radii
 from convkit.plots.sphere import plot_runs, plot_seeds, plot_step
 from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, ORANGE, PURPLE, SIGNED, SKY, VERMILION, new_ax
 from convkit.plots.theory import (
@@ -45,14 +46,18 @@ __all__ = [
     "plot_channels",
     "plot_folding",
     "plot_frequencies",
+    "plot_gaps",
     "plot_growth",
+    "plot_growth_by_part",
     "plot_image",
     "plot_kernel",
+    "plot_layer_spectra",
     "plot_layers",
     "plot_lines",
     "plot_matrix",
     "plot_patch",
     "plot_plane",
+    "plot_radii",
     "plot_ratios",
     "plot_runs",
     "plot_seeds",

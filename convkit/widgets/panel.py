@@ -13,7 +13,7 @@ import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from convkit.teaching import picture_bundle, picture_html, png_bytes
+from convkit.teaching import DPI, few_colors, picture_bundle, picture_html, png_bytes
 
 # JupyterLab sends widget messages past a busy cell (on a subshell) once the kernel has opened a comm: open one early.
 _first_comm = ipywidgets.Layout()
@@ -42,7 +42,7 @@ class Panel:
     size: tuple[float, float] = (9, 4)
 
     def __init__(self) -> None:
-        self.figure = Figure(figsize=self.size, facecolor="white", layout="constrained")
+        self.figure = Figure(figsize=self.size, dpi=DPI, facecolor="white", layout="constrained")
         FigureCanvasAgg(self.figure)
         self._controls = self.controls()
         for name, control in self._controls.items():
@@ -157,7 +157,7 @@ class Panel:
         # nbconvert, GitHub, and JupyterLab before the first run (seen: picture and words, with the alt text).
         live = self._root._repr_mimebundle_() or {}
         hint = "<p><em>Run this cell to move the controls.</em></p>"
-        return {**live, **picture_bundle(self.png, self.words, self._caption() + hint)}
+        return {**live, **picture_bundle(few_colors(self.png), self.words, self._caption() + hint)}
 
 
 def slider(label: str, value: float, min: float, max: float, step: float = 1) -> ipywidgets.Widget:
