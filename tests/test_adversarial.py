@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from convkit.adversarial import OBJECTIVES, FreeTraining, alp, get_objective, pgd_training, trades
 from convkit.attacks import pgd
 from convkit.data import digits, subset
-from convkit.methods import network
+from convkit.methods import METHODS, network
 from convkit.training import cross_entropy, fit
 
 DATA = subset(digits(), 120)
@@ -157,6 +157,17 @@ def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
         next(first)
     first.close()
     assert list(run(make(), checkpoint=file)) == whole
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_kit_trains_under_each_objective(method):
+    for name in OBJECTIVES:
+        model = network("cnn9", DATA, method, seed=1, widths=(16, 16, 16))  # GroupNorm has 16 groups
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        records = list(fit(model, DATA, method, steps=2, batch_size=8, objective=get_objective(name, 0.05)))
+        assert [record.step for record in records] == [1, 2]
+        assert not records[-1].diverged
+        assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_bad_numbers_are_refused(model, batch):

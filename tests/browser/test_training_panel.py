@@ -152,6 +152,8 @@ def test_start_steer_pause_resume_stop_and_start_again(reader, books):
 
 def test_two_panels_train_at_once_and_each_keeps_its_own_numbers(reader, books):
     panel, other = opened(reader, books, PANEL, OTHER)
+    other.pick(other.control("trained on"), "PGD-AT")
+    until(other, says("The next Start has trained on: PGD-AT"))
     press(panel, "Start")
     press(other, "Start")
     goes_on(panel)
@@ -162,6 +164,7 @@ def test_two_panels_train_at_once_and_each_keeps_its_own_numbers(reader, books):
     goes_on(other)
     press(other, "Stop")
     until(other, says("^Stopped at step"))
+    assert other.root.locator(".convkit-runs").inner_text().count("PGD-AT, ε 0.1") == 2
     reader.run_cell(SAME_CELL)
     said = reader.cell(SAME_CELL).locator(".jp-OutputArea").inner_text()
     assert (said.count("True"), "False" in said) == (8, False)
