@@ -23,7 +23,7 @@ def pgd_training(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10) -
         logits = model(pgd(model, x, y, eps, step, steps))
         return F.cross_entropy(logits, y), logits
 
-    return objective
+    return _named(objective, "pgd_training", eps=eps, step=step, steps=steps)
 
 
 def alp(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, weight: float = 1.0) -> Objective:
@@ -38,7 +38,7 @@ def alp(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, weight: fl
         loss = (F.cross_entropy(clean, y) + F.cross_entropy(attacked, y)) / 2
         return loss + weight * F.mse_loss(clean, attacked), attacked
 
-    return objective
+    return _named(objective, "alp", eps=eps, step=step, steps=steps, weight=weight)
 
 
 def trades(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, beta: float = 6.0) -> Objective:
@@ -62,7 +62,7 @@ def trades(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, beta: f
         clean, attacked = both.chunk(2)
         return F.cross_entropy(clean, y) + beta * _divergence(clean.softmax(1), attacked), clean
 
-    return objective
+    return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta)
 
 
 class FreeTraining:
@@ -82,6 +82,7 @@ class FreeTraining:
         self.noise: Tensor | None = None
         self.replay = 0
         self._seen: Tensor | None = None
+        _named(self, "FreeTraining", eps=eps, replays=replays, reset=reset)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         self._move()
@@ -131,6 +132,12 @@ def get_objective(name: str, eps: float = 8 / 255) -> Objective:
         return FreeTraining(eps)
     attacked = {"pgd": pgd_training, "alp": alp, "trades": trades}
     return attacked[name](eps, eps / 4) if name in attacked else cross_entropy
+
+
+def _named(objective: Any, name: str, **numbers: float) -> Any:
+    """The objective, with a name that says its numbers: a checkpoint is refused where they differ."""
+    objective.__qualname__ = f"{name}({', '.join(f'{key}={value}' for key, value in numbers.items())})"
+    return objective
 
 
 def _divergence(target: Tensor, logits: Tensor) -> Tensor:

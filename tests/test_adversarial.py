@@ -157,6 +157,8 @@ def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
         next(first)
     first.close()
     assert list(run(make(), checkpoint=file)) == whole
+    with pytest.raises(ValueError, match="objective"):
+        next(run(pgd_training(0.07), checkpoint=file))
 
 
 @pytest.mark.parametrize("method", METHODS)
