@@ -12,8 +12,8 @@ from torch import Tensor
 
 FACTOR_SIDE = 100  # above, products of halves are faster than torch's batched LAPACK factorization
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
-WORK = 2e7  # operations (matrices x side^3) below which more workers cost more than they bring
-PIECES = 8  # for each worker
+WORK = 1e6  # operations (matrices x side^3) of a piece at least: smaller ones cost more than a second worker brings
+PIECES = 8  # for each worker at most
 
 
 def eigvalsh(matrices: Tensor) -> Tensor:
@@ -66,9 +66,10 @@ def workers(device: torch.device) -> Iterator[Run]:
         return
 
     def side_by_side(work: Callable[[Tensor], Any], indices: Tensor, at_most: int, operations: float) -> list[Any]:
-        if operations < WORK:
+        pieces = min(PIECES * threads, int(operations / WORK))  # so many that all workers end at about the same time
+        if pieces < 2:
             return in_turn(work, indices, at_most, operations)
-        share = len(indices) // (PIECES * threads) + 1  # small enough that all end at about the same time
+        share = len(indices) // pieces + 1
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(work, indices.split(min(share, at_most))))
 

@@ -1,5 +1,6 @@
 """The blocks of a block-circulant convolution at any frequencies, on the smallest torus that has its spectrum."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -139,7 +140,9 @@ class HalfSet:
         return 2 - self.real.long()
 
 
-def half_set(size: Sequence[int], repeated: Sequence[int] | None = None) -> HalfSet:
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # tables made there could not be used in training
+def half_set(size: tuple[int, ...], repeated: tuple[int, ...] | None = None) -> HalfSet:
     """The canonical half of the frequencies of a torus; ``where`` on a grid of ``repeated`` copies of it."""
     numbers = torch.arange(math.prod(size)).reshape(*size)
     axes = tuple(range(len(size)))
