@@ -1,12 +1,10 @@
 """How steep a network is near given images, and how far it is from erring: each number says from which side."""
 
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp, vjp
 
 from convkit.attacks.checks import (
     borrowed,
@@ -103,9 +101,9 @@ def jacobian_norm(
         if number == math.inf:
             result = _gradients(answer, x).abs().flatten(2).sum(2).amax(0)
         else:
-            direction, result = gaussian(x, generator), x.new_zeros(len(x))
+            direction, result, power_step = gaussian(x, generator), x.new_zeros(len(x)), _power_steps(answer, x)
             for _ in range(steps):
-                direction, stretched = _power_step(answer, x, direction / size(direction))
+                direction, stretched = power_step(direction / size(direction))
                 result = torch.maximum(result, stretched)
     check_finite(result.isfinite().all())
     return result
@@ -136,9 +134,9 @@ def local_lipschitz(
             steepest = rows.abs().flatten(2).sum(2).argmax(0)
             direction = rows[steepest, torch.arange(len(x), device=x.device)].sign()
         else:
-            direction = gaussian(x, generator)
+            direction, power_step = gaussian(x, generator), _power_steps(answer, x)
             for _ in range(10):
-                direction, _ = _power_step(answer, x, direction / length(direction))
+                direction, _ = power_step(direction / length(direction))
         direction = direction / length(direction, number)
         best = x.new_zeros(len(x))
         for start in (size, size / 50):
@@ -185,16 +183,36 @@ def _ratio(answer: Callable[[Tensor], Tensor], x: Tensor, pair: Tensor, norm: fl
 
 def _gradients(answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The gradient of each logit, ``(classes, N, ...)``."""
-    logits, pull = vjp(answer, x)[:2]
-    units = torch.eye(logits.shape[1], dtype=logits.dtype, device=x.device)
-    return torch.stack([pull(unit.expand_as(logits))[0] for unit in units]).detach()
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        logits = answer(at)
+        return torch.stack([_slope(logits, at, unit) for unit in torch.eye(logits.shape[1]).to(logits)])
 
 
-def _power_step(answer: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """``J^T J direction``, or ``direction`` where that is 0, and ``|J direction|``, image by image."""
-    with warnings.catch_warnings():  # torch's own, when its forward mode is first loaded
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning)
-        moved = jvp(answer, (x,), (direction,))[1]
-    (back,) = vjp(answer, x)[1](moved)
-    alive = (back.flatten(1) != 0).any(1).view(-1, *[1] * (x.ndim - 1))
-    return torch.where(alive, back, direction).detach(), moved.norm(dim=1).detach()
+def _power_steps(answer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Of a direction ``J^T J direction``, or itself where that is 0, and ``|J direction|``, image by image.
+
+    ``J direction`` is the derivative of ``J^T v`` by v: it asks of the network no more than two backward passes, which
+    every layer of the kit has, and all steps share one pass forward.
+    """
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        logits = answer(at)
+        v = torch.zeros_like(logits, requires_grad=True)
+        pulled = _slope(logits, at, v, create_graph=True)
+
+    def step(direction: Tensor) -> tuple[Tensor, Tensor]:
+        moved = _slope(pulled, v, direction)
+        back = _slope(logits, at, moved)
+        alive = (back.flatten(1) != 0).any(1).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(alive, back, direction).detach(), moved.norm(dim=1).detach()
+
+    return step
+
+
+def _slope(of: Tensor, by: Tensor, weights: Tensor, create_graph: bool = False) -> Tensor:
+    """The gradient of ``(of * weights).sum()``; 0 where nothing depends on ``by``."""
+    if not of.requires_grad:
+        return torch.zeros_like(by)
+    how = {"retain_graph": True, "create_graph": create_graph, "materialize_grads": True}
+    return torch.autograd.grad(of, by, weights.expand_as(of), **how)[0]

@@ -232,7 +232,7 @@ _ALL = [
     ),
     Method(
         "sphere",
-        "centred sphere with noise",
+        "centered sphere with noise",
         "W",
         sphere_layers,
         _knobs(radius=RADIUS, **_SPHERE),
@@ -241,7 +241,7 @@ _ALL = [
     ),
     Method(
         "sphere_without_noise",
-        "centred sphere",
+        "centered sphere",
         "W",
         sphere_layers,
         _knobs(radius=RADIUS) | {"sigma": Knob(0.0, "noise σ", 0, 5), "noise": NOISE},
@@ -250,7 +250,7 @@ _ALL = [
     ),
     Method(
         "sphere_only",
-        "sphere, not centred",
+        "sphere, not centered",
         "W",
         sphere_layers,
         _knobs(radius=RADIUS, **_SPHERE),
@@ -259,7 +259,7 @@ _ALL = [
     ),
     Method(
         "centre_only",
-        "centred, any norm",
+        "centered, any norm",
         "W",
         sphere_layers,
         _knobs(**_SPHERE),

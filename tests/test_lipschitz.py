@@ -9,6 +9,7 @@ from torch.func import jacrev
 from torch.testing import assert_close
 
 from convkit.lipschitz import certified_radius, empirical_radius, jacobian_norm, local_lipschitz, margins
+from convkit.normalization import ConvNorm2d
 from convkit.product_bound import product_bound
 from tests.attack_models import linear_model, trained_network
 
@@ -51,6 +52,34 @@ def test_few_power_steps_stay_below(model, device):
     few, more = (jacobian_norm(model, x, 2, steps, torch.Generator().manual_seed(0)) for steps in (1, 5))
     assert (few < more).all()
     assert (more <= true * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("norm", ["inf", 2])
+def test_layers_with_a_backward_pass_of_their_own_are_measured_as_others(norm, device):
+    torch.manual_seed(3)
+    layers = nn.Sequential(ConvNorm2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 6 * 6, 4))
+    model = layers.double().to(device).requires_grad_(False)
+    x = torch.rand(3, 1, 6, 6, dtype=torch.float64, device=device)
+    rows = []  # the dense derivative, by differences: no transform of functions knows this layer
+    for pixel in 1e-6 * torch.eye(36, dtype=torch.float64, device=device).view(36, 1, 6, 6):
+        rows.append((model(x + pixel) - model(x - pixel)) / 2e-6)
+    true = torch.linalg.matrix_norm(torch.stack(rows, 2), math.inf if norm == "inf" else 2)
+    assert_close(jacobian_norm(model, x, norm, steps=200), true, rtol=1e-3, atol=0)
+    near = local_lipschitz(model, x, 1e-4, norm, steps=10)
+    assert (near >= true * (1 - 1e-2)).all()
+    assert (near <= true * (1 + 1e-2)).all()
+
+
+def test_a_network_without_a_gradient_is_flat_where_it_is(device):
+    x = 0.1 + 0.2 * torch.rand(2, 5, device=device)  # rounded to 0, all of it
+    model = nn.Sequential(Rounded(), nn.Linear(5, 3)).to(device)
+    assert not jacobian_norm(model, x, "inf").any()
+    assert not jacobian_norm(model, x, 2).any()
+
+
+class Rounded(nn.Module):
+    def forward(self, x):
+        return x.round()
 
 
 @pytest.mark.parametrize("norm", ["inf", 2])

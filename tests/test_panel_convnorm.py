@@ -102,6 +102,21 @@ def test_normalized_blur_gives_the_image_back():
     assert float((seen.images[1] - seen.images[0]).abs().max()) > 0.3
 
 
+def test_all_singular_values_are_inside_the_picture(panel):
+    for change in ({}, {"affine": "random start"}, {"kind": BOX}):
+        panel.set(**change)
+        low, high = panel.figure.axes[0].get_ylim()
+        values = [float(value) for line in panel.figure.axes[0].lines for value in line.get_ydata()]
+        assert low <= min(values) <= max(values) < high
+
+
+def test_a_random_affine_kernel_starts_as_torch_starts_a_convolution_of_nine_taps():
+    layer = layer_of(RANDOM, 1, TORUS, "random start")
+    assert layer.affine_weight is not None
+    assert 0.25 < float(layer.affine_weight.abs().max()) <= 1 / 3
+    assert float(layer.affine_weight.min()) < -0.2
+
+
 def test_a_null_stays_with_the_floor_and_is_nan_without(panel):
     panel.set(kind=BOX, n=12)
     assert not panel.words.alert
@@ -111,12 +126,20 @@ def test_a_null_stays_with_the_floor_and_is_nan_without(panel):
     assert "on the torus of 12 × 12 pixels the spectrum is 0 at 44 frequencies, v is infinite there" in panel.words
     panel.set(n=13)
     assert not panel.words.alert
-    assert "No floor is needed" in panel.words
+    least = float(torch.linalg.svdvals(ConvOperator(kernel_of(BOX), (13, 13)).matrix())[-1])
+    assert f"No floor is needed: |a| is at least {least:.2g} at every frequency" in panel.words
     panel.set(border=ZEROS)  # now the torus has 15 pixels a side
     assert panel.words.alert
     assert "15 × 15" in panel.words
     panel.set(kind=EDGE, border=TORUS)
     assert "is 0 at one frequency" in panel.words
+
+
+@pytest.mark.parametrize("border", [TORUS, ZEROS])
+def test_the_wrong_v_is_that_of_the_smaller_torus_before_the_stride(border):
+    whole, strided = (through(**{**FIRST, "border": border, "wrong": True, "stride": stride}) for stride in (1, 2))
+    assert_close(strided.images[2], whole.images[2][::2, ::2])
+    assert strided.after.shape == (3, 49)
 
 
 @pytest.mark.parametrize("kind", [RANDOM, BLUR, BOX])

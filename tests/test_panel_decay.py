@@ -89,8 +89,11 @@ def test_exchanged_axes_turn_red_where_the_axes_differ_and_say_what_is_missed(pa
     assert panel.words.alert
     assert f"the index made the norm {now.claimed:.3f}, it was {now.true:.3f}" in panel.words
     missed = int(((now.p == 0) & (now.right_p != 0)).sum())
+    others = int(((now.p != 0) & (now.right_p == 0)).sum())
     assert missed > 0
+    assert others > 0
     assert f"misses {missed} of the {int(now.right_p.count_nonzero())} entries" in panel.words
+    assert f"and pulls on {others} others" in panel.words
     for stride in STRIDES[1:]:
         panel.set(stride=stride)
         assert not panel.words.alert
@@ -99,6 +102,32 @@ def test_exchanged_axes_turn_red_where_the_axes_differ_and_say_what_is_missed(pa
             walk(1, 0.5, stride, ZEROS, EXCHANGED), walk(1, 0.5, stride, ZEROS, RIGHT), strict=True
         ):
             assert_close(wrong.h, right.h)
+
+
+@pytest.mark.parametrize("ord", [1, math.inf])
+def test_the_exchanged_index_is_that_of_the_layer_on_its_side(ord):
+    A = layer((2, 1), ZEROS)
+    state = walk(ord, 0.5, (2, 1), ZEROS, EXCHANGED)[1]
+    wrong = replace(A, stride=(1, 2))
+    assert_close(state.p, dense_gradient(wrong, ord))
+    assert state.claimed == pytest.approx(float(torch.linalg.matrix_norm(wrong.matrix(), ord)))
+    assert state.true == pytest.approx(float(torch.linalg.matrix_norm(A.matrix(), ord)))
+    oblong = replace(A, input_shape=(6, 5))
+    assert (decay.exchanged(oblong).input_shape, decay.exchanged(oblong).stride) == ((5, 6), (1, 2))
+
+
+def test_marks_stand_at_the_chosen_step_and_what_is_hardly_felt_is_gray(panel):
+    for steps, momentum in ((1, 0.5), (12, 0.9), (38, 0.5)):
+        panel.set(steps=steps, momentum=momentum)
+        path = walk(1, momentum, (2, 1), ZEROS, RIGHT)
+        _, middle, top, bottom = panel.figure.axes
+        felt = int((path[steps].h.abs() >= FELT).sum())
+        assert int((~middle.images[0].get_array().mask).sum()) == felt
+        assert top.lines[1].get_xydata().tolist() == [[steps, path[steps].norm]]
+        pulled = [float((pull.abs() >= FELT).double().mean()) for pull in (path[steps].p, path[steps].h)]
+        marks = [bottom.lines[place].get_xydata().tolist() for place in (1, 3)]
+        assert marks == [[[steps, pytest.approx(100 * part)]] for part in pulled]
+    assert 0 < float(path[38].h.abs()[path[38].h != 0].min()) < FELT  # there is something to leave out
 
 
 def test_replaced_entries_pull_more_and_without_momentum_the_same(panel):

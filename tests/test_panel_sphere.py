@@ -80,6 +80,25 @@ def test_every_control_of_the_step_changes_picture_and_words(panel, change):
     assert "bug" not in panel.words
 
 
+@pytest.mark.parametrize(
+    "change", [{}, {"steps": 12}, {"rate": 2.0, "steps": 3}, {"rescale": False, "center": False, "steps": 9}], ids=str
+)
+def test_everything_drawn_is_inside_its_picture(panel, change):
+    panel.set(**change)
+    for ax in panel.figure.axes:
+        points = np.concatenate([line.get_xydata() for line in ax.lines if line.get_transform() == ax.transData])
+        for place, (low, high) in enumerate((ax.get_xlim(), ax.get_ylim())):
+            assert low < np.nanmin(points[:, place]) <= np.nanmax(points[:, place]) < high
+
+
+def test_the_angle_told_is_that_of_the_last_step(panel):
+    panel.set(steps=4)
+    path = algorithm_1(0.8, 4)
+    angles = [float(torch.rad2deg(torch.acos(path[3] @ row / 2))) for row in (path[4], path[0])]
+    assert abs(angles[0] - angles[1]) > 2
+    assert f"The last step turned the row by {angles[0]:.0f} degrees" in panel.words
+
+
 @pytest.mark.parametrize("change", [{"turn": 60}, {"tilt": -40}], ids=lambda change: next(iter(change)))
 def test_the_view_changes_the_picture_and_not_the_words(panel, change):
     before = panel.png, str(panel.words)
@@ -95,7 +114,7 @@ def test_words_turn_red_where_a_constraint_is_taken_away_and_tell_the_reason(pan
     assert "rescaled" not in panel.words
     panel.set(center=True, rescale=False)
     assert panel.words.alert
-    assert "it was not rescaled: its steps lie in the plane and lead off the ball" in panel.words
+    assert "it was not rescaled: its steps lie in the plane and lead off the sphere" in panel.words
     assert "mean 0.000" in panel.words
     panel.set(center=False, rescale=False, steps=3)
     assert panel.words.alert

@@ -54,8 +54,8 @@ def test_one_method_twice_has_two_names():
     panel = small("sphere", "sphere")
     assert list(panel.history) == ["sphere", "sphere (second)"]
     assert [run.track.name for run in panel.runs] == [
-        "centred sphere with noise, first",
-        "centred sphere with noise, second",
+        "centered sphere with noise, first",
+        "centered sphere with noise, second",
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_knob_moved_on_the_way_changes_the_run_from_the_step_it_says():
     assert second.history[step].loss != unmoved[step].loss
     assert first.history == bare("batchnorm", 12)
     assert again(second) == second.history
-    assert f"From step {step + 1} on centred sphere with noise has " in panel.words
+    assert f"From step {step + 1} on centered sphere with noise has " in panel.words
     assert all(text in panel.words for text in ("learning rate 0.05", "noise σ 0.5"))
     assert panel.words.endswith("The next Start has noise over depth of the second method: linear.")
 

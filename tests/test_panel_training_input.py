@@ -128,7 +128,7 @@ def test_the_runs_before_stay_in_gray(panel):
     panel.set(seed="1")
     press(panel, "Start")
     names = [text.get_text() for text in panel.figure.legends[0].get_texts()]
-    assert names == ["BatchNorm", "centred sphere with noise", "the runs before"]
+    assert names == ["BatchNorm", "centered sphere with noise", "the runs before"]
     assert panel.history == {"batchnorm": bare("batchnorm", seed=1), "sphere": bare("sphere", seed=1)}
 
 
@@ -137,7 +137,7 @@ def test_the_table_and_the_files_hold_what_the_runs_did(panel):
     press(panel, "Start")
     rows = list(csv.DictReader(io.StringIO(table_csv(panel.runs))))
     last = panel.history["sphere"][-1]
-    assert rows[-1]["method"] == "centred sphere with noise"
+    assert rows[-1]["method"] == "centered sphere with noise"
     assert rows[-1]["other knobs"] == "norm of a row 1.41; noise σ 0.2; noise over depth " + str(
         METHODS["sphere"].knobs["noise"].default
     )

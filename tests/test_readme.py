@@ -53,6 +53,13 @@ def test_readme_maps_every_notebook():
         assert f"**Minutes:** {minutes}" in (ROOT / "notebooks" / name).read_text(encoding="utf-8")
 
 
+def test_notebook_00_has_the_map_of_the_readme():
+    rows = re.findall(r"^\| \[(.*)\]\(notebooks/(.+)\) \| (.*) \| \d+ \|$", README, re.MULTILINE)
+    book = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "markdown")
+    assert re.findall(r"^\| \[(.*)\]\((.+\.ipynb)\) \| (.*) \|$", text, re.MULTILINE) == rows[1:]
+
+
 def test_picture_of_the_readme_is_the_first_one_of_notebook_00():
     book = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
     outputs = [

@@ -19,10 +19,24 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from convkit.teaching import build, check, check_that, execute, exercise, read_notebook, show, stored
+from convkit.teaching import (
+    DPI,
+    build,
+    check,
+    check_that,
+    execute,
+    exercise,
+    few_colors,
+    png_bytes,
+    read_notebook,
+    show,
+    stored,
+)
 
 
 @pytest.mark.parametrize("error", [0, 1e-6, 1e-5, torch.tensor(1e-6), np.float32(1e-6), np.array(0.0)])
@@ -38,6 +52,15 @@ def test_check_raises_with_claim_error_and_tolerance(capsys, error):
     for part in ("rows are shifts", f"{float(error):g}", "1e-05"):
         assert part in str(caught.value)
     assert capsys.readouterr().out == ""
+
+
+def test_check_takes_the_value_of_a_tensor_that_needs_a_gradient(capsys):
+    weight = torch.tensor(2.0, requires_grad=True)
+    check("it is small", weight * 1e-6, 1e-5)
+    assert capsys.readouterr().out == "✓ it is small: error ≤ 1e-05\n"
+    with pytest.raises(AssertionError, match="error 2 is not ≤ 1e-05"):
+        check("it is small", torch.nn.Parameter(weight.detach()), 1e-5)
+    assert weight.requires_grad
 
 
 @pytest.mark.parametrize("error", [True, False, np.bool_(True), torch.tensor(True)])
@@ -101,6 +124,47 @@ def test_show_displays_the_picture_with_its_words_once():
 
 def test_show_gives_the_same_bytes_again():
     assert shown("a line") == shown("a line")
+
+
+def drawing(layout: str, dpi: int = DPI) -> Figure:
+    figure = Figure((4, 2), dpi=dpi, layout=layout)
+    FigureCanvasAgg(figure)
+    figure.subplots().plot([0, 1, 2], [0, 1, 0], label="a line")
+    figure.axes[0].legend()
+    return figure
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("layout", ["none", "constrained"])
+def test_a_panels_figure_is_drawn_once_and_looks_as_when_it_is_saved(layout):
+    figure, draws = drawing(layout), []
+    figure.axes[0].draw = lambda *args, draw=figure.axes[0].draw: (draws.append(1), draw(*args))
+    png = png_bytes(figure)
+    assert len(draws) == 1
+    np.testing.assert_array_equal(pixels(png), pixels(png_bytes(drawing(layout, dpi=100))))
+    assert png == png_bytes(figure)
+    assert pixels(png).shape == (2 * DPI, 4 * DPI, 3)
+
+
+def test_few_colors_change_little_and_take_less():
+    figure = drawing("none")
+    figure.axes[0].imshow(np.linspace(0, 1, 600).reshape(20, 30), extent=(0, 2, 0, 1), aspect="auto")
+    png = png_bytes(figure, bbox_inches="tight")
+    few = few_colors(png)
+    before, after = pixels(png), pixels(few)
+    assert len(np.unique(before.reshape(-1, 3), axis=0)) > 256 >= len(np.unique(after.reshape(-1, 3), axis=0))
+    assert np.abs(before - after).mean() < 1
+    assert (after[0, 0] == 255).all()
+    assert len(few) < 0.7 * len(png)
+    assert few == few_colors(png)
+
+
+def test_show_keeps_few_colors():
+    image = Image.open(io.BytesIO(base64.b64decode(shown("a line")["image/png"])))
+    assert image.mode == "P"
 
 
 @pytest.mark.parametrize("alt", ["", "  \n"])

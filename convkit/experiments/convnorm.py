@@ -169,7 +169,7 @@ def noise(
         cases |= {f"{method}, {kind} {rate:g}": {"method": method, "noise": [kind, rate]} for kind, rate in noises}
         few = {"method": method, "batch_size": 32}
         cases |= {f"{method}, {share:g} of the images": {**few, "share": share} for share in shares}
-    return _table(cases, plan, seeds, keep)
+    return _table(cases, plan, seeds, keep, batch_size_of_few_images=32)
 
 
 def affine(folder: str | None, keep: Path, steps: int = 100, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:

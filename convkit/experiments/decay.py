@@ -183,7 +183,7 @@ EXPERIMENTS = {
     ),
     "decay-generalization": Experiment(
         "batch norm, weight decay, clips and norm decay on 100 digits and with wrong labels, three seeds",
-        4,
+        3,
         generalization,
         show_generalization,
     ),

@@ -1,8 +1,17 @@
 """Pictures of numbers: each function draws on an ax and returns it, computes nothing and sets no global style."""
 
+from convkit.plots.attacks import (
+    plot_accuracy,
+    plot_answers,
+    plot_change,
+    plot_densities,
+    plot_picture,
+    plot_prediction,
+    plot_regions,
+)
 from convkit.plots.convnorm import plot_channels, plot_layers
 from convkit.plots.decay import plot_table, plot_touched
-from convkit.plots.spectra import plot_gaps, plot_growth_by_part, plot_layer_spectra, plot_radii
+from convkit.plots.spectra import plot_across, plot_gaps, plot_growth_by_part, plot_layer_spectra, plot_radii
 from convkit.plots.sphere import plot_runs, plot_seeds, plot_step
 from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, ORANGE, PURPLE, SIGNED, SKY, VERMILION, new_ax
 from convkit.plots.theory import (
@@ -40,10 +49,15 @@ __all__ = [
     "VERMILION",
     "TrainingPlot",
     "new_ax",
+    "plot_accuracy",
+    "plot_across",
+    "plot_answers",
     "plot_between",
     "plot_bounds",
     "plot_by_layer",
+    "plot_change",
     "plot_channels",
+    "plot_densities",
     "plot_folding",
     "plot_frequencies",
     "plot_gaps",
@@ -56,9 +70,12 @@ __all__ = [
     "plot_lines",
     "plot_matrix",
     "plot_patch",
+    "plot_picture",
     "plot_plane",
+    "plot_prediction",
     "plot_radii",
     "plot_ratios",
+    "plot_regions",
     "plot_runs",
     "plot_seeds",
     "plot_spectra",

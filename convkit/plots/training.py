@@ -57,6 +57,7 @@ class TrainingPlot:
             if ax is not self.axes[1]:
                 ax.set_yscale("log")
                 ax.minorticks_off()
+            ax.locator_params(axis="x", integer=True)  # steps
         for ax in self.axes[:2]:
             ax.tick_params(labelbottom=False)  # as below; texts are what takes time
         for ax in self.axes[2:]:

@@ -95,7 +95,7 @@ def _words(done: Walk, norms: Tensor, means: Tensor, steps: int, center: bool, r
     if abs(mean) > SLACK:
         broken.append("the gradient was not centered, so that the row left the plane")
     if abs(norm - RADIUS) > SLACK:
-        why = "its steps lie in the plane and lead off the ball" if center else "nothing brings it back to the ball"
+        why = "its steps lie in the plane and lead off the sphere" if center else "nothing brings it back to the sphere"
         broken.append(f"it was not rescaled: {why}")
     if broken:
         return Words(f"{state}, not 0 and 1.414: {'; and '.join(broken)}.", alert=True)

@@ -123,7 +123,7 @@ def test_start_steer_pause_resume_stop_and_start_again(reader, books):
     press(panel, "Start")
     goes_on(panel)
     panel.drag(panel.control("noise σ"), 0)
-    moved = until(panel, says(r"From step \d+ on centred sphere with noise has noise σ 0\."))
+    moved = until(panel, says(r"From step \d+ on centered sphere with noise has noise σ 0\."))
     assert not moved["alert"]
     goes_on(panel)
     reader.screenshot("training_steered", panel.root)
@@ -210,7 +210,7 @@ def test_after_a_reload_the_run_is_still_under_way(reader, books):
     goes_on(panel)
     assert step_of(panel.seen()) > before
     panel.drag(panel.control("noise σ"), 0)
-    until(panel, says(r"From step \d+ on centred sphere with noise has noise σ 0\."))
+    until(panel, says(r"From step \d+ on centered sphere with noise has noise σ 0\."))
     press(panel, "Stop")
     until(panel, says("^Stopped at step"))
     assert reader.trouble() == []
