@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -168,6 +169,15 @@ def test_the_last_norms_are_told_with_and_without_the_gains(monkeypatch):
     assert all(abs(a / b - 1) > 1e-3 for a, b in zip(layers["folded"][:-1], layers["norm1"][:-1], strict=True))
 
 
+def test_norms_of_layers_are_told_by_their_geometric_mean(monkeypatch):
+    assert decay._mean([1.0, 4.0]) == pytest.approx(2)
+    assert decay._mean([0.0, 4.0]) == 0
+    monkeypatch.setitem(decay.TRAINING, "widths", [4, 4, 4])
+    run = decay.job("batchnorm", {}, 0, 2, look_every=2)
+    for name in ("norm1", "norm_inf"):
+        assert math.log(run[name][-1]) == pytest.approx(sum(map(math.log, run["layers"][name])) / 10, abs=2e-3)
+
+
 # ---- notebook 07 -----------------------------------------------------------------------------------------------------
 def test_sphere_runs_train_as_they_are_named(monkeypatch):
     for name, job in plans(monkeypatch, sphere, "sphere-small-batches").items():
@@ -238,3 +248,14 @@ def test_clipping_jobs_clip_when_they_say_and_measure_convolutions(monkeypatch):
     with torch.no_grad():
         linear.weight *= 100
     assert clipping.largest_norm(net, x) == before
+
+
+def test_losses_are_means_since_the_last_look_and_a_clip_costs_what_it_takes_longer(monkeypatch):
+    monkeypatch.setitem(clipping.OPTIONS, "cnn9", {"widths": [4, 4, 4]})
+    one = {"bound": 0.5, "lr": 0.05, "seed": 0, "steps": 6, "clip_every": 3, "images": 30, "batch_size": 10}
+    each = clipping.job("norm_clip", look_every=1, **one)["loss"]
+    ticks = iter([time for step in range(1, 7) for time in (10 * step, 10 * step + (5 if step % 3 == 0 else 1))])
+    monkeypatch.setattr(clipping, "time", SimpleNamespace(process_time=lambda: next(ticks)))
+    run = clipping.job("norm_clip", look_every=2, **one)
+    assert run["loss"] == pytest.approx([sum(each[place : place + 2]) / 2 for place in (0, 2, 4)], rel=2e-3)
+    assert (run["seconds"], run["clip_seconds"]) == (1, 4)

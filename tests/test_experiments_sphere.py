@@ -101,5 +101,6 @@ def test_scaled_rows_leave_a_standardized_network_as_it_was():
     assert_close(model(x).detach(), before)
     for weight in trained_weights(model):
         assert_close(weight.detach().flatten(1).norm(dim=1), torch.full((len(weight),), 0.3))
+        assert_close(weight.detach().flatten(1).mean(1), torch.zeros(len(weight)), atol=1e-7, rtol=0)
         assert weight.requires_grad
     assert [tuple(weight.shape[:2]) for weight in trained_weights(model)][:4] == [(4, 1), (4, 4), (4, 4), (5, 4)]

@@ -187,7 +187,7 @@ def test_a_diverging_run_ends_with_its_sentence_and_the_other_goes_on():
     sphere, other = panel.runs[2:]
     why = sphere.history[-1].diverged
     assert why
-    assert f"Centred sphere with noise: the run has ended, {why}. No normalization: loss" in panel.words
+    assert f"Centered sphere with noise: the run has ended, {why}. No normalization: loss" in panel.words
     assert panel.words.alert
     assert (sphere.end, other.end, len(other.history)) == (f"diverged: {why}", "done", 20)
     assert again(sphere) == sphere.history

@@ -206,6 +206,6 @@ def _short(value: float | Tensor) -> float:
 
 EXPERIMENTS = {
     "robustness-networks": Experiment(
-        "networks kept small or trained against attacks, then attacked, on digits, three seeds", 8, networks, show
+        "networks kept small or trained against attacks, then attacked, on digits, three seeds", 9, networks, show
     ),
 }

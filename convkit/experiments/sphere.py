@@ -131,8 +131,8 @@ def weight_decay(folder: str | None, keep: Path, steps: int = 600, seeds: Sequen
 def small_batches(
     folder: str | None, keep: Path, images: int = 12_800, seeds: Sequence[int] = SEEDS, batches: Sequence[int] = BATCHES
 ) -> dict[str, Any]:
-    """The sphere and BatchNorm with batches of several sizes, the learning rate in proportion (Table 2)."""
-    names = [(method, batch) for batch in batches for method in ("sphere_without_noise", "batchnorm")]
+    """The sphere, with and without noise, and BatchNorm at several batch sizes, the rate in proportion (Table 2)."""
+    names = [(method, batch) for batch in batches for method in ("sphere", "sphere_without_noise", "batchnorm")]
     jobs: dict[str, dict[str, Any]] = {}
     for method, batch in names:
         steps = max(2, images // batch)
@@ -203,7 +203,10 @@ EXPERIMENTS = {
         "how weight decay moves the norm of standardized rows, on digits, three seeds", 1, weight_decay, show
     ),
     "sphere-small-batches": Experiment(
-        "the sphere and BatchNorm with batches of 4, 16 and 64, on digits, three seeds", 2, small_batches, show
+        "the sphere, with noise and without, and BatchNorm with batches of 4, 16 and 64, on digits, three seeds",
+        3,
+        small_batches,
+        show,
     ),
     "sphere-ablation": Experiment(
         "centering, sphere and noise, alone and together, on digits, three seeds", 1, ablation, show

@@ -97,8 +97,10 @@ def plot_regions(
     eps: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """The answers of a network on a part of the plane, ``(height, width)`` class numbers from the bottom up (NaN: none),
-    the points that it knows, and around each the square of all changes of at most ``eps``."""
+    """A network's answers on a part of the plane, and around points that it knows the squares of changes by ``eps``.
+
+    ``answers`` are class numbers ``(height, width)`` from the bottom up, NaN for none.
+    """
     ax, points = new_ax(ax, (5, 5)), np.asarray(points)
     kinds = int(np.max(np.asarray(labels))) + 1
     colors = ListedColormap(COLORS[:kinds])
