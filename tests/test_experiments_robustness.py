@@ -12,8 +12,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
 from convkit.attacks import robust_accuracy
 from convkit.audit import layer_table
-from convkit.data import digits, subset
-from convkit.experiments import EXPERIMENTS, robustness, separation
+from convkit.data import digits, shapes, subset
+from convkit.experiments import EXPERIMENTS, robustness, robustness_images, separation
 from convkit.lipschitz import margins
 from convkit.methods import network
 from convkit.product_bound import product_bound
@@ -35,7 +35,7 @@ def serial(function, jobs, keep=None):
 
 @pytest.fixture
 def few(monkeypatch):
-    for module in (robustness, separation):
+    for module in (robustness, robustness_images, separation):
         monkeypatch.setattr(module, "sweep", serial)
     monkeypatch.setitem(robustness.TRAINING, "widths", [2, 3, 4])
 
@@ -66,6 +66,24 @@ def test_a_tiny_run_has_the_layout_of_the_committed_file(few):
     assert [(row["group"], row["name"]) for row in there["rows"]] == planned
     for results in (tiny, there):
         assert len(robustness.show(results).splitlines()) == len(results["rows"])
+
+
+def test_photographs_a_tiny_run_has_the_layout_of_the_committed_file(few, monkeypatch):
+    monkeypatch.setattr(robustness_images, "images", lambda *_: subset(shapes(60, 20), 40, test_count=10))
+    monkeypatch.setitem(robustness_images.TRAINING, "widths", [2, 3, 4])
+    rows = [("none", "batchnorm", {"lr": 0.02}, "clean", 2), ("free", "oni", {"lr": 0.02}, "free", 2)]
+    tiny = robustness_images.networks(None, NOWHERE, rows, seeds=(0,), count=40, tests=10)
+    there = kept("robustness-images")
+    assert there.keys() == tiny.keys() | {"experiment", "command", "versions"}
+    assert [row["name"] for row in there["rows"]] == [name for name, *_ in robustness_images.ROWS]
+    for row in there["rows"]:
+        assert len(row["runs"]) == len(there["seeds"]) >= 3
+        for run in row["runs"]:
+            assert run.keys() == tiny["rows"][0]["runs"][0].keys()
+            assert run["clean"] >= run["1/255"] >= run["2/255"] >= run["8/255"]
+            assert run["clean"] > 0.2  # it has learned something
+    for results in (tiny, there):
+        assert len(robustness_images.show(results).splitlines()) == len(results["rows"])
 
 
 def test_all_are_trained_and_attacked_at_one_epsilon_whatever_the_method():

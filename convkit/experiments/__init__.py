@@ -6,6 +6,7 @@ from convkit.experiments.decay import EXPERIMENTS as DECAY
 from convkit.experiments.experiment import Experiment
 from convkit.experiments.methods_table import EXPERIMENTS as METHODS_TABLE
 from convkit.experiments.robustness import EXPERIMENTS as ROBUSTNESS
+from convkit.experiments.robustness_images import EXPERIMENTS as ROBUSTNESS_IMAGES
 from convkit.experiments.separation import EXPERIMENTS as SEPARATION
 from convkit.experiments.spectra import EXPERIMENTS as SPECTRA
 from convkit.experiments.spectra_network import EXPERIMENTS as SPECTRA_NETWORK
@@ -13,5 +14,5 @@ from convkit.experiments.sphere import EXPERIMENTS as SPHERE
 
 EXPERIMENTS: dict[str, Experiment] = {
     **{**CLIPPING, **DECAY, **METHODS_TABLE, **CONVNORM, **SPHERE},
-    **{**ROBUSTNESS, **SEPARATION, **SPECTRA_NETWORK, **SPECTRA},
+    **{**ROBUSTNESS, **ROBUSTNESS_IMAGES, **SEPARATION, **SPECTRA_NETWORK, **SPECTRA},
 }

@@ -102,7 +102,7 @@ def layer_norms(model: nn.Module, x: Tensor) -> dict[str, Any]:
     alone, gains = conv_operators(model, x), channel_gains(model)
     folded = [_with_gain(A, gains[name][1]) if name in gains else A for name, A in alone.items()]
     norms = [float(operator_norm(A, math.inf)) for A in folded]
-    std = min(load(TRAINING["data"]).std)  # the network's first step divides by it
+    std = float(model.get_buffer("normalize.std").min())  # the network's first step divides by it
     return {
         "norm_inf": [_short(operator_norm(A, math.inf)) for A in alone.values()],
         "folded_inf": [_short(norm) for norm in norms],
