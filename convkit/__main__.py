@@ -143,8 +143,10 @@ def test_command(extra: list[str]) -> list[str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     command = [sys.executable, "-m", "pytest", "-o", "testpaths=tests notebooks", "-p", "tests.notebook_plugin"]
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
-    # loadfile: the cells of a notebook share a kernel, so one worker must run them all
-    return [*command, "-n", str(min(cores, MOST_WORKERS)), "--dist", "loadfile", *extra]
+    # loadfile: the cells of a notebook share a kernel, so one worker must run them all; in their order: the browser's
+    # files take longest and come first
+    workers = ["-n", str(min(cores, MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
+    return [*command, *workers, *extra]
 
 
 def test(extra: list[str]) -> int:

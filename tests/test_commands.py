@@ -55,7 +55,9 @@ def test_hand_over_returns_the_exit_code():
 
 @posix
 def test_ctrl_c_ends_a_running_notebook_without_a_traceback():
-    code = "import time; from convkit.__main__ import run_aside; print('on', flush=True)\n"
+    code = "import signal, time; from convkit.__main__ import run_aside\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore Ctrl-C
+    code += "print('on', flush=True)\n"
     code += "run_aside(lambda: time.sleep(60))"
     command, pipe = [sys.executable, "-c", code], subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
