@@ -69,10 +69,10 @@ def test_a_tiny_run_has_the_layout_of_the_committed_file(few):
 
 
 def test_photographs_a_tiny_run_has_the_layout_of_the_committed_file(few, monkeypatch):
-    monkeypatch.setattr(robustness_images, "images", lambda *_: subset(shapes(60, 20), 40, test_count=10))
+    monkeypatch.setattr(robustness_images, "images", lambda *_: subset(shapes(100, 20), 70, test_count=10))
     monkeypatch.setitem(robustness_images.TRAINING, "widths", [2, 3, 4])
     rows = [("none", "batchnorm", {"lr": 0.02}, "clean", 2), ("free", "oni", {"lr": 0.02}, "free", 2)]
-    tiny = robustness_images.networks(None, NOWHERE, rows, seeds=(0,), count=40, tests=10)
+    tiny = robustness_images.networks(None, NOWHERE, rows, seeds=(0,), count=70, tests=10)
     there = kept("robustness-images")
     assert there.keys() == tiny.keys() | {"experiment", "command", "versions"}
     assert [row["name"] for row in there["rows"]] == [name for name, *_ in robustness_images.ROWS]
