@@ -97,7 +97,7 @@ def layer_table(model: nn.Module, x: Tensor, torus: bool = False, folded: bool =
         for name, A in operators.items():
             behind, gain = gains.get(name, ("", None))
             if gain is not None:
-                A = replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
+                A = with_gain(A, gain)
             layer = model.get_submodule(name)
             record = _record(name, type(layer).__name__, A, torus, behind)
             if isinstance(layer, ConvNorm2d) and layer.padding_mode == "zeros" and any(layer.span):
@@ -122,6 +122,11 @@ def channel_gains(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
                 if gain is not None:
                     gains[f"{outer}.{name}" if outer else name] = (type(behind).__name__, gain)
     return gains
+
+
+def with_gain(A: ConvOperator, gain: Tensor) -> ConvOperator:
+    """``A`` with output channel i multiplied by ``gain[i]``, of shape ``(c_out,)``: still a convolution, exactly."""
+    return replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
 
 
 def fourier_relative(A: ConvOperator) -> tuple[ConvOperator, str]:

@@ -1,5 +1,7 @@
 """Small networks and images that the tests of attacks share."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
@@ -11,6 +13,11 @@ def digits(count: int, first: int = 0) -> tuple[Tensor, Tensor]:
     x, y = load_digits(return_X_y=True)
     part = slice(first, first + count)
     return torch.tensor(x[part], dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(y[part])
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    return float((copy.deepcopy(model).eval()(x).argmax(1) == y).float().mean())
 
 
 def small_network() -> nn.Sequential:

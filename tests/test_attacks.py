@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import LOSSES, margin
-from tests.attack_models import Counting, digits, linear_model, small_network, trained_network
+from tests.attack_models import Counting, accuracy, digits, linear_model, small_network, trained_network
 
 EPS = 0.1
 ATTACKS = {
@@ -36,11 +36,6 @@ def model(device):
 @pytest.fixture(scope="module")
 def images(device):
     return tuple(t.to(device) for t in digits(40))
-
-
-@torch.no_grad()
-def accuracy(model, x, y):
-    return float((copy.deepcopy(model).eval()(x).argmax(1) == y).float().mean())
 
 
 @torch.no_grad()

@@ -86,6 +86,20 @@ def test_photographs_a_tiny_run_has_the_layout_of_the_committed_file(few, monkey
         assert len(robustness_images.show(results).splitlines()) == len(results["rows"])
 
 
+def test_photographs_are_attacked_at_each_size_on_both_losses_and_trained_against_the_largest(few, monkeypatch):
+    asked, trained = [], []
+    monkeypatch.setattr(robustness_images, "images", lambda *_: subset(shapes(100, 20), 70, test_count=10))
+    monkeypatch.setitem(robustness_images.TRAINING, "widths", [2, 3, 4])
+    attack, objective = robustness_images.pgd, robustness_images.get_objective
+    monkeypatch.setattr(
+        robustness_images, "pgd", lambda *of, **how: asked.append((how["eps"], how["loss"])) or attack(*of, **how)
+    )
+    monkeypatch.setattr(robustness_images, "get_objective", lambda *how: trained.append(how) or objective(*how))
+    robustness_images.job("batchnorm", {"lr": 0.02}, "free", 2, 0, None, 70, 10)
+    assert set(asked) == {(n / 255, loss) for n in (1, 2, 8) for loss in ("ce", "margin")}
+    assert trained == [("free", 8 / 255)]
+
+
 def test_all_are_trained_and_attacked_at_one_epsilon_whatever_the_method():
     assert {name for name, *_ in robustness.GROUPS["free"]} >= {"BatchNorm", "ConvNorm + BN", "ONI", "OCNN"}
     for rows in robustness.GROUPS.values():

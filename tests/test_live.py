@@ -16,6 +16,7 @@ from convkit.training import fit
 from convkit.widgets import live
 from convkit.widgets.knobs import knob_sliders
 from convkit.widgets.live import PAINTS, SHARE, SLICE, Runner, Track, progress
+from tests.training_panels import turns
 
 DATA = subset(digits(), 200, test_count=60)
 
@@ -107,15 +108,6 @@ def test_pictures_take_a_fifth_of_the_time_and_come_six_times_a_second_at_most(p
 
 
 # ---- pause, stop, interrupt ------------------------------------------------------------------------------------------
-async def turns(condition):
-    """Let the loop run until the condition holds."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it did not come to that")
-
-
 def test_a_paused_run_holds_and_goes_on_where_it_was():
     clock = Clock()
     track = Track("a", clock.ticking(records(50), SLICE))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
-from tests.attack_models import digits, trained_network
+from tests.attack_models import accuracy, digits, trained_network
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,6 @@ def model(device):
 @pytest.fixture(scope="module")
 def images(device):
     return tuple(t.to(device) for t in digits(40))
-
-
-@torch.no_grad()
-def accuracy(model, x, y):
-    return float((copy.deepcopy(model).eval()(x).argmax(1) == y).float().mean())
 
 
 # ---- AutoAttack ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from convkit.data import load, subset
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, percents, short
 from convkit.factories import layers
 from convkit.methods import METHODS, Method, network
 from convkit.sweeps import sweep
@@ -84,12 +84,12 @@ def job(
         losses.append(record.loss)
         if look_every and number % look_every == 0:
             result["steps"].append(number)
-            result["loss"].append(_short(statistics.mean(losses[-look_every:])))
-            result["norm"].append(_short(largest_norm(net, x)))
-            result["test"].append(_short(evaluate(net, data)))
+            result["loss"].append(short(statistics.mean(losses[-look_every:])))
+            result["norm"].append(short(largest_norm(net, x)))
+            result["test"].append(short(evaluate(net, data)))
     seconds = statistics.median(usual or clips)
-    result |= {"seconds": _short(seconds), "clip_seconds": _short(statistics.mean(clips) - seconds if clips else 0.0)}
-    return result | {"accuracy": _short(evaluate(net, data)), "last_norm": _short(largest_norm(net, x))}
+    result |= {"seconds": short(seconds), "clip_seconds": short(statistics.mean(clips) - seconds if clips else 0.0)}
+    return result | {"accuracy": short(evaluate(net, data)), "last_norm": short(largest_norm(net, x))}
 
 
 def training(
@@ -152,7 +152,7 @@ def show_training(results: Mapping[str, Any]) -> str:
     lines = []
     for row in results["rows"]:
         name = row["method"] if row["bound"] is None else f"{row['method']} {row['bound']:g}"
-        percent, norms = _percent(row["accuracy"]), _numbers(row["last_norm"])
+        percent, norms = percents(row["accuracy"]), _numbers(row["last_norm"])
         cost = statistics.mean(c / s for c, s in zip(row["clip_seconds"], row["seconds"], strict=True) if s)
         lines.append(f"{name:<20} accuracy {percent}   largest norm {norms}   a clip takes {cost:.1f} steps")
     return "\n".join(lines)
@@ -174,16 +174,8 @@ def _columns(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str
     return {key: [run.get(key) for run in runs] for key in keys}
 
 
-def _percent(values: Sequence[float | None]) -> str:
-    return " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in values)
-
-
 def _numbers(values: Sequence[float | None]) -> str:
     return " ".join("lost" if value is None else f"{value:.2f}" for value in values)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 EXPERIMENTS = {

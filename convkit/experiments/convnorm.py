@@ -1,18 +1,16 @@
 """ConvNorm in small: conditioning and speed (Figures 2 and 4 of C), noisy and scarce labels (Figure 3), its affine."""
 
 import copy
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convkit.audit import channel_gains
+from convkit.audit import channel_gains, with_gain
 from convkit.data import Data, load, noisy_labels, scarce
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, percents, short
 from convkit.methods import network
 from convkit.normalization import ConvNorm2d
 from convkit.norms import operator_norm
@@ -22,6 +20,7 @@ from convkit.sweeps import sweep
 from convkit.training import evaluate, fit
 
 SEEDS = (0, 1, 2)
+DIGITS = 5  # of the numbers that are kept
 TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", "widths": [16, 32, 64], "momentum": 0.9}
 RIVALS = ("batchnorm", "convnorm+batchnorm")
 RATES = (0.02, 0.1)
@@ -61,9 +60,11 @@ def job(
             return result | {"lost": record.diverged}
         if record.step in at or record.step == steps:
             result["at"].append(record.step)
-            result["accuracy"].append(_short(evaluate(model, data)))
+            result["accuracy"].append(short(evaluate(model, data), DIGITS))
             if steady:
-                result.setdefault("steady", []).append(_short(evaluate(with_steady_statistics(model, data), data)))
+                result.setdefault("steady", []).append(
+                    short(evaluate(with_steady_statistics(model, data), data), DIGITS)
+                )
     return result | ({"end": layers_of(model, data)} if layers else {})
 
 
@@ -113,7 +114,7 @@ def layers_of(model: nn.Module, data: Data) -> dict[str, list[float]]:
             continue
         bare = layer.operator(sizes[name], affine=False) if isinstance(layer, ConvNorm2d) else A
         _, gain = gains.get(name, ("", None))
-        folded = A if gain is None else replace(A, kernel=A.kernel * gain.to(A.kernel)[:, None, None, None])
+        folded = A if gain is None else with_gain(A, gain)
         numbers = {
             "norm": operator_norm(A, 2),
             "norm_bare": operator_norm(bare, 2),
@@ -123,7 +124,7 @@ def layers_of(model: nn.Module, data: Data) -> dict[str, list[float]]:
             "condition_bare": channel_condition_numbers(bare).median(),
         }
         for key, value in numbers.items():
-            found.setdefault(key, []).append(_short(float(value)))
+            found.setdefault(key, []).append(short(float(value), DIGITS))
     return found
 
 
@@ -194,9 +195,7 @@ def show(results: Mapping[str, Any]) -> str:
     """One line a case: the accuracies of its seeds at the end, in percent."""
     lines = []
     for row in results["rows"]:
-        text = " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in row["accuracy"])
-        if None not in row["accuracy"]:
-            text += f"   mean {100 * statistics.mean(row['accuracy']):5.1f}"
+        text = percents(row["accuracy"], mean=True)
         lines.append(f"{row['name']:<46}{text}")
     return "\n".join(lines)
 
@@ -219,10 +218,6 @@ def _table(
         rows.append(row)
     plan = {"steps": plan["steps"], "schedule": plan["schedule"]}
     return {**TRAINING, "seeds": list(seeds), "batch_size": 64, **plan, **about, "rows": rows}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
 
 
 EXPERIMENTS = {

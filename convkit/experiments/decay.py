@@ -11,7 +11,7 @@ from torch import nn
 
 from convkit.audit import layer_table
 from convkit.data import Data, load, noisy_labels, subset
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, percents, short
 from convkit.methods import network
 from convkit.norms import operator_norm
 from convkit.operators import conv_operators
@@ -79,18 +79,18 @@ def job(
     x = data.train_batch([0])[0]
     start = layer_norms(model, x)
     result: dict[str, Any] = {"steps": [0], "accuracy": None, "lost": None}
-    result |= {name: [_short(statistics.geometric_mean(start[name]))] for name in start}
+    result |= {name: [short(statistics.geometric_mean(start[name]))] for name in start}
     for record in fit(model, data, method, steps=steps, seed=seed, batch_size=batch_size, knobs=knobs):
         if record.diverged:
             return result | {"lost": record.diverged}
         if look_every and record.step % look_every == 0:
             result["steps"].append(record.step)
             for name, norms in layer_norms(model, x).items():
-                result[name].append(_short(statistics.geometric_mean(norms)))
+                result[name].append(short(statistics.geometric_mean(norms)))
     table = layer_table(model, x, torus=True, folded=True)
-    layers = {name: [_short(norm) for norm in norms] for name, norms in layer_norms(model, x).items()}
-    layers["folded"] = [_short(norm) for norm in table.column("norm1")]
-    return result | {"accuracy": _short(evaluate(model, data)), "layers": layers}
+    layers = {name: [short(norm) for norm in norms] for name, norms in layer_norms(model, x).items()}
+    layers["folded"] = [short(norm) for norm in table.column("norm1")]
+    return result | {"accuracy": short(evaluate(model, data)), "layers": layers}
 
 
 def norms(
@@ -147,11 +147,10 @@ def show_norms(results: Mapping[str, Any]) -> str:
     """One line a row: test accuracies in percent, geometric means of the norms 1 and inf at the end, and folded."""
     lines = []
     for row in results["rows"]:
-        percent = " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in row["accuracy"])
         last = {key: " ".join(f"{values[-1]:.3g}" for values in row[key]) for key in ("norm1", "norm_inf")}
         folded = " ".join("-" if run is None else f"{_mean(run['folded']):.3g}" for run in row["layers"])
         text = f"norm 1: {last['norm1']}   inf: {last['norm_inf']}   with BatchNorm's gains, 1: {folded}"
-        lines.append(f"{row['name']:<20} accuracy {percent}   {text}")
+        lines.append(f"{row['name']:<20} accuracy {percents(row['accuracy'])}   {text}")
     return "\n".join(lines)
 
 
@@ -170,11 +169,7 @@ def show_generalization(results: Mapping[str, Any]) -> str:
 
 
 def _mean(norms: Sequence[float]) -> float:
-    return _short(statistics.geometric_mean(norms)) if min(norms) > 0 else 0.0
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+    return short(statistics.geometric_mean(norms)) if min(norms) > 0 else 0.0
 
 
 EXPERIMENTS = {

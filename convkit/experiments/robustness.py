@@ -4,7 +4,6 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ from torch import Tensor, nn
 
 from convkit.adversarial import get_objective
 from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
-from convkit.audit import channel_gains
+from convkit.audit import channel_gains, with_gain
 from convkit.bounds import torus_bound
 from convkit.data import load
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, short
 from convkit.lipschitz import local_lipschitz, margins
 from convkit.methods import network
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator, conv_operators
+from convkit.operators import conv_operators
 from convkit.product_bound import product_bound
 from convkit.sweeps import sweep
 from convkit.training import fit
@@ -83,7 +82,7 @@ def black_box(model: nn.Module, x: Tensor, y: Tensor, step: float) -> dict[str, 
             return {"success": 0.0, "queries": 0.0}  # nothing to break
         found, queries = simba(model, x[right], y[right], step, generator=_seeded(5))
         fell = model(found).argmax(1) != y[right]
-    return {"success": _short(fell.double().mean()), "queries": _short(queries.double().mean())}
+    return {"success": short(fell.double().mean()), "queries": short(queries.double().mean())}
 
 
 def steepness(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int = 20) -> dict[str, float]:
@@ -92,7 +91,7 @@ def steepness(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int = 2
     margin = margins(model, x, y)
     local = local_lipschitz(model, x, eps, "inf", steps, generator=_seeded(6))
     ratio = margin / (2 * local.clamp(min=torch.finfo(local.dtype).tiny))
-    return {"margin": _short(margin.median()), "local": _short(local.median()), "reach": _short(ratio.median())}
+    return {"margin": short(margin.median()), "local": short(local.median()), "reach": short(ratio.median())}
 
 
 @torch.no_grad()
@@ -100,15 +99,15 @@ def layer_norms(model: nn.Module, x: Tensor) -> dict[str, Any]:
     """The norms infinity of all layers, as they are and with BatchNorm's gains; the largest norm 2 (of the torus, with
     the gains); and two upper bounds of the whole network's, in the norms 2 and infinity."""
     alone, gains = conv_operators(model, x), channel_gains(model)
-    folded = [_with_gain(A, gains[name][1]) if name in gains else A for name, A in alone.items()]
+    folded = [with_gain(A, gains[name][1]) if name in gains else A for name, A in alone.items()]
     norms = [float(operator_norm(A, math.inf)) for A in folded]
     std = float(model.get_buffer("normalize.std").min())  # the network's first step divides by it
     return {
-        "norm_inf": [_short(operator_norm(A, math.inf)) for A in alone.values()],
-        "folded_inf": [_short(norm) for norm in norms],
-        "largest": _short(max(torus_bound(A) for A in folded)),
-        "product": _short(product_bound(model, x, torus=True)),
-        "product_inf": _short(math.prod(norms) / std),
+        "norm_inf": [short(operator_norm(A, math.inf)) for A in alone.values()],
+        "folded_inf": [short(norm) for norm in norms],
+        "largest": short(max(torus_bound(A) for A in folded)),
+        "product": short(product_bound(model, x, torus=True)),
+        "product_inf": short(math.prod(norms) / std),
     }
 
 
@@ -132,15 +131,15 @@ def job(
     model.eval()
     x, y = data.test_batch(torch.arange(len(data.test_labels))[:tests])
     reached = robust_accuracy(model, [(x, y)], attacks(eps), progress=False)
-    result: dict[str, Any] = {"lost": None, "clean": _short(reached.clean), "worst": _short(reached.worst)}
-    result |= {name: _short(value) for name, value in reached.attacks.items()}
+    result: dict[str, Any] = {"lost": None, "clean": short(reached.clean), "worst": short(reached.worst)}
+    result |= {name: short(value) for name, value in reached.attacks.items()}
     result |= black_box(model, x, y, STEP)
     result |= steepness(model, x[:100], y[:100], eps) | layer_norms(model, x[:2])
     if ensemble:
         few = [(x[:ensemble], y[:ensemble])]
         strong = {"AutoAttack": functools.partial(autoattack, eps=eps, attacks=ENSEMBLE, generator=_seeded(7))}
-        result["AutoAttack"] = _short(robust_accuracy(model, few, strong, progress=False).worst)
-        result["on the same"] = _short(robust_accuracy(model, few, attacks(eps), progress=False).worst)
+        result["AutoAttack"] = short(robust_accuracy(model, few, strong, progress=False).worst)
+        result["on the same"] = short(robust_accuracy(model, few, attacks(eps), progress=False).worst)
     return result
 
 
@@ -192,16 +191,8 @@ def show(results: Mapping[str, Any]) -> str:
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-def _with_gain(A: ConvOperator, gain: Tensor) -> ConvOperator:
-    return replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
-
-
 def _seeded(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
-
-
-def _short(value: float | Tensor) -> float:
-    return float(f"{float(value):.4g}")
 
 
 EXPERIMENTS = {

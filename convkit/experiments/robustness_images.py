@@ -10,7 +10,7 @@ import torch
 
 from convkit.adversarial import get_objective
 from convkit.attacks import pgd, robust_accuracy
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, rounded
 from convkit.experiments.methods_table import images
 from convkit.experiments.robustness import layer_norms, steepness
 from convkit.methods import network
@@ -63,9 +63,8 @@ def job(
             for loss in ("ce", "margin")
         }
         left = robust_accuracy(model, [(x, y)], attacks, progress=False)
-        result |= {"clean": left.clean, name: left.worst}
-    result |= steepness(model, x[:100], y[:100], SIZES["8/255"]) | layer_norms(model, x[:2])
-    return {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in result.items()}
+        result |= {"clean": left.clean, name: left.worst}  # clean is the same each time
+    return rounded(result | steepness(model, x[:100], y[:100], SIZES["8/255"]) | layer_norms(model, x[:2]))
 
 
 def networks(

@@ -6,7 +6,7 @@ from typing import Any
 
 from convkit.constructions import separation
 from convkit.data import Data, cifar10, digits, mnist, shapes
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, short
 from convkit.sweeps import sweep
 
 NORMS = ("inf", "2")
@@ -33,7 +33,7 @@ def job(name: str, part: str, norm: str, folder: str | None) -> dict[str, Any]:
     found = separation(images, labels, norm)
     return {
         "images": len(labels),
-        "distance": float(f"{found.distance:.4g}"),
+        "distance": short(found.distance),
         "pair": list(found.pair),
         "classes": [data.class_names[int(labels[i])] for i in found.pair],
     }

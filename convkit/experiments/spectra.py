@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from convkit.audit import fourier_relative, layer_table
 from convkit.data import digits
 from convkit.experiments.clipping import CLIP_ALONE
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, rounded
 from convkit.lipschitz import certified_radius, empirical_radius, jacobian_norm, local_lipschitz, margins
 from convkit.methods import get_method, network
 from convkit.operators import conv_operators
@@ -195,24 +195,8 @@ def summary(run: Mapping[str, Any]) -> str:
     return f"{steep}, {bounds}; certified of the radius found: {parts[len(parts) // 2]:.2g}" if parts else steep
 
 
-# ---- numbers ---------------------------------------------------------------------------------------------------------
 def _plan() -> dict[str, int]:
     return {"steps": SMALL["steps"], "images": SMALL["images"]}
-
-
-def rounded(value: Any) -> Any:
-    """As JSON holds it: four digits, and ``None`` for a number that is not finite."""
-    if isinstance(value, Mapping):
-        return {key: rounded(one) for key, one in value.items()}
-    if isinstance(value, Tensor):
-        return rounded(value.tolist())
-    if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
-    return (short(value) if math.isfinite(value) else None) if isinstance(value, float) else value
-
-
-def short(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 EXPERIMENTS = {

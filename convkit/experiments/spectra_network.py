@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from convkit.data import Data, cifar10
-from convkit.experiments.experiment import Experiment
-from convkit.experiments.spectra import folded, measured, rounded, short, summary
+from convkit.experiments.experiment import Experiment, rounded, short
+from convkit.experiments.spectra import folded, measured, summary
 from convkit.lipschitz import jacobian_norm
 from convkit.methods import network
 from convkit.models import batchnorm_layer, build_model

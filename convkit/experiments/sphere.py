@@ -1,7 +1,6 @@
 """Training on the centered sphere in small: row norms, weight decay, small batches, and what each part brings (W)."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.data import load, subset
-from convkit.experiments.experiment import Experiment
+from convkit.experiments.experiment import Experiment, percents, short
 from convkit.methods import METHODS, Method, network
 from convkit.sweeps import sweep
 from convkit.training import evaluate, fit
 
 SEEDS = (0, 1, 2)
+DIGITS = 5  # of the numbers that are kept
 TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", "widths": [16, 32, 64], "lr": 0.1, "momentum": 0.9}
 NORMS = (0.3, 0.577, 2**0.5, 4.0)
 RADII = (2.0, 2 / (1 - 1 / math.pi))  # squared: the paper's c, and the one that keeps the variance
@@ -86,10 +86,10 @@ def job(
             gradients = torch.cat([w.grad.flatten() for w in weights if w.grad is not None])
             rows = torch.cat([w.detach().flatten(1).norm(dim=1) for w in weights])
             result["steps"].append(record.step)
-            result["loss"].append(_short(record.loss))
-            result["row_norm"].append(_short(float(rows.mean())))
-            result["gradient"].append(_short(float(gradients.norm())))
-    return result | {"accuracy": _short(evaluate(model, data))}
+            result["loss"].append(short(record.loss, DIGITS))
+            result["row_norm"].append(short(float(rows.mean()), DIGITS))
+            result["gradient"].append(short(float(gradients.norm()), DIGITS))
+    return result | {"accuracy": short(evaluate(model, data), DIGITS)}
 
 
 def row_norms(folder: str | None, keep: Path, steps: int = 200, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def row_norms(folder: str | None, keep: Path, steps: int = 200, seeds: Sequence[
             one = {"method": "sphere_without_noise", "knobs": {"radius": c**0.5}, "seed": seed, **plan}
             jobs[f"sphere, c = {c:.4g} seed {seed}"] = one
     done = sweep(job, jobs, keep)
-    rows = [_row(done, f"from {norm:.4g}", seeds) | {"norm": _short(norm)} for norm in NORMS]
+    rows = [_row(done, f"from {norm:.4g}", seeds) | {"norm": short(norm, DIGITS)} for norm in NORMS]
     rows += [_row(done, f"sphere, c = {c:.4g}", seeds) for c in RADII]
     return _about(seeds, **plan, batch_size=64) | {"rows": rows}
 
@@ -169,9 +169,7 @@ def show(results: Mapping[str, Any]) -> str:
     """One line a row: what it is, the test accuracies of its seeds in percent, gradients and row norms where kept."""
     lines = []
     for row in results["rows"]:
-        text = " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in row["accuracy"])
-        if None not in row["accuracy"]:
-            text += f"   mean {100 * statistics.mean(row['accuracy']):5.1f}"
+        text = percents(row["accuracy"], mean=True)
         if "gradient" in row:
             text += f"   first gradient {row['gradient'][0][0]:.3g}, last row norm {row['row_norm'][0][-1]:.3g}"
         lines.append(f"{row['name']:<40}{text}")
@@ -189,10 +187,6 @@ def _row(done: Mapping[str, Any], name: str, seeds: Sequence[int], brief: bool =
 
 def _about(seeds: Sequence[int], **plan: Any) -> dict[str, Any]:
     return {**TRAINING, "seeds": list(seeds), **plan}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
 
 
 EXPERIMENTS = {

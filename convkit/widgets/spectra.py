@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from convkit.audit import channel_gains, fourier_relative
+from convkit.audit import channel_gains, fourier_relative, with_gain
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators
 from convkit.plots.spectra import ROUNDING, layer_colors, plot_layer_spectra
@@ -91,8 +91,8 @@ class SpectraPanel(Panel):
         return Words(" ".join(say(name, folded, boundary, place > 0) for place, name in enumerate(shown)))
 
     def _computed(self, name: str, layer: str, folded: bool, boundary: str) -> "Spectrum":
-        A, gain = self._operators[name][layer]
-        A, exact = _folded(A, gain) if folded else A, A.is_block_circulant
+        A = self._seen(name, layer, folded)
+        exact = A.is_block_circulant
         if boundary == _CIRCLE and not exact:
             B, _ = fourier_relative(A.circular())  # rounds up a size that the stride does not divide
             return Spectrum(singular_values(B).double(), "same layer on a circle", False)
@@ -100,8 +100,11 @@ class SpectraPanel(Panel):
         return Spectrum(singular_values(B).double(), where, exact)
 
     def _converged(self, name: str, layer: str, folded: bool) -> float:
+        return float(operator_norm(self._seen(name, layer, folded), 2))
+
+    def _seen(self, name: str, layer: str, folded: bool) -> ConvOperator:
         A, gain = self._operators[name][layer]
-        return float(operator_norm(_folded(A, gain) if folded else A, 2))
+        return with_gain(A, gain) if folded and gain is not None else A
 
     def _words(self, layer: str, name: str, folded: bool, boundary: str, again: bool) -> str:
         seen, (A, gain) = self._spectrum(name, layer, folded, boundary), self._operators[name][layer]
@@ -166,12 +169,6 @@ def _operators(model: nn.Module, x: Tensor) -> dict[str, tuple[ConvOperator, Ten
             name: (replace(A, kernel=A.kernel.detach().clone()), gains[name][1] if name in gains else None)
             for name, A in conv_operators(model, x).items()
         }
-
-
-def _folded(A: ConvOperator, gain: Tensor | None) -> ConvOperator:
-    if gain is None:
-        return A
-    return replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
 
 
 def _sentence(name: str) -> str:

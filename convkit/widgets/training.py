@@ -34,9 +34,9 @@ class TrainingPanel(ChoicesPanel):
 
     It opens with ``first`` steps of each, done at once, so that its first picture is one of training. ``runs`` has all
     runs of the table, each with its trained ``model``, ``history`` the records of those in the picture; ``Run.code``
-    gives the same records again.
-    ``knobs`` maps methods to knobs that start elsewhere than at their defaults, ``every`` is the number of steps
-    between two test accuracies and sets of norms, ``options`` go to the network. Data of files come from ``folder``.
+    gives the same records again. ``knobs`` maps methods to knobs that start elsewhere than at their defaults, ``every``
+    is the number of steps between two test accuracies and sets of norms, ``options`` go to the network. Data of files
+    come from ``folder``.
     """
 
     title = "Train it live: two ways of training, side by side"
