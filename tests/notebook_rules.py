@@ -111,6 +111,129 @@ def imports(book: Book, path: Path) -> list[str]:
     return faults
 
 
+def code_cells(book: Book) -> list[tuple[int, Book]]:
+    return [(place, cell) for place, cell in enumerate(book.cells) if cell.cell_type == "code"]
+
+
+def is_folded(cell: Book) -> bool:
+    """Whether the code of the cell opens only with a click."""
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+
+
+def called(source: str) -> set[str]:
+    """The names of the functions that a source calls, without what stands before their dot."""
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls}
+
+
+def folding(book: Book, path: Path) -> list[str]:
+    """Imports stand in the first cell; they and code that draws are folded; a check is never folded away."""
+    faults = []
+    for number, (place, cell) in enumerate(code_cells(book)):
+        imports = any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(ast.parse(cell.source)))
+        names = called(cell.source)
+        if imports and number:
+            faults.append(f"cell {place} imports: move it to the first code cell, so that later cells can run alone")
+        if (not number or "show" in names) and not is_folded(cell):
+            faults.append(f"cell {place} imports or draws: fold its code (metadata jupyter.source_hidden)")
+        if is_folded(cell) and names & {"check", "check_that"}:
+            faults.append(f"cell {place} hides a check: give the check a cell of its own")
+    return faults
+
+
+def judging(book: Book, path: Path) -> list[str]:
+    """Judges live in the package: a notebook has one line for each exercise, and no answer."""
+    faults = []
+    judges = f"n{path.name[:2]}"
+    for place, cell in code_cells(book):
+        if "exercise" not in called(cell.source):
+            continue
+        *others, last = ast.parse(cell.source).body
+        call = last.value if isinstance(last, ast.Expr) else None
+        judge = call.args[-1] if isinstance(call, ast.Call) and call.args else None
+        if not (isinstance(judge, ast.Attribute) and getattr(judge.value, "id", "") == judges):
+            faults.append(f"cell {place}: the last line must be exercise(name, answer, {judges}.SOMETHING)")
+        if others and not is_folded(cell):
+            faults.append(f"cell {place}: a visible cell that judges has one line")
+    return faults
+
+
+def bets(book: Book, path: Path) -> list[str]:
+    """One bet: a cell to fill, and in the next one the picture that settles it, closed; or a panel that asks for it."""
+    places = [place for place, cell in enumerate(book.cells) if "bet" in cell.metadata.get("tags", [])]
+    if len(places) != 1:
+        return [f"needs one cell tagged 'bet', has {len(places)}"]
+    cell, after = book.cells[places[0]], book.cells[places[0] + 1]
+    if "exercise" not in cell.metadata.tags:
+        return [] if any("convkit-words" in word for word in words_of(cell)) else ["the bet is neither blank nor panel"]
+    closed = [word for word in words_of(after) if "<img" in word]
+    if len(closed) != 1 or not closed[0].startswith("<details><summary>"):
+        return [f"cell {places[0] + 1}: needs one folded picture that settles the bet: show(figure, alt, folded=...)"]
+    return []
+
+
+def _targets(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+
+
+def _outermost(nodes: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a cell outside functions and classes, those in loops and conditions too."""
+    found = []
+    for node in nodes:
+        found.append(node)
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            for field in ("body", "orelse", "finalbody", "handlers"):
+                inner = getattr(node, field, [])
+                found += _outermost([part for part in inner if isinstance(part, (ast.stmt, ast.ExceptHandler))])
+    return found
+
+
+def kept_names(source: str) -> set[str]:
+    """What a cell binds for later cells: assigned names, functions, classes; neither axes nor names of loops."""
+    names = set()
+    for node in _outermost(ast.parse(source).body):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            value = node.value.func if isinstance(node.value, ast.Call) else None
+            if not (isinstance(value, ast.Attribute) and value.attr == "subplots"):
+                names |= {name for target in node.targets for name in _targets(target)}
+        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+            names |= _targets(node.target)
+    return names - {"_"}
+
+
+def passing_names(source: str) -> set[str]:
+    """What a cell binds in passing: the names of its loops and of its figures."""
+    nodes = _outermost(ast.parse(source).body)
+    loops = {name for node in nodes if isinstance(node, ast.For) for name in _targets(node.target)}
+    figures = {name for node in nodes if isinstance(node, ast.Assign) for name in _targets(node)}
+    return (loops | figures) - kept_names(source) - {"_"}
+
+
+def names(book: Book, path: Path) -> list[str]:
+    """No name means two things: each is bound in one section (from one heading ## to the next)."""
+    bound: dict[str, set[int]] = {}
+    section, faults = 0, []
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            section += bool(re.search(r"^## ", cell.source, re.MULTILINE))
+        else:
+            for name in kept_names(cell.source):
+                bound.setdefault(name, set()).add(section)
+    faults += [f"{name!r} is bound in {len(where)} sections" for name, where in bound.items() if len(where) > 1]
+    for place, cell in code_cells(book):
+        clash = passing_names(cell.source) & bound.keys()
+        faults += [f"cell {place}: a loop or figure overwrites {name!r} of another cell" for name in sorted(clash)]
+    return faults
+
+
+def no_global_dtype(book: Book, path: Path) -> list[str]:
+    return [
+        f"cell {place} changes torch's default" for place, cell in code_cells(book) if "set_default_" in cell.source
+    ]
+
+
 def links(book: Book, path: Path) -> list[str]:
     source = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     targets = re.findall(r"\]\(([^)\s]+)\)", source) + re.findall(r"(?:src|href)=\"([^\"]+)\"", source)
@@ -139,7 +262,8 @@ def file_text(book: Book, path: Path) -> list[str]:
 
 
 RULES: list[Callable[[Book, Path], list[str]]] = [
-    opening, closing, panel, three_exercises, checks, imports, links, outputs, file_text,
+    opening, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, links,
+    outputs, file_text,
 ]  # fmt: skip
 
 

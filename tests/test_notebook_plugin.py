@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from convkit.teaching import execute, picture_bundle, png_bytes, stored
+from convkit.teaching import execute, stored
+from convkit.teaching.pictures import png_bytes
 from tests.notebook_plugin import MOST_IGNORED, SHARE, figure_distance
 
 START = """
@@ -44,10 +46,24 @@ class Line(Panel):
 """
 
 
-def picture(slope: float) -> str:
+def code_of(figure: Figure, **options) -> str:
+    return base64.b64encode(png_bytes(figure, **options)).decode()
+
+
+def change_picture(figure: Figure, **options) -> Callable:
+    """Another picture with the same words."""
+
+    def tamper(cell):
+        old = data(cell)["text/html"]
+        data(cell)["text/html"] = re.sub(r"base64,[^\"]*", f"base64,{code_of(figure, **options)}", old)
+
+    return tamper
+
+
+def falling() -> Figure:
     figure = Figure(figsize=(3, 2))
-    figure.subplots().plot([0, 1], [0, slope])
-    return base64.b64encode(png_bytes(figure, bbox_inches="tight")).decode()
+    figure.subplots().plot([0, 1], [0, -1])
+    return figure
 
 
 def data(cell) -> dict:
@@ -94,13 +110,16 @@ FAULTS = {
     "a source that fails": Fault("print(4)", change(source="print(unknown)"), "caused an exception"),
     "a semicolon gone": Fault("3 * 4;", change(source="3 * 4"), "stored outputs [], the run gives"),
     "a semicolon added": Fault("3 * 5", change(source="3 * 5;"), "the run gives []"),
-    "another figure": Fault(SHOW, change_data(image_png=picture(-1)), "the figure differs in"),
+    "another figure": Fault(SHOW, change_picture(falling(), bbox_inches="tight"), "the figure differs in"),
     "a figure of another size": Fault(
         SHOW,
-        change_data(image_png=base64.b64encode(png_bytes(Figure(figsize=(2, 2)))).decode()),
+        change_picture(Figure(figsize=(2, 2))),
         "the figure differs in 100.00%",
     ),
-    "a figure without html": Fault(SHOW, lambda cell: data(cell).pop("text/html"), "a picture without alt text"),
+    "a figure without html": Fault(SHOW, lambda cell: data(cell).pop("text/html"), "kinds of data differs"),
+    "a figure stored twice": Fault(
+        SHOW, lambda cell: data(cell).update({"image/png": code_of(falling())}), "a picture outside text/html"
+    ),
     "a figure without alt": Fault(SHOW, change_data(text_html="<img src=''>"), "a picture with an empty alt"),
     "a figure with a blank alt": Fault(SHOW, change_data(text_html="<img alt=' '>"), "a picture with an empty alt"),
     "a figure with other words": Fault(
@@ -117,9 +136,9 @@ FAULTS = {
     "a cell skipped by a tag": Fault("5", change(metadata={"tags": ["nbval-skip"]}), "may not be skipped"),
     "a cell skipped by a comment": Fault("7", change(source="# NBVAL_SKIP\n7"), "may not be skipped"),
     "a panel without picture": Fault(
-        "Line()", lambda cell: data(cell).pop("image/png"), "the cell shows a panel, but no picture"
+        "Line()", lambda cell: data(cell).pop("text/html"), "the cell shows a panel, but no picture"
     ),
-    "a panel with an old picture": Fault("Line()", change_data(image_png=picture(-1)), "the figure differs in"),
+    "a panel with an old picture": Fault("Line()", change_picture(falling()), "the figure differs in"),
     "a panel without alt": Fault("Line()", change_data(text_html="<img alt=''>"), "a picture with an empty alt"),
     "a panel without words": Fault("Line()", change_data(text_plain=" "), "has no words"),
     "a stripped ignored cell": Fault(TICK, change(outputs=[]), "an ignored cell are gone", IGNORED),
@@ -178,7 +197,7 @@ def drawn(slope: float = 1, width: float = 1.5, last: str = "1") -> str:
     ax = figure.subplots()
     ax.plot([0, 1], [0, slope], linewidth=width)
     ax.set_xticks([0, 1], ["0", last])
-    return picture_bundle(png_bytes(figure), "a line")["image/png"]
+    return code_of(figure)
 
 
 @pytest.mark.parametrize("other", [{"slope": 0.95}, {"width": 3}, {"last": "tenth"}])

@@ -11,7 +11,7 @@ from torch import nn
 
 from convkit.adversarial import OBJECTIVES
 from convkit.methods import METHODS
-from convkit.teaching import png_bytes
+from convkit.teaching.pictures import png_bytes
 from convkit.training import evaluate
 from convkit.widgets import panel as module
 from convkit.widgets.training import TrainingPanel

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -25,18 +26,17 @@ from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from convkit.teaching import (
-    DPI,
     build,
     check,
     check_that,
     execute,
     exercise,
-    few_colors,
-    png_bytes,
+    hints,
     read_notebook,
     show,
     stored,
 )
+from convkit.teaching.pictures import DPI, few_colors, png_bytes
 
 
 @pytest.mark.parametrize("error", [0, 1e-6, 1e-5, torch.tensor(1e-6), np.float32(1e-6), np.array(0.0)])
@@ -92,12 +92,18 @@ def test_check_that_refuses_what_is_no_bool(holds):
         check_that("the order is right", holds)
 
 
-def shown(alt: str) -> dict:
+def png_of(data: dict) -> bytes:
+    """The one picture in a bundle."""
+    (code,) = re.findall(r'src="data:image/png;base64,([^"]*)"', data["text/html"])
+    return base64.b64decode(code)
+
+
+def shown(alt: str, **options) -> dict:
     InteractiveShell.instance()  # display() prints outside IPython
     figure, ax = pyplot.subplots(figsize=(4, 2))
     ax.plot([0, 1], [0, 1])
     with capture_output() as captured:
-        show(figure, alt)
+        show(figure, alt, **options)
     (output,) = captured.outputs
     assert not pyplot.fignum_exists(figure.number)
     return output.data
@@ -113,13 +119,19 @@ def _agg():
 
 def test_show_displays_the_picture_with_its_words_once():
     data = shown('a "straight" line & <more>')
-    assert set(data) == {"text/html", "image/png", "text/plain"}
+    assert set(data) == {"text/html", "text/plain"}
     assert data["text/plain"] == 'a "straight" line & <more>'
     assert 'alt="a &quot;straight&quot; line &amp; &lt;more&gt;"' in data["text/html"]
-    assert data["image/png"] in data["text/html"]
-    image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    image = Image.open(io.BytesIO(png_of(data)))
     assert "Software" not in image.info
     assert "Date" not in image.info
+
+
+def test_a_folded_picture_stands_closed_behind_its_words():
+    data = shown("a line", folded="what <settles> it")
+    open_picture = shown("a line")["text/html"]
+    summary = "<summary>what &lt;settles&gt; it</summary>"
+    assert data == {"text/html": f"<details>{summary}{open_picture}</details>", "text/plain": "a line"}
 
 
 def test_show_gives_the_same_bytes_again():
@@ -163,7 +175,7 @@ def test_few_colors_change_little_and_take_less():
 
 
 def test_show_keeps_few_colors():
-    image = Image.open(io.BytesIO(base64.b64decode(shown("a line")["image/png"])))
+    image = Image.open(io.BytesIO(png_of(shown("a line"))))
     assert image.mode == "P"
 
 
@@ -225,6 +237,31 @@ def test_exercise_says_right_wrong_or_waiting_and_never_raises(capsys, answer, j
     assert said.rstrip("\n") == line or line.endswith(": ")
 
 
+def test_each_wrong_answer_brings_the_next_hint(capsys):
+    @hints("look at 2", "multiply")
+    def judge(answer):
+        return None if answer == 4 else "four was asked for"
+
+    for answer in (5, ..., 6, 7, 4):
+        exercise("squares", answer, judge)
+    assert capsys.readouterr().out.splitlines() == [
+        "✗ squares: four was asked for",
+        "  Hint 1 of 2: look at 2",
+        WAITING,
+        "✗ squares: four was asked for",
+        "  Hint 2 of 2: multiply",
+        "✗ squares: four was asked for",
+        "  Hint 2 of 2: multiply",
+        "✓ squares",
+    ]
+
+
+@pytest.mark.parametrize("answer", [raising, "four"])
+def test_an_answer_that_fails_brings_a_hint_too(capsys, answer):
+    exercise("squares", answer, hints("look at 2")(lambda answer: answer(2)))
+    assert capsys.readouterr().out.splitlines()[1:] == ["  Hint 1 of 1: look at 2"]
+
+
 def test_judge_sees_the_name_of_the_function(capsys):
     exercise("name", half_done, lambda answer: f"it is called {answer.__name__}")
     assert capsys.readouterr().out == "✗ name: it is called half_done\n"
@@ -271,6 +308,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("here")
     cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("# ---")]
     cells[1].metadata = {"tags": ["kept"], "execution": {"started": "now"}, "collapsed": True}
+    cells[2].metadata = {"jupyter": {"source_hidden": True, "outputs_hidden": True}, "editable": True}
     metadata = {
         "widgets": {"application/vnd.jupyter.widget-state+json": {}},
         "toc": {},
@@ -309,13 +347,14 @@ def test_build_keeps_what_a_reader_sees_and_nothing_else(built):
     assert [book["cells"][place]["id"] for place in (0, 2)] == ["cell-00", "cell-02"]
     code = book["cells"][1:]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    assert [cell["metadata"] for cell in code] == [{}, {"tags": ["kept"]}, *({} for _ in code[2:])]
+    folded = {"jupyter": {"source_hidden": True}}
+    assert [cell["metadata"] for cell in code] == [{}, {"tags": ["kept"]}, folded, *({} for _ in code[3:])]
     outputs = [cell["outputs"] for cell in code]
     assert outputs[0] == [{"name": "stdout", "output_type": "stream", "text": ["one\n", "two\n"]}]
     assert outputs[1][0]["data"] == {"text/plain": ["42"]}
     assert outputs[2] == []
     assert outputs[4][0]["data"]["text/plain"] == ["a line"]
-    assert set(outputs[5][0]["data"]) == {"text/html", "image/png", "text/plain"}  # a picture before the first run
+    assert set(outputs[5][0]["data"]) == {"text/html", "text/plain"}  # a picture before the first run
     assert "A line of slope 1." in "".join(outputs[5][0]["data"]["text/html"])
     view = outputs[6][0]["data"]["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == "0" * 32

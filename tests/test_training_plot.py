@@ -7,7 +7,7 @@ import pytest
 from convkit.plan import Record
 from convkit.plots import FAINT, TrainingPlot, plot_training
 from convkit.plots.training import _log_ticks
-from convkit.teaching import png_bytes
+from convkit.teaching.pictures import png_bytes
 
 
 def steps_of(count, **last):

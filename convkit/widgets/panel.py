@@ -13,7 +13,7 @@ import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from convkit.teaching import DPI, few_colors, picture_bundle, picture_html, png_bytes
+from convkit.teaching.pictures import DPI, few_colors, picture_bundle, picture_html, png_bytes
 
 # JupyterLab sends widget messages past a busy cell (on a subshell) once the kernel has opened a comm: open one early.
 _first_comm = ipywidgets.Layout()

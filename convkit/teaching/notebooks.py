@@ -1,0 +1,104 @@
+"""Notebooks read, run, and written with only what a reader sees, so that two builds give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """The notebook at ``path``, with an id for every cell (nbformat would draw missing and double ones by chance)."""
+    import nbformat
+
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw["nbformat_minor"] = max(raw.get("nbformat_minor", 5), 5)
+    seen: set[str] = set()
+    for number, cell in enumerate(raw["cells"]):
+        if cell.get("id") in {None, *seen}:
+            cell["id"] = f"cell-{number:02d}"
+        seen.add(cell["id"])
+    return nbformat.NotebookNode(nbformat.reads(json.dumps(raw), as_version=4))
+
+
+def execute(notebook: NotebookNode, folder: Path, timeout: float = 600) -> NotebookNode:
+    """Run all cells in ``folder`` with a fresh kernel of this interpreter.
+
+    Raises nbclient's ``CellExecutionError`` where a cell fails. Changes ``notebook`` and returns it.
+    """
+    import matplotlib.font_manager  # noqa: F401  builds its cache here: its message must not land in an output
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+
+    native = KernelSpecManager(kernel_dirs=[])  # only this interpreter's own kernel, whatever the user has installed
+    with tempfile.TemporaryDirectory() as private:
+        environment = os.environ | {"IPYTHONDIR": private, "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        client = NotebookClient(
+            notebook,
+            timeout=int(timeout),
+            record_timing=False,
+            store_widget_state=False,
+            resources={"metadata": {"path": str(folder)}},
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        )
+        client.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=native)
+        client.execute(env=environment)
+    return notebook
+
+
+def stored(notebook: NotebookNode) -> str:
+    """The text of the notebook's file: only what a reader sees, so that two runs write the same bytes."""
+    import nbformat
+
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    views: dict[str, str] = {}  # widget ids are random: number them
+    for cell in notebook.cells:
+        kept = {"tags": cell.metadata.get("tags")}
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            kept["jupyter"] = {"source_hidden": True}  # folded code: the reader opens it with a click
+        cell.metadata = nbformat.from_dict({name: value for name, value in kept.items() if value})
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = _merge_streams(cell.outputs)
+        for data in (output.data for output in cell.outputs if "data" in output):
+            if WIDGET_VIEW in data and "<img" in data.get("text/html", ""):
+                # The view names a model that has died with its kernel. JupyterLab 4.6 then shows the stored picture and
+                # words, which are all that is left here; not every viewer falls back so. A run brings the view back.
+                del data[WIDGET_VIEW]
+            elif WIDGET_VIEW in data:
+                model = data[WIDGET_VIEW]["model_id"]
+                data[WIDGET_VIEW]["model_id"] = views.setdefault(model, f"{len(views):032x}")
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def _merge_streams(outputs: list) -> list:
+    """Neighboring pieces of one stream as one: where a stream is cut depends on the clock."""
+    merged: list = []
+    for output in outputs:
+        same = merged and output.output_type == merged[-1].output_type == "stream" and output.name == merged[-1].name
+        if same:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def build(paths: list[Path]) -> None:
+    """Run each notebook and write its outputs into it; a second build writes the same bytes."""
+    for path in map(Path, paths):
+        start = time.perf_counter()
+        text = stored(execute(read_notebook(path), path.parent))
+        part = path.with_suffix(".part")
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)  # whole or not at all: an interrupt leaves the old file
+        print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
