@@ -2,10 +2,12 @@
 
 import ast
 import copy
+import html
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import bleach
 import nbformat
 
 from convkit.teaching import stored
@@ -14,6 +16,7 @@ from tests.notebook_plugin import pictures_without_words
 FOLDED = re.compile(r"<details>\s*<summary>Solution</summary>\s*\n\n(.*?)\n</details>", re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 ABSOLUTE = re.compile(r"(?<![\w/.:])/(?:home|root|tmp|usr|opt|var|work|mnt|Users|private)/\S*|\b[A-Z]:\\\w\S*")
+IMAGE_PARTS = re.compile(r'(alt|src)="([^"]*)"')
 WARNING = re.compile(r"\b\w*Warning\b|\bwarnings?\.warn\b")
 Book = nbformat.NotebookNode
 
@@ -256,6 +259,25 @@ def outputs(book: Book, path: Path) -> list[str]:
     return faults
 
 
+# What a site that shows notebooks leaves of their HTML (GitHub's list, in short), beside pictures inside the file
+KEPT_TAGS = {"a", "b", "br", "code", "details", "div", "em", "img", "li", "ol", "p", "pre", "small", "span", "strong"}
+KEPT_TAGS |= {"sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"}
+KEPT_ATTRIBUTES = {"img": ["alt", "src", "width"], "a": ["href"]}
+
+
+def html_after_a_site(book: Book, path: Path) -> list[str]:
+    """Pictures, their words and all tags are still there after a site has taken out what it does not allow."""
+    faults = []
+    for place, cell in code_cells(book):
+        for data in (output.data for output in cell.get("outputs", []) if "data" in output):
+            text = data.get("text/html", "")
+            clean = bleach.clean(text, tags=KEPT_TAGS, attributes=KEPT_ATTRIBUTES, protocols={"data", "https"})
+            before, after = ([html.unescape(part) for _, part in IMAGE_PARTS.findall(one)] for one in (text, clean))
+            if before != after or text.count("&lt;") != clean.count("&lt;"):
+                faults.append(f"cell {place} has HTML that a site such as GitHub takes out")
+    return faults
+
+
 def file_text(book: Book, path: Path) -> list[str]:
     same = path.read_text(encoding="utf-8") == stored(copy.deepcopy(book))
     return [] if same else ["the file is not as `python3 -m convkit build` writes it"]
@@ -263,7 +285,7 @@ def file_text(book: Book, path: Path) -> list[str]:
 
 RULES: list[Callable[[Book, Path], list[str]]] = [
     opening, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, links,
-    outputs, file_text,
+    outputs, html_after_a_site, file_text,
 ]  # fmt: skip
 
 

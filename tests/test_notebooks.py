@@ -19,6 +19,7 @@ from tests.notebook_rules import (
     closing,
     file_text,
     folding,
+    html_after_a_site,
     imports,
     judging,
     links,
@@ -215,6 +216,17 @@ BROKEN = {
         no_global_dtype,
         "cell 2 changes",
     ),
+    "HTML with a style sheet": (
+        edit_output(4, "<p", "<style>p { color: red }</style><p"),
+        html_after_a_site,
+        "cell 4 has HTML",
+    ),
+    "a picture from a script": (
+        edit_output(4, "<img ", "<canvas></canvas><img "),
+        html_after_a_site,
+        "cell 4 has HTML",
+    ),
+    "a picture of another page": (edit_output(4, 'src="data:', 'src="file:'), html_after_a_site, "cell 4 has HTML"),
     "an editor's metadata": (lambda book: book.cells[3].outputs[0].update(text="other"), file_text, "build"),
 }
 
