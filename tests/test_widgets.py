@@ -9,12 +9,10 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
-import ipykernel
 import ipywidgets
 
 from convkit.teaching.pictures import few_colors
-from convkit.widgets import panel as module
-from convkit.widgets.panel import NumberGrid, Panel, Words, choice, kernel_sentence, numbers, slider, toggle
+from convkit.widgets.panel import NumberGrid, Panel, Words, choice, numbers, slider, toggle
 
 
 class Wave(Panel):
@@ -275,24 +273,3 @@ def test_number_grid_takes_another_shape_and_labels_every_field():
     assert grid.value == ((pytest.approx(1 / 3, abs=1e-6), 2.0, 3.0),)
     fields = [part for part in parts(grid) if isinstance(part, ipywidgets.Text)]
     assert [field.tooltip for field in fields] == [f"kernel, row 1, column {j}" for j in (1, 2, 3)]
-
-
-def test_a_comm_is_open_before_the_first_panel():
-    assert isinstance(module._first_comm, ipywidgets.Layout)
-
-
-def test_this_ipykernel_is_one_that_answers_while_a_cell_runs():
-    assert kernel_sentence(ipykernel.version_info) == ""
-
-
-@pytest.mark.parametrize("version", [(6, 29, 5), (7, 0, 0), (7, 4, 0), (8, 0, 0)])
-def test_another_ipykernel_gets_a_sentence(version):
-    assert kernel_sentence(version) == (
-        "panels need ipykernel >=7.1,<7.4 to answer while a cell runs, "
-        f"this kernel is {'.'.join(map(str, version))}; install such a one"
-    )
-
-
-@pytest.mark.parametrize("version", [(7, 1, 0), (7, 3, 9)])
-def test_fit_ipykernels_get_none(version):
-    assert kernel_sentence(version) == ""

@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convkit.teaching.pictures import DPI, few_colors, picture_bundle, picture_html, png_bytes
+from convkit.widgets.kernel import prepare
 
-# JupyterLab sends widget messages past a busy cell (on a subshell) once the kernel has opened a comm: open one early.
-_first_comm = ipywidgets.Layout()
+_first_comm = prepare()  # before any panel: see there
 _drawing = threading.RLock()  # a subshell is a thread, and matplotlib's font cache is not made for two of them
 _RED = "#b3001b"  # on white: contrast 7 to 1
 
@@ -244,27 +244,3 @@ class NumberGrid(ipywidgets.VBox):
 def numbers(label: str, value: Sequence[Sequence[float]]) -> NumberGrid:
     """A grid of numbers to edit, such as a kernel."""
     return NumberGrid(label, value)
-
-
-def kernel_sentence(version: Sequence[Any]) -> str:
-    """What to say about this version of ipykernel: nothing, or one sentence."""
-    if (7, 1) <= tuple(version[:2]) < (7, 4):
-        return ""
-    name = ".".join(map(str, version[:3]))
-    return f"panels need ipykernel >=7.1,<7.4 to answer while a cell runs, this kernel is {name}; install such a one"
-
-
-def _say_when_kernel_is_unfit() -> None:
-    try:
-        from IPython import get_ipython  # pyright: ignore[reportPrivateImportUsage]
-    except ImportError:
-        return
-    if hasattr(get_ipython(), "kernel"):
-        from ipykernel._version import version_info
-
-        sentence = kernel_sentence(version_info)
-        if sentence:
-            print(sentence)
-
-
-_say_when_kernel_is_unfit()

@@ -1,0 +1,81 @@
+"""The kernel that a panel runs in: whether it is fit, how messages get past a busy cell, and which cell is running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ipywidgets
+
+
+class Cell(NamedTuple):
+    """A run of a notebook's cell: ``name`` is the same whenever the cell runs, ``run`` is another one each time."""
+
+    name: tuple[str, str]
+    run: str
+
+
+def running_cell() -> Cell | None:
+    """The cell whose code is running, or ``None`` outside of a notebook and in a widget's callback.
+
+    JupyterLab, Notebook and VS Code send the cell's id with its code. nbclient and plain clients send none: there a
+    cell is known by its code, so that an edited cell counts as another one.
+    """
+    request = getattr(_kernel(), "get_parent", dict)() or {}
+    if request.get("header", {}).get("msg_type") != "execute_request":
+        return None
+    cell_id = (request.get("metadata") or {}).get("cellId")
+    name = ("id", cell_id) if cell_id else ("code", request["content"]["code"])
+    return Cell(name, request["header"]["msg_id"])
+
+
+def prepare() -> ipywidgets.Widget | None:
+    """In a notebook: say when its kernel is unfit for panels, let messages past a busy cell, and open a comm.
+
+    JupyterLab sends widget messages past a busy cell (on a subshell) once the kernel has opened a comm, so one is
+    opened well before the first panel: it is returned, to be kept. Outside of a kernel nothing happens.
+    """
+    if _kernel() is None:
+        return None
+    try:
+        from ipykernel._version import version_info
+    except ImportError:  # another kernel of Python
+        return ipywidgets.Layout()
+    if sentence := kernel_sentence(version_info):
+        print(sentence)
+    answer_on_the_subshell_that_asked()
+    return ipywidgets.Layout()
+
+
+def kernel_sentence(version: Sequence[Any]) -> str:
+    """What to say about this version of ipykernel: nothing, or one sentence."""
+    if tuple(version[:2]) >= (7, 4):
+        return ""
+    name = ".".join(map(str, version[:3]))
+    return (
+        f"this kernel is ipykernel {name}, and panels need 7.4 or newer: older ones lose requests, or let no message "
+        'of a panel past a busy cell; run pip install "ipykernel>=7.4" and restart the kernel'
+    )
+
+
+def answer_on_the_subshell_that_asked() -> None:
+    """Undo what ipykernel 7.4 does to the messages of widgets; of no effect where ipykernel does not do it.
+
+    A page sends the messages of widgets on a subshell, a thread beside the cells. ipykernel 7.4.0 sends each of them
+    on to the shell that last wrote to that widget, which is the main one for a widget made in a cell: a Stop button
+    or a slider then waits until the cell is done. Without this method ipykernel goes by the message itself.
+    ``tests/test_kernel.py`` has the test that fails once this is no longer needed.
+    """
+    from ipykernel.comm.comm import BaseComm
+
+    if hasattr(BaseComm, "_reply_subshell_for"):
+        BaseComm._reply_subshell_for = None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _kernel() -> Any:
+    """The kernel object, or ``None`` where Python does not run in a kernel."""
+    try:
+        from IPython import get_ipython  # pyright: ignore[reportPrivateImportUsage]
+    except ImportError:
+        return None
+    return getattr(get_ipython(), "kernel", None)
