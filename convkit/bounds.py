@@ -20,21 +20,20 @@ EPS = torch.finfo(torch.float64).eps
 def frobenius_bound(A: ConvOperator) -> Tensor:
     """The Frobenius norm of ``A.matrix()``, which is at least its norm 2; a scalar with gradient.
 
-    Every geometry, without the matrix: each tap counts as often as it meets a pixel. Equal to the norm 2 where the
-    matrix has rank one. Equation 3 of Liang & Huang 2021, ``sqrt(h_out w_out sum |K|^2)``, is the same number where no
-    tap falls on zero padding (and no two on one pixel), and larger elsewhere.
+    Every geometry, without the matrix: each tap counts as often as it meets a pixel, and taps that meet on one pixel of
+    a circle are summed first. Equal to the norm 2 where the matrix has rank one. Equation 3 of Liang & Huang 2021,
+    ``sqrt(h_out w_out sum |K|^2)``, is the same number where no tap falls on zero padding (and no two on one pixel),
+    and larger elsewhere. The work grows with the kernel and hardly with the image.
     """
-    B, scale = _normalized(A)
-    kernel = B.kernel
-    if B.padding_mode == "circular":
-        norm = torch.linalg.vector_norm(B.kernel_on_torus()) * math.sqrt(math.prod(B.out_shape[1:]))
-    else:
-        for axis in range(len(B.input_shape)):
-            _, inside = _reads(B, axis)
-            times = inside.sum(0).to(kernel).sqrt()
-            kernel = kernel * times.reshape(-1, *[1] * (kernel.ndim - 3 - axis))
-        norm = torch.linalg.vector_norm(kernel)
-    return _rounded_up(norm * scale, A, kernel.numel())
+    kernel, scale = _of_size_one(A.kernel)
+    times = torch.ones((), dtype=torch.float64)  # how often each tap meets a pixel
+    for axis in range(len(A.input_shape)):
+        pixels, inside = _reads(A, axis)
+        if A.padding_mode == "circular":  # all taps alike: at every output
+            kernel, _ = _without_meetings(kernel, axis + 2, pixels[0])
+        times = times[..., None] * inside.sum(0)[: kernel.shape[axis + 2]]
+    norm = torch.linalg.vector_norm(kernel * times.sqrt().to(kernel.device))
+    return _rounded_up(norm * scale, A, A.kernel.numel())
 
 
 def holder_bound(A: ConvOperator) -> Tensor:
@@ -162,9 +161,7 @@ def _reshaped(A: ConvOperator, rows_too: bool) -> Tensor:
     for axis, n in enumerate(B.input_shape):
         pixels, inside = _reads(B, axis)
         if B.padding_mode == "circular":  # taps that meet on a pixel are one tap
-            first, where = torch.unique(pixels[0], return_inverse=True)
-            shape = (*kernel.shape[: axis + 3], len(first), *kernel.shape[axis + 4 :])
-            kernel = kernel.new_zeros(shape).index_add(axis + 3, where.to(kernel.device), kernel)
+            kernel, first = _without_meetings(kernel, axis + 3, pixels[0])
             pixels = (pixels[:, :1] - pixels[0, 0] + first) % n
             inside = torch.ones_like(pixels, dtype=torch.bool)
         with_inputs.append(int(torch.bincount(pixels[inside], minlength=1).max()))
@@ -204,6 +201,15 @@ def _reads(A: ConvOperator, axis: int) -> tuple[Tensor, Tensor]:
     return pixels, (pixels >= 0) & (pixels < n)
 
 
+def _without_meetings(kernel: Tensor, dim: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernel with those taps of ``dim`` summed that read the same of these pixels, and the pixels it reads then."""
+    different, where = torch.unique(pixels, return_inverse=True)
+    if len(different) == len(pixels):  # nothing meets: as it is
+        return kernel, pixels
+    shape = (*kernel.shape[:dim], len(different), *kernel.shape[dim + 1 :])
+    return kernel.new_zeros(shape).index_add(dim, where.to(kernel.device), kernel), different
+
+
 def _repeats(A: ConvOperator, axis: int) -> int:
     """How many outputs at most are the same on one axis: more than one where circular padding exceeds the span."""
     if A.padding_mode == "zeros":
@@ -213,9 +219,15 @@ def _repeats(A: ConvOperator, axis: int) -> int:
 
 def _normalized(A: ConvOperator) -> tuple[ConvOperator, Tensor]:
     """``A`` in float64 divided by its largest entry, and that entry: squares neither overflow nor vanish."""
-    scale = A.kernel.detach().double().abs().amax()
+    kernel, scale = _of_size_one(A.kernel)
+    return replace(A, kernel=kernel), scale
+
+
+def _of_size_one(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernel in float64 divided by its largest entry, and that entry (1 for a kernel of zeros)."""
+    scale = kernel.detach().double().abs().amax()
     scale = torch.where(scale > 0, scale, 1)
-    return replace(A, kernel=A.kernel.double() / scale), scale
+    return kernel.double() / scale, scale
 
 
 def _spectral_slack(A: ConvOperator) -> float:

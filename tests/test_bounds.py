@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convkit.bounds import (
     flattened_bound,
@@ -146,6 +148,46 @@ def test_the_gradient_at_a_zero_kernel_is_finite(device, geometry):
 def test_frobenius_bound_is_the_frobenius_norm(device, geometry):
     A = geometry.operator(device)
     assert_close(frobenius_bound(A), torch.linalg.matrix_norm(A.matrix()))
+
+
+@given(geometry=st.one_of(geometries(), exact_geometries(), patch_geometries()), seed=st.integers(0, 99))
+def test_frobenius_bound_and_its_gradient_are_those_of_the_dense_matrix_to_rounding(device, geometry, seed):
+    """1e-13: the bound is rounded up by as many roundings as the kernel has entries, a few dozen here."""
+    A = geometry.operator(device, torch.float64, seed)
+    A.kernel.requires_grad_()
+    bound, dense = frobenius_bound(A), torch.linalg.matrix_norm(A.matrix())
+    assert_close(bound, dense, rtol=1e-13, atol=0)
+    gradients = [torch.autograd.grad(norm, A.kernel)[0] for norm in (bound, dense)]
+    assert_close(*gradients, rtol=1e-12, atol=1e-13)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the entries of the largest tensor that an operation made."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in result if isinstance(result, (tuple, list)) else (result,):
+            self.entries = max(self.entries, made.numel() if isinstance(made, Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("image", [(12, 11), (96, 95)])
+@pytest.mark.parametrize("mode", ["circular", "zeros"])
+def test_frobenius_bound_makes_nothing_larger_than_the_kernel(device, mode, image):
+    A = ConvOperator(normal(16, 12, 5, 4, device=device), image, 2, 2, padding_mode=mode)
+    with Largest() as seen:
+        frobenius_bound(A)
+    assert seen.entries == A.kernel.numel()
+
+
+def test_a_kernel_is_folded_on_the_axis_alone_where_its_taps_meet(device):
+    kernel = normal(3, 2, 3, 5, 4, device=device)
+    A = ConvOperator(kernel, (7, 3, 8), dilation=(2, 1, 4))  # 5 taps on 3 pixels; 4 taps, 4 apart, on 8
+    folded = kernel[:, :, :, :, :2] + kernel[:, :, :, :, 2:]
+    folded = torch.stack([folded[:, :, :, j::3].sum(3) for j in range(3)])
+    assert_close(frobenius_bound(A), math.sqrt(7 * 3 * 8) * folded.norm())
 
 
 def test_equation_3_is_the_frobenius_norm_only_where_no_tap_falls_on_zeros(device):
