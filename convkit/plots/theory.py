@@ -214,18 +214,25 @@ def plot_image(image: Any, ax: Axes | None = None) -> Axes:
 
 
 def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
-    """Bars of upper bounds divided by the exact norm, from 1 on a logarithmic axis; words where one does not apply."""
+    """Bars of upper bounds divided by the exact norm, from 1 on a logarithmic axis; words where one does not apply.
+
+    Every bar is as long as its number says. One that is equal to the norm has no length: a green diamond marks it.
+    """
     ax = new_ax(ax, (7, 0.42 * len(ratios) + 1))
     limit = limit or max([4.0, *(ratio for ratio in ratios.values() if ratio)]) * 1.6
     for place, ratio in enumerate(ratios.values()):
         if ratio is None:
-            ax.text(limit**0.01, place, "does not apply here", va="center", fontsize=9, color=INK, style="italic")
-            continue
-        tight = abs(ratio - 1) < 1e-6
-        end = limit**0.015 if tight else max(ratio, limit**0.003)  # wide enough to be seen
-        ax.barh(place, end - 1, left=1, color=GREEN if tight else BLUE, height=0.68)
-        text = "equal" if tight else f"{ratio - 1:.0e} above 1" if ratio < 1.005 else f"{ratio:.3g}"
-        ax.text(end * limit**0.01, place, text, va="center", fontsize=9, color=INK)
+            words, end, style = "does not apply here", 1.0, "italic"
+        else:
+            tight = abs(ratio - 1) < 1e-6
+            words = "equal" if tight else f"{ratio - 1:.0e} above 1" if ratio < 1.005 else f"{ratio:.3g}"
+            end, style = ratio, "normal"
+            ax.barh(place, ratio - 1, left=1, color=GREEN if tight else BLUE, height=0.68)
+            if tight:
+                ax.plot(1, place, "D", color=GREEN, ms=6, clip_on=False, zorder=3)
+        ax.annotate(
+            words, (end, place), (7, 0), textcoords="offset points", va="center", fontsize=9, color=INK, style=style
+        )
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= limit]
     ax.set_xscale("log")
     ax.set(yticks=range(len(ratios)), yticklabels=list(ratios), ylim=(len(ratios) - 0.4, -0.6), xlim=(1, limit))
@@ -235,12 +242,17 @@ def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limi
 
 
 def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None = None) -> Axes:
-    """Bars of ``(name, ratio, target)`` on a logarithmic axis; a tick at the target, missed ones in another color."""
+    """Bars of ``(name, ratio, target)`` from 1 on a logarithmic axis, to the left where the other is faster.
+
+    A tick marks the target; bars that miss it have another color.
+    """
     ax = new_ax(ax, (9, 0.42 * len(rows) + 1))
     for place, (_, ratio, target) in enumerate(rows):
-        ax.barh(place, ratio, color=VERMILION if target is not None and ratio < target else BLUE, height=0.7)
+        color = VERMILION if target is not None and ratio < target else BLUE
+        ax.barh(place, ratio - 1, left=1, color=color, height=0.7)
         if target is not None:
             ax.plot([target, target], [place - 0.45, place + 0.45], color=INK, lw=2)
+    ax.axvline(1, color=INK, lw=0.8)
     ax.set(
         yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xscale="log", ylim=(len(rows) - 0.5, -0.5)
     )
