@@ -19,5 +19,6 @@ def said(judge: Callable[[Any], str | None], answer: Any) -> str | None:
 
 
 def spoken(judge: Callable[[Any], str | None], wrong: list[Any]) -> str:
-    """Everything that a reader can be told on the way: the sentences for these wrong answers, and all hints."""
-    return "\n".join([*(str(said(judge, answer)) for answer in wrong), *getattr(judge, "hints", ())])
+    """All that a reader can be told: the sentences for these wrong answers (without the answer), and all hints."""
+    sentences = [str(said(judge, answer)).partition(", got ")[0] for answer in wrong]
+    return "\n".join([*sentences, *getattr(judge, "hints", ())])

@@ -42,6 +42,7 @@ NO_NUMBER = {
     "len": "a function",
     "torch.ones(2)": "an array of shape (2,) (float32)",
     "np.ones((1, 2), complex)": "an array of shape (1, 2) (complex numbers)",
+    "torch.tensor([1.0, nan])": "an array of shape (2,) (float32 with NaN or infinity)",
     "torch.ones(0)": "an array of shape (0,) (float32)",
     "object()": "an object of type object",
     "'two\\nlines'": "the text 'two\\nlines'",

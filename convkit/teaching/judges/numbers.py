@@ -73,6 +73,8 @@ def _named(answer: Any) -> str:
     shape = getattr(answer, "shape", None)
     if shape is not None and tuple(shape):
         kind = "complex numbers" if "complex" in str(answer.dtype) else str(answer.dtype).removeprefix("torch.")
+        found = _read(answer)
+        kind += " with NaN or infinity" if found is not None and not found.isfinite().all() else ""
         return f"an array of shape {tuple(shape)} ({kind})"
     if shape is not None:
         answer = answer.item()
