@@ -175,6 +175,9 @@ def bets(book: Book, path: Path) -> list[str]:
     return []
 
 
+THROWN_AWAY = {"_", "ax", "axes", "figure"}  # the last three: of the picture that a cell shows and closes
+
+
 def _targets(node: ast.AST) -> set[str]:
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
 
@@ -203,15 +206,16 @@ def kept_names(source: str) -> set[str]:
                 names |= {name for target in node.targets for name in _targets(target)}
         elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
             names |= _targets(node.target)
-    return names - {"_"}
+    return names - THROWN_AWAY
 
 
 def passing_names(source: str) -> set[str]:
     """What a cell binds in passing: the names of its loops and of its figures."""
     nodes = _outermost(ast.parse(source).body)
     loops = {name for node in nodes if isinstance(node, ast.For) for name in _targets(node.target)}
-    figures = {name for node in nodes if isinstance(node, ast.Assign) for name in _targets(node)}
-    return (loops | figures) - kept_names(source) - {"_"}
+    assigned = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    figures = {name for target in assigned for name in _targets(target)}
+    return (loops | figures) - kept_names(source) - THROWN_AWAY
 
 
 def names(book: Book, path: Path) -> list[str]:
