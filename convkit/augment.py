@@ -8,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from convkit.checks import whole
+
 # Every function takes a batch (n, channels, height, width) in [0, 1] and returns another; the batch itself is left
-# alone. Random numbers are drawn where the generator lives and moved, so that one seed of a generator on the CPU gives
-# the same changes on every device. Without a generator they come from torch's default one.
+# alone. Random numbers are drawn in float32 where the generator lives and moved, so that one seed of a generator on the
+# CPU gives the same changes on every device. Without a generator they come from torch's default one.
 
 
 def random_crop(x: Tensor, padding: int, generator: Generator | None = None) -> Tensor:
     """Each image moved by up to ``padding`` pixels along both axes, black where nothing is left."""
+    padding = whole("random_crop's padding", padding)
     if padding < 0:
         raise ValueError(f"random_crop needs a padding of 0 or more pixels, got {padding}")
     n, _, height, width = x.shape
@@ -29,11 +32,13 @@ def random_flip(x: Tensor, generator: Generator | None = None) -> Tensor:
 
 
 def cutout(x: Tensor, size: int, generator: Generator | None = None) -> Tensor:
-    """Each image with a square of ``size`` pixels replaced by the image's mean color (DeVries & Taylor 2017).
+    """Each image with a square of ``size`` by ``size`` pixels replaced by the mean color of that image.
 
-    The center is any pixel, so that the square may reach over the border. The mean stands for the zero that the paper
-    fills in after normalization.
+    After Cutout (DeVries & Taylor 2017), with another color: the paper writes zeros into images that are normalized,
+    which is the mean color of the *data set*, the same for every image. In a dark or bright image the square here is
+    closer to what it covers, and so hides less. The center is any pixel; the square may reach over the border.
     """
+    size = whole("cutout's size", size, floats=True)
     if size < 1:
         raise ValueError(f"cutout needs a size of 1 pixel or more, got {size}; leave it out instead")
     n, _, height, width = x.shape
@@ -51,7 +56,7 @@ def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2)
     policies that AutoAugment or Fast AutoAugment found, and results should not be given under their names.
     """
     operations = list(OPERATIONS.values())
-    for _ in range(rounds):
+    for _ in range(whole("auto_augment's rounds", rounds, 0)):
         choice = _integers(0, len(operations), (len(x),), None, generator)
         strength = _uniform((len(x), 1, 1, 1), None, generator) * 2 - 1
         changed = torch.empty_like(x)
@@ -90,10 +95,10 @@ AUGMENTATIONS: Mapping[str, tuple[Augmentation, ...]] = MappingProxyType(
 def augment(name: str) -> Augmentation:
     """The augmentation of this name, a function of a batch and a generator; the steps in the order of the name.
 
-    Crops move by an eighth of the width and Cutout takes half of it: the usual 4 and 16 pixels of 32. "auto" is crop,
-    flip, ``auto_augment`` and Cutout. Raises ``ValueError`` for an unknown name.
+    Crops move by an eighth of the width and ``cutout`` takes half of it: the usual 4 and 16 pixels of 32. "auto" is
+    crop, flip, ``auto_augment`` and ``cutout``. Raises ``ValueError`` for an unknown name.
     """
-    if name not in AUGMENTATIONS:
+    if not isinstance(name, str) or name not in AUGMENTATIONS:
         raise ValueError(f"needed one of the augmentations {', '.join(AUGMENTATIONS)}; got {name!r}")
     steps = AUGMENTATIONS[name]
 
@@ -173,6 +178,7 @@ def _equalize(x: Tensor, s: Tensor) -> Tensor:
     """Each value replaced by the share of pixels of its channel that are not brighter; the darkest becomes 0."""
     values = x.flatten(2).contiguous()
     rank = torch.searchsorted(values.sort(-1).values, values, right=True)
+    rank = rank.to(torch.promote_types(x.dtype, torch.float32))  # holds the number of any pixel
     lowest = rank.amin(-1, keepdim=True)
     span = values.shape[-1] - lowest
     return torch.where(span > 0, (rank - lowest) / span.clamp(min=1), values).to(x.dtype).view_as(x)
@@ -205,7 +211,7 @@ def _integers(low: int, high: int, shape: tuple[int, ...], like: Tensor | None, 
 
 def _uniform(shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
     device = "cpu" if generator is None else generator.device
-    drawn = torch.rand(shape, generator=generator, device=device)
+    drawn = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
     return drawn if like is None else drawn.to(like.device)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
+from convkit.dtypes import made_in
 from convkit.normalization import ConvNorm2d
 
 
@@ -75,7 +76,8 @@ def _reason(layer: nn.Module) -> str:
 
 def _made(name: str, old: nn.Conv2d, factory: Callable[..., nn.Module], depth: float) -> tuple[nn.Module, str]:
     geometry = (old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
-    layer = factory(old.in_channels, old.out_channels, *geometry, depth=depth).to(old.weight)
+    with made_in(old.weight.dtype):
+        layer = factory(old.in_channels, old.out_channels, *geometry, depth=depth).to(old.weight)
     layer.train(old.training)
     parts = list(layer.modules())
     shape = old.weight.shape

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from convkit.checks import plain
+
 
 def check_kernel(kernel: Any) -> None:
     """Raise ``TypeError`` or ``ValueError`` unless this is a finite real kernel ``(c_out, c_in // groups, *size)``."""
@@ -102,7 +104,11 @@ def check_batch(x: Any, shape: tuple[int, ...], kernel: Tensor) -> None:
 
 def _ints(value: Any, count: int, name: str) -> tuple[int, ...]:
     try:
-        numbers = (index(value),) * count if not isinstance(value, Sequence) else tuple(index(v) for v in value)
+        value = plain(value) if hasattr(value, "tolist") else value  # an array or a tensor of numbers
+        values = list(value) if isinstance(value, Sequence) else [value] * count
+        if any(isinstance(v, bool) for v in values):
+            raise TypeError
+        numbers = tuple(index(v) for v in values)
     except TypeError:
         raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}; convert it by int()") from None
     if len(numbers) != count:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from convkit.checks import number, plain, said, seed_number, whole
 from convkit.conversion import convert
 from convkit.data import Data
+from convkit.dtypes import as_input, floating
 from convkit.factories import (
     Constrain,
     Layers,
@@ -36,7 +38,10 @@ from convkit.penalties import orthogonality
 
 @dataclass(frozen=True)
 class Knob:
-    """A number (or one of ``choices``) that a method can be set by; ``live`` ones may change while it trains."""
+    """A number (or one of ``choices``) that a method can be set by; ``live`` ones may change while it trains.
+
+    A knob whose default is an ``int`` takes whole numbers only.
+    """
 
     default: Any
     words: str
@@ -46,13 +51,14 @@ class Knob:
     live: bool = True
 
     def check(self, name: str, value: Any) -> Any:
-        """The value, or a ``ValueError`` that says what is possible."""
+        """The value as plain Python, or a ``ValueError`` that says what is possible."""
         if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, self.choices))}, got {value!r}")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
-            raise ValueError(f"{name} must be a number from {self.low:g} to {self.high:g}, got {value!r}")
-        return value
+            found = plain(value)
+            chosen = [choice for choice in self.choices if choice == found]
+            if not chosen:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, self.choices))}, got {said(value)}")
+            return chosen[0]
+        return (whole if isinstance(self.default, int) else number)(name, value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Method:
 
     ``layer(knobs)`` is the layer factory. ``finish(model, shapes, knobs)`` changes the finished network where the
     layers need the sizes of their inputs. ``constrain(optimizer, model, shapes, knobs)`` returns the hook's handle.
-    ``penalty(model, shapes, knobs)`` is added to the loss. ``knobs`` holds the defaults, its paper's where it has any.
+    ``penalty(model, shapes, knobs)`` is added to the loss. ``knobs`` holds the kit's defaults (see ``METHODS``).
     """
 
     name: str
@@ -99,28 +105,33 @@ def network(
     *,
     seed: int = 0,
     knobs: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
     **options: Any,
 ) -> nn.Module:
     """A network for the data with the layers of a method, its weights drawn by the seed (torch's default start).
 
     ``model`` is a name of ``MODELS``, whose builder gets ``options`` such as ``widths=(16, 32, 64)``; or a finished
     network: a copy of it whose convolutions are replaced by the method's layers, with its weights (see ``convert``).
-    Inputs are images in [0, 1]; the first step of a network from ``MODELS`` is ``(x - mean) / std``.
+    Inputs are images in [0, 1]; the first step of a network from ``MODELS`` is ``(x - mean) / std``. The weights are of
+    ``dtype``: unless given, float32, or what those of the finished network are; torch's default dtype has no say.
     """
     method = get_method(method)
-    settings = method.settings(knobs)
+    settings, seed = method.settings(knobs), seed_number(seed)
+    if dtype is not None:
+        floating(dtype)
     x = data.train_batch(torch.arange(min(2, len(data))))[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(model, nn.Module):
             built = convert(model, method.layer(settings)).model
         else:
+            dtype = dtype or torch.float32
             about = {"in_channels": data.in_channels, "classes": data.classes, "image_size": data.image_size}
-            about |= {"mean": data.mean, "std": data.std}
+            about |= {"mean": data.mean, "std": data.std, "dtype": dtype}
             built = build_model(model, layer=method.layer(settings), **(about | options))
-        built = built.to(x.device)
+        built = built.to(x.device, dtype)  # what a layer makes in a dtype of its own, too
         if method.finish is not None:
-            method.finish(built, input_shapes(built, x), settings)
+            method.finish(built, input_shapes(built, as_input(built, x)), settings)
     built.__dict__ |= {"made_for": method.name, "made_with": settings}  # fit begins with these knobs
     return built
 
@@ -286,3 +297,14 @@ _ALL = [
     Method("norm_decay_linf", "BatchNorm, l∞ norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(math.inf)),
 ]
 METHODS: Mapping[str, Method] = MappingProxyType({one.name: one for one in _ALL})
+"""All methods by name. What defines a method is its source's: the radius and the 16 groups of W, a clip every 100 steps
+of S, the smoothing of L. Learning rates, weight decay and strengths are the kit's, for small networks on small data: no
+weight decay but in ``weight_decay``, and the rates and strengths at which these learn. The papers' own runs had
+
+- C: learning rate 0.1 (ONI 0.01), weight decay 1e-4, for all methods; here ConvNorm alone has 0.02 and decay is 0;
+- W: 0.1 and 1e-3 for the nine layers, 0.2 and 1e-3 for ResNet-110, 0.2 and 5e-3 for WRN-28-10;
+- L: 0.01; weight decay, or the strength of norm decay, one of 1e-5, 1e-4, 1e-3, 1e-2;
+- OCNN as C's authors ran it: strength 1e-3, on eleven layers that their code names; here 0.1, on all of them.
+
+Set ``knobs`` to follow one of them.
+"""

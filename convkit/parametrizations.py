@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from convkit.checks import plain, real, said, whole
 from convkit.fourier import half_set, reduced_taps
 from convkit.krylov import top_frequency
 from convkit.norms import operator_norm
@@ -94,6 +95,7 @@ class NewtonOrthogonal(nn.Module):
 
     def __init__(self, iterations: int = 5, scale: float = 2**0.5, center: bool = True, groups: int = 1) -> None:
         super().__init__()
+        iterations, groups = whole("iterations", iterations), whole("groups", groups)
         if iterations < 1 or groups < 1:
             raise ValueError(
                 f"iterations and groups must be at least 1, got {iterations} and {groups}; 5 and 1 are usual"
@@ -158,10 +160,10 @@ class OperatorNorm(nn.Module):
         super().__init__()
         self.geometry = (input_shape, stride, padding, dilation, groups, padding_mode)
         self.bound = _positive(bound, "bound")
-        if every < 1:
+        self.every = whole("every", every, floats=True)
+        if self.every < 1:
             raise ValueError(f"every must be at least 1, got {every}; 1 is exact at each reading")
-        self.every = every
-        axes = 1 if isinstance(input_shape, int) else len(input_shape)
+        axes = len(sizes) if isinstance(sizes := plain(input_shape), Sequence) else 1
         self.register_buffer("frequency", torch.zeros(1, axes, dtype=torch.long))
         self.register_buffer("group", torch.zeros((), dtype=torch.long))
         self.register_buffer("readings", torch.zeros((), dtype=torch.long))
@@ -199,9 +201,10 @@ class OperatorNorm(nn.Module):
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _positive(value: float, name: str) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be a positive number, got {value}; leave it out for the usual one")
-    return value
+    found = real(value)
+    if found is None or found <= 0:
+        raise ValueError(f"{name} must be a positive number, got {said(value)}; leave it out for the usual one")
+    return found
 
 
 def _floored(size: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """What a run of training is meant to do, and what each of its steps did."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from convkit.augment import augment
+from convkit.checks import number, plain, seed_number, sequence, whole
 from convkit.data import Data
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -13,18 +16,34 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is besides its network, data and method; a checkpoint belongs to one plan."""
+    """What a run is besides its network, data and method; a checkpoint belongs to one plan.
+
+    Numbers of any kind (NumPy's, 0-d tensors) are made plain; ``ValueError`` for what is none, NaN and infinity.
+    """
 
     steps: int
     seed: int = 0
     batch_size: int = 64
     schedule: str = "cosine"
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    reference_batch: int | None = None
+    milestones: Sequence[float] = (0.5, 0.75)
+    reference_batch: float | None = None
     augmentation: str = "none"
     evaluate_every: int = 0
     measure_every: int = 0
     precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        made: dict[str, Any] = {name: plain(getattr(self, name)) for name in ("schedule", "augmentation", "precision")}
+        made |= {"steps": whole("steps", self.steps, floats=True), "seed": seed_number(self.seed)}
+        made["batch_size"] = whole("batch_size", self.batch_size)
+        made |= {name: whole(name, getattr(self, name), 0, floats=True) for name in ("evaluate_every", "measure_every")}
+        parts = sequence("milestones", self.milestones)
+        remedy = ": a part of the run, as 0.5 for its half"
+        made["milestones"] = tuple(number("each of milestones", part, 0, 1, remedy) for part in parts)
+        if self.reference_batch is not None:
+            made["reference_batch"] = number("reference_batch", self.reference_batch)
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
 
     def check(self, data: Data) -> None:
         """``ValueError`` for a plan that cannot be carried out on the data."""

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from convkit.augment import augment
-from convkit.checkpoint import load_checkpoint, save_checkpoint
+from convkit.checkpoint import EXTRA, load_checkpoint, save_checkpoint, state_of
+from convkit.checks import plain, whole
 from convkit.data import Data
+from convkit.dtypes import as_input
 from convkit.methods import Method
 from convkit.modes import evaluation_mode
 from convkit.normalization import NoisyAffine2d
@@ -28,12 +30,15 @@ Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]  # the 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
-    """The part of the test images that ``model`` gets right, in evaluation mode; the mode is given back."""
+    """The part of the test images that ``model`` gets right, in evaluation mode; the mode is given back.
+
+    The images, float32 in the data, are given to the network in the dtype of its weights.
+    """
     right = 0
     with evaluation_mode(model):
-        for some in torch.arange(len(data.test_labels)).split(batch_size):
+        for some in torch.arange(len(data.test_labels)).split(whole("batch_size", batch_size, 1)):
             x, y = data.test_batch(some)
-            right += int((model(x).argmax(1) == y).sum())
+            right += int((model(as_input(model, x)).argmax(1) == y).sum())
     return right / len(data.test_labels)
 
 
@@ -42,8 +47,9 @@ def measure(model: nn.Module, x: Tensor) -> tuple[dict[str, float], dict[str, fl
     """The norm 2 and the median channel condition number of each layer on its torus, by the name of the layer.
 
     Linear layers have no condition number here. ConvNorm counts with its affine kernel, BatchNorm is not folded in.
+    Only the shape of ``x`` matters, which the network gets in the dtype of its weights.
     """
-    operators = {name: A.torus() for name, A in conv_operators(model, x).items()}
+    operators = {name: A.torus() for name, A in conv_operators(model, as_input(model, x)).items()}
     norms = {name: float(operator_norm(A, 2)) for name, A in operators.items()}
     conditions = {
         name: float(channel_condition_numbers(A).median()) for name, A in operators.items() if max(A.input_shape) > 1
@@ -68,7 +74,7 @@ class Run:
         self.start = method.settings({**made_with, **knobs})
         self.augment = augment(plan.augmentation)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        x, _ = data.train_batch(torch.arange(min(2, len(data))))
+        x = as_input(model, data.train_batch(torch.arange(min(2, len(data))))[0])
         if not parameters or parameters[0].device != x.device:
             where = parameters[0].device if parameters else "no device (nothing to train)"
             raise ValueError(
@@ -79,7 +85,9 @@ class Run:
                 f"labels must be from 0 to {data.classes - 1}, got {int(data.labels.min())} to {int(data.labels.max())}"
             )
         self.x = x
-        decayed, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+        gains = _gains(model)
+        decayed = [p for p in parameters if p.ndim > 1 and id(p) not in gains]
+        others = [p for p in parameters if p.ndim <= 1 or id(p) in gains]
         groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
         self.optimizer = torch.optim.SGD(
             [g for g in groups if g["params"]], lr=self.start["lr"], momentum=self.start["momentum"]
@@ -132,30 +140,39 @@ class Run:
         self.history.append(Record(number + 1, value, accuracy, rate, test, norms, conditions, diverged, seconds))
         return self.history[-1]
 
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint holds."""
+        return {
+            "belongs_to": self._belongs_to(),
+            "history": [asdict(record) for record in self.history],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "handle": state_of(self.handle),
+            "scaler": self.scaler.state_dict(),
+            "objective": state_of(self.objective),
+        }
+
     def save(self, path: str | Path) -> None:
-        save_checkpoint(
-            path,
-            {
-                "belongs_to": self._belongs_to(),
-                "history": [asdict(record) for record in self.history],
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "handle": self.handle.state_dict() if self.handle is not None else {},
-                "scaler": self.scaler.state_dict(),
-                "objective": self.objective.state_dict() if hasattr(self.objective, "state_dict") else {},  # pyright: ignore
-            },
-        )
+        save_checkpoint(path, self.state())
 
     def load(self, path: str | Path) -> None:
         """Go on from a checkpoint; nothing is changed unless it is one of this run."""
         state = load_checkpoint(path)
-        ours, theirs = self._belongs_to(), state["belongs_to"]
+        ours, theirs = self._belongs_to(), dict(state.get("belongs_to", {}))
+        weights = theirs.get("weights", {})
+        theirs["weights"] = {name: kind for name, kind in weights.items() if not name.endswith(EXTRA)}
         for name in ours:
             if ours[name] != theirs.get(name):
                 raise ValueError(
                     f"the checkpoint {path} belongs to another run: its {name} is {theirs.get(name)!r}, this one's "
                     f"{ours[name]!r}; go on with the same, or take another file"
                 )
+        groups, found = _sizes(self.optimizer.state_dict()), _sizes(state["optimizer"])
+        if groups != found:
+            raise ValueError(
+                f"the checkpoint {path} belongs to another run: its optimizer has groups of {found} parameters, this "
+                f"one's {groups}; finish it with the version of the kit that began it"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.handle is not None:
@@ -166,11 +183,12 @@ class Run:
         self.history = [Record(**record) for record in state["history"]]
 
     def _belongs_to(self) -> dict[str, Any]:
-        weights = {name: [str(t.dtype), *t.shape] for name, t in self.model.state_dict().items()}
+        tensors = {name: t for name, t in self.model.state_dict().items() if not name.endswith(EXTRA)}
+        weights = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
         data = [self.data.name, len(self.data), len(self.data.test_labels)]
         plan = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.plan).items()}
         objective = getattr(self.objective, "__qualname__", type(self.objective).__qualname__)
-        return {"method": self.method.name, **plan, "objective": objective, "data": data, "weights": weights}
+        return plain({"method": self.method.name, **plan, "objective": objective, "data": data, "weights": weights})
 
     def _steer(self, number: int) -> dict[str, Any]:
         """Give the knobs as they are now to all that listens."""
@@ -203,7 +221,7 @@ class Run:
             len(self.data), generator=torch.Generator().manual_seed(_mixed(self.plan.seed, -1 - epoch))
         )
         x, y = self.data.train_batch(order[place * self.plan.batch_size :][: self.plan.batch_size])
-        return self.augment(x, torch.Generator().manual_seed(_mixed(self.plan.seed, number))), y
+        return self.augment(x, torch.Generator().manual_seed(_mixed(self.plan.seed, number))).to(self.x.dtype), y
 
     @torch.no_grad()
     def _measure_anew(self, number: int) -> None:
@@ -237,6 +255,21 @@ class Run:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             return f"the weights are not finite after step {len(self.history) + 1}"
         return None
+
+
+def _gains(model: nn.Module) -> set[int]:
+    """The ids of what only scales the rows of another weight, one number a row: g of weight norm, whatever its axes."""
+    gains = set()
+    for module in model.modules():
+        for names in (("original0", "original1"), ("weight_g", "weight_v")):
+            g, v = (getattr(module, name, None) for name in names)
+            if isinstance(g, Tensor) and isinstance(v, Tensor) and g.shape == (len(v), *[1] * (v.ndim - 1)) != v.shape:
+                gains.add(id(g))
+    return gains
+
+
+def _sizes(state: Mapping[str, Any]) -> list[int]:
+    return [len(group["params"]) for group in state["param_groups"]]
 
 
 def _mixed(seed: int, number: int) -> int:

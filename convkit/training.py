@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.checkpoint import check_place, check_resumable, check_state
+from convkit.checks import whole
 from convkit.data import Data
 from convkit.methods import Method, get_method
 from convkit.plan import Plan, Record
@@ -42,7 +44,8 @@ def fit(
     meant for that batch size and scaled in proportion), ``augmentation`` (a name of ``AUGMENTATIONS``),
     ``evaluate_every`` and ``measure_every`` (steps between two test accuracies, two sets of norms; 0: never; the last
     step has both unless 0) and ``precision`` (``"bfloat16"``, ``"float16"``: autocast, the latter with scaled
-    gradients). SGD with momentum; weight decay acts on weights of two and more axes, not on biases, gains and shifts.
+    gradients). SGD with momentum; weight decay acts on weights of two and more axes, not on biases, shifts and gains,
+    those of ``weight_norm`` among them. Batches are given to the network in the dtype of its weights.
 
     ``knobs`` are the method's, and are read at each step: whoever holds the mapping steers the run. What is not in it
     is as the network was made. Each step is a function of the state, the seed and its number, whatever else draws
@@ -55,14 +58,22 @@ def fit(
     ones do not fit.
 
     Raises ``ValueError``, before any step, for a plan or knobs that are not possible, data on another device, a network
-    made for another method, and a checkpoint of something else.
+    made for another method, a checkpoint of something else, and, where there is to be one, a network or an objective
+    whose state it could not hold (extra state of a layer that is a NumPy number, say). State that only the first step
+    brings is checked after that step.
     """
+    every = whole("checkpoint_every", checkpoint_every, 1, floats=True)
+    if checkpoint is not None:
+        check_resumable(model, objective)
     run = Run(model, data, get_method(method), knobs if knobs is not None else {}, Plan(steps, **plan), objective)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if checkpoint is not None and Path(checkpoint).exists():
-        run.load(checkpoint)
-    return _records(run, checkpoint, checkpoint_every)
+    if checkpoint is not None:
+        check_state(run.state())
+        check_place(checkpoint)
+        if Path(checkpoint).exists():
+            run.load(checkpoint)
+    return _records(run, checkpoint, every)
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
@@ -71,6 +82,8 @@ def _records(run: Run, checkpoint: str | Path | None, every: int) -> Generator[R
         yield record
     while not run.done:
         record = run.step()
+        if checkpoint is not None and len(run.history) == 1:
+            check_state(run.state())  # what a handle or an objective keeps since its first step
         if checkpoint is not None and (run.done or len(run.history) % every == 0):
             run.save(checkpoint)
         try:

@@ -15,7 +15,7 @@ import convkit
 ROOT = Path(__file__).parent.parent
 # A file (or folder) imports only what stands above it.
 LAYERS = {
-    "object": ("geometry", "boundary", "modes", "circulant", "operators"),
+    "object": ("checks", "dtypes", "geometry", "boundary", "modes", "circulant", "operators"),
     "engine": ("fourier", "eigenvalues", "krylov"),
     "theory": ("spectra", "norms", "bounds", "projections"),
     "steering": (
@@ -23,7 +23,7 @@ LAYERS = {
         *("audit", "tracker", "product_bound"),
     ),
     "experiments": (
-        *("trained", "augment", "data", "models", "attacks", "lipschitz", "constructions"),
+        *("extras", "trained", "augment", "data", "models", "attacks", "lipschitz", "constructions"),
         *("factories", "methods", "plan", "checkpoint", "running", "training", "adversarial", "sweeps"),
     ),
     "looking": ("plots", "teaching", "widgets"),

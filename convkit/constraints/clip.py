@@ -8,6 +8,7 @@ from torch.nn.utils import parametrize
 from torch.optim.optimizer import Optimizer
 
 from convkit.bounds import flattened_norm
+from convkit.checks import real, said
 from convkit.constraints.handle import Handle, positive
 from convkit.constraints.layers import layer_operator, named_layers, naming
 from convkit.norms import operator_norm
@@ -35,8 +36,7 @@ def clip_operator_norm(
     optimizer does not have, parametrized weights, circular layers whose stride does not divide the input (make the
     size fit, or leave the layer out of ``shapes``), and after a step that left weights that are not finite.
     """
-    if not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f"clip_operator_norm needs rounds of at least 1, got {rounds!r}; 1 is the paper's")
+    rounds = _at_least_one("clip_operator_norm needs rounds of at least 1", rounds, "1 is the paper's")
     layers = named_layers("clip_operator_norm", model, shapes)
     return NormClip(optimizer, layers, bound, every, dict(shapes), rounds)
 
@@ -62,10 +62,8 @@ class Clip(Handle):
     live = ("bound",)
 
     def __init__(self, optimizer: Optimizer, layers: dict[str, nn.Module], bound: float, every: int) -> None:
-        positive(self.kind, "bound", bound)
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"{self.kind} needs every of at least 1 step, got {every!r}; 100 is the paper's")
-        self.bound, self.every, self._layers = bound, every, layers
+        self.bound, self._layers = positive(self.kind, "bound", bound), layers
+        self.every = _at_least_one(f"{self.kind} needs every of at least 1 step", every, "100 is the paper's")
         self.record: dict[str, dict[str, Any]] = {}
         self._weights = {name: _plain_weight(self.kind, name, layer) for name, layer in layers.items()}
         if len({id(weight) for weight in self._weights.values()}) < len(layers):
@@ -151,6 +149,13 @@ class ReshapedClip(Clip):
     def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
         A = clip_reshaped_kernel(A, self.bound)
         return A, flattened_norm(A)
+
+
+def _at_least_one(needed: str, value: Any, remedy: str) -> int:
+    found = real(value)
+    if not isinstance(found, int) or found < 1:
+        raise ValueError(f"{needed}, got {said(value)}; {remedy}")
+    return found
 
 
 def _plain_weight(kind: str, name: str, layer: nn.Module) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from convkit.checks import plain, real, said
 from convkit.constraints.handle import Handle
 from convkit.constraints.layers import layer_operator, named_layers
-from convkit.modes import evaluation_mode
+from convkit.modes import evaluation_copy
 from convkit.norms import operator_norm
 
 
@@ -38,12 +39,15 @@ def norm_decay(
     have, and, with the layer's name, for weights that the optimizer does not step or that are not finite, before any
     gradient is changed; and for ``optimizer.step(closure)``, whose gradients come too late.
     """
+    ord, smoothing = plain(ord), real(momentum)
     if ord not in (1, math.inf):
-        raise ValueError(f"norm_decay needs ord 1 or torch.inf, got {ord!r}; for 2 add spectral_penalty to the loss")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"norm_decay needs a momentum in [0, 1), got {momentum}; 0.5 is the paper's")
+        raise ValueError(
+            f"norm_decay needs ord 1 or torch.inf, got {said(ord)}; for 2 add spectral_penalty to the loss"
+        )
+    if smoothing is None or not 0 <= smoothing < 1:
+        raise ValueError(f"norm_decay needs a momentum in [0, 1), got {said(momentum)}; 0.5 is the paper's")
     layers = named_layers("norm_decay", model, shapes)
-    return NormDecay(optimizer, layers, dict(shapes), beta, ord, momentum, mean)
+    return NormDecay(optimizer, layers, dict(shapes), beta, ord, smoothing, mean)
 
 
 class NormDecay(Handle):
@@ -110,8 +114,10 @@ class NormDecay(Handle):
     def _gradients(self) -> dict[str, Tensor]:
         """The gradient of the sum of the norms by the name of the parameter."""
         weights = {name: p for name, p in self._parameters.items() if p.requires_grad}
-        with torch.enable_grad(), evaluation_mode(self._modules):  # some parametrizations step when read in training
-            operators = (layer_operator(name, layer, self._shapes[name]) for name, layer in self._layers.items())
+        # some parametrizations step when read in training
+        with torch.enable_grad(), evaluation_copy(self._modules) as copies:
+            pairs = zip(self._layers, copies, strict=True)
+            operators = (layer_operator(name, copy, self._shapes[name]) for name, copy in pairs)
             norms = [operator_norm(A, self.ord) for A in operators if A.kernel.requires_grad]
             if not norms:
                 return {}
@@ -119,7 +125,8 @@ class NormDecay(Handle):
         return {name: p for name, p in zip(weights, gradients, strict=True) if p is not None}
 
     def _check_beta(self) -> None:
-        if not (self.beta >= 0 and math.isfinite(self.beta)):
+        beta = real(self.beta)
+        if beta is None or beta < 0:
             raise ValueError(
-                f"norm_decay needs a finite beta of at least 0, got {self.beta}; the paper has 1e-5 .. 1e-2"
+                f"norm_decay needs a finite beta of at least 0, got {said(self.beta)}; the paper has 1e-5 .. 1e-2"
             )

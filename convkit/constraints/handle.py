@@ -1,6 +1,5 @@
 """What hooks on an optimizer share: they can be taken off, saved and resumed, and a copy without them is noticed."""
 
-import math
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from convkit.checks import number, plain, real, said
 
 MARK = "convkit"  # entry of an optimizer's first group: the kinds of its hooks. A copy keeps the entry, not the hooks
 _ATTACHED: "weakref.WeakKeyDictionary[Optimizer, list[str]]" = weakref.WeakKeyDictionary()
@@ -23,7 +24,7 @@ class Handle:
     """
 
     kind = ""
-    live: tuple[str, ...] = ()  # numbers that may be changed between steps
+    live: tuple[str, ...] = ()  # numbers that may be changed between steps; kept as plain Python
 
     def __init__(
         self, optimizer: Optimizer, names: Iterable[str], weights: Mapping[str, Tensor], before: bool = False
@@ -44,6 +45,9 @@ class Handle:
         if not _missing(optimizer):  # a copy that lacks other hooks goes on saying so
             _mark(optimizer, kinds)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, plain(value) if name in self.live else value)
+
     def remove(self) -> None:
         """Take the hook off; the weights stay as they are. Once more is no error."""
         if self._hook is None:
@@ -55,8 +59,8 @@ class Handle:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the model and the arguments of the hook; tensors, numbers and names only."""
-        state = {"kind": self.kind, "names": list(self._names), "steps": self.steps}
-        return state | {name: float(getattr(self, name)) for name in self.live}
+        state = {"kind": self.kind, "names": plain(self._names), "steps": self.steps}
+        return state | {name: float(number(name, getattr(self, name))) for name in self.live}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the hook that gave ``state_dict`` was; ``ValueError`` for the state of another one."""
@@ -86,10 +90,12 @@ class Handle:
         raise NotImplementedError
 
 
-def positive(kind: str, name: str, value: Any) -> None:
-    """Raise ``ValueError`` unless the value is a positive finite number."""
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{kind} needs a positive {name}, got {value}; take the hook off to do without")
+def positive(kind: str, name: str, value: Any) -> float:
+    """The value as a plain number; ``ValueError`` unless it is positive and finite."""
+    found = real(value)
+    if found is None or found <= 0:
+        raise ValueError(f"{kind} needs a positive {name}, got {said(value)}; take the hook off to do without")
+    return found
 
 
 # ---- optimizers that lost their hooks ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from convkit.checks import plain
 from convkit.operators import ConvOperator
 
 
@@ -13,7 +14,7 @@ def named_layers(kind: str, model: nn.Module, names: Iterable[str]) -> dict[str,
     """The layers with these names; ``ValueError`` for none and for a name that the model does not have."""
     modules = dict(model.named_modules(remove_duplicate=False))
     layers = {}
-    for name in names:
+    for name in map(plain, names):  # they go into the hook's state
         if name not in modules:
             raise ValueError(
                 f"{kind} needs names of layers of the model, got {name!r}, which {type(model).__name__} does not have; "

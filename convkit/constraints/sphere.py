@@ -64,7 +64,8 @@ class Sphere(Handle):
     def __init__(
         self, optimizer: Optimizer, weights: dict[str, Tensor], radius: float, center: bool, scale: bool
     ) -> None:
-        self.radius, self._weights, self._center, self._scale = radius, weights, center, scale
+        self.radius = positive(self.kind, "radius", radius)
+        self._weights, self._center, self._scale = weights, center, scale
         self._alike: dict[Any, list[str]] = {}  # kernels of one fan-in make one matrix: few operations for many layers
         for name, weight in weights.items():
             self._alike.setdefault((weight.shape[1:].numel(), weight.dtype, weight.device), []).append(name)

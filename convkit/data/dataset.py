@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from convkit.checks import plain, said
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
@@ -20,10 +22,14 @@ class Data:
     labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    class_names: tuple[str, ...]
+    class_names: Sequence[str]
     _clean: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", plain(self.name))  # it goes into checkpoints
+        object.__setattr__(self, "class_names", tuple(plain(self.class_names)))
+        if not isinstance(self.name, str):
+            raise ValueError(f"a data set needs a name, a word, got {said(self.name)}")
         _check_part(self, "training", self.images, self.labels)
         _check_part(self, "test", self.test_images, self.test_labels)
         if self.images.shape[1:] != self.test_images.shape[1:]:

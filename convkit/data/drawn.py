@@ -38,7 +38,8 @@ def _draw(labels: Tensor, choices: np.random.Generator, noise: np.random.Generat
     def uniform(low: float, high: float) -> Tensor:
         return (low + (high - low) * next(take)).view(n, 1, 1)
 
-    ys, xs = torch.meshgrid(torch.arange(SIZE) - SIZE / 2 + 0.5, torch.arange(SIZE) - SIZE / 2 + 0.5, indexing="ij")
+    axis = torch.arange(SIZE, dtype=torch.float32) - SIZE / 2 + 0.5
+    ys, xs = torch.meshgrid(axis, axis, indexing="ij")
 
     # the background: from one color to another along a random direction, with blotches of six by six
     angle = uniform(0, 2 * math.pi)
@@ -55,7 +56,7 @@ def _draw(labels: Tensor, choices: np.random.Generator, noise: np.random.Generat
     u = (x * angle.cos() + y * angle.sin()) / radius
     v = (y * angle.cos() - x * angle.sin()) / radius
     u, v = (u + slant * v) * stretch, v / stretch
-    distance = torch.empty(n, SIZE, SIZE)
+    distance = torch.empty_like(u)
     for index, figure in enumerate(_DISTANCES):
         some = (labels == index).nonzero().flatten()
         distance[some] = figure(u[some], v[some])

@@ -1,10 +1,12 @@
 """Wrong labels in a known share: uniform redraws, true flips, and the confusions of look-alike classes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from convkit.checks import number, seed_number
 from convkit.data.dataset import Data
 from convkit.data.parts import proportionally
 from convkit.data.sources import CIFAR10
@@ -31,6 +33,7 @@ def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) 
     Test labels stay right, and ``clean_labels`` of the result are the right training labels. Raises ``ValueError`` for
     a rate outside [0, 1], an unknown kind, and labels that are noisy already.
     """
+    rate, seed = number("rate", rate), seed_number(seed)
     if not 0 <= rate <= 1:
         raise ValueError(f"noisy_labels needs a rate in [0, 1], got {rate}; 0.4 replaces 40 % of the labels")
     if kind not in KINDS:
@@ -54,7 +57,7 @@ def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) 
     return replace(data, name=f"{data.name}, {kind} label noise {rate:g}", labels=labels, _clean=data.labels)
 
 
-def _look_alikes(names: tuple[str, ...]) -> Tensor:
+def _look_alikes(names: Sequence[str]) -> Tensor:
     if names == CIFAR10.class_names:
         return torch.tensor([names.index(LOOK_ALIKES.get(name, name)) for name in names])
     return (torch.arange(len(names)) + 1) % len(names)

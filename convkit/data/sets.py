@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from convkit.checks import whole
 from convkit.data.dataset import Data
 from convkit.data.drawn import FIGURES, draw
 from convkit.data.files import load_source
 from convkit.data.parts import proportionally
 from convkit.data.sources import CIFAR10, CIFAR100, DIGITS, MNIST
+from convkit.extras import needs
 
 
 def digits() -> Data:
@@ -20,7 +22,8 @@ def digits() -> Data:
 
     A fifth of each class is the test part, drawn with seed 0. The 17 gray levels 0 .. 16 become k / 16 in float32.
     """
-    from sklearn.datasets import load_digits
+    with needs("kit", "the data set digits"):
+        from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
     images, labels = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(y)
@@ -35,6 +38,8 @@ def shapes(count: int = 4000, test_count: int = 1000, seed: int = 0) -> Data:
     As many of each class, at any place, size, slant, direction and color, among strokes, blotches and noise. The images
     depend on the seed alone, and with the same seed fewer are the first of more.
     """
+    count, test_count = whole("count", count), whole("test_count", test_count)
+    seed = whole("seed", seed, 0)
     return Data("shapes", *draw(count, (seed, 0)), *draw(test_count, (seed, 1)), FIGURES)
 
 

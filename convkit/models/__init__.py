@@ -19,7 +19,10 @@ MODELS: Mapping[str, Callable[..., Network]] = MappingProxyType({builder.__name_
 
 
 def build_model(name: str, **kwargs: Any) -> Network:
-    """The network of that name: ``MODELS[name](**kwargs)``; ``ValueError`` with the nearest names if there is none."""
+    """The network of that name: ``MODELS[name](**kwargs)``; ``ValueError`` with the nearest names if there is none.
+
+    Its layers are made in ``dtype``, float32 unless given, whatever torch's default dtype is.
+    """
     if not isinstance(name, str) or name not in MODELS:
         near = difflib.get_close_matches(name.lower(), MODELS, n=3, cutoff=0.5) if isinstance(name, str) else []
         named = f"the nearest names are {', '.join(near)}" if near else f"they are {', '.join(sorted(MODELS))}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from convkit.models.layers import Layer, plain_layer
@@ -21,6 +22,7 @@ def resnet32(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
     preactivation: bool = False,
 ) -> Network:
@@ -30,7 +32,7 @@ def resnet32(
     of block is in the paper. With batch normalization a uniform ``width=2.25`` (36, 72 and 144 channels) has 2.34M
     and ``width=2.28`` (36, 73 and 146) 2.40M, with ``preactivation`` or without.
     """
-    net = Assembly(31, layer, in_channels, image_size, mean, std)
+    net = Assembly(31, layer, in_channels, image_size, mean, std, dtype)
     return _cifar(net, classes, width, preactivation, blocks=5)
 
 
@@ -41,11 +43,12 @@ def resnet110(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
     preactivation: bool = False,
 ) -> Network:
     """ResNet-110: as ``resnet32``, with 18 blocks in place of 5 in each of three stages."""
-    net = Assembly(109, layer, in_channels, image_size, mean, std)
+    net = Assembly(109, layer, in_channels, image_size, mean, std, dtype)
     return _cifar(net, classes, width, preactivation, blocks=18)
 
 
@@ -56,6 +59,7 @@ def wrn28_10(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     widening: int = 10,
     depth: int = 28,
 ) -> Network:
@@ -68,7 +72,7 @@ def wrn28_10(
     if rest:
         raise ValueError(f"depth must be 4 more than a multiple of 6, got {depth}; use {6 * blocks + 4}")
     widening = at_least(1, widening, "widening")
-    net = Assembly(6 * blocks + 1, layer, in_channels, image_size, mean, std)
+    net = Assembly(6 * blocks + 1, layer, in_channels, image_size, mean, std, dtype)
     net.notes.append(PREACTIVATED)
     net.convolution("stem", 16)
     widths = [c * widening for c in (16, 32, 64)]

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
+from convkit.checks import sequence
 from convkit.models.layers import Layer, plain_layer
 from convkit.models.network import Assembly, Network, at_least, scaled
 
@@ -15,12 +17,14 @@ def cnn9(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     widths: Sequence[int] = (64, 128, 256),
 ) -> Network:
     """Three times three 3 x 3 convolutions with ReLU, average pooling between the threes, then the head."""
+    widths = sequence("widths", widths)
     if len(widths) != 3:
         raise ValueError(f"widths needs the channels of three groups of layers, got {widths!r}; give three numbers")
-    net = Assembly(9, layer, in_channels, image_size, mean, std)
+    net = Assembly(9, layer, in_channels, image_size, mean, std, dtype)
     for group, width in enumerate(widths):
         if group:
             net.pool(f"pool{group}", nn.AvgPool2d)
@@ -37,10 +41,11 @@ def vgg11(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
     """The eight convolutions of VGG-11, max pooling after each group, and one linear layer as the head."""
-    net = Assembly(8, layer, in_channels, image_size, mean, std)
+    net = Assembly(8, layer, in_channels, image_size, mean, std, dtype)
     return _vgg(net, classes, width, (1, 1, 2, 2, 2))
 
 
@@ -51,10 +56,11 @@ def vgg16(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
     """The thirteen convolutions of VGG-16, max pooling after each group, and one linear layer as the head."""
-    net = Assembly(13, layer, in_channels, image_size, mean, std)
+    net = Assembly(13, layer, in_channels, image_size, mean, std, dtype)
     return _vgg(net, classes, width, (2, 2, 3, 3, 3))
 
 

@@ -1,7 +1,6 @@
 """The frame of every network: named steps in a row, inputs in [0, 1], and the assembly that counts its layers."""
 
 import math
-import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convkit.checks import plain, real, said, whole
+from convkit.dtypes import floating, made_in
 from convkit.models.layers import Layer
 
 SMALLEST_IMAGE = 8
@@ -20,10 +21,10 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=dtype)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -56,7 +57,10 @@ class Network(nn.Sequential):
 
 
 class Assembly:
-    """Puts a network together step by step: knows the channels and the image size so far, and the depth l / L."""
+    """Puts a network together step by step: knows the channels and the image size so far, and the depth l / L.
+
+    Every layer is made in ``dtype``, also by a factory that names none.
+    """
 
     def __init__(
         self,
@@ -66,7 +70,9 @@ class Assembly:
         image_size: int,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = floating(dtype)
         self.in_channels = self.channels = at_least(1, in_channels, "in_channels")
         self.image_size = self.size = at_least(SMALLEST_IMAGE, image_size, "image_size")
         self.layers, self.layer, self.index = layers, layer, 0
@@ -74,7 +80,7 @@ class Assembly:
         self.steps: OrderedDict[str, nn.Module] = OrderedDict()
         self.notes: list[str] = []
         if mean is not None or std is not None:
-            self.steps["normalize"] = Normalize(*_checked_statistics(mean, std, in_channels))
+            self.steps["normalize"] = Normalize(*_checked_statistics(mean, std, self.in_channels), dtype)
 
     def make(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
         """The next convolution on the way to the head, padded to keep the image size at stride 1."""
@@ -84,7 +90,8 @@ class Assembly:
     def beside(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
         """A convolution beside the one made last, at the same depth: a shortcut."""
         padding, depth = kernel_size // 2, self.index / self.layers
-        return self.layer(c_in, c_out, kernel_size, stride=stride, padding=padding, groups=groups, depth=depth)
+        with made_in(self.dtype):
+            return self.layer(c_in, c_out, kernel_size, stride=stride, padding=padding, groups=groups, depth=depth)
 
     def convolution(self, name: str, c_out: int, kernel_size: int = 3, stride: int = 1) -> None:
         """Adds a convolution, without an activation."""
@@ -111,36 +118,31 @@ class Assembly:
             raise RuntimeError(f"needed {self.layers} layers, got {self.index}; correct the number of layers")
         self.steps["average"] = nn.AdaptiveAvgPool2d(1)
         self.steps["flatten"] = nn.Flatten()
-        self.steps["head"] = nn.Linear(self.channels, at_least(1, classes, "classes"))
+        self.steps["head"] = nn.Linear(self.channels, at_least(1, classes, "classes"), dtype=self.dtype)
         network = Network(self.steps)
         network.in_channels, network.smallest = self.in_channels, self.smallest
         network.residual, network.notes = residual, self.notes
         return network
 
 
-def at_least(least: int, value: int, name: str) -> int:
+def at_least(least: int, value: Any, name: str) -> int:
     """The number as an int; ``ValueError`` with its name where it is no whole number or too small."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}; give one such number")
-    return number
+    return whole(name, value, least, advice="; give one such number")
 
 
 def scaled(channels: int, width: float) -> int:
     """So many times the channels, rounded; at least one."""
-    if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width must be a positive number, got {width!r}; 1 is the published network")
-    return max(1, round(channels * width))
+    factor = real(width)
+    if factor is None or factor <= 0:
+        raise ValueError(f"width must be a positive number, got {said(width)}; 1 is the published network")
+    return max(1, round(channels * factor))
 
 
 def _checked_statistics(mean: Any, std: Any, channels: int) -> tuple[list[float], list[float]]:
     if mean is None or std is None:
         raise ValueError("mean and std go together, got one of them; give both, or none for images as they are")
     mean, std = (
-        torch.as_tensor(numbers, dtype=torch.float64, device="cpu").flatten().tolist() for numbers in (mean, std)
+        torch.as_tensor(plain(numbers), dtype=torch.float64, device="cpu").flatten().tolist() for numbers in (mean, std)
     )
     if len(mean) != channels or len(std) != channels:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from convkit.models.layers import Layer, plain_layer
@@ -16,9 +17,10 @@ def regnetx_200mf(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Network:
     """RegNetX-200MF for small images: a 3 x 3 stem of 64 channels, stages of strides 1, 1, 2 and 2, groups of 8."""
-    net = Assembly(40, layer, in_channels, image_size, mean, std)
+    net = Assembly(40, layer, in_channels, image_size, mean, std, dtype)
     net.convolution("stem", 64)
     net.add("relu", nn.ReLU())
     stages = (24, 56, 152, 368), (1, 1, 4, 7), (1, 1, 2, 2)

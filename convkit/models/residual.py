@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,10 +57,10 @@ class PaddedShortcut(nn.Module):
 class SqueezeExcitation(nn.Module):
     """Each channel times a number in (0, 1) that two linear layers find from the averages of all channels."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(channels, max(1, channels // reduction))
-        self.excite = nn.Linear(max(1, channels // reduction), channels)
+        self.squeeze = nn.Linear(channels, max(1, channels // reduction), dtype=dtype)
+        self.excite = nn.Linear(max(1, channels // reduction), channels, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
@@ -98,5 +99,5 @@ def add_blocks(
             shortcut: nn.Module = nn.Identity()
             if (stride, c_in) != (1, c_out):
                 shortcut = PaddedShortcut(stride, c_out - c_in) if padded else net.beside(c_in, c_out, 1, stride)
-            gate = SqueezeExcitation(c_out) if gated else None
+            gate = SqueezeExcitation(c_out, dtype=net.dtype) if gated else None
             net.add(f"block{number}", Residual(layers, shortcut, gate, preactivated), c_out, stride)

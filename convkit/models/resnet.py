@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from convkit.models.layers import Layer, plain_layer
@@ -18,10 +19,11 @@ def resnet18(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
     """ResNet-18 for small images: a 3 x 3 stem, no max pooling, 1 x 1 layers as shortcuts (option B)."""
-    net = Assembly(17, layer, in_channels, image_size, mean, std)
+    net = Assembly(17, layer, in_channels, image_size, mean, std, dtype)
     return _basic(net, classes, width, gated=False)
 
 
@@ -32,10 +34,11 @@ def senet18(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
     """``resnet18`` with squeeze and excitation (reduction 16) on each branch; its gates are plain linear layers."""
-    net = Assembly(17, layer, in_channels, image_size, mean, std)
+    net = Assembly(17, layer, in_channels, image_size, mean, std, dtype)
     return _basic(net, classes, width, gated=True)
 
 
@@ -46,10 +49,11 @@ def resnet50(
     image_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
     """ResNet-50, the stride in the 3 x 3 layers: ImageNet's stem from 64 x 64 pixels up, a 3 x 3 stem below."""
-    net = Assembly(49, layer, in_channels, image_size, mean, std)
+    net = Assembly(49, layer, in_channels, image_size, mean, std, dtype)
     if net.image_size >= LARGE_IMAGE:
         net.convolution("stem", scaled(64, width), 7, stride=2)
         net.add("relu", nn.ReLU())

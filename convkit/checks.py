@@ -1,0 +1,105 @@
+"""Numbers where they enter the kit: made plain Python, or refused in one sentence."""
+
+import math
+import operator
+import sys
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+LARGEST = sys.float_info.max
+
+
+def plain(value: Any) -> Any:
+    """``value`` as plain Python, which JSON and checkpoints can hold; what is no number, word or list stays as it is.
+
+    NumPy's scalars, 0-d arrays and 0-d tensors on any device become numbers, larger ones nested lists; fractions and
+    decimals become floats; subclasses of ``int``, ``float``, ``str`` and ``tuple`` (``np.float64``, ``np.str_``, enums,
+    ``torch.Size``) become the type itself. Lists, tuples and mappings are gone through.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(plain, value))
+    if isinstance(value, str):
+        return str.__str__(value)
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
+        return value  # NumPy's times: numbers of no fixed unit
+    try:
+        if isinstance(value, Integral):
+            return int(value)
+        if isinstance(value, Real | Decimal):
+            return float(value)
+        return plain(value.tolist()) if hasattr(value, "tolist") else value
+    except Exception:  # a signaling NaN, a tensor without numbers (meta), a class in place of its value
+        return value
+
+
+def real(value: Any) -> float | None:
+    """``value`` as a plain finite ``int`` or ``float``; ``None`` for everything else, truth values among it."""
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= LARGEST:
+        return None
+    return found
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, advice: str = "") -> float:
+    """``value`` as a plain finite number within the limits; else ``ValueError`` with its name."""
+    found = real(value)
+    if found is None or not low <= found <= high:
+        kind = "number" if math.isfinite(high) else "finite number"
+        raise ValueError(f"{name} must be a {kind}{_limits(low, high)}, got {said(value)}{advice}")
+    return found
+
+
+def whole(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, advice: str = "", floats: bool = False
+) -> int:
+    """``value`` as a plain ``int`` within the limits, else ``ValueError``; with ``floats`` 64.0 is 64, too."""
+    found = plain(value)
+    if floats and isinstance(found, float) and found.is_integer():
+        found = int(found)
+    try:
+        result = None if isinstance(found, bool | float) else operator.index(found)
+    except TypeError:
+        result = None
+    if result is None or not low <= result <= high:
+        raise ValueError(f"{name} must be a whole number{_limits(low, high)}, got {said(value)}{advice}")
+    return result
+
+
+def seed_number(value: Any) -> int:
+    """A seed as a plain ``int``, within what torch's generators take; ``ValueError`` for anything else."""
+    seed = whole("seed", value)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be from -2^63 to 2^64 - 1, as torch takes it, got {said(seed)}; small ones do")
+    return seed
+
+
+def sequence(name: str, values: Any) -> tuple[Any, ...]:
+    """The entries of a list, a tuple, an array or a tensor, plain; ``ValueError`` for what is not several values."""
+    found = plain(values)
+    if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping | set | frozenset):
+        raise ValueError(f"{name} must be numbers in a list or a tuple, got {said(values)}")
+    return tuple(map(plain, found))
+
+
+def said(value: Any) -> str:
+    """``value`` as an error names it: as Python writes it where that is short, else its type and shape."""
+    try:
+        text = repr(plain(value))
+    except ValueError:  # an int of thousands of digits
+        text = ""
+    if 0 < len(text) <= 60:
+        return text
+    shape = getattr(value, "shape", None)
+    return f"a value of type {type(value).__name__}" + (f" and shape {tuple(shape)}" if shape is not None else "")
+
+
+def _limits(low: float, high: float) -> str:
+    if low > -math.inf and high < math.inf:
+        return f" from {low:g} to {high:g}"
+    return f" of at least {low:g}" if low > -math.inf else ""

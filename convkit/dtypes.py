@@ -1,0 +1,50 @@
+"""The dtype of networks: stated where layers are made, read where images meet them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from convkit.checks import said
+
+_MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn, torch.linspace})
+
+
+class made_in(TorchFunctionMode):
+    """Context manager in which layers are made and drawn in ``dtype``, whatever torch's default dtype is.
+
+    New tensors for which no dtype is named get this one. It holds in the thread that enters it, where
+    ``torch.set_default_dtype`` changes every thread's.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _MAKERS and kwargs.get("dtype") is None and kwargs.get("out") is None:
+            kwargs = {**kwargs, "dtype": self.dtype}
+        return func(*args, **kwargs)
+
+
+def floating(dtype: Any) -> torch.dtype:
+    """The dtype itself; ``ValueError`` unless it is one of torch's for real numbers with a fraction."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point dtype of torch, got {said(dtype)}; torch.float32 is usual")
+    return dtype
+
+
+def input_dtype(model: nn.Module) -> torch.dtype | None:
+    """The dtype of the images that a network takes: that of its first floating-point weight, else of its first buffer.
+
+    ``None`` for a network without any.
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def as_input(model: nn.Module, x: Tensor) -> Tensor:
+    """Images in the dtype that the network takes."""
+    return x.to(input_dtype(model) or x.dtype)
