@@ -1,5 +1,6 @@
 """The commands of a clone, `python3 -m convkit lab | test | build | bench | experiments`, in the environment they make.
 
+Where convkit is installed without its repository, `bench` and `experiments` run in the environment that it is in.
 Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
 so that an old Python is answered in one sentence.
 """
@@ -29,6 +30,7 @@ from convkit.environment import (
     in_venv,
     make_environment,
 )
+from convkit.extras import MissingExtraError
 
 USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit COMMAND [...])
 
@@ -41,6 +43,7 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
 (`test -k spectra`, `test tests/test_norms.py`).
+Installed by pip, without the repository, convkit has `bench` and `experiments` alone.
 """
 
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
@@ -191,6 +194,7 @@ def setup(extra: list[str]) -> int:
 
 
 OWN_HELP = {"bench", "experiments"}  # these answer --help themselves
+ANYWHERE = {"bench", "experiments"}  # these need no notebooks and no tests
 COMMANDS = {"lab": lab, "test": test, "build": build, "bench": bench, "experiments": experiments, "setup": setup}
 
 
@@ -206,14 +210,19 @@ def main(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a console without a check mark shows "?" and goes on
     try:
         if not PROJECT.exists():
-            raise SentenceError("this copy has no notebooks: clone the repository and type the command there.")
+            if arguments[0] not in ANYWHERE:
+                raise SentenceError(
+                    f"`{arguments[0]}` needs the repository, and this copy of convkit was installed without it: "
+                    "clone the repository and type the command there."
+                )
+            return COMMANDS[arguments[0]](arguments[1:])
         os.chdir(ROOT)
         if not in_own_environment():
             make_environment()
             if not in_venv():
                 return hand_over([str(PYTHON), "-m", "convkit", *arguments])
         return COMMANDS[arguments[0]](arguments[1:])
-    except SentenceError as error:
+    except (SentenceError, MissingExtraError) as error:
         print(f"convkit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import scipy
 import torch
-from tqdm import tqdm
 
 from convkit.contests import Contest, Task, contests, random_operator
+from convkit.extras import MissingExtraError, progress_bar
 from convkit.spectra import singular_values
 
 
@@ -139,13 +139,21 @@ def main(arguments: list[str] | None = None) -> int:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {options.device} cannot be used here: {str(error).splitlines()[0]}; try --device cpu")
+    for file in filter(None, (options.json, options.plot)):
+        if not file.parent.is_dir():
+            parser.error(f"{file} cannot be written: there is no folder {file.parent}; make it first")
+    if options.plot:
+        try:
+            import convkit.plots  # noqa: F401  told now, not after minutes of measuring
+        except MissingExtraError as error:
+            parser.error(f"--plot cannot draw here: {error}")
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     pace = QUICK if options.quick else FULL
     results: list[Result] = []
     exponents: dict[str, float] = {}
     planned = list(contests(device, options.quick))
     try:
-        for contest in tqdm(planned, desc="contests", disable=not sys.stderr.isatty()):
+        for contest in progress_bar(planned, desc="contests", disable=not sys.stderr.isatty()):
             results.append(race(contest, pace, synchronize))
         exponents = growth(device, pace, synchronize)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import check_count, check_labels, check_norm
+from convkit.extras import progress_bar
 
 
 # ---- Proposition 1 ---------------------------------------------------------------------------------------------------
@@ -128,8 +129,6 @@ def separation(points: Tensor, labels: Tensor, norm: str | float = "inf", progre
     screened in chunks by a lower bound (some coordinates for infinity, a matrix product less its rounding for 2), and
     those below the best so far are measured. 0 for equal points of different classes.
     """
-    from tqdm.auto import tqdm
-
     check_labels(labels, points)
     kind = check_norm(norm)
     if len(labels.unique()) < 2:
@@ -145,7 +144,7 @@ def separation(points: Tensor, labels: Tensor, norm: str | float = "inf", progre
     chunks = [
         (rows, torch.cat(classes[i + 1 :])) for i, of_class in enumerate(classes[:-1]) for rows in of_class.split(256)
     ]
-    for rows, others in tqdm(chunks, desc="separation", disable=not progress):
+    for rows, others in progress_bar(chunks, desc="separation", disable=not progress):
         for part in others.split(2048):
             first, second = screen(x[rows], x[part], best.distance)
             for i, j in zip(first.split(4096), second.split(4096), strict=True):

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.extras import needs
+
 FILE = Path(__file__).with_name("trained.npz")
 LAYERS = {"64 to 64": 3, "64 to 128": 7, "128 to 128": 10}  # the convolutions that are kept
 
@@ -23,7 +25,8 @@ def trained_kernels() -> dict[str, Tensor]:
 
 def train(seed: int = 0, epochs: int = 15) -> tuple[nn.Sequential, float]:
     """A network of four convolutions trained on scikit-learn's 8 x 8 digits, and its accuracy on a held-out fifth."""
-    from sklearn.datasets import load_digits
+    with needs("kit", "training on handwritten digits"):
+        from sklearn.datasets import load_digits
 
     torch.manual_seed(seed)
     x, y = load_digits(return_X_y=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from convkit.data.dataset import Data
 from convkit.data.sources import Source
+from convkit.extras import needs
 
 Part = tuple[Tensor, Tensor]  # images and labels
 IDX_BYTES = 8  # the third byte of an IDX file, when it holds unsigned bytes
@@ -160,13 +161,8 @@ def download(source: Source) -> Path:
 
     Every file is checked by its SHA-256 sum each time, and a file that is not complete and right never gets its name.
     """
-    try:
+    with needs("kit", f"downloading {source.name}", otherwise=", or name the folder that holds the files"):
         import pooch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"downloading {source.name} needs pooch, which is not installed: pip install pooch, "
-            "or name the folder that holds the files"
-        ) from error
     cache = Path(pooch.os_cache("convkit")) / source.name
     for file, known in source.downloads.items():
         _retrieve(pooch, source, file, known, cache)

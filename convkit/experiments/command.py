@@ -9,8 +9,10 @@ import torch
 
 from convkit.bench import versions
 from convkit.experiments import EXPERIMENTS
+from convkit.extras import ROOT, MissingExtraError
 
-RESULTS = Path(__file__).resolve().parents[2] / "notebooks" / "results"
+NOTEBOOKS = ROOT / "notebooks"
+RESULTS = NOTEBOOKS / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("name", nargs="?", choices=list(EXPERIMENTS), metavar="NAME", help="one of those above")
     parser.add_argument("--folder", metavar="DIR", help="where the data lies, if it is not in the kit")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go (notebooks/results/NAME.json)")
+    place = "notebooks/results/NAME.json; without a clone NAME.json in this folder"
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"where the results go ({place})")
     options = parser.parse_args(arguments)
     if options.name is None:
         parser.print_help()
@@ -30,19 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
     experiment = EXPERIMENTS[options.name]
     if experiment.needs_folder and options.folder is None:
         parser.error(f"{options.name} needs --folder DIR, where its data lies")
-    target = options.json or RESULTS / f"{options.name}.json"
+    target = options.json or (RESULTS if NOTEBOOKS.is_dir() else Path.cwd()) / f"{options.name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
     keep = target.with_suffix(".jsonl")
     try:
         results = experiment.run(options.folder, keep)
     except KeyboardInterrupt:
         print(f"\nstopped; what had finished is in {keep}, and the same command goes on from there", file=sys.stderr)
         return 130
-    except ValueError as error:
+    except (ValueError, MissingExtraError) as error:
         print(f"convkit experiments: {error}", file=sys.stderr)
         return 1
     command = f"python3 -m convkit experiments {options.name}" + (" --folder DIR" if experiment.needs_folder else "")
     about = {"experiment": options.name, "command": command, "versions": versions(torch.device("cpu"))}
-    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(about | results, indent=1) + "\n", encoding="utf-8")
     keep.unlink(missing_ok=True)
     print(experiment.show(results))

@@ -1,39 +1,55 @@
 """Pictures of numbers: each function draws on an ax and returns it, computes nothing and sets no global style."""
 
-from convkit.plots.attacks import (
-    plot_accuracy,
-    plot_answers,
-    plot_change,
-    plot_densities,
-    plot_picture,
-    plot_prediction,
-    plot_regions,
-)
-from convkit.plots.convnorm import plot_channels, plot_layers
-from convkit.plots.decay import plot_table, plot_touched
-from convkit.plots.spectra import plot_across, plot_gaps, plot_growth_by_part, plot_layer_spectra, plot_radii
-from convkit.plots.sphere import plot_runs, plot_seeds, plot_step
-from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, ORANGE, PURPLE, SIGNED, SKY, VERMILION, new_ax
-from convkit.plots.theory import (
-    plot_between,
-    plot_bounds,
-    plot_by_layer,
-    plot_folding,
-    plot_frequencies,
-    plot_growth,
-    plot_image,
-    plot_kernel,
-    plot_lines,
-    plot_matrix,
-    plot_patch,
-    plot_plane,
-    plot_ratios,
-    plot_spectra,
-    plot_symbol,
-    plot_twins,
-    plot_wave,
-)
-from convkit.plots.training import TrainingPlot, plot_training
+from convkit.extras import needs
+
+with needs("kit", "convkit.plots"):
+    from convkit.plots.attacks import (
+        plot_accuracy,
+        plot_answers,
+        plot_change,
+        plot_densities,
+        plot_picture,
+        plot_prediction,
+        plot_regions,
+    )
+    from convkit.plots.convnorm import plot_channels, plot_layers
+    from convkit.plots.decay import plot_table, plot_touched
+    from convkit.plots.spectra import plot_across, plot_gaps, plot_growth_by_part, plot_layer_spectra, plot_radii
+    from convkit.plots.sphere import plot_runs, plot_seeds, plot_step
+    from convkit.plots.style import (
+        BLUE,
+        COLORS,
+        FAINT,
+        GREEN,
+        INK,
+        MARKERS,
+        ORANGE,
+        PURPLE,
+        SIGNED,
+        SKY,
+        VERMILION,
+        new_ax,
+    )
+    from convkit.plots.theory import (
+        plot_between,
+        plot_bounds,
+        plot_by_layer,
+        plot_folding,
+        plot_frequencies,
+        plot_growth,
+        plot_image,
+        plot_kernel,
+        plot_lines,
+        plot_matrix,
+        plot_patch,
+        plot_plane,
+        plot_ratios,
+        plot_spectra,
+        plot_symbol,
+        plot_twins,
+        plot_wave,
+    )
+    from convkit.plots.training import TrainingPlot, plot_training
 
 __all__ = [
     "BLUE",

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convkit.extras import needs
+
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
@@ -17,7 +19,8 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 def read_notebook(path: Path) -> NotebookNode:
     """The notebook at ``path``, with an id for every cell (nbformat would draw missing and double ones by chance)."""
-    import nbformat
+    with needs("kit", "read_notebook"):
+        import nbformat
 
     raw = json.loads(path.read_text(encoding="utf-8"))
     raw["nbformat_minor"] = max(raw.get("nbformat_minor", 5), 5)
@@ -34,10 +37,11 @@ def execute(notebook: NotebookNode, folder: Path, timeout: float = 600) -> Noteb
 
     Raises nbclient's ``CellExecutionError`` where a cell fails. Changes ``notebook`` and returns it.
     """
-    import matplotlib.font_manager  # noqa: F401  builds its cache here: its message must not land in an output
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-    from nbclient import NotebookClient
+    with needs("kit", "running a notebook"):
+        import matplotlib.font_manager  # noqa: F401  builds its cache here: its message must not land in an output
+        from jupyter_client.kernelspec import KernelSpecManager
+        from jupyter_client.manager import AsyncKernelManager
+        from nbclient import NotebookClient
 
     native = KernelSpecManager(kernel_dirs=[])  # only this interpreter's own kernel, whatever the user has installed
     with tempfile.TemporaryDirectory() as private:
@@ -57,7 +61,8 @@ def execute(notebook: NotebookNode, folder: Path, timeout: float = 600) -> Noteb
 
 def stored(notebook: NotebookNode) -> str:
     """The text of the notebook's file: only what a reader sees, so that two runs write the same bytes."""
-    import nbformat
+    with needs("kit", "storing a notebook"):
+        import nbformat
 
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})

@@ -7,6 +7,8 @@ import html
 import io
 from typing import TYPE_CHECKING, Any
 
+from convkit.extras import needs
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -28,7 +30,8 @@ def few_colors(png: bytes) -> bytes:
 
     What it costs is some of the grays at the edges of lines and letters.
     """
-    from PIL import Image
+    with needs("kit", "convkit.teaching"):
+        from PIL import Image
 
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
@@ -61,8 +64,9 @@ def show(figure: Figure, alt: str, folded: str = "") -> None:
     """
     if not alt.strip():
         raise ValueError("show needs a description of the picture, got an empty alt; say in words what is to be seen")
-    from IPython.display import display
-    from matplotlib import pyplot
+    with needs("kit", "convkit.teaching.show"):
+        from IPython.display import display
+        from matplotlib import pyplot
 
     bundle = picture_bundle(few_colors(png_bytes(figure, bbox_inches="tight")), alt)
     if folded:

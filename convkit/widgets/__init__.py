@@ -1,1 +1,7 @@
 """Controls around plots; the only importer of ipywidgets."""
+
+from convkit.extras import needs
+
+with needs("kit", "convkit.widgets"):
+    import ipywidgets  # noqa: F401
+    import matplotlib  # noqa: F401

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
 
+from convkit.extras import needs
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 from convkit.plots import plot_by_layer, plot_image, plot_spectra
@@ -59,6 +59,8 @@ class DepthPanel(Panel):
 @functools.cache
 def pictures() -> dict[str, Tensor]:
     """The three inputs, each an image of norm 1, shape ``(h, w)``."""
+    with needs("kit", "the panel of notebook 00"):
+        from sklearn.datasets import load_digits, load_sample_image
     photograph = torch.as_tensor(np.mean(load_sample_image("china.jpg"), axis=2))[:416]
     images = {
         _PHOTOGRAPH: photograph.unflatten(0, (-1, 16)).unflatten(2, (-1, 16)).mean((1, 3)),  # 26 × 40
