@@ -1,6 +1,5 @@
 """The training panel: Start, Pause, Stop, knobs moved on the way, and numbers that code gives again."""
 
-import asyncio
 import threading
 
 import pytest
@@ -13,14 +12,34 @@ from convkit.adversarial import OBJECTIVES
 from convkit.methods import METHODS
 from convkit.teaching.pictures import png_bytes
 from convkit.training import evaluate
+from convkit.widgets import live
 from convkit.widgets import panel as module
 from convkit.widgets.training import TrainingPanel
-from tests.training_panels import DATA, SMALL, again, bare, curves, in_a_notebook, knob, over, press, small, turns
+from tests.training_panels import (
+    DATA,
+    SMALL,
+    again,
+    bare,
+    curves,
+    in_a_notebook,
+    knob,
+    over,
+    press,
+    reached,
+    rests,
+    small,
+    until,
+)
 
 
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
     monkeypatch.setattr(module, "png_bytes", curves)
+
+
+@pytest.fixture(autouse=True)
+def messages_after_each_step(monkeypatch):
+    monkeypatch.setattr(live, "SLICE", 0)  # else a fast machine is done before anybody can act
 
 
 @pytest.fixture
@@ -131,18 +150,18 @@ def test_a_message_from_another_thread_starts_it_on_the_loop():
 def test_pause_resume_and_stop():
     async def story(panel):
         press(panel, "Start")
-        await turns(lambda: panel.runner is not None and panel.runner.step >= 2)
+        await reached(panel, 2)
         press(panel, "Pause")
         held = panel.runner.step
         assert panel.words.startswith(f"Paused at step {held} of 5000.")
         assert panel._pause.description == "Resume"
-        await asyncio.sleep(0)
+        await rests(panel.runner)
         assert panel.runner.step == held
         press(panel, "Start")
         assert panel.words.startswith("a training is under way: press Stop first, or wait for its end.")
         assert panel.words.alert
         press(panel, "Resume")
-        await turns(lambda: panel.runner.step > held)
+        await until(lambda: panel.runner.step > held)
         press(panel, "Stop")
         await over(panel)
         assert panel._pause.description == "Pause"
@@ -159,7 +178,7 @@ def test_pause_resume_and_stop():
 def test_a_knob_moved_on_the_way_changes_the_run_from_the_step_it_says():
     async def story(panel):
         press(panel, "Start")
-        await turns(lambda: panel.runner is not None and panel.runner.step >= 3)
+        await reached(panel, 3)
         knob(panel, "second", "sigma").value = 0.5
         knob(panel, "second", "lr").value = 0.05
         knob(panel, "second", "noise").value = "linear"

@@ -13,7 +13,7 @@ pytest.importorskip("ipywidgets")
 from convkit.methods import METHODS
 from convkit.widgets import panel as module
 from convkit.widgets.runs import records_csv, table_csv
-from tests.training_panels import DATA, bare, curves, in_a_notebook, press, small, turns
+from tests.training_panels import DATA, PATIENCE, bare, curves, in_a_notebook, press, reached, small, until
 
 
 @pytest.fixture(autouse=True)
@@ -107,17 +107,15 @@ def test_clear_forgets_all_runs_and_reset_brings_the_first_picture_back(panel):
 def test_clear_and_reset_end_what_is_under_way(name, kept):
     async def story(panel):
         press(panel, "Start")
-        await turns(lambda: panel.runner is not None and panel.runner.step >= 2)
-        runner = panel.runner
+        await reached(panel, 2)
+        left = panel._task
         press(panel, name)
         seen = panel.png, panel.words
-        await turns(lambda: runner.over)
-        await asyncio.sleep(0)
+        await asyncio.wait_for(left, PATIENCE)
         assert (panel.png, panel.words) == seen
         press(panel, "Start")
         press(panel, name)  # before it has begun
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await until(lambda: panel._task is not left and panel._task.done())
         assert (panel.png, panel.words, panel.runner) == (*seen, None)
 
     assert len(in_a_notebook(story, steps=5000).runs) == kept

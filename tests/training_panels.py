@@ -11,6 +11,7 @@ from convkit.training import fit
 from convkit.widgets.training import TrainingPanel
 
 DATA = subset(digits(), 200, test_count=60)
+PATIENCE = 300  # seconds after which an event counts as missing
 SMALL = {"widths": (4, 6, 8), "steps": 6, "first": 2, "batch_size": 16, "every": 2}
 
 
@@ -54,17 +55,32 @@ def press(panel, name):
     next(button for button in buttons if button.description == name).click()
 
 
-async def turns(condition):
-    """Let the loop run until the condition holds."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it did not come to that")
+async def until(condition):
+    """Let the loop run until the condition holds, however slow the machine is: it is looked at in every turn."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def reached(panel, step):
+    return until(lambda: panel.runner is not None and panel.runner.step >= step)
 
 
 def over(panel):
-    return turns(lambda: panel.runner is not None and panel.runner.over and len(panel.runs) > 2)
+    return until(lambda: panel.runner is not None and panel.runner.over and len(panel.runs) > 2)
+
+
+async def rests(runner, looks=5):
+    """Until a runner that is paused has looked so often whether it may go on."""
+    sleep, looked = runner._sleep, []
+
+    async def counted(_):
+        looked.append(runner.step)
+        await asyncio.sleep(0)
+
+    runner._sleep = counted
+    await until(lambda: len(looked) >= looks)
+    runner._sleep = sleep
 
 
 def in_a_notebook(story, **options):

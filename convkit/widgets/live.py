@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import ipywidgets
 
 from convkit.plan import Record
 from convkit.plots import TrainingPlot
+from convkit.widgets.kernel import Cell, running_cell
 from convkit.widgets.panel import Panel, Words
 
 SLICE = 0.03  # seconds of training after which messages of the page are let in
@@ -87,13 +89,19 @@ class Runner:
 
     Each track's records are those of its own loop: nothing is shared between runs (see ``fit``), whatever their order.
     ``paused`` and ``stopping`` may be set from any thread. ``paint`` is called on the loop, and once more at the end.
+    ``why`` goes behind the words that it was stopped.
     """
 
     def __init__(
-        self, tracks: Sequence[Track], paint: Callable[[], None], clock: Callable[[], float] = time.perf_counter
+        self,
+        tracks: Sequence[Track],
+        paint: Callable[[], None],
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.tracks, self.paint, self._clock = list(tracks), paint, clock
+        self.tracks, self.paint, self._clock, self._sleep = list(tracks), paint, clock, sleep
         self.paused = self.stopping = self.over = False
+        self.why = ""
         self._next_paint = 0.0
 
     @property
@@ -107,12 +115,12 @@ class Runner:
         try:
             while self._going():
                 if self.paused:
-                    await asyncio.sleep(_POLL)
+                    await self._sleep(_POLL)
                     continue
                 self._slice()
                 if self._clock() >= self._next_paint:
                     self._timed_paint()
-                await asyncio.sleep(0)  # messages get in: a slider, Pause, Stop
+                await self._sleep(0)  # messages get in: a slider, Pause, Stop
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None:
@@ -151,20 +159,49 @@ class Runner:
         self.paint()
 
 
+_live: weakref.WeakSet[LivePanel] = weakref.WeakSet()  # those made in a notebook's cell
+
+
 class LivePanel(Panel):
     """A panel whose picture is of runs in progress: the artists are kept, and moved by ``show``.
 
-    While ``runner`` is at work it paints; what the reader does in between is seen with its next picture.
+    While ``runner`` is at work it paints; what the reader does in between is seen with its next picture. A panel takes
+    the place of those that an earlier run of its cell has made: ``news`` says which training it has ended so.
     """
 
     size = (10.5, 4.9)
     runner: Runner | None = None
+    cell: Cell | None = None
+    news: str = ""
     _plot: TrainingPlot | None = None
 
     @property
     def busy(self) -> bool:
         """Whether the runner will paint soon."""
         return self.runner is not None and not self.runner.over and not self.runner.paused
+
+    def take_place(self) -> None:
+        """End what earlier runs of this panel's cell have left under way; panels of other cells go on."""
+        self.cell = running_cell()
+        if self.cell is None:
+            return
+        panels = [(panel, panel.cell) for panel in list(_live) if panel.cell and panel.cell.name == self.cell.name]
+        ended = [panel.give_way() for panel, cell in panels if cell.run != self.cell.run]
+        places = [place for place in ended if place]
+        if places:
+            what = "training that it had started was" if len(places) == 1 else "trainings that it had started were"
+            self.news = f"This cell ran again: the {what} stopped {' and '.join(places)}."
+        else:  # what the first panel of a cell has ended, its second says, too
+            self.news = next((panel.news for panel, cell in panels if cell == self.cell and panel.news), "")
+        _live.add(self)
+
+    def give_way(self) -> str:
+        """End what is under way because the panel's cell ran again, and say where it was; else return ``""``."""
+        if self.runner is None or self.runner.over or self.runner.stopping:
+            return ""
+        self.runner.why, self.runner.stopping = ", because its cell ran again", True
+        self._paint_running()
+        return f"at step {self.runner.step}"
 
     def show(self, plot: TrainingPlot) -> str:
         """Bring the picture up to date and return the words."""
@@ -194,6 +231,7 @@ class _Watch(LivePanel):
     def __init__(self, tracks: Sequence[Track], given: Sequence[Any], title: str) -> None:
         self.title, self._given = title, given
         self.runner = Runner(tracks, self._paint_running)
+        self.take_place()
         super().__init__()
         self._root.remove_class("convkit-panel").add_class("convkit-live")  # no panel: it rests when the run is over
 
@@ -216,16 +254,17 @@ class _Watch(LivePanel):
         plot.show({track.name: track.history for track in runner.tracks})
         self._pause.description = "Resume" if runner.paused and not runner.over else "Pause"
         self._pause.disabled = self._stop.disabled = runner.over
-        return progress(runner)
+        words = progress(runner)
+        return Words(f"{self.news} {words}".lstrip(), words.alert)
 
 
 def progress(runner: Runner, steps: int = 0) -> Words:
     """Where the runs are, and the last numbers of each; red when one has gone wrong."""
     of = f" of {steps}" if steps else ""
-    if not runner.over:
+    if runner.why or (runner.over and any(track.ended == "stopped" for track in runner.tracks)):
+        start = f"Stopped at step {runner.step}{of}{runner.why}."
+    elif not runner.over:
         start = f"{'Paused at' if runner.paused else 'Training:'} step {runner.step}{of}."
-    elif any(track.ended == "stopped" for track in runner.tracks):
-        start = f"Stopped at step {runner.step}{of}."
     else:
         start = f"After {runner.step} steps."
     alert = any(track.failed for track in runner.tracks)
@@ -238,7 +277,7 @@ async def run(records: Any, *, controls: Sequence[Any] = (), title: str = "Train
     ``records`` is an iterator of records, or a mapping of names to such, which advance by turns; then a mapping of
     lists comes back. ``controls`` are widgets shown above the picture, such as those of ``knob_sliders``. The records
     are those of the bare loop. Where nobody watches it runs to its end, so that cells keep their order; the toolbar's
-    interrupt ends it as Stop does.
+    interrupt ends it as Stop does. Run as a task beside the cells, it ends when its cell runs again.
     """
     named: Mapping[str, Iterator[Record]] = records if isinstance(records, Mapping) else {"the run": records}
     tracks = [Track(name, iter(one)) for name, one in named.items()]

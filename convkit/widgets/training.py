@@ -36,7 +36,8 @@ class TrainingPanel(ChoicesPanel):
     runs of the table, each with its trained ``model``, ``history`` the records of those in the picture; ``Run.code``
     gives the same records again. ``knobs`` maps methods to knobs that start elsewhere than at their defaults, ``every``
     is the number of steps between two test accuracies and sets of norms, ``options`` go to the network. Data of files
-    come from ``folder``.
+    come from ``folder``. Where the cell that makes the panel runs again, the new panel takes the place of the old one,
+    whose training ends; panels of other cells go on.
     """
 
     title = "Train it live: two ways of training, side by side"
@@ -59,7 +60,7 @@ class TrainingPanel(ChoicesPanel):
     ) -> None:
         self.runs: list[Run] = []
         self._before: list[Run] = []
-        self._starting, self._turn, self._notice, self._planned = False, 0, "", first
+        self._starting, self._turn, self._notice, self._planned = False, 0, Words(""), first
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -74,6 +75,8 @@ class TrainingPanel(ChoicesPanel):
         self._below = ipywidgets.HTML()
         self._root.children = (*self._root.children, self._below)
         self._list_runs()
+        self.take_place()  # not before all is well: a panel that cannot open ends nothing
+        self._notice = Words(self.news)
         self._ready = True
         self._redraw()
 
@@ -119,6 +122,15 @@ class TrainingPanel(ChoicesPanel):
         self._shown, self._before = self._opening, []
         self._baseline = self.said()
 
+    def give_way(self) -> str:
+        """End what is under way, or about to start, because the panel's cell ran again."""
+        if not self._starting:
+            return super().give_way()
+        self._leave()
+        self._notice = Words("The training did not start, because its cell ran again.")
+        self._paint()
+        return "before its first step"
+
     def _going(self) -> Runner:
         if self.runner is None or self.runner.over:
             raise ValueError("nothing trains: press Start first")
@@ -149,22 +161,22 @@ class TrainingPanel(ChoicesPanel):
         return ipywidgets.VBox([row(*about), *self.slots.values(), row(*buttons, controls["reset"])])
 
     def _assign(self, values: dict[str, Any]) -> None:
-        self._notice = ""
+        self._notice = Words("")
         super()._assign(values)
 
     def _pressed(self, action: Callable[[], None], _: Any) -> None:
         def act() -> None:
-            self._notice = ""
+            self._notice = Words("")
             try:
                 action()
             except ValueError as error:
-                self._notice = str(error)
+                self._notice = _red(str(error))
 
         self._paint(act)
 
     def react(self, name: str) -> None:
         """A knob that was moved reaches the run of its slot, while that is under way with the same method."""
-        self._notice = ""
+        self._notice = Words("")
         if name not in self.slots or self.runner is None or self.runner.over:
             return
         now = self.slots[name].value
@@ -184,9 +196,9 @@ class TrainingPanel(ChoicesPanel):
         try:
             new = self.make(settings)
         except (ValueError, OSError, ImportError) as error:  # what does not fit together, files that are not there
-            new, self._notice = [], " ".join(str(error).split())
+            new, self._notice = [], _red(" ".join(str(error).split()))
         except Exception as error:  # an exception in a task shows nowhere
-            new, self._notice = [], f"this is a bug in the panel: {type(error).__name__}: {error}"
+            new, self._notice = [], _red(f"this is a bug in the panel: {type(error).__name__}: {error}")
         if turn != self._turn:  # Clear or Reset has come before
             return
         self._starting = False
@@ -217,7 +229,8 @@ class TrainingPanel(ChoicesPanel):
         steps = 0 if runner is None or runner.over else self._planned
         plot.show({run.track.name: run.history for run in self._shown}, steps, [run.history for run in self._before])
         self._pause.description = "Resume" if runner is not None and runner.paused and not runner.over else "Pause"
-        said, alert = [self._notice and f"{self._notice.rstrip('.')}."], bool(self._notice)
+        said: list[str] = [self._notice]
+        alert = self._notice.alert
         if self._starting:
             said.append("Starting, as soon as no cell runs.")
         elif not self._shown:
@@ -251,3 +264,7 @@ class TrainingPanel(ChoicesPanel):
                 f"<details><summary>{html.escape(words)}</summary><pre>{html.escape(run.code)}</pre></details>"
             )
         self._below.value = "".join(parts)
+
+
+def _red(text: str) -> Words:
+    return Words(f"{text.rstrip('.')}.", alert=True)
