@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.attacks import pgd
-from convkit.modes import evaluation_mode
+from convkit.attacks.checks import borrowed, gaussian, own_copy
 from convkit.running import Objective
 from convkit.training import cross_entropy
 
@@ -26,43 +26,42 @@ def pgd_training(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10) -
     return _named(objective, "pgd_training", eps=eps, step=step, steps=steps)
 
 
-def alp(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, weight: float = 1.0) -> Objective:
+def alp(
+    eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, weight: float = 1.0, joint: bool = False
+) -> Objective:
     """Adversarial logit pairing: ``(CE(f(x), y) + CE(f(x'), y)) / 2 + weight |f(x) - f(x')|^2`` (Kannan et al. 2018).
 
-    The square is the mean over images and classes, as Liang & Huang ran it. The logits are those of ``x'``.
+    The square is the mean over images and classes, as Liang & Huang ran it. The network sees ``x``, then ``x'``; with
+    ``joint`` both in one batch, as in ``trades``. The logits are those of ``x'``.
     """
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        both = model(torch.cat([x, pgd(model, x, y, eps, step, steps)]))
-        clean, attacked = both.chunk(2)
+        clean, attacked = _answers(model, x, pgd(model, x, y, eps, step, steps), joint)
         loss = (F.cross_entropy(clean, y) + F.cross_entropy(attacked, y)) / 2
         return loss + weight * F.mse_loss(clean, attacked), attacked
 
-    return _named(objective, "alp", eps=eps, step=step, steps=steps, weight=weight)
+    return _named(objective, "alp", eps=eps, step=step, steps=steps, weight=weight, joint=joint)
 
 
-def trades(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, beta: float = 6.0) -> Objective:
+def trades(
+    eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, beta: float = 6.0, joint: bool = False
+) -> Objective:
     """TRADES: ``CE(f(x), y) + beta KL(f(x) || f(x'))``, x' by ascent on that divergence (Zhang et al. 2019).
 
     The ascent begins at ``x + 0.001 N(0, 1)``, in evaluation mode, within ``eps`` in every pixel and in [0, 1]. The
     published beta is 6; Liang & Huang took 1. The logits are those of ``x``.
+
+    The network then sees ``x`` and ``x'`` in two passes, as in Liang & Huang's code (Zhang et al. ask a second time
+    about ``x``). So BatchNorm normalizes each of them by its own statistics, and its running ones take two steps, first
+    to those of ``x``. With ``joint`` both are one batch: a single pass, normalized by the statistics of the mixture, to
+    which the running ones take one step. Without such layers the two differ by rounding only.
     """
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with evaluation_mode(model):
-            with torch.no_grad():
-                target = model(x).softmax(1)
-            at = (x + 0.001 * torch.randn_like(x)).clamp(0, 1)
-            for _ in range(steps):
-                at.requires_grad_()
-                (slope,) = torch.autograd.grad(_divergence(target, model(at)), at)
-                at = at.detach() + step * slope.sign()
-                at = torch.minimum(torch.maximum(at, x - eps), x + eps).clamp(0, 1)
-        both = model(torch.cat([x, at]))
-        clean, attacked = both.chunk(2)
+        clean, attacked = _answers(model, x, _far_in_divergence(model, x, eps, step, steps), joint)
         return F.cross_entropy(clean, y) + beta * _divergence(clean.softmax(1), attacked), clean
 
-    return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta)
+    return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta, joint=joint)
 
 
 class FreeTraining:
@@ -88,15 +87,17 @@ class FreeTraining:
         self._move()
         if self.noise is None or self.noise.shape != x.shape or (self.reset and self.replay % self.replays == 0):
             self.noise = torch.zeros_like(x)
+        self.noise = self.noise.to(x)  # that of a checkpoint is on the CPU
         self.replay += 1
-        self._seen = (x + self.noise.to(x)).clamp(0, 1).requires_grad_()
+        self._seen = (x + self.noise).clamp(0, 1).requires_grad_()
         logits = model(self._seen)
         return F.cross_entropy(logits, y), logits
 
     def _move(self) -> None:
         """The noise's step, by the gradient that the last backward pass left on the images."""
         if self._seen is not None and self._seen.grad is not None and self.noise is not None:
-            self.noise = (self.noise + self.eps * self._seen.grad.sign()).clamp(-self.eps, self.eps)
+            signs = self._seen.grad.sign().nan_to_num()  # a gradient that float16 could not hold moves nothing
+            self.noise = (self.noise + self.eps * signs).clamp(-self.eps, self.eps)
         self._seen = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,6 +141,33 @@ def _named(objective: Any, name: str, **numbers: float) -> Any:
     return objective
 
 
+def _answers(model: nn.Module, x: Tensor, at: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+    """The logits of clean and of attacked images, by one pass or by two."""
+    if joint:
+        clean, attacked = model(torch.cat([x, at])).chunk(2)
+        return clean, attacked
+    return model(x), model(at)
+
+
+def _far_in_divergence(model: nn.Module, x: Tensor, eps: float, step: float, steps: int) -> Tensor:
+    """Images within ``eps`` whose answers are far from those of ``x``, in evaluation mode."""
+    with borrowed(model, x) as copy, torch.enable_grad():
+        x = own_copy(x)
+        with torch.no_grad():
+            target = copy(x.clone()).softmax(1)  # a first step may be in place
+        at = (x + 0.001 * gaussian(x, None)).clamp(0, 1)
+        for _ in range(steps):
+            at.requires_grad_()
+            (slope,) = torch.autograd.grad(_divergence(target, copy(at.clone())), at)
+            at = at.detach() + step * slope.sign()
+            at = torch.minimum(torch.maximum(at, x - eps), x + eps).clamp(0, 1)
+    return at.detach()
+
+
 def _divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """``KL(target || softmax(logits))``, the mean over images."""
+    """``KL(target || softmax(logits))``, the mean over images; its gradient, too, is finite.
+
+    The derivative by a probability is its logarithm and more: where it has become 0, the derivative of the whole is 0.
+    """
+    target = target.clamp_min(torch.finfo(target.dtype).tiny)
     return F.kl_div(logits.log_softmax(1), target, reduction="batchmean")

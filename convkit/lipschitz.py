@@ -27,8 +27,8 @@ def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The logit of each label minus the best other one, ``(N,)``: positive where the model is right; exact."""
     check_labels(y, x)
     x, y = own_copy(x), own_copy(y)
-    with borrowed(model), torch.no_grad():
-        logits = model(x.clone())  # a first step may be in place
+    with borrowed(model, x) as copy, torch.no_grad():
+        logits = copy(x.clone())  # a first step may be in place
     check_logits(logits, x)
     check_classes(y, logits.shape[1])
     return -margin(logits, y)
@@ -96,8 +96,8 @@ def jacobian_norm(
     """
     number = check_norm(ord)
     check_count("steps", steps)
-    with borrowed(model):
-        x, answer, size = _prepared(model, x)
+    with borrowed(model, x) as copy:
+        x, answer, size = _prepared(copy, x)
         if number == math.inf:
             result = _gradients(answer, x).abs().flatten(2).sum(2).amax(0)
         else:
@@ -127,8 +127,8 @@ def local_lipschitz(
     number = check_norm(norm)
     size = float(check_size("radius", radius, x, positive=True))
     check_count("steps", steps)
-    with borrowed(model):
-        x, answer, length = _prepared(model, x)
+    with borrowed(model, x) as copy:
+        x, answer, length = _prepared(copy, x)
         if number == math.inf:
             rows = _gradients(answer, x)
             steepest = rows.abs().flatten(2).sum(2).argmax(0)

@@ -19,7 +19,7 @@ from convkit.geometry import (
     positive_groups,
     positive_ints,
 )
-from convkit.modes import evaluation_mode
+from convkit.modes import awake, evaluation_copy
 
 MATRIX_LIMIT = 2**30  # bytes: a larger dense matrix is refused
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -222,20 +222,21 @@ class ConvOperator:
 def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
     """The spatial input size of each convolution and linear layer that ``model(x)`` reaches, by the layer's name.
 
-    One forward pass in evaluation mode without gradients; the mode is given back. A linear layer on ``(batch,
+    One forward pass of a copy in evaluation mode, without gradients. A linear layer on ``(batch,
     features)`` has size ``(1, 1)``, on ``(batch, positions, features)`` the size ``(positions,)``. Raises
     ``ValueError`` for a model without such layers and for a layer that meets two sizes.
     """
-    layers = dict(_layers(model))
-    if not layers:
+    if not any(_layers(model)):
         raise ValueError(
             f"needed a model with convolutions or linear layers, got {type(model).__name__} without any; give its "
             "layers a method operator(input_shape)"
         )
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def remember(name: str, layer: Any) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def watched(name: str, layer: Any) -> Callable[..., Any]:
+        forward = layer.forward
+
+        def watching(*args: Any, **kwargs: Any) -> Any:
             seen = tuple((args[0] if args else next(iter(kwargs.values()))).shape)
             if isinstance(layer, nn.Linear):
                 size = seen[1:-1] or (1, 1)
@@ -246,18 +247,17 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
                     f"layer {name!r} meets inputs of sizes {shapes[name]} and {size}, and its norm depends on the "
                     "size; make its operators one by one with ConvOperator.from_layer"
                 )
+            return forward(*args, **kwargs)
 
-        return hook
+        return watching
 
-    handles = [
-        layer.register_forward_pre_hook(remember(name, layer), with_kwargs=True) for name, layer in layers.items()
-    ]
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    awake(model, x)
+    with evaluation_copy(model) as copy, torch.no_grad():
+        for name, layer in _layers(copy):
+            layer.forward = watched(name, layer)
+        copy(x)
+        for _, layer in _layers(copy):
+            del layer.forward  # it knows the layer, which would wait for the garbage collector with its weight
     return shapes
 
 
@@ -266,11 +266,11 @@ def conv_operators(model: nn.Module, x: Tensor) -> dict[str, ConvOperator]:
 
     Raises ``ValueError`` with the layer's name for a layer without an operator (transposed, reflect, replicate).
     """
-    operators = {}
-    with evaluation_mode(model):  # a parametrized weight may take a step when it is read in training mode
-        for name, shape in input_shapes(model, x).items():
+    shapes, operators = input_shapes(model, x), {}
+    with evaluation_copy(model) as copy:  # a parametrized weight may take a step when it is read in training mode
+        for name, shape in shapes.items():
             try:
-                operators[name] = ConvOperator.from_layer(model.get_submodule(name), shape)
+                operators[name] = ConvOperator.from_layer(copy.get_submodule(name), shape)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"layer {name!r}: {error}") from error
     return operators

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convkit.bounds import flattened_norm
 from convkit.constraints.layers import layer_operator, named_layers, naming
 from convkit.geometry import check_kernel
-from convkit.modes import evaluation_mode
+from convkit.modes import evaluation_copy
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 
@@ -52,8 +52,8 @@ def reshaped_spectral_penalty(model: nn.Module) -> Tensor:
     """
     norms = []
     for name, layer in _layers("reshaped_spectral_penalty", model, (*_CONVOLUTIONS, nn.Linear)):
-        with naming(name), evaluation_mode(layer):
-            weight = layer.weight
+        with naming(name), evaluation_copy(layer) as copy:
+            weight = copy.weight
             kernel = weight[..., None] if weight.ndim == 2 else weight
             groups = getattr(layer, "groups", 1)
             norms.append(flattened_norm(ConvOperator(kernel, tuple(kernel.shape[2:]), groups=groups)))
@@ -79,8 +79,8 @@ def orthogonality(model: nn.Module) -> Tensor:
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _defect(name: str, layer: Any) -> Tensor:
-    with naming(name), evaluation_mode(layer):
-        groups, kernel = layer.groups, layer.weight
+    with naming(name), evaluation_copy(layer) as copy:
+        groups, kernel = copy.groups, copy.weight
         check_kernel(kernel)
     axes = zip(kernel.shape[2:], layer.stride, layer.dilation, strict=True)
     strides, pads = [], []
@@ -99,8 +99,9 @@ def _defect(name: str, layer: Any) -> Tensor:
 
 def _operators(kind: str, model: nn.Module, shapes: Mapping[str, Any]) -> list[tuple[str, ConvOperator]]:
     layers = named_layers(kind, model, shapes)
-    with evaluation_mode(nn.ModuleList(layers.values())):  # some parametrizations step when read in training mode
-        return [(name, layer_operator(name, layer, shapes[name])) for name, layer in layers.items()]
+    with evaluation_copy(nn.ModuleList(layers.values())) as copies:  # some parametrizations step when read in training
+        pairs = zip(layers, copies, strict=True)
+        return [(name, layer_operator(name, copy, shapes[name])) for name, copy in pairs]
 
 
 def _layers(kind: str, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from convkit.bounds import torus_bound
-from convkit.modes import evaluation_mode
+from convkit.modes import evaluation_copy
 from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
@@ -76,23 +77,44 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
     has no bound (products of branches, LayerNorm) or is not known here: bound the parts around it and multiply, or
     give a module that is a convolution a method ``operator(input_shape)``.
     """
-    tracer = _Tracer()
-    if tracer.is_leaf_module(model, ""):
-        model = nn.Sequential(model)
-    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+    kind = type(model).__name__
+    with evaluation_copy(model) as copy, torch.inference_mode(False), torch.no_grad():
+        copy, tracer = getattr(copy, "_orig_mod", copy), _Tracer()  # what torch.compile has compiled
+        if tracer.is_leaf_module(copy, ""):
+            copy = nn.Sequential(copy)
         try:
-            graph = tracer.trace(model)
+            with _TRACING:
+                graph = tracer.trace(copy)
         except Exception as error:  # whatever a forward that depends on its numbers may raise
             raise ValueError(
-                f"product_bound needs a network that torch.fx can trace, got {type(model).__name__}, whose trace ends "
-                f"in: {error}; bound its parts and multiply"
+                f"product_bound needs a network that torch.fx can trace, got {kind}, whose trace ends in: {error}; "
+                "bound its parts and multiply"
             ) from error
-        steps = _Bounds(fx.GraphModule(model, graph), torus)
+        steps = _Bounds(fx.GraphModule(copy, graph), torus)
         steps.run(x.detach().clone())  # a first step may be in place
     return steps.bounds[next(node for node in graph.nodes if node.op == "output")]
 
 
+_TRACING = threading.Lock()  # torch.fx puts functions of its own in the place of others while it traces
+
+
 class _Tracer(fx.Tracer):
+    """Traces what its own thread calls; modules that other threads call meanwhile are none of its business."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
             hasattr(m, "operator")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convkit.fourier import CHUNK, HalfSet, Taps, half_set, reduced_taps
 from convkit.krylov import leading_right_vectors, top_frequency
-from convkit.modes import evaluation_mode
+from convkit.modes import evaluation_copy
 from convkit.operators import ConvOperator, input_shapes
 from convkit.spectra import DENSE_LIMIT
 
@@ -80,10 +80,10 @@ class NormTracker:
 
     def _operators(self) -> dict[str, ConvOperator]:
         operators = {}
-        with evaluation_mode(self.model):  # a parametrized weight may take a step when it is read in training mode
+        with evaluation_copy(self.model) as copy:  # a parametrized weight may take a step when it is read in training
             for name, shape in self.shapes.items():
                 try:
-                    operators[name] = ConvOperator.from_layer(self.model.get_submodule(name), shape)
+                    operators[name] = ConvOperator.from_layer(copy.get_submodule(name), shape)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"layer {name!r}: {error}") from error
         return operators

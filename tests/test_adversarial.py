@@ -54,14 +54,16 @@ def test_alp_is_half_of_each_loss_and_the_square_between_their_logits(model, bat
     assert_close(logits, worse)
 
 
-def test_trades_is_the_clean_loss_and_the_divergence_at_the_images_that_raise_it(model, batch):
+@pytest.mark.parametrize("joint", [False, True])
+def test_trades_is_the_clean_loss_and_the_divergence_at_the_images_that_raise_it(model, batch, joint):
     x, y = batch
     seen = []
     handle = model.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    loss, logits = trades(0.1, 0.04, 5, beta=3.0)(model, x, y)
+    loss, logits = trades(0.1, 0.04, 5, beta=3.0, joint=joint)(model, x, y)
     handle.remove()
-    at = seen[-1][6:]
-    assert_close(seen[-1][:6], x)
+    clean, at = seen[-1].chunk(2) if joint else seen[-2:]
+    assert len(seen) == 1 + 5 + (1 if joint else 2)
+    assert_close(clean, x)
     assert (at - x).abs().max() <= 0.1 + 1e-6
     assert at.min() >= 0
     assert at.max() <= 1
@@ -74,17 +76,82 @@ def test_trades_is_the_clean_loss_and_the_divergence_at_the_images_that_raise_it
     assert divergence > 10 * (p * (p.log() - q.log())).sum(1).mean()
 
 
+@pytest.mark.parametrize("make", [alp, trades])
+def test_batchnorm_sees_clean_and_attacked_images_one_after_the_other_or_as_one_batch(make):
+    x, y = torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+    for joint in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(6, 5))
+        seen = []
+        handle = model[1].register_forward_pre_hook(lambda norm, args, seen=seen: seen.append((norm.training, *args)))
+        make(0.1, 0.04, 2, joint=joint)(model, x, y)
+        handle.remove()
+        batches = [batch for training, batch in seen if training]
+        assert [len(batch) for batch in batches] == ([12] if joint else [6, 6])
+        mean = torch.zeros(3)
+        for batch in batches:
+            mean = 0.9 * mean + 0.1 * batch.mean((0, 2, 3))
+        assert_close(model[1].running_mean, mean)
+        assert model[1].num_batches_tracked == len(batches)
+
+
 def test_attacks_see_evaluation_mode_and_the_loss_training_mode():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(6, 5)).train()
     modes = []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     x, y = torch.rand(4, 1, 3, 4), torch.tensor([0, 1, 2, 3])
-    for objective in (pgd_training(0.1, 0.05, 2), alp(0.1, 0.05, 2), trades(0.1, 0.05, 2)):
+    for objective, passes in ((pgd_training(0.1, 0.05, 2), 1), (alp(0.1, 0.05, 2), 2), (trades(0.1, 0.05, 2), 2)):
         modes.clear()
         objective(model, x, y)
-        assert modes[-1] is True
-        assert not any(modes[:-1])
+        assert modes == [False] * (len(modes) - passes) + [True] * passes
+        assert len(modes) > passes
         assert model.training
+
+
+# ---- gradients where probabilities are 0 -----------------------------------------------------------------------------
+LOSSES = {"pgd": pgd_training, "alp": alp, "trades": trades, "free": lambda eps, step, steps: FreeTraining(eps)}
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [30.0, 90.0, 104.0, 150.0, 1e3, 1e6, 1e12])
+def test_trades_has_a_gradient_wherever_it_has_a_value(apart, dtype, joint):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(dtype)
+    x, y = torch.rand(6, 1, 3, 4, dtype=dtype), torch.tensor([0, 1, 2, 3, 4, 0])
+    with torch.no_grad():
+        model[1].weight.mul_(apart / (model(x).amax(1) - model(x).amin(1)).amax())
+    loss, _ = trades(0.1, 0.04, 3, joint=joint)(model, x, y)
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert model[1].weight.grad.abs().max() > 0
+
+
+def test_the_gradient_of_trades_is_that_of_finite_differences_beside_a_probability_of_0(monkeypatch):
+    shift = torch.tensor([[0.3, -0.2, 0.1], [-0.1, 0.2, 0.4]], dtype=torch.float64)
+    monkeypatch.setattr("convkit.adversarial._far_in_divergence", lambda model, x, *_: x + shift)
+    x = torch.tensor([[0.0, -2.0, -2000.0], [1.0, 0.5, -5000.0]], dtype=torch.float64, requires_grad=True)
+    objective = trades(0.5, 0.1, 1, beta=2.0)
+    assert F.softmax(x, 1)[0, 2] == 0
+    assert torch.autograd.gradcheck(lambda x: objective(nn.Identity(), x, torch.tensor([1, 0]))[0], (x,))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weights", [0.0, 1e-30, 300.0, 1e8])
+def test_every_objective_has_a_gradient_for_a_network_that_answers_all_alike_or_with_huge_logits(name, weights):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    with torch.no_grad():
+        model[1].weight.mul_(weights)
+        model[1].bias.zero_()
+    x, y = torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+    objective = LOSSES[name](0.1, 0.04, 2)
+    for _ in range(2):  # free training moves its noise by the first gradient
+        loss, _ = objective(model, x, y)
+        assert loss.isfinite()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_free_training_moves_the_noise_by_the_gradient_of_the_same_pass(model, batch):
@@ -111,6 +178,30 @@ def test_the_noise_is_kept_between_batches_or_reset(model, batch):
             free(model, x, y)[0].backward()
         free(model, x.flip(0), y)
         assert (free.noise.abs().max() == 0) == reset
+
+
+def test_free_training_goes_on_where_the_images_are_not_where_the_checkpoint_lay():
+    """The meta device stands for a GPU: it, too, refuses operands of another device."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to("meta")
+    x, y = torch.empty(6, 1, 3, 4, device="meta"), torch.empty(6, dtype=torch.long, device="meta")
+    free = FreeTraining(eps=0.03, replays=4)
+    free.load_state_dict({"noise": torch.full((6, 1, 3, 4), 0.01), "replay": 2})
+    for replay in (3, 4, 5):
+        loss, _ = free(model, x, y)
+        loss.backward()
+        assert free.state_dict()["noise"].device.type == "meta"
+        assert free.replay == replay
+
+
+def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(batch):
+    x, y = batch
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    free = FreeTraining(eps=0.03)
+    free(model, x, y)[0].backward()
+    free._seen.grad[0] = float("nan")
+    noise = free.state_dict()["noise"]
+    assert (noise[0] == 0).all()
+    assert (noise[1:] != 0).any()
 
 
 def test_each_batch_comes_as_often_as_it_is_replayed():
@@ -140,8 +231,14 @@ def test_each_batch_comes_as_often_as_it_is_replayed():
 @pytest.mark.parametrize("method", ["batchnorm", "sphere", "convnorm+batchnorm", "norm_decay_linf"])
 @pytest.mark.parametrize(
     "make",
-    [lambda: pgd_training(0.1, 0.05, 2), lambda: alp(0.1, 0.05, 2), lambda: trades(0.1, 0.05, 2), FreeTraining],
-    ids=["pgd", "alp", "trades", "free"],
+    [
+        lambda: pgd_training(0.1, 0.05, 2),
+        lambda: alp(0.1, 0.05, 2),
+        lambda: trades(0.1, 0.05, 2),
+        lambda: trades(0.1, 0.05, 2, joint=True),
+        FreeTraining,
+    ],
+    ids=["pgd", "alp", "trades", "joint", "free"],
 )
 def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
     def run(objective, **options):
@@ -167,8 +264,10 @@ def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
         (pgd_training, {"steps": 1}, {"steps": 2}),
         (alp, {"eps": 0.1}, {"eps": 0.07}),
         (alp, {"weight": 1.0}, {"weight": 2.0}),
+        (alp, {"joint": False}, {"joint": True}),
         (trades, {"eps": 0.1}, {"eps": 0.07}),
         (trades, {"beta": 6.0}, {"beta": 1.0}),
+        (trades, {"joint": False}, {"joint": True}),
         (FreeTraining, {"eps": 0.1}, {"eps": 0.07}),
         (FreeTraining, {"replays": 4}, {"replays": 2}),
         (FreeTraining, {"reset": False}, {"reset": True}),

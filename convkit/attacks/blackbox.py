@@ -47,9 +47,9 @@ def simba(
     check_count("steps", steps)
     if basis not in ("pixel", "dct") or (basis == "dct" and x.ndim < 3):
         raise ValueError(f'basis must be "pixel" or, for images (N, ..., height, width), "dct", got {basis!r}')
-    with borrowed(model), torch.no_grad():
+    with borrowed(model, x) as copy, torch.no_grad():
         x, y = own_copy(x), own_copy(y)
-        logits = model(x.clone())  # a first step may be in place
+        logits = copy(x.clone())  # a first step may be in place
         check_logits(logits, x)
         check_classes(y, logits.shape[1])
         loss, queries = log_odds(logits, y), torch.ones_like(y)
@@ -68,7 +68,7 @@ def simba(
             for sign in (1, -1):
                 rows = left[asked]
                 trial = at[rows] + sign * change[asked]
-                logits = model(trial.clamp(0, 1))
+                logits = copy(trial.clamp(0, 1))
                 check_finite(logits.isfinite().all())
                 losses = log_odds(logits, y[rows])
                 queries[rows] += 1

@@ -7,18 +7,31 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from convkit.modes import evaluation_mode
+from convkit.modes import awake, evaluation_copy
+from convkit.randomness import drawing
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode for a while, its parametrized weights computed once."""
-    with torch.inference_mode(False), evaluation_mode(model), parametrize.cached():
-        yield
+def borrowed(model: nn.Module, x: Tensor, frozen: bool = False) -> Iterator[nn.Module]:
+    """A copy of the network in evaluation mode to ask about images like ``x``; the network itself is left alone.
+
+    The copy's weights are the same numbers in the same place, but autograd does not know: it does not object when a
+    training elsewhere changes them, and no gradient goes on from them, nor to them if they are ``frozen``. Parametrized
+    weights are computed once.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one")
+
+    def apart(t: Tensor) -> Tensor:
+        return nn.Parameter(t.data, t.requires_grad and not frozen) if isinstance(t, nn.Parameter) else t.data
+
+    with torch.inference_mode(False):
+        awake(model, x)
+        with evaluation_copy(model, apart, compiled=True) as copy:
+            yield copy
 
 
 def own_copy(t: Tensor) -> Tensor:
@@ -130,11 +143,17 @@ def chosen_loss(loss: str | Loss) -> Loss:
 
 
 def uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Numbers in [0, 1) of the shape of ``x``; the generator may live elsewhere."""
-    device = x.device if generator is None else generator.device
-    return torch.rand(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)
+    """Numbers in [0, 1) of the shape of ``x``; the generator may live elsewhere, without one it is the global one."""
+    return _drawn(torch.rand, x, generator)
 
 
 def gaussian(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)
+    """Normal numbers of variance 1; the rest as in ``uniform``."""
+    return _drawn(torch.randn, x, generator)
+
+
+def _drawn(draw: Callable[..., Tensor], x: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is not None:
+        return draw(x.shape, dtype=x.dtype, device=generator.device, generator=generator).to(x.device)
+    with drawing(x.device) as generator:
+        return draw(x.shape, dtype=x.dtype, device=x.device, generator=generator)

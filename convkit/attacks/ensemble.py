@@ -1,10 +1,12 @@
 """AutoAttack, from the library of its authors."""
 
+import functools
 import math
 import sys
+import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from convkit.attacks.checks import (
     check_size,
     own_copy,
 )
+from convkit.extras import needs
+from convkit.randomness import drawing
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 
@@ -41,7 +45,8 @@ def autoattack(
     ``attacks`` runs a part of them. ``x`` is ``(N, C, H, W)``. With fewer than ten classes the targeted attacks take
     all others as targets; at least four are needed. Thousands of passes an image that survives: minutes on a CPU.
 
-    Needs ``pyautoattack``, the extra ``attacks``. The global random state is left as it was.
+    Needs ``pyautoattack``, the extra ``attacks``. Its random numbers are its own: ``generator``, or else the global
+    one, gives no more than their seed.
     """
     check_images(x)
     check_labels(y, x)
@@ -54,25 +59,24 @@ def autoattack(
         raise ValueError(f"Square in the 2-norm needs images of at least 5 x 5, got {tuple(x.shape[2:])}")
     if not attacks or not set(attacks) <= set(STANDARD):
         raise ValueError(f"attacks must be some of {', '.join(STANDARD)}, got {tuple(attacks)}")
-    try:
+    with needs("attacks", "autoattack"):
         from pyautoattack import AutoAttack
-    except ImportError as error:
-        raise ImportError("autoattack needs pyautoattack, which is not installed: pip install pyautoattack") from error
     x, y = own_copy(x), own_copy(y)
-    with borrowed(model), _frozen(model), _untouched(x.device):
+    with borrowed(model, x, frozen=True) as copy, _given_back_tracer():  # FAB calls ``backward``
         with torch.no_grad():
-            logits = model(x[:batch_size])
+            logits = copy(x[:batch_size].clone())  # a first step may be in place
         check_logits(logits, x[:batch_size])
         classes = logits.shape[1]
         check_classes(y, classes)
         if classes < 4:
             raise ValueError(f"AutoAttack needs at least 4 classes, the model has {classes}; use pgd with restarts")
-        home = "cpu" if generator is None else generator.device
-        seed = int(torch.randint(2**31, (), generator=generator, device=home))
-        ask = cast(nn.Module, lambda x: model(x.clone()))  # a first step may be in place; it is only called
-        runner = AutoAttack(ask, norm="Linf" if kind == math.inf else "L2", eps=size, seed=seed, device=x.device)
+        ask = cast(nn.Module, lambda x: copy(x.clone()))  # it is only called
+        how = {"norm": "Linf" if kind == math.inf else "L2", "eps": size, "seed": _seed(generator), "device": x.device}
+        runner = AutoAttack(ask, **how)
         runner.attacks_to_run = list(attacks)
         runner.fab.n_target_classes = runner.apgd_targeted.n_target_classes = min(9, classes - 1)
+        for attack in (runner.apgd, runner.apgd_targeted, runner.fab, runner.square):
+            _draw_privately(attack)
         found, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
     if kind == math.inf:
         found = torch.minimum(torch.maximum(found, x - size), x + size)  # it may leave the ball by a rounding
@@ -80,25 +84,55 @@ def autoattack(
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """FAB calls ``backward``: without this its gradients would pile up in the weights."""
-    flags = {weight: weight.requires_grad for weight in model.parameters()}
-    try:
-        for weight in flags:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight, flag in flags.items():
-            weight.requires_grad_(flag)
+def _seed(generator: torch.Generator | None) -> int:
+    if generator is not None:
+        return int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    with drawing(torch.device("cpu")) as generator:
+        return int(torch.randint(2**31, (), generator=generator, device="cpu"))
+
+
+def _draw_privately(attack: Any) -> None:
+    """The library seeds torch's global generators and draws from them; this attack has a generator of its own.
+
+    Its methods are the same, and what they know as ``torch`` draws from that generator.
+    """
+    own = torch.Generator()
+
+    def gaussian_like(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, dtype=x.dtype, generator=own).to(x.device)
+
+    instead = _Instead(
+        torch,
+        rand=functools.partial(torch.rand, generator=own),
+        randn=functools.partial(torch.randn, generator=own),
+        randn_like=gaussian_like,
+        random=_Instead(torch.random, manual_seed=own.manual_seed),
+        cuda=_Instead(torch.cuda, random=_Instead(torch.cuda.random, manual_seed=lambda seed: None)),
+    )
+    methods: dict[str, Any] = {}
+    for kind in reversed(type(attack).__mro__):
+        for name, f in vars(kind).items():
+            if isinstance(f, types.FunctionType) and "torch" in f.__globals__:
+                known = {**f.__globals__, "torch": instead}
+                methods[name] = types.FunctionType(f.__code__, known, f.__name__, f.__defaults__, f.__closure__)
+    attack.__class__ = type(type(attack).__name__, (type(attack),), methods)
+
+
+class _Instead:
+    """A module, some of whose names mean something else."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self.__dict__.update(names, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 @contextmanager
-def _untouched(device: torch.device) -> Iterator[None]:
-    """The library seeds torch's own generators, and ends whatever traces the program: both are given back."""
+def _given_back_tracer() -> Iterator[None]:
+    """The library ends whatever traces the program."""
     tracer = sys.gettrace()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
+        yield
     finally:
         sys.settrace(tracer)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import borrowed, check_classes, check_images, check_labels, check_logits
+from convkit.extras import progress_bar
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
 
@@ -35,15 +36,13 @@ def robust_accuracy(
     right; the others count as wrong. Batches are moved to where the model is. An upper bound of the true robust
     accuracy: a better attack may find more.
     """
-    from tqdm.auto import tqdm
-
     named = attacks if isinstance(attacks, Mapping) else {getattr(attacks, "__name__", "attack"): attacks}
     if not named:
         raise ValueError("robust_accuracy needs at least one attack, got none")
     device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
     images = clean = worst = 0
     survived = dict.fromkeys(named, 0)
-    with tqdm(batches, desc="robust accuracy", unit="batch", disable=not progress) as bar:
+    with progress_bar(batches, desc="robust accuracy", unit="batch", disable=not progress) as bar:
         for x, y in bar:
             x, y = x.to(device), y.to(device)
             right = _right(model, x, y)
@@ -70,8 +69,8 @@ def robust_accuracy(
 def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     check_images(x)
     check_labels(y, x)
-    with borrowed(model), torch.no_grad():
-        logits = model(x.clone())  # a first step may be in place
+    with borrowed(model, x) as copy, torch.no_grad():
+        logits = copy(x.clone())  # a first step may be in place
     check_logits(logits, x)
     check_classes(y, logits.shape[1])
     return logits.argmax(1) == y

@@ -169,7 +169,8 @@ class _Search:
         check_labels(y, x)
         if targets is not None:
             check_labels(targets, x, "targets")
-        self.model, self.y, self.until_wrong = model, own_copy(y), until_wrong
+        self.network, self.y, self.until_wrong = model, own_copy(y), until_wrong
+        self.model = model  # while it runs, a copy of it in evaluation mode
         self.targets = None if targets is None else own_copy(targets)
         self.measure = chosen_loss(loss)
         self.clean = x
@@ -180,7 +181,7 @@ class _Search:
         self, ball: _Ball, step: Tensor, steps: int, restarts: int, generator: torch.Generator | None = None
     ) -> Tensor:
         """``restarts`` ascents from random images, or with 0 of them one from the clean image."""
-        with borrowed(self.model), torch.no_grad():
+        with borrowed(self.network, self.clean) as self.model, torch.no_grad():
             if restarts:
                 self._ask(self.clean)
             for _ in range(restarts or 1):

@@ -15,7 +15,7 @@ from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import check_logits
 from convkit.data import Data, digits
 from convkit.methods import network
-from convkit.modes import evaluation_mode
+from convkit.modes import evaluation_copy
 from convkit.plots import plot_accuracy, plot_answers, plot_change, plot_picture
 from convkit.training import fit
 from convkit.widgets.panel import Panel, Words, choice, slider, toggle
@@ -63,8 +63,8 @@ class AttackPanel(Panel):
         self.images = x
         for name, model in self.models.items():
             try:
-                with torch.no_grad(), evaluation_mode(model):
-                    logits = model(x[:2].clone())
+                with torch.no_grad(), evaluation_copy(model) as copy:
+                    logits = copy(x[:2].clone())
             except RuntimeError as error:
                 shape, why = tuple(x.shape[1:]), str(error).splitlines()[0]
                 raise ValueError(f"{name} must take images of shape {shape}, got: {why}") from error
@@ -117,8 +117,8 @@ class AttackPanel(Panel):
         model = _Times(self.models[name], MASK) if masked else self.models[name]
         x, y = self.images[image : image + 1], self.labels[image : image + 1]
         found, queries = attacked(model, x, y, attack, eps, steps)
-        with torch.no_grad(), evaluation_mode(model):
-            before, after = model(torch.cat([x, found])).softmax(1).cpu()
+        with torch.no_grad(), evaluation_copy(model) as copy:
+            before, after = copy(torch.cat([x, found])).softmax(1).cpu()
         return Outcome(found[0].cpu(), before, after, None if queries is None else int(queries))
 
     def curves(self, attack: str, masked: bool) -> dict[str, tuple[Any, Any]]:
@@ -137,8 +137,8 @@ class AttackPanel(Panel):
         for eps in _sizes(attack):
             if len(x):
                 found = attacked(model, x, y, attack, eps, steps)[0] if eps else x
-                with torch.no_grad(), evaluation_mode(model):
-                    still = model(found).argmax(1) == y
+                with torch.no_grad(), evaluation_copy(model) as copy:
+                    still = copy(found).argmax(1) == y
                 x, y = x[still], y[still]
             accuracies.append(100 * len(x) / count)
         return accuracies

@@ -1,0 +1,57 @@
+"""torch's global generators of random numbers, which all threads of a process share."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_turn, _queue = threading.Lock(), threading.Lock()  # one block of ``seeded`` at a time, in the order of asking
+_switch = threading.Lock()  # held for moments, while no code of a caller runs
+_owner: int | None = None  # the thread whose block it is
+_outside: dict[torch.device, torch.Generator] = {}  # where the global generators are meanwhile for all other threads
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """What this thread draws from the global generators inside follows from ``seed``; afterwards they are as before.
+
+    That of the CPU and, where ``device`` is a GPU, that of the GPU. Blocks of several threads follow one another. What
+    other threads draw with ``drawing`` goes on from the state before, and the block knows nothing of it.
+    """
+    global _owner, _outside
+    if _owner == threading.get_ident():  # a block inside a block: nobody else has a say in the generators
+        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+        return
+    generators = [torch.default_generator]
+    if device is not None and device.type == "cuda":
+        torch.cuda.init()
+        generators.append(torch.cuda.default_generators[torch.device(device).index or 0])
+    with _queue:
+        _turn.acquire()
+    try:
+        with _switch:
+            _outside = {one.device: torch.Generator(one.device).set_state(one.get_state()) for one in generators}
+            _owner = threading.get_ident()
+            torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            with _switch:
+                for one in generators:
+                    one.set_state(_outside[one.device].get_state())
+                _owner, _outside = None, {}
+    finally:
+        _turn.release()
+
+
+@contextmanager
+def drawing(device: torch.device) -> Iterator[torch.Generator | None]:
+    """The generator of one draw on the device where the caller has none: ``None`` is the global one.
+
+    While a block of ``seeded`` in another thread has the global one, it is one that goes on from the state before.
+    """
+    with _switch:
+        yield None if _owner in (None, threading.get_ident()) else _outside.get(device)
