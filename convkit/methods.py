@@ -34,6 +34,7 @@ from convkit.factories import (
 from convkit.models import build_model
 from convkit.operators import input_shapes
 from convkit.penalties import orthogonality
+from convkit.randomness import seeded
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,7 @@ def network(
     if dtype is not None:
         floating(dtype)
     x = data.train_batch(torch.arange(min(2, len(data))))[0]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if isinstance(model, nn.Module):
             built = convert(model, method.layer(settings)).model
         else:

@@ -16,11 +16,12 @@ from convkit.checks import plain, whole
 from convkit.data import Data
 from convkit.dtypes import as_input
 from convkit.methods import Method
-from convkit.modes import evaluation_mode
+from convkit.modes import evaluation_copy
 from convkit.normalization import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import conv_operators, input_shapes
 from convkit.plan import PRECISIONS, Plan, Record
+from convkit.randomness import seeded
 from convkit.spectra import channel_condition_numbers
 
 DIVERGED = 100.0  # times the loss at the start (or of guessing, if that is larger): there the run ends
@@ -30,15 +31,15 @@ Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]  # the 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
-    """The part of the test images that ``model`` gets right, in evaluation mode; the mode is given back.
+    """The part of the test images that ``model`` gets right, in evaluation mode; the network stays as it is.
 
     The images, float32 in the data, are given to the network in the dtype of its weights.
     """
     right = 0
-    with evaluation_mode(model):
+    with evaluation_copy(model, compiled=True) as copy:
         for some in torch.arange(len(data.test_labels)).split(whole("batch_size", batch_size, 1)):
             x, y = data.test_batch(some)
-            right += int((model(as_input(model, x)).argmax(1) == y).sum())
+            right += int((copy(as_input(model, x)).argmax(1) == y).sum())
     return right / len(data.test_labels)
 
 
@@ -93,8 +94,8 @@ class Run:
             [g for g in groups if g["params"]], lr=self.start["lr"], momentum=self.start["momentum"]
         )
         self.shapes = input_shapes(model, x)
-        with evaluation_mode(model), torch.no_grad():
-            outputs = tuple(model(x).shape)
+        with evaluation_copy(model, compiled=True) as copy, torch.no_grad():
+            outputs = tuple(copy(x).shape)
         if outputs != (len(x), data.classes):
             raise ValueError(f"the network must give {data.classes} logits an image, got outputs of shape {outputs}")
         self.handle = method.constrain and method.constrain(self.optimizer, model, self.shapes, self.start)
@@ -110,9 +111,7 @@ class Run:
         began = time.perf_counter()
         number, plan = len(self.history), self.plan
         settings = self._steer(number)
-        devices = [self.x.device] if self.x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_mixed(plan.seed, number))
+        with seeded(_mixed(plan.seed, number), self.x.device):
             x, y = self._batch(number)
             self.model.train()
             self.optimizer.zero_grad()
