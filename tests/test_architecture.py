@@ -15,7 +15,7 @@ import convkit
 ROOT = Path(__file__).parent.parent
 # A file (or folder) imports only what stands above it.
 LAYERS = {
-    "object": ("checks", "dtypes", "geometry", "boundary", "modes", "circulant", "operators"),
+    "object": ("checks", "dtypes", "geometry", "boundary", "modes", "randomness", "circulant", "operators"),
     "engine": ("fourier", "eigenvalues", "krylov"),
     "theory": ("spectra", "norms", "bounds", "projections"),
     "steering": (
