@@ -4,9 +4,12 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+from convkit.checks import plain
+from convkit.extras import progress_bar
 
 Job = Mapping[str, Any]  # the arguments of one run: numbers, words, lists of them
 
@@ -20,14 +23,19 @@ def sweep(
     """``function(**job)`` for every job, by its name; with a progress bar.
 
     ``function`` is found by its module and name in other processes and returns what JSON holds. ``keep`` names a file
-    to which each result is appended when it is there: after an interruption the same call runs what is missing. Without
-    an ``executor`` there is a process for each core, with one thread each; ``dask.distributed``'s
-    ``client.get_executor()`` is one for a cluster. Raises ``ValueError`` where ``keep`` holds results of other jobs
-    under the same names. After an error no further run begins; it is raised when those under way are kept.
-    """
-    from tqdm import tqdm
+    to which each result is appended when it is there: after an interruption the same call runs what is missing. What is
+    kept is what is run and returned: NumPy's numbers and arrays and tensors become plain numbers and lists, in jobs and
+    in results, and results come back as JSON has them (lists for tuples). Without an ``executor`` there is a process
+    for each core, with one thread each; ``dask.distributed``'s ``client.get_executor()`` is one for a cluster.
 
-    results = _kept(Path(keep), jobs) if keep is not None else {}
+    Raises ``ValueError``, before any run, where ``keep`` holds results of other jobs under the same names and for jobs
+    that JSON cannot hold. After an error, as for a result that JSON cannot hold, no further run begins; it is raised
+    when those under way are kept.
+    """
+    results: dict[Any, Any] = {}
+    if keep is not None:
+        jobs = {_checked_name(name): plain(job) for name, job in jobs.items()}
+        results = _kept(Path(keep), jobs)
     missing = {name: job for name, job in jobs.items() if name not in results}
     pool = executor or ProcessPoolExecutor(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -37,22 +45,23 @@ def sweep(
     first: BaseException | None = None
     try:
         futures = {pool.submit(function, **job): name for name, job in missing.items()}
-        with tqdm(total=len(jobs), initial=len(results), unit="run") as bar:
+        with progress_bar(total=len(jobs), initial=len(results), unit="run") as bar:
             for future in as_completed(futures):
                 name = futures[future]
                 if future.cancelled():
                     continue
-                error = future.exception()
+                error, result = future.exception(), None
+                if error is None:
+                    try:
+                        result = future.result() if keep is None else _append(Path(keep), name, missing[name], future)
+                    except ValueError as unheld:
+                        error = unheld
                 if error is not None:
                     first = first or error
                     for other in futures:
                         other.cancel()
                     continue
-                results[name] = future.result()
-                if keep is not None:
-                    with Path(keep).open("a", encoding="utf-8") as file:
-                        line = {"name": name, "job": missing[name], "result": results[name]}
-                        file.write(json.dumps(line) + "\n")
+                results[name] = result
                 bar.set_postfix_str(name)
                 bar.update()
         if first is not None:
@@ -71,8 +80,32 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _kept(path: Path, jobs: Mapping[str, Job]) -> dict[str, Any]:
-    results: dict[str, Any] = {}
+def _checked_name(name: Any) -> Any:
+    name = plain(name)
+    if not isinstance(name, str | int):
+        raise ValueError(f"the names of jobs that are kept must be words, got {name!r}; take str(name)")
+    return name
+
+
+def _as_json(value: Any, what: str) -> Any:
+    """The value as it is read from a file, lists for tuples; ``ValueError`` where JSON cannot hold it."""
+    try:
+        return json.loads(json.dumps(plain(value)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be numbers, words and lists or dicts of them, got: {error}") from error
+
+
+def _append(path: Path, name: Any, job: Job, future: Future[Any]) -> Any:
+    """Keep the result of a run; it comes back as it will be read."""
+    result = _as_json(future.result(), f"the result of {name!r}")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"name": name, "job": job, "result": result}) + "\n")
+    return result
+
+
+def _kept(path: Path, jobs: Mapping[Any, Job]) -> dict[Any, Any]:
+    results: dict[Any, Any] = {}
+    wanted = {name: _as_json(job, f"the job {name!r}") for name, job in jobs.items()}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return results
@@ -84,7 +117,8 @@ def _kept(path: Path, jobs: Mapping[str, Job]) -> dict[str, Any]:
         entry = json.loads(line)
         name = entry["name"]
         if name in jobs:
-            if json.loads(json.dumps(jobs[name])) != entry["job"]:
+            ours, theirs = (json.dumps(job, sort_keys=True) for job in (wanted[name], entry["job"]))
+            if ours != theirs:  # as text, in which NaN is itself
                 raise ValueError(
                     f"{path} holds a run {name!r} of another sweep: {entry['job']}, needed {jobs[name]}; move it away"
                 )
