@@ -17,7 +17,7 @@ from convkit.normalization import ConvNorm2d
 from convkit.operators import ConvOperator
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
-NAMES = ("convnorm-training", "convnorm-race", "convnorm-noise", "convnorm-affine")
+NAMES = ("convnorm-training", "convnorm-race", "convnorm-noise", "convnorm-noise-rates", "convnorm-affine")
 NUMBERS = {"norm", "norm_bare", "norm_folded", "row", "condition", "condition_bare"}
 
 

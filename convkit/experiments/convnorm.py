@@ -173,6 +173,23 @@ def noise(
     return _table(cases, plan, seeds, keep, batch_size_of_few_images=32)
 
 
+def noise_rates(
+    folder: str | None,
+    keep: Path,
+    steps: int = 100,
+    seeds: Sequence[int] = range(8),
+    rates: Sequence[float] = (0.03, 0.1),
+) -> dict[str, Any]:
+    """Four of five labels flipped, at two learning rates: who is ahead depends on the rate."""
+    flips = ["flip", 0.8]
+    cases = {
+        f"{method}, lr {rate:g}": {"method": method, "knobs": {"lr": rate}, "noise": flips}
+        for rate in rates
+        for method in RIVALS
+    }
+    return _table(cases, {"steps": steps, "schedule": "cosine"}, seeds, keep, noise=flips)
+
+
 def affine(folder: str | None, keep: Path, steps: int = 100, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """How the affine kernels start, whether they are there, and whether the gradient goes through the normalization."""
     alone, beside = {"method": "convnorm"}, {"method": "convnorm+batchnorm"}
@@ -238,6 +255,9 @@ EXPERIMENTS = {
         1,
         noise,
         show,
+    ),
+    "convnorm-noise-rates": Experiment(
+        "the same with four of five labels flipped, at two learning rates, on digits, eight seeds", 4, noise_rates, show
     ),
     "convnorm-affine": Experiment(
         "how ConvNorm's affine kernel starts, and its gradient, on digits, three seeds", 1, affine, show
