@@ -74,6 +74,7 @@ class Run:
         self.knobs, self.made_with = knobs, made_with
         self.start = method.settings({**made_with, **knobs})
         self.augment = augment(plan.augmentation)
+        self.replays = whole("the objective's replays", getattr(objective, "replays", 1), 1)
         parameters = [p for p in model.parameters() if p.requires_grad]
         x = as_input(model, data.train_batch(torch.arange(min(2, len(data))))[0])
         if not parameters or parameters[0].device != x.device:
@@ -214,7 +215,7 @@ class Run:
 
         An objective with ``replays`` (free adversarial training) sees each batch that many times.
         """
-        number //= getattr(self.objective, "replays", 1)
+        number //= self.replays
         epoch, place = divmod(number, len(self.data) // self.plan.batch_size)
         order = torch.randperm(
             len(self.data), generator=torch.Generator().manual_seed(_mixed(self.plan.seed, -1 - epoch))

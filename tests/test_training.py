@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from convkit.checkpoint import load_checkpoint, save_checkpoint
 from convkit.data import digits, subset
 from convkit.methods import METHODS, network
 from convkit.running import DIVERGED
@@ -52,6 +53,46 @@ def test_the_history_is_that_of_a_plain_loop_of_torch():
         optimizer.step()
     assert [record.loss for record in records] == losses
     assert_close(weights(model), weights(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_weight_decay_leaves_the_gains_of_weight_norm_alone(batchnorm):
+    """torch keeps them as (c_out, 1, 1, 1), with as many axes as a weight."""
+    ends = {}
+    for decay in (0.0, 0.5):
+        knobs = {"lr": 0.1, "weight_decay": decay, "batchnorm": batchnorm}
+        model = made("weight_norm", knobs=knobs)
+        history("weight_norm", model, steps=1, knobs=knobs)
+        ends[decay] = weights(model)
+    gains = [name for name in ends[0.0] if name.endswith("original0")]
+    assert len(gains) == 9
+    for name, t in ends[0.5].items():
+        decayed = name.endswith(("original1", "head.weight"))
+        assert torch.equal(t, ends[0.0][name]) != decayed, name
+    name = gains[0].replace("original0", "original1")
+    start = made("weight_norm", knobs=knobs).state_dict()[name]
+    assert_close(ends[0.5][name] - ends[0.0][name], -0.1 * 0.5 * start)
+
+
+def test_gains_of_torchs_older_weight_norm_and_kernels_of_one_number_a_row_are_told_apart():
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight_g, self.weight_v = nn.Parameter(torch.ones(4, 1, 1, 1)), nn.Parameter(torch.ones(4, 1, 3, 3))
+            self.narrow, self.head = nn.Conv2d(4, 4, 1, groups=4), nn.Linear(4, 10)
+
+        def forward(self, x):
+            x = F.conv2d(x, self.weight_g * self.weight_v / self.weight_v.flatten(1).norm(dim=1)[:, None, None, None])
+            return self.head(self.narrow(x).mean((2, 3)))
+
+    ends = {}
+    for decay in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = Parts()
+        history("plain", model, steps=1, knobs={"weight_decay": decay})
+        ends[decay] = weights(model)
+    same = {name for name, t in ends[0.5].items() if torch.equal(t, ends[0.0][name])}
+    assert same == {"weight_g", "narrow.bias", "head.bias"}
 
 
 def test_records_number_the_steps_and_hold_what_was_asked_for():
@@ -243,6 +284,20 @@ def test_a_checkpoint_of_another_run_is_refused_and_nothing_changes(change, word
         fit(model, data, method, **({"steps": 6, "batch_size": 16, "checkpoint": file} | change))
     assert_close(weights(model), before, rtol=0, atol=0)
     assert file.read_bytes() == saved
+
+
+def test_a_checkpoint_whose_optimizer_has_other_groups_is_refused_and_nothing_changes(tmp_path):
+    file = tmp_path / "run.pt"
+    history("weight_norm", checkpoint=file)
+    state = load_checkpoint(file)
+    first, second = state["optimizer"]["param_groups"]
+    first["params"], second["params"] = first["params"] + second["params"][:9], second["params"][9:]
+    save_checkpoint(file, state)
+    model = made("weight_norm", seed=7)
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"belongs to another run: its optimizer has groups of \[19, 10\] parameters"):
+        history("weight_norm", model, checkpoint=file)
+    assert_close(weights(model), before, rtol=0, atol=0)
 
 
 # ---- divergence ------------------------------------------------------------------------------------------------------
