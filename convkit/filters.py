@@ -1,20 +1,31 @@
-"""A convolution and a filter of its channels on a torus, taken together in the Fourier domain."""
+"""The Fourier side of a convolution on a torus: its symbol, its channels' inverse roots, transforms of images."""
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 FLOOR = 1e-4  # of a channel's row norm: where its spectrum is smaller, the inverse root stops at that of the floor
 NOTHING = 1e-30  # a channel with a smaller row norm counts as zero, and so does its inverse root
-CHUNK = {False: 2**20, True: 2**28}  # bytes of a symbol's part at a time: what a cache holds; what a GPU can spare
-FEW = 4  # frequencies at a time at least: each turn reads the whole kernel
+P = ParamSpec("P")
+T = TypeVar("T")
 Planes = tuple[Tensor, Tensor]  # real and imaginary part
 Transforms = tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]
+
+
+def remembered(build: Callable[P, T]) -> Callable[P, T]:
+    """``functools.lru_cache`` for tensors: what a compiler traces has no numbers, and must not meet a later call."""
+    kept = functools.lru_cache(maxsize=256)(build)
+
+    @functools.wraps(build)
+    def look_up(*args: P.args, **kwargs: P.kwargs) -> T:
+        return build(*args, **kwargs) if torch.compiler.is_compiling() else kept(*args, **kwargs)
+
+    return look_up
 
 
 @dataclass(frozen=True)
@@ -63,14 +74,6 @@ class Windows:
         power = torch.maximum(power, FLOOR**2 * square)
         return torch.where(there, torch.where(there, power, 1).rsqrt(), 0)
 
-    def convolve(self, x: Tensor, weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-        """The outputs of the convolution times ``scale`` at each frequency and output channel, with gradients.
-
-        Exact. The transforms are products with small matrices: they take only the pixels of the image and give only
-        the outputs that are wanted, and one complex block a frequency is cheaper than the taps it stands for.
-        """
-        return _Convolve.apply(self, x, weight, scale, groups)  # pyright: ignore[reportReturnType]
-
     def to_blocks(self, x: Tensor, groups: int) -> Planes:
         """The transform of a batch, real and imaginary part: ``(frequencies, groups, batch, channels / groups)``."""
         rows, columns, *_ = _transforms(self, x.device, x.dtype)
@@ -92,118 +95,6 @@ class Windows:
         return _back((real, imaginary), rows.T, (columns[0].T, columns[1].T), self.sizes)
 
 
-class _Convolve(torch.autograd.Function):
-    """The convolution of ``Windows.convolve``, a few frequencies at a time so that their symbols stay in the cache."""
-
-    @staticmethod
-    def forward(ctx: Any, windows: Windows, x: Tensor, weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-        blocks = windows.to_blocks(x, groups)
-        ctx.windows, ctx.groups = windows, groups
-        ctx.save_for_backward(x, weight, scale, *blocks)
-        size = (scale * _times(windows, x.device, x.dtype)).unflatten(1, (groups, 1, -1))
-        return windows.to_outputs(*(part.mul_(size) for part in _products(windows, weight, blocks)))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        windows, groups = ctx.windows, ctx.groups
-        x, weight, scale, *planes = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:4]
-        if torch.is_grad_enabled():  # a derivative of the derivative is wanted: the plain products know it
-            wanted = [t for t, need in zip((x, weight, scale), needed, strict=True) if need]
-            found = iter(
-                torch.autograd.grad(_plain(windows, x, weight, scale, groups), wanted, grads, create_graph=True)
-            )
-            return None, *(next(found) if need else None for need in needed), None
-        blocks = planes[0], planes[1]
-        grad = windows.from_outputs(grads[0], groups)
-        of_scale, times = None, _times(windows, x.device, x.dtype)
-        if needed[2]:
-            outputs = _products(windows, weight, blocks)
-            of_scale = ((grad[0] * outputs[0]).sum(2) + (grad[1] * outputs[1]).sum(2)).flatten(1) * times
-        size = (scale * times).unflatten(1, (groups, 1, -1))
-        grad = grad[0].mul_(size), grad[1].mul_(size)
-        of_x = windows.from_blocks(*_products(windows, weight, grad, adjoint=True)) if needed[0] else None
-        of_weight = _weight_gradient(windows, weight, grad, blocks) if needed[1] else None
-        return None, of_x, of_weight, of_scale, None
-
-
-def _products(windows: Windows, weight: Tensor, blocks: Planes, adjoint: bool = False) -> Planes:
-    """``blocks @ symbol^T`` at each frequency; ``adjoint``: ``blocks @ conj(symbol)``. Zero where f stands for -f.
-
-    A complex product takes three real ones: ``(a + ib)(c + id) = ac - bd + i ((a + b)(c + d) - ac - bd)``.
-    """
-    groups, batch = blocks[0].shape[1:3]
-    shape = (len(blocks[0]), groups, batch, weight.shape[1] if adjoint else len(weight) // groups)
-    out = weight.new_empty(shape), weight.new_empty(shape)
-    cos, sin = windows.tables(weight)
-    sin = -sin if adjoint else sin
-    tables, taps = (cos, sin, cos + sin), weight.flatten(2).permute(2, 0, 1).flatten(1).contiguous()
-    for some in _chunks(windows, weight):
-        parts = ((table[some] @ taps).view(-1, len(weight) // groups, weight.shape[1]) for table in tables)
-        c, d, both = parts if adjoint else (part.mT for part in parts)
-        (a, b), (real, imaginary) = ((part[some].flatten(0, 1) for part in pair) for pair in (blocks, out))
-        torch.bmm(a, c, out=real)
-        torch.bmm(a + b, both, out=imaginary).sub_(real)
-        product = torch.bmm(b, d)
-        real.sub_(product)
-        imaginary.sub_(product)
-    for some in _mirrors(windows):
-        for part in out:
-            part[some].zero_()
-    return out
-
-
-def _weight_gradient(windows: Windows, weight: Tensor, grad: Planes, blocks: Planes) -> Tensor:
-    """The adjoint of ``symbol`` on ``grad^T @ conj(blocks)``, by three real products, too."""
-    cos, sin = windows.tables(weight)
-    tables, taps = (cos - sin, cos + sin, sin), weight.new_zeros(cos.shape[1], weight[..., 0, 0].numel())
-    for some in _chunks(windows, weight):
-        (a, b), (c, d) = ((part[some].flatten(0, 1) for part in pair) for pair in (grad, blocks))
-        for table, left, right in zip(tables, (a, b, a + b), (c, d, c - d), strict=True):
-            taps.addmm_(table[some].T, torch.bmm(left.mT, right).view(-1, taps.shape[1]))
-    return taps.T.reshape(weight.shape)
-
-
-def _chunks(windows: Windows, weight: Tensor) -> Iterator[slice]:
-    """The frequencies, but for those that another one stands for, a few at a time."""
-    n1, n2 = windows.torus
-    step = max(FEW, CHUNK[weight.is_cuda] // (weight.element_size() * weight[..., 0, 0].numel()))
-    last = (windows.half - 1) * n2  # of the first axis, its own opposite if n1 is even
-    whole = (
-        [(0, n2 // 2 + 1), (n2, last), (last, last + n2 // 2 + 1)]
-        if n1 % 2 == 0
-        else [(0, n2 // 2 + 1), (n2, last + n2)]
-    )
-    for begin, end in whole:
-        for start in range(begin, end, step):
-            yield slice(start, min(start + step, end))
-
-
-def _mirrors(windows: Windows) -> list[slice]:
-    """The frequencies that another one stands for: on the first axis 0 or half, on the second beyond half."""
-    (n1, n2), half = windows.torus, windows.half
-    rows = {0, half - 1} if n1 % 2 == 0 else {0}
-    return [slice(row * n2 + n2 // 2 + 1, (row + 1) * n2) for row in rows]
-
-
-@functools.lru_cache(maxsize=256)
-def _times(windows: Windows, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """How often each frequency counts beside what the rows' transform gives it: 2 if it stands for -f, ``(f, 1)``."""
-    n2 = windows.torus[1]
-    with torch.inference_mode(False):
-        times = torch.ones(windows.half * n2, 1)
-        for some in _mirrors(windows):
-            times[some] = 0
-            times[some.stop - n2 + 1 : some.stop - n2 // 2] = 2
-        return times.to(device, dtype)
-
-
-def _plain(windows: Windows, x: Tensor, weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-    (a, b), size = windows.to_blocks(x, groups), scale.unflatten(1, (groups, 1, -1))
-    c, d = (part.unflatten(1, (groups, -1)).mT for part in windows.symbol(weight))
-    return windows.to_outputs((a @ c - b @ d) * size, (a @ d + b @ c) * size)
-
-
 def _forth(x: Tensor, rows: Tensor, columns: Planes, half: int, groups: int) -> Planes:
     """Images to frequencies: ``rows`` takes the first axis to (real, imaginary) pairs, ``columns`` the second."""
     (batch, channels, h, w), full = x.shape, len(columns[0])
@@ -223,7 +114,7 @@ def _back(blocks: Planes, rows: Tensor, columns: Planes, sizes: tuple[int, ...])
     return (rows @ y).view(sizes[0] * sizes[1], across).t().contiguous().view(batch, groups * channels, *sizes)
 
 
-@functools.lru_cache(maxsize=256)
+@remembered
 def waves(
     torus: tuple[int, ...],
     kernel_size: tuple[int, ...],
@@ -241,23 +132,23 @@ def waves(
         return turns.cos().to(device, dtype), turns.sin().to(device, dtype)
 
 
-@functools.lru_cache(maxsize=256)
+@remembered
 def _lag_waves(
     torus: tuple[int, ...], kernel_size: tuple[int, ...], dilation: tuple[int, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Cosines for each lag between two taps, ``(frequencies, lags)``; and the place of the lag of each pair of taps."""
     with torch.inference_mode(False):
-        taps = torch.cartesian_prod(*(torch.arange(k) for k in kernel_size))
-        lags = (taps[:, None] - taps).flatten(0, 1)
-        first = torch.where(lags[:, 0] != 0, lags[:, 0], lags[:, 1])
-        lags = torch.where(first[:, None] < 0, -lags, lags)  # cosines do not tell a lag from its opposite
-        lags, where = torch.unique(lags, dim=0, return_inverse=True)
-        rows = _angles(torus[0], dilation[0] * lags[:, 0])[: torus[0] // 2 + 1]
-        turns = rows[:, None] + _angles(torus[1], dilation[1] * lags[:, 1])
+        (k1, k2), width = kernel_size, 2 * kernel_size[1] - 1
+        places = (width * torch.arange(k1)[:, None] + torch.arange(k2)).flatten()
+        where = (places[:, None] - places).abs().flatten()  # cosines do not tell a lag from its opposite
+        lags = torch.arange((k1 - 1) * width + k2)
+        down = (lags + k2 - 1) // width
+        rows = _angles(torus[0], dilation[0] * down)[: torus[0] // 2 + 1]
+        turns = rows[:, None] + _angles(torus[1], dilation[1] * (lags - width * down))
         return turns.cos().flatten(0, 1).to(device), where.to(device)
 
 
-@functools.lru_cache(maxsize=256)
+@remembered
 def _transforms(windows: Windows, device: torch.device, dtype: torch.dtype) -> Transforms:
     """Real matrices of the transform of the rows (half), of the columns, and back to the wanted outputs."""
     (n1, n2), (h, w) = windows.torus, windows.sizes

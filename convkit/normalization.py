@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.boundary import pad
+from convkit.filtered_convolution import filtered_convolution
 from convkit.filters import Windows, waves
 from convkit.geometry import check_padding_mode, padding_pairs, positive_ints
 from convkit.operators import ConvOperator
@@ -24,11 +25,20 @@ class ConvNorm2d(nn.Module):
     Outputs have the size of those of ``nn.Conv2d``; where padding beyond ``dilation * (k - 1)`` lets a window miss the
     image they are zero, as there. A kernel of size 1 is divided by its row norms.
 
-    ``v`` is that of the current weights, in training and evaluation (the authors evaluate with a running average); in
-    evaluation mode it is kept until the weight or the input size changes. It is computed from a float64 power
-    spectrum. Where its root is below 1e-4 (``FLOOR`` in ``convkit.filters``) of the channel's row norm, v stops at the
-    inverse of that; all other frequencies are as in eq. 7. A zero channel gives zeros. ``v`` counts as constant in the
-    gradient, as in section 3.3; ``through=True`` gives the full gradient.
+    ``v`` is that of the current weights, in training and evaluation (the authors evaluate with a running average). In
+    evaluation mode on the CPU it is kept, beside a copy of the weight, and used again while the weight equals that
+    copy in every number and the input size is the same: so no change is missed, however it was made. It is computed at
+    every call on a GPU, which a comparison would have to wait for, for weights that are not parameters of their own
+    (parametrized, or given by ``torch.func``), and in a compiled network.
+
+    ``v`` is computed from a float64 power spectrum. Where its root is below 1e-4 (``FLOOR`` in ``convkit.filters``) of
+    the channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel gives
+    zeros. Autocast leaves all this, and its derivatives, in the weight's dtype; only the affine follows it.
+
+    Derivatives of every order are exact, also where the layer is used several times or its input depends on its
+    weight. With ``through=True`` they are those of the outputs. Otherwise ``v`` counts as constant, as in section 3.3:
+    they are those of the outputs with v held at its present value, as if it were a number, in each order. So a second
+    derivative is not the change of the first along the weight, in which v would move, too.
 
     ``affine`` adds a learnable depthwise convolution ``r`` with bias on the output: zero-padded (or circular) "same",
     of the kernel's size rounded up to odd numbers so that it has a center. The paper writes it before the stride; the
@@ -91,7 +101,7 @@ class ConvNorm2d(nn.Module):
         else:
             self.register_parameter("affine_weight", None)
             self.register_parameter("affine_bias", None)
-        self._kept: tuple[Tensor, Any, Tensor] | None = None  # in evaluation: the weight, its state, v
+        self._kept: tuple[Windows, Tensor, Tensor] | None = None  # in evaluation: a copy of the weight, and its v
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -154,10 +164,6 @@ class ConvNorm2d(nn.Module):
         shift = tuple((n - 1) // 2 - before for n, (before, _) in zip(windows.torus, self.pads, strict=True))
         return ConvOperator(taps.roll(shift, (2, 3)).to(self.weight.dtype), windows.torus, stride, groups=self.groups)
 
-    def train(self, mode: bool = True) -> "ConvNorm2d":
-        self._kept = None  # weights changed behind torch's counter (through .data) are noticed here at the latest
-        return super().train(mode)
-
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         text += f", padding={self.padding!r}"
@@ -178,7 +184,7 @@ class ConvNorm2d(nn.Module):
             x = pad(x, self.pads, self.padding_mode)
             y = F.conv2d(x, weight * scale[0, :, None, None, None], None, self.stride, 0, 1, self.groups)
         else:
-            y = windows.convolve(x, weight, scale, self.groups)
+            y = filtered_convolution(windows, x, weight, scale, self.groups)
         return y.to(kind)
 
     def _windows(self, sizes: tuple[int, ...]) -> Windows:
@@ -201,12 +207,23 @@ class ConvNorm2d(nn.Module):
         if self.through and torch.is_grad_enabled():
             return windows.inverse_root(weight)
         with torch.no_grad():
-            if self.training or weight.is_inference():
+            if self.training or not _comparable(weight):
                 return windows.inverse_root(weight)
-            state = (windows, weight._version, weight.data_ptr(), weight.dtype, weight.device)
-            if self._kept is None or self._kept[0] is not weight or self._kept[1] != state:
-                self._kept = (weight, state, windows.inverse_root(weight))
-            return self._kept[2]
+            kept = self._kept  # read once: another thread may put its own in place
+            if kept is None or kept[0] != windows or not _same(kept[1], weight):
+                with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be used in a gradient
+                    copy = weight.clone()
+                    kept = self._kept = (windows, copy, windows.inverse_root(copy))
+            return kept[2]
+
+
+def _comparable(weight: Tensor) -> bool:
+    """Whether the numbers of a weight can be compared at once: a GPU would have to be waited for."""
+    return type(weight) is nn.Parameter and weight.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _same(kept: Tensor, weight: Tensor) -> bool:
+    return kept.dtype == weight.dtype and torch.equal(kept, weight)
 
 
 class NoisyAffine2d(nn.Module):

@@ -19,7 +19,15 @@ LAYERS = {
     "engine": ("fourier", "eigenvalues", "krylov"),
     "theory": ("spectra", "norms", "bounds", "projections"),
     "steering": (
-        *("filters", "parametrizations", "normalization", "conversion", "constraints", "penalties"),
+        *(
+            "filters",
+            "filtered_convolution",
+            "parametrizations",
+            "normalization",
+            "conversion",
+            "constraints",
+            "penalties",
+        ),
         *("audit", "tracker", "product_bound"),
     ),
     "experiments": (
@@ -45,6 +53,7 @@ LIBRARY_TESTS = [  # these run where only torch, numpy, scipy, pytest and hypoth
         "constraints",
         "conversion",
         "convnorm",
+        "convnorm_derivatives",
         "engine",
         "layers",
         "leading",
