@@ -19,16 +19,8 @@ LAYERS = {
     "engine": ("fourier", "eigenvalues", "krylov"),
     "theory": ("spectra", "norms", "bounds", "projections"),
     "steering": (
-        *(
-            "filters",
-            "filtered_convolution",
-            "parametrizations",
-            "normalization",
-            "conversion",
-            "constraints",
-            "penalties",
-        ),
-        *("audit", "tracker", "product_bound"),
+        *("filters", "filtered_convolution", "parametrizations", "normalization", "conversion", "constraints"),
+        *("penalties", "audit", "tracker", "product_bound"),
     ),
     "experiments": (
         *("extras", "trained", "augment", "data", "models", "attacks", "lipschitz", "constructions"),
