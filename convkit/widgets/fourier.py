@@ -67,7 +67,7 @@ class FourierPanel(Panel):
         middle.set_title(f"dense matrix, {rows} × {columns}", fontsize=10)
         largest = spectrum(believed)[..., 0]
         plot_frequencies(largest, right)
-        right.set_title(f"by frequency (white: {largest.max():.2f})", fontsize=10)
+        right.set_title(f"the two lines (white: {largest.max():.2f})", fontsize=10)
         return _words(dense, fast, (rows, columns), list(_switched_on(**values)))
 
 

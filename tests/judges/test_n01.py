@@ -196,6 +196,10 @@ def test_readings_are_told_apart_and_no_place_is_given_away():
     told = [said(n01.read_kernel, WRONG_READINGS[name]) for name in names]
     assert len(set(told)) == len(told)
     assert said(n01.read_kernel, WRONG_READINGS["a column"]) == said(n01.read_kernel, WRONG_READINGS["turned"])
+    assert "turned by 180°" in said(n01.read_kernel, WRONG_READINGS["a column"])
+    assert "exchanged" in said(n01.read_kernel, WRONG_READINGS["rows and columns"])
+    assert "channels are exchanged" in said(n01.read_kernel, WRONG_READINGS["channels"])
+    assert "reaches over the edge" in said(n01.read_kernel, WRONG_READINGS["at the corner"])
     assert not re.search(r"\(1, 1|rows 0|:3|\[:", spoken(n01.read_kernel, list(WRONG_READINGS.values())))
 
 
