@@ -124,9 +124,9 @@ def is_folded(cell: Book) -> bool:
 
 
 def called(source: str) -> set[str]:
-    """The names of the functions that a source calls, without what stands before their dot."""
+    """The functions that a source calls by their bare name."""
     calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls}
+    return {func.id for func in calls if isinstance(func, ast.Name)}
 
 
 def folding(book: Book, path: Path) -> list[str]:

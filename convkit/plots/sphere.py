@@ -83,7 +83,8 @@ def plot_seeds(
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         color = colors[place] if colors else BLUE
-        x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * 0.14
+        apart = min(0.14, 0.6 / max(1, len(values) - 1))  # many dots move together: no group reaches the next one
+        x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * apart
         for at, value in zip(x, values, strict=True):
             lost = value is None
             ax.plot(
