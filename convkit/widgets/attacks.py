@@ -14,6 +14,7 @@ from convkit.adversarial import get_objective
 from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import check_logits
 from convkit.data import Data, digits
+from convkit.dtypes import as_input
 from convkit.methods import network
 from convkit.modes import evaluation_copy
 from convkit.plots import plot_accuracy, plot_answers, plot_change, plot_picture
@@ -43,8 +44,9 @@ class AttackPanel(Panel):
     """Attack an image of ``data`` and see what two networks make of it, with their accuracies against epsilon.
 
     ``models`` maps one or two names to networks of the reader for images like those of ``data``, whose test part is
-    attacked. Without them two small networks are trained on digits from a fixed seed, one plainly and one against
-    attacks (a few seconds). The 2-norm's ball has radius ``eps`` times the root of the number of pixels.
+    attacked, in the dtype of a network's weights. Without them two small networks are trained on digits from a fixed
+    seed, one plainly and one against attacks (a few seconds). The 2-norm's ball has radius ``eps`` times the root of
+    the number of pixels.
     """
 
     title = "Attack it: the same image, two networks"
@@ -64,7 +66,7 @@ class AttackPanel(Panel):
         for name, model in self.models.items():
             try:
                 with torch.no_grad(), evaluation_copy(model) as copy:
-                    logits = copy(x[:2].clone())
+                    logits = copy(as_input(model, x[:2].clone()))
             except RuntimeError as error:
                 shape, why = tuple(x.shape[1:]), str(error).splitlines()[0]
                 raise ValueError(f"{name} must take images of shape {shape}, got: {why}") from error
@@ -115,7 +117,7 @@ class AttackPanel(Panel):
     def outcome(self, name: str, image: int, attack: str, eps: float, steps: int, masked: bool) -> Outcome:
         """The attack on one image and one of the networks, from a seed of its own."""
         model = _Times(self.models[name], MASK) if masked else self.models[name]
-        x, y = self.images[image : image + 1], self.labels[image : image + 1]
+        x, y = as_input(model, self.images[image : image + 1]), self.labels[image : image + 1]
         found, queries = attacked(model, x, y, attack, eps, steps)
         with torch.no_grad(), evaluation_copy(model) as copy:
             before, after = copy(torch.cat([x, found])).softmax(1).cpu()
@@ -132,7 +134,7 @@ class AttackPanel(Panel):
 
     def _accuracies(self, model: nn.Module, attack: str) -> list[float]:
         """Who falls to a small epsilon has fallen to all larger ones, and is not attacked again."""
-        x, y = self.images[:TESTED], self.labels[:TESTED]
+        x, y = as_input(model, self.images[:TESTED]), self.labels[:TESTED]
         count, steps, accuracies = len(x), MOST_STEPS if attack == _SIMBA else CURVE_STEPS, []
         for eps in _sizes(attack):
             if len(x):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convkit.audit import channel_gains, fourier_relative, with_gain
+from convkit.dtypes import as_input
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators
 from convkit.plots.spectra import ROUNDING, layer_colors, plot_layer_spectra
@@ -167,7 +168,7 @@ def _operators(model: nn.Module, x: Tensor) -> dict[str, tuple[ConvOperator, Ten
         gains = channel_gains(model)
         return {
             name: (replace(A, kernel=A.kernel.detach().clone()), gains[name][1] if name in gains else None)
-            for name, A in conv_operators(model, x).items()
+            for name, A in conv_operators(model, as_input(model, x)).items()
         }
 
 
@@ -187,7 +188,8 @@ def _kits_own() -> tuple[nn.Module, nn.Module, Tensor]:
         torch.manual_seed(0)
         for name, kernel in trained_kernels().items():
             trained[name], start[name] = (
-                nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1, bias=False) for _ in range(2)
+                nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1, bias=False, dtype=kernel.dtype)
+                for _ in range(2)
             )
             trained[name].weight.copy_(kernel)
     return nn.Sequential(trained), nn.Sequential(start), torch.zeros(1, 64, 4, 4)
