@@ -45,8 +45,7 @@ def autoattack(
     ``attacks`` runs a part of them. ``x`` is ``(N, C, H, W)``. With fewer than ten classes the targeted attacks take
     all others as targets; at least four are needed. Thousands of passes an image that survives: minutes on a CPU.
 
-    Needs ``pyautoattack``, the extra ``attacks``. Its random numbers are its own: ``generator``, or else the global
-    one, gives no more than their seed.
+    Needs ``pyautoattack``, the extra ``attacks``. The global random state is left as it was.
     """
     check_images(x)
     check_labels(y, x)
@@ -85,10 +84,11 @@ def autoattack(
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _seed(generator: torch.Generator | None) -> int:
-    if generator is not None:
-        return int(torch.randint(2**31, (), generator=generator, device=generator.device))
-    with drawing(torch.device("cpu")) as generator:
-        return int(torch.randint(2**31, (), generator=generator, device="cpu"))
+    if generator is None:  # what the global one would draw, which is left as it was
+        with drawing(torch.device("cpu")) as source:
+            state = (source or torch.default_generator).get_state()
+        generator = torch.Generator().set_state(state)
+    return int(torch.randint(2**31, (), generator=generator, device=generator.device))
 
 
 def _draw_privately(attack: Any) -> None:

@@ -1,0 +1,342 @@
+"""The copy that is asked in evaluation mode answers as the network itself would, and the network does not notice."""
+
+import copy
+import functools
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+from convkit.attacks import fgsm, pgd, simba
+from convkit.attacks.checks import borrowed
+from convkit.attacks.ensemble import _draw_privately, _Instead
+from convkit.modes import awake, evaluation_copy
+from convkit.operators import conv_operators, input_shapes
+from convkit.product_bound import product_bound
+from tests.attack_models import Counting
+
+X, Y = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2])
+
+
+def block(*more: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), *more)
+
+
+def head() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+
+
+class Listed(nn.Module):
+    """Calls its parts by a plain list, a dictionary in a tuple, and a set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = block(), head()
+        self.parts = [self.first]
+        self.nested = ({"last": [self.last]},)
+        self.norms = {self.first[1]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert all(norm.training == self.training for norm in self.norms)
+        return self.nested[0]["last"][0](self.parts[0](x))
+
+
+class Hooked(nn.Module):
+    """Takes its features from a hook that was defined around it, as code that reads features does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.last, self.features = block(), head(), torch.zeros(())
+
+        def keep(module: nn.Module, arguments: object, result: Tensor) -> None:
+            self.features = result
+
+        self.body.register_forward_hook(keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.body(x)
+        return self.last(self.features)
+
+
+class Methods(nn.Module):
+    """Bound methods, a lambda, a partial, a default argument, a weak reference, a module beside the submodules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.drop, self.norm = block(), head(), nn.Dropout(0.5), nn.BatchNorm2d(3)
+        self.begin = self.first.forward
+        self.then = functools.partial(torch.mul, 2.0)
+        self.loosely = lambda x: self.drop(x)
+        self.by_default = functools.partial(lambda x, norm=self.norm: norm(x))
+        self.weakly = weakref.ref(self.last)
+        object.__setattr__(self, "beside", self.norm)
+        self.drop.register_forward_pre_hook(self.watch)
+
+    def watch(self, module: nn.Module, arguments: object) -> None:
+        assert module is self.drop
+        assert self.beside is self.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weakly()(self.by_default(self.loosely(self.then(self.begin(x)))))
+
+
+class Patched(nn.Module):
+    """A forward that was put in the place of that of its class, around the old one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = block(), head()
+        old = self.first.forward
+        self.first.forward = lambda x: old(x) + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x))
+
+
+def parametrized() -> nn.Module:
+    model = nn.Sequential(block(), head())
+    parametrizations.spectral_norm(model[0][0])
+    parametrizations.weight_norm(model[1][1])
+    return model
+
+
+def tied() -> nn.Module:
+    norm = nn.BatchNorm2d(3)
+    first, second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+    second.weight = first.weight
+    return nn.Sequential(block(), norm, first, nn.Sequential(norm), second, nn.Dropout(0.2), head())
+
+
+def old_hooks() -> nn.Module:
+    model = nn.Sequential(block(), head())
+    nn.utils.weight_norm(model[1][1])
+    nn.utils.spectral_norm(model[0][0])
+    prune.l1_unstructured(model[1][1], "bias", 0.5)
+    model.train()(X)
+    return model
+
+
+class Recurrent(nn.Module):
+    """torch's LSTM keeps its weights in a list, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.last = nn.LSTM(6, 4, num_layers=2, dropout=0.5, batch_first=True), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.lstm(x[:, 0])[0][:, -1])
+
+
+class Wrapped(nn.Module):
+    """Answers for whatever is asked of the network inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(block(), head())
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inside"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inside(x)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "plain": lambda: nn.Sequential(block(), head()),
+    "listed": Listed,
+    "hooked": Hooked,
+    "methods": Methods,
+    "patched": Patched,
+    "parametrized": parametrized,
+    "tied": tied,
+    "old hooks": old_hooks,
+    "lstm": Recurrent,
+    "wrapped": Wrapped,
+    "traced by fx": lambda: torch.fx.symbolic_trace(nn.Sequential(block(), head())),
+    "data parallel": lambda: nn.DataParallel(nn.Sequential(block(), head())),
+    "scripted": lambda: torch.jit.script(nn.Sequential(block(), head())),
+    "scripted inside": lambda: nn.Sequential(torch.jit.script(block()), head()),
+}
+networks = pytest.mark.parametrize("name", NETWORKS)
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of what is old
+
+
+def in_evaluation(model: nn.Module, x: Tensor) -> Tensor:
+    """What the network itself answers in evaluation mode; it is used up."""
+    with torch.no_grad():
+        return model.eval()(x.clone())
+
+
+@networks
+def test_the_copy_answers_as_the_network_would_and_leaves_it_in_its_mode(name):
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    modes = [module.training for module in model.modules()]
+    state = {key: t.clone() for key, t in model.state_dict().items()}
+    with evaluation_copy(model) as shared, torch.no_grad():
+        answer = shared(X.clone())
+    with borrowed(model, X) as apart, torch.no_grad():
+        assert torch.equal(apart(X.clone()), answer)
+    fgsm(model, X, Y, 0.1)
+    simba(model, X, Y, 0.1, steps=2)
+    assert [module.training for module in model.modules()] == modes
+    assert model.state_dict().keys() == state.keys()
+    assert all(torch.equal(t, state[key]) for key, t in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(in_evaluation(model, X), answer)
+
+
+@networks
+def test_no_module_of_the_network_is_in_the_copy_and_every_tensor_is(name):
+    model = NETWORKS[name]()
+    with evaluation_copy(model) as shared, borrowed(model, X, frozen=True) as apart:
+        for other in (shared, apart):
+            assert not {id(module) for module in model.modules()} & {id(module) for module in other.modules()}
+            assert len(list(other.modules())) == len(list(model.modules()))
+            pairs = zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+            assert all(one.data_ptr() == two.data_ptr() for one, two in pairs)
+            assert not any(module.training for module in other.modules())
+        if "scripted" not in name:
+            assert [id(p) for p in shared.parameters()] == [id(p) for p in model.parameters()]
+            assert not any(p.requires_grad for p in apart.parameters())
+            assert not {id(p) for p in apart.parameters()} & {id(p) for p in model.parameters()}
+
+
+@networks
+def test_a_backward_pass_through_a_frozen_copy_leaves_no_gradient_in_the_network(name):
+    if "scripted" in name:
+        return  # torch gives no way to the tensors of a scripted module but the module's own
+    model = NETWORKS[name]()
+    x = X.clone().requires_grad_()
+    with borrowed(model, X, frozen=True) as frozen:
+        frozen(x.clone()).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_a_copy_is_gone_when_it_is_given_back():
+    model = parametrized()
+    with evaluation_copy(model) as other:
+        other(X)
+        gone = weakref.ref(other)
+    gc.disable()
+    try:
+        del other
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_gradients_reach_the_weights_behind_a_parametrization_through_a_copy():
+    model = parametrized()
+    with evaluation_copy(model) as other:
+        other[1][1].weight.square().sum().backward()
+    assert model[1][1].parametrizations.weight.original0.grad.abs().sum() > 0
+
+
+def test_a_parametrized_weight_is_read_once_also_inside_parametrizes_own_cache():
+    class Doubled(nn.Module):
+        calls = 0
+
+        def forward(self, weight: Tensor) -> Tensor:
+            Doubled.calls += 1
+            return 2 * weight
+
+    layers = [parametrize.register_parametrization(nn.Linear(4, 4), "weight", Doubled()) for _ in range(3)]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), *layers)
+    expected = in_evaluation(copy.deepcopy(model), X)
+    with parametrize.cached():
+        for _ in range(4):  # copies come and go, perhaps to the same place in memory
+            Doubled.calls = 0
+            with evaluation_copy(model) as other, torch.no_grad():
+                assert torch.equal(other(X), expected)
+                assert torch.equal(other(X), expected)
+            assert Doubled.calls == 3
+
+
+def test_what_a_network_counts_goes_on_counting_beside_others():
+    model = Counting(nn.Sequential(block(), head()))
+    model(X)
+    with evaluation_copy(model) as one:
+        one(X)
+        with evaluation_copy(model) as other:
+            other(X[:1])
+            other(X[:1])
+        model(X[:2])
+        one(X)
+    assert (model.asked, model.calls) == (3 + 3 + 1 + 1 + 2 + 3, 6)
+
+
+def test_a_network_that_was_never_called_gets_its_numbers_first():
+    model, twin = (
+        nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)) for _ in range(2)
+    )
+    with pytest.raises(ValueError, match=r"needed a network whose weights have their numbers, got a Sequential .*; ru"):
+        evaluation_copy(model).__enter__()
+    pgd(model, X, Y, 0.1, 0.05, 2)
+    assert model[1].num_batches_tracked == 0
+    assert all(module.training for module in model.modules())
+    assert input_shapes(twin, X) == {"0": (6, 6), "3": (1, 1)}
+    assert type(twin[0]) is nn.Conv2d
+    awake(twin, X)  # nothing to do
+
+
+def test_an_attack_needs_a_module():
+    with pytest.raises(TypeError, match=r"^the model must be a torch.nn.Module, got function; wrap it in one"):
+        fgsm(lambda x: x.flatten(1), X, Y, 0.1)
+
+
+# ---- compiled networks -----------------------------------------------------------------------------------------------
+def test_a_compiled_network_is_attacked_compiled_and_audited_as_written():
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        compiled.append(1)
+        return graph.forward
+
+    torch.manual_seed(0)
+    model = nn.Sequential(block(), head())
+    quick = torch.compile(model, backend=backend)
+    quick(X)
+    modes = [module.training for module in quick.modules()]
+    assert torch.equal(fgsm(quick, X, Y, 0.1), fgsm(model, X, Y, 0.1))
+    before = len(compiled)
+    for _ in range(4):
+        fgsm(quick, X, Y, 0.1)
+    assert len(compiled) == before > 1  # what was compiled for one copy serves them all
+    assert [module.training for module in quick.modules()] == modes
+    assert list(input_shapes(quick, X)) == ["_orig_mod.0.0", "_orig_mod.1.1"]
+    assert list(conv_operators(quick, X)) == ["_orig_mod.0.0", "_orig_mod.1.1"]
+    assert product_bound(quick, X) == product_bound(model, X)
+    model.compile(backend=backend)
+    assert torch.equal(fgsm(model, X, Y, 0.1), fgsm(quick, X, Y, 0.1))
+    assert model.training
+
+
+# ---- random numbers of a library's own -------------------------------------------------------------------------------
+def test_what_a_library_draws_is_what_it_would_draw_from_the_global_generator_which_it_does_not_touch():
+    class Drawing:
+        def draw(self, seed: int) -> list[Tensor]:
+            torch.random.manual_seed(seed)
+            torch.cuda.random.manual_seed(seed)
+            x = torch.rand((2, 3)), torch.randn([20]), torch.rand(4)
+            return [*x, torch.randn_like(x[0])]
+
+    class More(Drawing):
+        pass
+
+    attack, state = More(), torch.get_rng_state()
+    _draw_privately(attack)
+    drawn = attack.draw(3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(attack, More)
+    with torch.random.fork_rng(devices=[]):
+        assert all(torch.equal(one, two) for one, two in zip(drawn, More().draw(3), strict=True))
+    assert _Instead(torch, rand=None).zeros is torch.zeros
