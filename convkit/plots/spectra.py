@@ -130,7 +130,7 @@ def plot_across(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, c
     for place, values in enumerate(groups.values()):
         ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
     everything = [float(value) for values in groups.values() for value in values]
-    if everything:
+    if any(everything):
         ax.set_xlim(right=max(everything) + 0.05 * max(map(abs, everything)))  # else the frame may cut the last dots
     ax.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.4, -0.6))
     ax.grid(axis="y", color=FAINT, lw=0.4)
