@@ -149,6 +149,8 @@ def test_command(extra: list[str]) -> list[str]:
     # loadfile: the cells of a notebook share a kernel, so one worker must run them all; in their order: the browser's
     # files take longest and come first
     workers = ["-n", str(min(cores, MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
+    # no new worker in place of one that a test has ended: it would begin with that test, again and again
+    workers.append("--max-worker-restart=0")
     return [*command, *workers, *extra]
 
 

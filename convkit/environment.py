@@ -14,15 +14,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "pyproject.toml"
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"  # the versions that .venv gets; a copy without the file has no pins
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "convkit-stamp.txt"
 UNFINISHED = "the installation was interrupted\n"
+THEIRS = "made by somebody else, whose versions stay\n"
 VERSION = "{}.{}".format(*sys.version_info)
+NO_NETWORK = r"connection broken|ConnectionError|HTTPS?ConnectionPool|name resolution|SSLError|timed out"
 
 
 class SentenceError(Exception):
     """A failure told in one sentence that says what to do."""
+
+
+class PinError(SentenceError):
+    """pip finds no versions that satisfy both pyproject.toml and the constraints."""
 
 
 def explain(output: str) -> str:
@@ -34,11 +41,14 @@ def explain(output: str) -> str:
         )
     if re.search(r"Errno 13\b|Errno 30\b|WinError 5\b|Permission denied|Read-only file system", output):
         return f"{VENV} cannot be written: clone into a folder of your own, then type the command again."
-    if re.search(r"connection broken|ConnectionError|HTTPS?ConnectionPool|name resolution|SSLError|timed out", output):
+    if re.search(NO_NETWORK, output):
         return "pip cannot reach the package index: check the network or the proxy, then type the command again."
     missing = re.search(r"No matching distribution found for (\S+)", output)
     if missing:
-        return f"pip finds no {missing[1]} for Python {VERSION} on this system: try another Python, 3.11 to 3.13."
+        return (
+            f"pip finds no {missing[1]} for Python {VERSION} on this system: torch comes for 64-bit Python 3.11 to 3.14"
+            " on Linux, Windows (x86-64) and Macs with Apple silicon; with one of these, type the command again."
+        )
     last = [line.strip() for line in output.splitlines() if line.strip()][-12:]
     return "the installation failed: mend what these last lines name, then type the command again.\n" + "\n".join(last)
 
@@ -64,13 +74,17 @@ def run_step(command: list[object]) -> None:
     if process.returncode:
         if shutil.disk_usage(ROOT).free < 2**24:
             lines.append("No space left")  # ensurepip fails without saying why
-        raise SentenceError(explain("".join(lines)))
+        output = "".join(lines)
+        pinned = "The user requested (constraint)" in output and not re.search(NO_NETWORK, output)
+        raise (PinError if pinned else SentenceError)(explain(output))
 
 
-def stamp() -> str:
-    """What an environment is made from: the requirements, the folder, the Python."""
-    requirements = hashlib.sha256(PROJECT.read_bytes()).hexdigest()
-    return f"{requirements}\n{ROOT}\n{os.path.realpath(PYTHON)}\n"
+def stamp(theirs: bool = False) -> str:
+    """What an environment is made from: requirements and constraints, the folder, the Python; and who else made it."""
+    requirements = hashlib.sha256(PROJECT.read_bytes())
+    if CONSTRAINTS.exists() and not theirs:
+        requirements.update(CONSTRAINTS.read_bytes())
+    return f"{requirements.hexdigest()}\n{ROOT}\n{os.path.realpath(PYTHON)}\n" + THEIRS * theirs
 
 
 def read_stamp() -> str:
@@ -79,8 +93,8 @@ def read_stamp() -> str:
 
 
 def environment_stands() -> bool:
-    """Whether .venv was finished for this pyproject.toml, in this folder, with a Python that is still there."""
-    return PYTHON.exists() and read_stamp() == stamp()
+    """Whether .venv was finished for these requirements, in this folder, with a Python that is still there."""
+    return PYTHON.exists() and read_stamp() in (stamp(), stamp(theirs=True))
 
 
 def make_venv() -> None:
@@ -102,20 +116,38 @@ def make_venv() -> None:
     run_step([sys.executable if os.name == "nt" else os.path.realpath(sys.executable), "-m", "venv", VENV])
 
 
-def install(before: str) -> None:
-    """The kit and its requirements by pip; where pip gives up in good order, the stamp is again what it was before."""
-    if before:
+def pip_install(theirs: bool) -> None:
+    """The kit and its requirements by pip, in the tested versions where pip can have them and nobody chose others."""
+    pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
+    kit = ["--editable", f"{ROOT}[test]"]
+    if theirs or not CONSTRAINTS.exists():
+        run_step([*pip, *kit])
+        return
+    try:
+        run_step([*pip, "--constraint", CONSTRAINTS, *kit])
+    except PinError:
+        print(
+            "pip cannot have the versions of .ci/constraints.txt here: installing the newest that it finds. "
+            "Pictures and last digits in the notebooks may then differ from the stored ones.",
+            flush=True,
+        )
+        run_step([*pip, *kit])
+
+
+def install(before: str, theirs: bool = False) -> None:
+    """Fills .venv; where pip gives up in good order, the stamp is again what it was before."""
+    if before and not theirs:
         STAMP.write_text(UNFINISHED, encoding="utf-8")
     try:
-        run_step([PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--editable", f"{ROOT}[test]"])
+        pip_install(theirs)
     except SentenceError:
-        if before:
+        if before and not theirs:
             STAMP.write_text(before, encoding="utf-8")
         raise
 
 
 def make_environment() -> None:
-    """Makes .venv or brings it up to date with pyproject.toml; deletes only what it has made itself."""
+    """Makes .venv or brings it up to date with its requirements; deletes only what it has made itself."""
     if environment_stands():
         return
     try:
@@ -123,16 +155,18 @@ def make_environment() -> None:
             if environment_stands():  # another terminal was faster
                 return
             old = read_stamp()
-            if old and (not PYTHON.exists() or old.splitlines()[1:] != stamp().splitlines()[1:]):
+            theirs = PYTHON.exists() and (not old or old.endswith(THEIRS))
+            ours = old and not old.endswith(THEIRS)
+            if ours and (not PYTHON.exists() or old.splitlines()[1:] != stamp().splitlines()[1:]):
                 print("The environment in .venv was interrupted or moved, or lost its Python: removing it.", flush=True)
                 shutil.rmtree(VENV)
             if PYTHON.exists():
                 print("Bringing the environment in .venv up to date ...", flush=True)
-                install(before=old)
+                install(before=old, theirs=theirs)
             else:
                 make_venv()
                 install(before=UNFINISHED)
-            STAMP.write_text(stamp(), encoding="utf-8")
+            STAMP.write_text(stamp(theirs), encoding="utf-8")
     except OSError as error:
         raise SentenceError(explain(str(error))) from None
 

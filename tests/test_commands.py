@@ -177,6 +177,7 @@ def test_the_test_command_follows_the_policy_for_notebooks():
     assert command[command.index("--dist") + 1] == "loadfile"
     assert 1 <= int(command[command.index("-n") + 1]) <= 8
     assert command[command.index("-p") + 1] == "tests.notebook_plugin"
+    assert "--max-worker-restart=0" in command
     assert command[-1] == "-x"
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import convkit.environment as environment
-from convkit.environment import UNFINISHED, SentenceError, make_environment
+from convkit.environment import PinError, SentenceError, make_environment
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,11 +30,15 @@ class Clone:
     def move_to(self, folder: Path) -> None:
         places = {"ROOT": folder, "PROJECT": folder / "pyproject.toml", "VENV": folder / ".venv"}
         places |= {"PYTHON": folder / ".venv" / "bin" / "python", "STAMP": folder / ".venv" / "convkit-stamp.txt"}
+        places |= {"CONSTRAINTS": folder / ".ci" / "constraints.txt"}
         for name, place in places.items():
             self.monkeypatch.setattr(environment, name, place)
         self.folder, self.venv, self.python = folder, places["VENV"], places["PYTHON"]
+        self.constraints = places["CONSTRAINTS"]
         if not places["PROJECT"].exists():
             places["PROJECT"].write_text("[project]\n", encoding="utf-8")
+            self.constraints.parent.mkdir()
+            self.constraints.write_text("torch==2.13.0\n", encoding="utf-8")
 
     def run_step(self, command: list[object]) -> None:
         words = [str(word) for word in command]
@@ -47,11 +51,12 @@ class Clone:
             else:
                 self.python.symlink_to(words[0])
         else:
-            self.steps.append("pip")
+            pinned = ["--constraint", str(self.constraints)] == words[5:7]
+            self.steps.append("pip" if pinned else "pip without pins")
             assert words[:4] == [str(self.python), "-m", "pip", "install"]
             assert words[-2:] == ["--editable", f"{self.folder}[test]"]
-            assert environment.read_stamp() in ("", UNFINISHED)  # killed now, it would not pass for finished
-            if self.pip_fails:
+            assert not environment.environment_stands()  # killed now, it would not pass for finished
+            if self.pip_fails and (pinned or not isinstance(self.pip_fails, PinError)):
                 raise self.pip_fails
 
     def make(self) -> list[str]:
@@ -79,6 +84,37 @@ def test_a_changed_pyproject_installs_into_the_same_venv(clone):
     assert clone.make() == ["pip"]
     assert (clone.venv / "kept").exists()
     assert clone.make() == []
+
+
+@pytest.mark.parametrize("change", ["changed", "gone", "new"])
+def test_changed_constraints_install_into_the_same_venv(clone, change):
+    if change == "new":  # a copy that had no such file, as a source archive, gets one
+        clone.constraints.unlink()
+    clone.make()
+    (clone.venv / "kept").touch()
+    if change == "gone":
+        clone.constraints.unlink()
+    else:
+        clone.constraints.write_text("torch==2.14.1\n", encoding="utf-8")
+    assert clone.make() == ["pip without pins" if change == "gone" else "pip"]
+    assert (clone.venv / "kept").exists()
+    assert clone.make() == []
+
+
+def test_a_copy_without_constraints_is_set_up_without_pins(clone):
+    clone.constraints.unlink()
+    assert clone.make() == ["venv", "pip without pins"]
+    assert clone.make() == []
+
+
+def test_where_pip_cannot_have_the_pinned_versions_it_takes_others_and_says_so(clone, capsys):
+    clone.pip_fails = PinError("no such version")
+    assert clone.make() == ["venv", "pip", "pip without pins"]
+    assert "versions of .ci/constraints.txt" in capsys.readouterr().out
+    assert clone.make() == []  # the stamp is that of these constraints: others are tried when they change
+    clone.constraints.write_text("torch==2.14.1\n", encoding="utf-8")
+    clone.pip_fails = None
+    assert clone.make() == ["pip"]
 
 
 def test_a_moved_clone_is_made_anew(clone, tmp_path):
@@ -137,7 +173,7 @@ def test_an_update_that_pip_refuses_keeps_the_environment_and_is_tried_again(clo
 
 
 @pytest.mark.parametrize("failure", [SentenceError("no network"), KeyboardInterrupt(), None])
-def test_a_venv_made_by_somebody_else_is_used_and_never_deleted(clone, failure):
+def test_a_venv_made_by_somebody_else_is_used_and_never_deleted_and_keeps_its_versions(clone, failure, tmp_path):
     clone.python.parent.mkdir(parents=True)
     clone.python.touch()
     (clone.venv / "theirs").touch()
@@ -146,7 +182,19 @@ def test_a_venv_made_by_somebody_else_is_used_and_never_deleted(clone, failure):
         with pytest.raises(type(failure)):
             clone.make()
     clone.pip_fails = None
-    assert clone.make() == ["pip"]
+    assert clone.make() == ["pip without pins"]  # their torch stays
+    assert clone.make() == []
+    clone.constraints.write_text("torch==2.14.1\n", encoding="utf-8")
+    assert clone.make() == []
+    (clone.folder / "pyproject.toml").write_text("[project]\nname = 'other'\n", encoding="utf-8")
+    clone.pip_fails = failure
+    if failure:
+        with pytest.raises(type(failure)):
+            clone.make()
+    clone.pip_fails = None
+    assert clone.make() == ["pip without pins"]
+    clone.move_to(clone.folder.rename(tmp_path / "moved"))
+    assert clone.make() == ["pip without pins"]
     assert (clone.venv / "theirs").exists()
 
 
@@ -216,9 +264,9 @@ FAILURES = {
         "ERROR: No matching distribution found for setuptools>=77\n",
         "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool(host='a', port=443): Read timed out.",
     ],
-    "pip finds no torch<2.14,>=2.11": [
-        "ERROR: Could not find a version that satisfies the requirement torch<2.14,>=2.11 (from versions: 2.2.2)\n"
-        "ERROR: No matching distribution found for torch<2.14,>=2.11\n",
+    "pip finds no torch>=2.11": [
+        "ERROR: Could not find a version that satisfies the requirement torch>=2.11 (from versions: 2.2.2)\n"
+        "ERROR: No matching distribution found for torch>=2.11\n",
     ],
 }
 
@@ -232,6 +280,28 @@ def test_a_failing_step_ends_in_one_sentence_that_says_what_to_do(expected, outp
     assert sentence.count("\n") == 0
     assert sentence.endswith(".")
     assert ": " in sentence  # what happened: what to do
+
+
+# what pip 23 and 26 said of a pin that has no file for the system, and of one that another constraint contradicts
+CONFLICTS = [
+    "ERROR: Cannot install convkit==0.1.0 because these package versions have conflicting dependencies.\n\n"
+    "The conflict is caused by:\n    convkit 0.1.0 depends on torch>=2.11\n"
+    "    The user requested (constraint) torch==2.13.0\n\n"
+    "Additionally, some packages in these conflicts have no matching distributions available for your environment:\n"
+    "    torch\n\nERROR: ResolutionImpossible: for help visit the documentation\n",
+    "The conflict is caused by:\n    convkit 0.1.0 depends on torch>=2.11\n"
+    "    The user requested (constraint) torch==2.13.0,==2.14.1\n\nERROR: ResolutionImpossible: for help visit ...\n",
+]
+
+
+@pytest.mark.parametrize("output", CONFLICTS)
+@pytest.mark.parametrize("network", [True, False])
+def test_only_a_conflict_with_the_constraints_is_told_apart(output, network):
+    output += "" if network else "WARNING: Retrying after connection broken by 'NewConnectionError'\n"
+    code = f"import sys; sys.stderr.write({output!r}); sys.exit(1)"
+    with pytest.raises(SentenceError) as raised:
+        environment.run_step([sys.executable, "-c", code])
+    assert isinstance(raised.value, PinError) == network
 
 
 def test_an_unknown_failure_shows_the_last_lines_after_its_sentence():

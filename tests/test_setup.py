@@ -23,14 +23,17 @@ def bare_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+BOOTSTRAP = ("convkit.environment", "convkit.extras")
+
+
 def test_the_bootstrap_imports_the_standard_library_alone():
-    for name in ("__init__", "__main__", "environment"):
-        tree = ast.parse((ROOT / "convkit" / f"{name}.py").read_text(encoding="utf-8"))
+    for name in ("convkit.__init__", "convkit.__main__", *BOOTSTRAP):
+        tree = ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
         for node in tree.body:  # at the top; the functions that run in .venv may import more
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for module in modules:
-                assert module.split(".")[0] in sys.stdlib_module_names or module == "convkit.environment"
+                assert module.split(".")[0] in sys.stdlib_module_names or module in BOOTSTRAP
 
 
 def test_the_usage_comes_without_torch_and_lists_every_command():
@@ -116,7 +119,7 @@ def test_environment_yml_has_the_names_and_bounds_of_pyproject(project, requirem
 @pytest.mark.parametrize(
     "name, within, without",
     [
-        ("torch", ["2.11.0", "2.13.0"], ["2.10.0", "2.14.0"]),  # tested here on both ends
+        ("torch", ["2.11.0", "2.13.0", "2.14.1", "3.0.0"], ["2.10.0"]),  # no upper bound: it would replace a user's own
         # Widgets must answer while a cell runs: 6.x has no subshells for that, 7.0 freezes widgets in threads,
         # 7.1 to 7.3 lose requests of a new kernel.
         ("ipykernel", ["7.4.0", "7.5.0"], ["6.31.0", "7.0.1", "7.3.0"]),
@@ -130,3 +133,17 @@ def test_the_pins_hold_and_are_met(requirements, name, within, without):
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{name} is not installed")
     assert installed.split("+")[0] in requirements[name]
+
+
+def test_the_constraints_name_one_version_each_of_what_the_kit_requires(requirements):
+    lines = (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert len({pin.name for pin in pins}) == len(pins)
+    assert "torch" in {pin.name for pin in pins}
+    for pin in pins:
+        (version,) = pin.specifier
+        assert version.operator == "=="
+        assert version.version in requirements[pin.name]
+        assert pin.marker
+        for python, applies in (("3.11", True), ("3.14", True), ("3.15", False)):  # a newer Python has no such files
+            assert pin.marker.evaluate({"python_version": python}) == applies
