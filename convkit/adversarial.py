@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convkit.attacks import pgd
 from convkit.attacks.checks import borrowed, gaussian, own_copy
+from convkit.checks import number, real, said, whole
 from convkit.running import Objective
 from convkit.training import cross_entropy
 
@@ -18,6 +19,7 @@ def pgd_training(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10) -
 
     The attack sees the network in evaluation mode. The logits are those of ``x'``.
     """
+    eps, step, steps = _ascent(eps, step, steps)
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(pgd(model, x, y, eps, step, steps))
@@ -34,6 +36,7 @@ def alp(
     The square is the mean over images and classes, as Liang & Huang ran it. The network sees ``x``, then ``x'``; with
     ``joint`` both in one batch, as in ``trades``. The logits are those of ``x'``.
     """
+    (eps, step, steps), weight = _ascent(eps, step, steps), number("weight", weight)
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         clean, attacked = _answers(model, x, pgd(model, x, y, eps, step, steps), joint)
@@ -56,6 +59,7 @@ def trades(
     to those of ``x``. With ``joint`` both are one batch: a single pass, normalized by the statistics of the mixture, to
     which the running ones take one step. Without such layers the two differ by rounding only.
     """
+    (eps, step, steps), beta = _ascent(eps, step, steps, least=0), number("beta", beta)
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         clean, attacked = _answers(model, x, _far_in_divergence(model, x, eps, step, steps), joint)
@@ -73,6 +77,7 @@ class FreeTraining:
     """
 
     def __init__(self, eps: float = 8 / 255, replays: int = 4, reset: bool = False) -> None:
+        eps, replays = number("eps", eps), whole("replays", replays)
         if replays < 1 or not eps >= 0:
             raise ValueError(
                 f"needed at least 1 replay and eps of 0 or more, got {replays} and {eps}; 4 and 8/255 are usual"
@@ -127,12 +132,18 @@ def get_objective(name: str, eps: float = 8 / 255) -> Objective:
     """
     if name not in OBJECTIVES:
         raise ValueError(f"needed one of {', '.join(OBJECTIVES)}, got {name!r}")
-    if not 0 <= eps <= 1:
-        raise ValueError(f"eps must be from 0 to 1, a part of the way from black to white, got {eps}")
+    size = real(eps)
+    if size is None or not 0 <= size <= 1:
+        raise ValueError(f"eps must be from 0 to 1, a part of the way from black to white, got {said(eps)}")
     if name == "free":
-        return FreeTraining(eps)
+        return FreeTraining(size)
     attacked = {"pgd": pgd_training, "alp": alp, "trades": trades}
-    return attacked[name](eps, eps / 4) if name in attacked else cross_entropy
+    return attacked[name](size, size / 4) if name in attacked else cross_entropy
+
+
+def _ascent(eps: float, step: float, steps: int, least: int = 1) -> tuple[float, float, int]:
+    """The numbers of an attack, plain, since they become part of a checkpoint."""
+    return number("eps", eps, 0), number("step", step, 0), whole("steps", steps, least)
 
 
 def _named(objective: Any, name: str, **numbers: float) -> Any:

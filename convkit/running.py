@@ -82,6 +82,11 @@ class Run:
             raise ValueError(
                 f"the network and the data must be on one device, got {where} and {x.device}; use data.to(device)"
             )
+        if plan.precision != "float32" and x.dtype != torch.float32:
+            raise ValueError(
+                f"precision {plan.precision} needs a network in float32, got one in {x.dtype}, which autocast leaves as it "
+                "is; use model.float(), or leave precision out"
+            )
         if int(data.labels.max()) >= data.classes or int(data.labels.min()) < 0:
             raise ValueError(
                 f"labels must be from 0 to {data.classes - 1}, got {int(data.labels.min())} to {int(data.labels.max())}"

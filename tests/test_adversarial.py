@@ -1,5 +1,8 @@
 """Objectives of adversarial training against their formulas, and inside the loop."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -331,3 +334,32 @@ def test_an_objective_by_its_name_is_the_one_of_its_function(name, model, batch)
 def test_an_objective_that_there_is_not(name, eps, words):
     with pytest.raises(ValueError, match=words):
         get_objective(name, eps)
+
+
+@pytest.mark.parametrize("name", ["pgd", "alp", "trades", "free"])
+def test_numbers_of_other_libraries_make_the_same_objective(name):
+    makers = {"pgd": pgd_training, "alp": alp, "trades": trades, "free": FreeTraining}
+    own = {"replays": 2} if name == "free" else {"step": 0.25, "steps": 3}
+    own |= {"alp": {"weight": 2.0}, "trades": {"beta": 2.0}}.get(name, {})
+    usual = makers[name](eps=0.125, **own).__qualname__
+    for kind in (np.asarray, torch.tensor, lambda n: (np.uint8 if isinstance(n, int) else np.float32)(n)):
+        numbers = {key: kind(value) for key, value in own.items()}
+        assert makers[name](eps=kind(0.125), **numbers).__qualname__ == usual
+        assert get_objective(name, kind(0.125)).__qualname__ == get_objective(name, 0.125).__qualname__
+    for wrong in (math.nan, True, torch.tensor([0.1, 0.2]), "0.1"):
+        for make in (makers[name], lambda eps: get_objective(name, eps)):
+            with pytest.raises(ValueError, match="eps must be"):
+                make(eps=wrong)
+
+
+def test_replays_of_other_libraries_train():
+    objective = FreeTraining(np.float32(0.125), np.int64(2))
+    assert len(list(fit(network("cnn9", DATA, "plain", **SMALL), DATA, "plain", steps=3, objective=objective))) == 3
+
+
+def test_attacks_take_numbers_of_other_libraries(model, batch):
+    x, y = batch
+    expected = pgd(model, x, y, 0.125, 0.0625, 2, restarts=2, generator=torch.Generator().manual_seed(0))
+    for real, whole in ((np.float32, np.int64), (np.asarray, np.asarray), (torch.tensor, torch.tensor)):
+        options = {"restarts": whole(2), "generator": torch.Generator().manual_seed(0)}
+        assert torch.equal(pgd(model, x, y, real(0.125), real(0.0625), whole(2), **options), expected)

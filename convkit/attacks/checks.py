@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.checks import whole
 from convkit.modes import awake, evaluation_copy
 from convkit.randomness import drawing
 
@@ -104,8 +105,7 @@ def check_size(name: str, value: float | Tensor, x: Tensor, positive: bool = Fal
 
 
 def check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    whole(name, value, 1)
 
 
 def check_norm(norm: str | float) -> float:
