@@ -18,8 +18,9 @@ def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> 
     them: its Lipschitz constant is 0 (Proposition 1). Exactly so in floating point too, while nothing overflows: the
     factor is ``size`` rounded up to a power of two. In float64.
     """
-    for name, count in (("inputs", inputs), ("classes", classes), ("depth", depth)):
-        check_count(name, count)
+    inputs, classes, depth = (
+        check_count(name, count) for name, count in (("inputs", inputs), ("classes", classes), ("depth", depth))
+    )
     if depth < 2 or not 0 < size < 2 ** (900 / depth):
         raise ValueError(
             f"needed depth >= 2 and a size above 0 whose power {depth} is finite, got depth {depth}, size {size}"

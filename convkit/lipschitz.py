@@ -64,7 +64,7 @@ def empirical_radius(
     check_images(x)
     number = check_norm(norm)
     top = float(check_size("largest", largest, x, positive=True))
-    check_count("bisections", bisections)
+    bisections = check_count("bisections", bisections)
     right = margins(model, x, y) > 0
     found = torch.where(right, x.new_tensor(math.inf), x.new_zeros(()))
     low, eps = x.new_zeros(len(x)), x.new_full((len(x),), top)
@@ -95,7 +95,7 @@ def jacobian_norm(
     of a ReLU it is the derivative of the piece that autograd chooses.
     """
     number = check_norm(ord)
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     with borrowed(model, x) as copy:
         x, answer, size = _prepared(copy, x)
         if number == math.inf:
@@ -126,7 +126,7 @@ def local_lipschitz(
     """
     number = check_norm(norm)
     size = float(check_size("radius", radius, x, positive=True))
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     with borrowed(model, x) as copy:
         x, answer, length = _prepared(copy, x)
         if number == math.inf:

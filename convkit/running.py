@@ -84,8 +84,8 @@ class Run:
             )
         if plan.precision != "float32" and x.dtype != torch.float32:
             raise ValueError(
-                f"precision {plan.precision} needs a network in float32, got one in {x.dtype}, which autocast leaves as it "
-                "is; use model.float(), or leave precision out"
+                f"precision {plan.precision} needs a network in float32, got one in {x.dtype}, which autocast would "
+                "leave as it is; use model.float(), or leave precision out"
             )
         if int(data.labels.max()) >= data.classes or int(data.labels.min()) < 0:
             raise ValueError(

@@ -44,7 +44,7 @@ def simba(
     size = check_size("step", step, x, positive=True)
     number = x[0].numel()
     steps = number if steps is None else steps
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     if basis not in ("pixel", "dct") or (basis == "dct" and x.ndim < 3):
         raise ValueError(f'basis must be "pixel" or, for images (N, ..., height, width), "dct", got {basis!r}')
     with borrowed(model, x) as copy, torch.no_grad():

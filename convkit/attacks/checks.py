@@ -104,8 +104,9 @@ def check_size(name: str, value: float | Tensor, x: Tensor, positive: bool = Fal
     return sizes.view(-1, *[1] * (x.ndim - 1)) if sizes.ndim else sizes
 
 
-def check_count(name: str, value: int) -> None:
-    whole(name, value, 1)
+def check_count(name: str, value: int) -> int:
+    """The number as a plain int of at least 1."""
+    return whole(name, value, 1)
 
 
 def check_norm(norm: str | float) -> float:

@@ -49,7 +49,7 @@ def autoattack(
     """
     check_images(x)
     check_labels(y, x)
-    check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size)
     check_size("eps", eps, x)
     size, kind = float(eps), check_norm(norm)
     if x.ndim != 4:

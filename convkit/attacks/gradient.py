@@ -75,8 +75,8 @@ def pgd(
     x = own_copy(x)
     ball = _Ball(x, check_size("eps", eps, x), check_norm(norm))
     strides = check_size("step", step, x, positive=True)
-    check_count("steps", steps)
-    check_count("restarts", restarts)
+    steps = check_count("steps", steps)
+    restarts = check_count("restarts", restarts)
     if restarts > 1 and not random_start:
         raise ValueError(f"{restarts} restarts without random_start all do the same; leave random_start on")
     search = _Search(model, x, y, targets, loss, until_wrong)
