@@ -280,3 +280,30 @@ def test_pause_and_stop_of_the_view(monkeypatch):
         assert view.words.startswith(f"Stopped at step {len(history)}.")
 
     asyncio.run(reader())
+
+
+def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(monkeypatch):
+    views = []
+    monkeypatch.setattr(live, "_display", views.append)
+
+    def pausing():  # as a page does it, on another thread
+        for record in noted(itertools.count(1), []):
+            if record.step == 5:
+                thread = threading.Thread(target=views[0]._pause.click)
+                thread.start()
+                thread.join()
+                said.append(views[0].words)
+            yield record
+
+    async def reader():
+        task = asyncio.create_task(live.run(pausing()))
+        await until(lambda: said)
+        await rests(views[0].runner)
+        said.append(views[0].words)
+        views[0]._stop.click()
+        return await task
+
+    said = []
+    assert len(asyncio.run(reader())) == 5
+    assert said[0].startswith("Training: step ")
+    assert said[1].startswith("Paused at step 5. ")

@@ -100,7 +100,7 @@ class Runner:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.tracks, self.paint, self._clock, self._sleep = list(tracks), paint, clock, sleep
-        self.paused = self.stopping = self.over = False
+        self.paused = self.stopping = self.over = self.stepping = False
         self.why = ""
         self._next_paint = 0.0
 
@@ -118,7 +118,7 @@ class Runner:
                     await self._sleep(_POLL)
                     continue
                 self._slice()
-                if self._clock() >= self._next_paint:
+                if self.paused or self._clock() >= self._next_paint:
                     self._timed_paint()
                 await self._sleep(0)  # messages get in: a slider, Pause, Stop
         except asyncio.CancelledError:
@@ -140,11 +140,13 @@ class Runner:
         return not self.stopping and any(not track.ended for track in self.tracks)
 
     def _slice(self) -> None:
+        self.stepping = True
         until = self._clock() + SLICE
         while self._going() and not self.paused:
             min((track for track in self.tracks if not track.ended), key=lambda track: len(track.history)).step()
             if self._clock() >= until:
-                return
+                break
+        self.stepping = False
 
     def _timed_paint(self) -> None:
         began = self._clock()
@@ -177,8 +179,9 @@ class LivePanel(Panel):
 
     @property
     def busy(self) -> bool:
-        """Whether the runner will paint soon."""
-        return self.runner is not None and not self.runner.over and not self.runner.paused
+        """Whether the runner will paint soon, also when it was told to pause in the middle of a step."""
+        runner = self.runner
+        return runner is not None and not runner.over and (not runner.paused or runner.stepping)
 
     def take_place(self) -> None:
         """End what earlier runs of this panel's cell have left under way; panels of other cells go on."""
