@@ -16,6 +16,7 @@ from convkit.adversarial import alp, pgd_training, trades
 from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
 from convkit.audit import layer_table
 from convkit.data import digits, subset
+from convkit.eigenvalues import workers
 from convkit.lipschitz import empirical_radius, jacobian_norm, local_lipschitz
 from convkit.methods import network
 from convkit.operators import conv_operators
@@ -329,6 +330,43 @@ def test_a_seeded_block_knows_nothing_of_other_draws_and_they_nothing_of_it():
             pass
 
     aside(block)  # nobody is left waiting
+
+
+# ---- the number of threads -------------------------------------------------------------------------------------------
+def test_threads_that_begin_beside_a_decomposition_have_as_many_as_they_would_have(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr("convkit.eigenvalues.WORK", 1e-3)
+    before = torch.get_num_threads()
+
+    def blas() -> list[int]:
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    try:
+        torch.set_num_threads(3)
+        own, entered, leave = blas(), threading.Event(), threading.Event()
+
+        def another() -> int:
+            with workers(torch.device("cpu")):
+                entered.set()
+                assert leave.wait(LONG)
+                return torch.get_num_threads()
+
+        with ThreadPoolExecutor(1) as pool:
+            with workers(torch.device("cpu")) as run:
+                assert aside(torch.get_num_threads).result() == 3
+                assert torch.get_num_threads() == 1
+                assert set(run(lambda some: torch.get_num_threads(), torch.arange(50), 9, 1.0)) == {1}
+                assert aside(torch.get_num_threads).result() == 3
+                future = pool.submit(another)
+                assert entered.wait(LONG)
+            assert torch.get_num_threads() == 3
+            assert set(blas()) == {1}  # the other one is still at work
+            leave.set()
+            assert future.result(LONG) == 1
+        assert blas() == own
+        assert aside(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 # ---- several attacks on one network ----------------------------------------------------------------------------------
