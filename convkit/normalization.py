@@ -261,7 +261,8 @@ class NoisyAffine2d(nn.Module):
             )
         scale = self.weight[:, None, None]
         if self.training and self.sigma > 0:
-            scale = scale * (1 + self.sigma * self.depth * torch.randn(len(x), self.channels, 1, 1).to(x))
+            noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32).to(x)
+            scale = scale * (1 + self.sigma * self.depth * noise)
         return scale * x + self.bias[:, None, None]
 
     def extra_repr(self) -> str:

@@ -168,10 +168,7 @@ def test_operations_work_in_the_dtype_of_the_images(name):
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
-TRAINED = [name for name in METHODS if name not in ("sphere", "sphere_only", "centre_only")]  # their noise: below
-
-
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", METHODS)
 def test_training_is_the_same_under_every_default(method):
     knobs = KNOBS[method] | ({"every": 2} if "every" in METHODS[method].knobs else {})
 

@@ -7,6 +7,7 @@ import math
 import pickle
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
@@ -95,6 +96,56 @@ def test_a_state_that_was_saved_does_not_change_with_further_steps(device, name)
     assert_close(state.pop("h", {}), then.pop("h", {}), rtol=0, atol=0)
     assert state == then
     assert handle.state_dict()["steps"] == 8
+
+
+KINDS = {
+    "numpy": (np.float32, np.int64),
+    "0-d arrays": (np.asarray, np.asarray),
+    "tensors": (lambda x: torch.tensor(float(x), requires_grad=True), torch.tensor),
+}
+MADE_WITH = {  # exact in float32
+    "centered_sphere": lambda o, m, real, whole: centered_sphere(o, kernels(m), real(0.75)),
+    "clip_operator_norm": lambda o, m, real, whole: clip_operator_norm(
+        o, m, input_shapes(m, batch(m[0].weight.device)), real(0.75), whole(2), whole(2)
+    ),
+    "clip_reshaped_norm": lambda o, m, real, whole: clip_reshaped_norm(o, m, real(0.5), whole(2)),
+    "norm_decay": lambda o, m, real, whole: norm_decay(
+        o, m, input_shapes(m, batch(m[0].weight.device)), real(0.125), real(1), real(0.25)
+    ),
+}
+
+
+@every_hook
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_other_libraries_do_the_same_and_are_plain_in_its_state(device, name, kind):
+    ends, states = [], []
+    for real, whole in ((float, int), KINDS[kind]):
+        torch.manual_seed(0)
+        model = network(device)
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        handle = MADE_WITH[name](optimizer, model, real, whole)
+        train(model, optimizer, 3)
+        setattr(handle, NUMBER.get(name, "bound"), real(0.5))  # as a panel does
+        train(model, optimizer, 3, start=3)
+        (state,) = saved(handle)  # read without running code
+        assert type(getattr(handle, NUMBER.get(name, "bound"))) is float
+        ends.append(saved(model)[0])
+        states.append(state)
+    assert_close(ends[1], ends[0], rtol=0, atol=0)
+    assert_close(states[1].pop("h", {}), states[0].pop("h", {}), rtol=0, atol=0)
+    assert states[1] == states[0]
+
+
+@every_hook
+@pytest.mark.parametrize("wrong", [True, np.True_, math.nan, torch.tensor(math.inf), "0.5", None, [0.5], np.ones(1)])
+def test_what_is_no_number_is_refused_when_it_is_made_and_before_a_step(device, name, wrong):
+    model, optimizer, handle = start(name, device)
+    number = NUMBER.get(name, "bound")
+    with pytest.raises(ValueError, match=r"needs ord 1 or|needs a momentum in|needs a positive"):
+        MADE_WITH[name](optimizer, model, lambda x: wrong, int)
+    setattr(handle, number, wrong)
+    with pytest.raises(ValueError, match=number):
+        train(model, optimizer, 3)  # the clips come at the third
 
 
 @every_hook

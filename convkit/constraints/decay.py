@@ -40,7 +40,7 @@ def norm_decay(
     gradient is changed; and for ``optimizer.step(closure)``, whose gradients come too late.
     """
     ord, smoothing = plain(ord), real(momentum)
-    if ord not in (1, math.inf):
+    if isinstance(ord, bool) or ord not in (1, math.inf):
         raise ValueError(
             f"norm_decay needs ord 1 or torch.inf, got {said(ord)}; for 2 add spectral_penalty to the loss"
         )
