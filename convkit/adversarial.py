@@ -43,7 +43,7 @@ def alp(
         loss = (F.cross_entropy(clean, y) + F.cross_entropy(attacked, y)) / 2
         return loss + weight * F.mse_loss(clean, attacked), attacked
 
-    return _named(objective, "alp", eps=eps, step=step, steps=steps, weight=weight, joint=joint)
+    return _named(objective, "alp", eps=eps, step=step, steps=steps, weight=weight, joint=bool(joint))
 
 
 def trades(
@@ -65,7 +65,7 @@ def trades(
         clean, attacked = _answers(model, x, _far_in_divergence(model, x, eps, step, steps), joint)
         return F.cross_entropy(clean, y) + beta * _divergence(clean.softmax(1), attacked), clean
 
-    return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta, joint=joint)
+    return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta, joint=bool(joint))
 
 
 class FreeTraining:

@@ -14,6 +14,7 @@ from convkit.normalization import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
+from convkit.randomness import seeded
 from convkit.rivals import (
     PlainConvNorm,
     gram_iteration,
@@ -278,8 +279,7 @@ def _reader_of_stripes(width: int, count: int, device: torch.device) -> tuple[nn
         noise = torch.rand(number, 3, 32, 32, generator=generator)
         return (0.5 + 0.08 * stripes[y][:, None] + 0.6 * (noise - 0.5)).clamp(0, 1).to(device), y.to(device)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         sizes = [(3, 1), (width, 2), (width, 1), (width, 2)]
         layers = [
             m

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.extras import needs
+from convkit.randomness import seeded
 
 FILE = Path(__file__).with_name("trained.npz")
 LAYERS = {"64 to 64": 3, "64 to 128": 7, "128 to 128": 10}  # the convolutions that are kept
@@ -28,9 +29,13 @@ def train(seed: int = 0, epochs: int = 15) -> tuple[nn.Sequential, float]:
     with needs("kit", "training on handwritten digits"):
         from sklearn.datasets import load_digits
 
-    torch.manual_seed(seed)
-    x, y = load_digits(return_X_y=True)
-    x, y = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(y)
+    images, labels = load_digits(return_X_y=True)
+    with seeded(seed):
+        return _trained(images, labels, epochs)
+
+
+def _trained(images: np.ndarray, labels: np.ndarray, epochs: int) -> tuple[nn.Sequential, float]:
+    x, y = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels)
     order = torch.randperm(len(x))
     test, training = order[: len(x) // 5], order[len(x) // 5 :]
     model = nn.Sequential(

@@ -15,6 +15,7 @@ from convkit.methods import network
 from convkit.normalization import ConvNorm2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators, input_shapes
+from convkit.randomness import seeded
 from convkit.spectra import channel_condition_numbers
 from convkit.sweeps import sweep
 from convkit.training import evaluate, fit
@@ -87,8 +88,7 @@ def with_steady_statistics(model: nn.Module, data: Data) -> nn.Module:
 @torch.no_grad()
 def restart(model: nn.Module, start: str, seed: int) -> None:
     """Another start of the kernels ("He") or of ConvNorm's affine kernels ("random")."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for layer in model.modules():
             if start == "He" and isinstance(layer, nn.Conv2d):
                 layer.weight *= HE

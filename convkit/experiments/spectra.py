@@ -20,6 +20,7 @@ from convkit.lipschitz import certified_radius, empirical_radius, jacobian_norm,
 from convkit.methods import get_method, network
 from convkit.operators import conv_operators
 from convkit.product_bound import product_bound
+from convkit.randomness import seeded
 from convkit.sweeps import sweep
 from convkit.training import evaluate, fit
 
@@ -126,8 +127,7 @@ def layer_numbers(model: nn.Module, x: Tensor) -> dict[str, list[float]]:
 
 def shallow(seed: int = 0) -> nn.Module:
     """Three convolutions and a linear layer, without BatchNorm, for images of 8 x 8 pixels."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         first, second = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
         third, head = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(512, 10)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third, nn.ReLU(), nn.Flatten(), head)

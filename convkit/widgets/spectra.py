@@ -14,6 +14,7 @@ from convkit.dtypes import as_input
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator, conv_operators
 from convkit.plots.spectra import ROUNDING, layer_colors, plot_layer_spectra
+from convkit.randomness import seeded
 from convkit.spectra import singular_values
 from convkit.trained import trained_kernels
 from convkit.widgets.panel import Panel, Words, choice, toggle
@@ -184,8 +185,7 @@ def _some(names: set[str]) -> str:
 def _kits_own() -> tuple[nn.Module, nn.Module, Tensor]:
     """The three layers whose kernels the kit ships, as trained and as torch would start them, on 4 x 4 pixels."""
     trained, start = OrderedDict(), OrderedDict()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad():
         for name, kernel in trained_kernels().items():
             trained[name], start[name] = (
                 nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1, bias=False, dtype=kernel.dtype)
