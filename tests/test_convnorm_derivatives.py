@@ -1,5 +1,7 @@
 """Derivatives of ConvNorm2d of first, second and third order, however its weight and its input hang together."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -262,6 +264,57 @@ def test_hessians_and_their_products_with_vectors(through, device):
     for product in (torch.autograd.functional.hvp, torch.autograd.functional.vhp):
         assert_close(product(value, weight, vector)[1], wanted)
     assert_close(jacrev(jacrev(value))(weight), hessian)
+
+
+# ---- autocast ------------------------------------------------------------------------------------------------------
+def derivatives(layer, x, at=(), by=()):
+    """Outputs, first and second derivatives; the forward pass in the autocasts ``at``, the backward ones in ``by``."""
+
+    def under(kinds, task):
+        with contextlib.ExitStack() as stack:
+            for kind in kinds:
+                stack.enter_context(torch.autocast(x.device.type, **kind))
+            return task()
+
+    x = x.clone().requires_grad_()
+    inputs = [x, *layer.parameters()]
+    y = under(at, lambda: layer(x))
+    first = under(by, lambda: torch.autograd.grad(y.float().sin().sum(), inputs, create_graph=True))
+    loss = sum(slope.square().sum() for slope in first)
+    return y, first, under(by, lambda: torch.autograd.grad(loss, inputs))
+
+
+HALF = {"dtype": torch.bfloat16}
+AUTOCASTS = {
+    "forward": ([HALF], []),
+    "both": ([HALF], [HALF]),
+    "backward": ([], [HALF]),
+    "float16": ([{"dtype": torch.float16}], [{"dtype": torch.float16}]),
+    "nested": ([HALF, {"enabled": False}, HALF], [{"enabled": False}, {"dtype": torch.float16}]),
+    "off within": ([HALF, {"enabled": False}], [HALF, {"enabled": False}]),
+}
+
+
+@through_or_not
+@pytest.mark.parametrize("name", ["stride 2", "size 1", "circular"])
+@pytest.mark.parametrize("autocast", AUTOCASTS)
+def test_autocast_changes_no_digit_of_outputs_and_derivatives(autocast, name, through, device):
+    layer, x = layer_and_image(name, device, affine=False, through=through)
+    layer, x = layer.float(), x.float()
+    found, wanted = derivatives(layer, x, *AUTOCASTS[autocast]), derivatives(layer, x)
+    assert_close(found, wanted, rtol=0, atol=0)
+
+
+@through_or_not
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_with_an_affine_a_backward_pass_is_the_same_inside_and_outside_autocast(dtype, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+    layer, x, at = layer.float(), x.float(), [{"dtype": dtype}]
+    y, first, _ = inside = derivatives(layer, x, at, at)
+    assert_close(inside, derivatives(layer, x, at), rtol=0, atol=0)
+    assert y.dtype == dtype
+    assert all(slope.dtype == torch.float32 for slope in first)
+    assert_close(first, derivatives(layer, x)[1], rtol=0.05, atol=0.05)  # bfloat16 keeps 8 bits
 
 
 # ---- compiled and exported -----------------------------------------------------------------------------------------
