@@ -63,7 +63,7 @@ def trades(
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         clean, attacked = _answers(model, x, _far_in_divergence(model, x, eps, step, steps), joint)
-        return F.cross_entropy(clean, y) + beta * _divergence(clean.softmax(1), attacked), clean
+        return F.cross_entropy(clean, y) + beta * _divergence(clean, attacked), clean
 
     return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta, joint=bool(joint))
 
@@ -165,20 +165,21 @@ def _far_in_divergence(model: nn.Module, x: Tensor, eps: float, step: float, ste
     with borrowed(model, x) as copy, torch.enable_grad():
         x = own_copy(x)
         with torch.no_grad():
-            target = copy(x.clone()).softmax(1)  # a first step may be in place
+            clean = copy(x.clone())  # a first step may be in place
         at = (x + 0.001 * gaussian(x, None)).clamp(0, 1)
         for _ in range(steps):
             at.requires_grad_()
-            (slope,) = torch.autograd.grad(_divergence(target, copy(at.clone())), at)
+            (slope,) = torch.autograd.grad(_divergence(clean, copy(at.clone())), at)
             at = at.detach() + step * slope.sign()
             at = torch.minimum(torch.maximum(at, x - eps), x + eps).clamp(0, 1)
     return at.detach()
 
 
-def _divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """``KL(target || softmax(logits))``, the mean over images; its gradient, too, is finite.
+def _divergence(clean: Tensor, attacked: Tensor) -> Tensor:
+    """``KL(softmax(clean) || softmax(attacked))``, the mean over images, with a gradient that is finite where it is.
 
-    The derivative by a probability is its logarithm and more: where it has become 0, the derivative of the whole is 0.
+    The derivative by a probability has its logarithm in it: where one has become 0, it is a constant here.
     """
-    target = target.clamp_min(torch.finfo(target.dtype).tiny)
-    return F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
+    wide = torch.promote_types(clean.dtype, torch.float32)
+    target = clean.softmax(1, dtype=wide).clamp_min(torch.finfo(wide).tiny)
+    return F.kl_div(attacked.log_softmax(1, dtype=wide), target, reduction="batchmean")

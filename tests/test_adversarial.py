@@ -116,9 +116,16 @@ LOSSES = {"pgd": pgd_training, "alp": alp, "trades": trades, "free": lambda eps,
 
 
 @pytest.mark.parametrize("joint", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("apart", [30.0, 90.0, 104.0, 150.0, 1e3, 1e6, 1e12])
-def test_trades_has_a_gradient_wherever_it_has_a_value(apart, dtype, joint):
+@pytest.mark.parametrize(
+    "dtype, apart",
+    [
+        (dtype, apart)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        for apart in (3.0, 30.0, 90.0, 104.0, 150.0, 1e3, 1e4, 1e12)
+        if apart < torch.finfo(dtype).max
+    ],
+)
+def test_trades_has_a_gradient_wherever_it_has_a_value(dtype, apart, joint):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(dtype)
     x, y = torch.rand(6, 1, 3, 4, dtype=dtype), torch.tensor([0, 1, 2, 3, 4, 0])
