@@ -1,45 +1,136 @@
 """What the README prints must run, link and say the truth."""
 
 import base64
+import importlib.util
+import io
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.utils import prune
+
+from convkit.models import batchnorm_layer, build_model
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator, conv_operators
+from convkit.trained import trained_kernels
+from tests.notebook_plugin import SHARE, figure_distance
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SURPRISE, OWN_NETWORK, TRAINING = range(3)  # the listings
 
 
 def listing(place: int) -> str:
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)[place]
 
 
-def test_python_of_the_readme_runs_as_printed_and_is_about_ten_lines(tmp_path):
-    code = listing(0)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 11
+def printed(place: int) -> str:
+    """What the listing prints, run as it stands there."""
+    code = listing(place)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 11, "about ten lines"
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
-    lines = [line for line in run.stdout.splitlines() if "norm" in line]
+    return run.stdout
+
+
+# ---- the listings --------------------------------------------------------------------------------------------------
+def test_every_listing_of_the_readme_is_run_here():
+    assert README.count("```python\n") == len((SURPRISE, OWN_NETWORK, TRAINING))
+
+
+def test_the_surprise_runs_as_printed_and_prints_what_stands_below_it():
+    below = README.partition(listing(SURPRISE) + "```\n\n```\n")[2].partition("```")[0]
+    assert below
+    assert printed(SURPRISE) == below
+    flattened = torch.linalg.matrix_norm(trained_kernels()["64 to 64"].flatten(1), 2)
+    assert f"here {flattened:.2f}" in README
+
+
+def test_norms_of_the_residual_network_exceed_the_flattened_ones_as_the_readme_says():
+    model = build_model("resnet18", layer=batchnorm_layer, width=0.11, in_channels=3, classes=10, image_size=32)
+    weights = torch.load(ROOT / "notebooks" / "results" / "spectra-network.pt", weights_only=True)
+    model.load_state_dict(weights, strict=False)  # the images' mean and spread, at the input, are no layer
+    operators = conv_operators(model.requires_grad_(False), torch.zeros(1, 3, 32, 32)).values()
+    ratios = [
+        operator_norm(A, 2).item() / torch.linalg.matrix_norm(A.kernel.flatten(1), 2).item()
+        for A in operators
+        if A.kernel.shape[2:] == (3, 3)
+    ]
+    low, high = map(float, re.findall(r"seventeen 3 × 3 convolutions are ([0-9.]+) to ([0-9.]+) times", README)[0])
+    assert len(ratios) == 17
+    assert (round(min(ratios), 1), round(max(ratios), 1)) == (low, high)
+
+
+def test_own_network_of_the_readme_runs_and_its_bounds_hold():
+    lines = [line for line in printed(OWN_NETWORK).splitlines() if "norm" in line]
     assert len(lines) == 3
     for line in lines:
         norm, bound = map(float, re.findall(r"(?:norm|bound) ([0-9.]+)", line))
         assert 0 < norm <= bound
 
 
-def test_training_of_the_readme_runs_as_printed_and_is_about_ten_lines():
-    code = listing(1)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 11
-    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    accuracies = [float(number) for number in re.findall(r"accuracy ([0-9.]+), largest norm [0-9.]+", run.stdout)]
+def test_training_of_the_readme_runs_and_learns():
+    accuracies = [
+        float(number) for number in re.findall(r"accuracy ([0-9.]+), largest norm [0-9.]+", printed(TRAINING))
+    ]
     assert len(accuracies) == 4
     assert min(accuracies) > 0.8
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+# ---- limits --------------------------------------------------------------------------------------------------------
+REFUSED = [nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode) for mode in ("reflect", "replicate")]
+
+
+@pytest.mark.parametrize("layer", [nn.ConvTranspose2d(3, 4, 3), *REFUSED])
+def test_layers_that_the_readme_calls_refused_are_refused_by_name(layer):
+    with pytest.raises(ValueError, match="layer '0'"):
+        conv_operators(nn.Sequential(layer), torch.zeros(1, 3, 8, 8))
+
+
+class OtherUses(nn.Module):
+    """Attention, a recurrent layer and a convolution as a function, before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.recurrent = nn.LSTM(8, 8, batch_first=True)
+        self.kernel = nn.Parameter(torch.ones(8, 8, 3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.recurrent(self.attention(x, x, x)[0])[0]
+        return self.head(nn.functional.conv1d(x.mT, self.kernel, padding=1).mT)
+
+
+def test_weights_used_in_other_ways_are_left_out_as_the_readme_says():
+    assert list(conv_operators(OtherUses(), torch.zeros(1, 5, 8))) == ["head"]
+
+
+def test_a_pruned_weight_is_read_as_the_last_forward_pass_left_it():
+    layer = prune.identity(nn.Conv2d(1, 1, 1, bias=False), "weight")
+    x = torch.ones(1, 1, 2, 2)
+    with torch.no_grad():
+        layer(x)
+        layer.weight_orig.fill_(7)
+    before = operator_norm(ConvOperator.from_layer(layer, (2, 2)), 2)
+    layer(x)
+    after = operator_norm(ConvOperator.from_layer(layer, (2, 2)), 2)
+    assert before.item() != 7
+    assert after.item() == 7
+
+
+# ---- links, notebooks ----------------------------------------------------------------------------------------------
+TARGETS = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"src(?:set)?=\"([^\"]+)\"", README)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_links_and_pictures_of_the_readme_exist(target):
     assert (ROOT / target).is_file()
 
@@ -58,12 +149,63 @@ def test_notebook_00_has_the_map_of_the_readme():
     book = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "markdown")
     assert re.findall(r"^\| \[(.*)\]\((.+\.ipynb)\) \| (.*) \|$", text, re.MULTILINE) == rows[1:]
+    assert f"| {rows[0][0]} | {rows[0][2]} |" in text
 
 
-def test_picture_of_the_readme_is_the_first_one_of_notebook_00():
-    book = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
-    outputs = [
-        output for cell in book["cells"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
-    ]
-    first = base64.b64decode(outputs[0]["data"]["image/png"])
-    assert (ROOT / ".github" / "convkit.png").read_bytes() == first, "save that picture as .github/convkit.png"
+# ---- the moving picture ----------------------------------------------------------------------------------------------
+def script():
+    spec = importlib.util.spec_from_file_location("moving_picture", ROOT / ".github" / "moving_picture.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks there for its annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+moving = script()
+
+
+def base64_png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize("theme", moving.THEMES)
+def test_the_committed_picture_is_what_its_script_draws(theme):
+    path, moments, scene = moving.path(theme), moving.moments(), moving.Scene(theme)
+    assert path.stat().st_size < 1e6
+    with Image.open(path) as film:
+        assert film.info["loop"] == 0  # for ever
+        assert film.n_frames == len(moments)
+        for place in (0, 8, 40, 63, 67, 75, 80, len(moments) - 1):
+            film.seek(place)
+            assert film.info["duration"] == moments[place].milliseconds
+            distance = figure_distance(base64_png(film), base64_png(scene.draw(moments[place])))
+            assert distance <= SHARE, (
+                f"picture {place}: run `python .github/moving_picture.py` and commit what it writes"
+            )
+
+
+def test_the_moving_picture_shows_what_torch_computes():
+    A, scene = moving.layer(), moving.Scene("light")
+    image = torch.arange(64, dtype=torch.float64).view(1, 1, 8, 8)
+    kernel = torch.tensor(moving.KERNEL, dtype=torch.float64)
+    wrapped = nn.functional.pad(image, (1, 1, 1, 1), mode="circular")
+    expected = nn.functional.conv2d(wrapped, kernel[None, None]).flatten()
+    torch.testing.assert_close(torch.as_tensor(scene.matrix) @ image.flatten(), expected)
+    assert np.abs(scene.dense - torch.linalg.svdvals(A.matrix()).numpy()).max() < 1e-12
+    assert np.abs(scene.dense - scene.fourier).max() < 1e-12
+    ends = [moving.falling(scene.fourier, 10.0, share) for share in (0.0, 0.5, 1.0)]
+    assert (ends[0] == 10).all()
+    assert (ends[1] >= scene.fourier).all()
+    np.testing.assert_allclose(ends[2], scene.fourier, rtol=1e-12)
+
+
+def test_the_moving_picture_can_be_read():
+    moments = moving.moments()
+    for words in {moment.words for moment in moments}:
+        seconds = sum(moment.milliseconds for moment in moments if moment.words == words) / 1000
+        assert seconds >= len(words.split()) / 4, words  # slow enough for somebody who looks at the picture, too
+    assert moments[-1].milliseconds >= 4000
