@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,3 +23,8 @@ def spoken(judge: Callable[[Any], str | None], wrong: list[Any]) -> str:
     """All that a reader can be told: the sentences for these wrong answers (without the answer), and all hints."""
     sentences = [str(said(judge, answer)).partition(", got ")[0] for answer in wrong]
     return "\n".join([*sentences, *getattr(judge, "hints", ())])
+
+
+def shown(answer: Any) -> str:
+    """A name for a test: the answer as Python writes it, without the place in memory that differs from run to run."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(answer))

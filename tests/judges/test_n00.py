@@ -11,7 +11,7 @@ from torch import nn
 from convkit.norms import operator_norm
 from convkit.operators import conv_operators
 from convkit.teaching.judges import n00
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_KERNELS = ["a", None, True, 1.0, [1, 2, 3], [[1, 2], [3, 4]], torch.ones(1, 1, 3, 3), [[math.nan] * 3] * 3, {1: 2}]
 NO_KERNELS += [
@@ -33,7 +33,7 @@ EDGES = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]
 
 
 @pytest.mark.parametrize(
-    "kernel", [EDGES, tuple(map(tuple, EDGES)), np.array(EDGES), torch.tensor(EDGES), [[0.1, 0.2, -0.3]] * 3], ids=repr
+    "kernel", [EDGES, tuple(map(tuple, EDGES)), np.array(EDGES), torch.tensor(EDGES), [[0.1, 0.2, -0.3]] * 3], ids=shown
 )
 def test_a_kernel_with_the_sum_zero_stops_constants(kernel):
     assert said(n00.stops_constants, kernel) is None
@@ -44,7 +44,7 @@ def test_another_sum_is_told():
     assert told == "an image of ones becomes 1 everywhere, not 0"
 
 
-@pytest.mark.parametrize("kernel", NO_KERNELS, ids=repr)
+@pytest.mark.parametrize("kernel", NO_KERNELS, ids=shown)
 @pytest.mark.parametrize("judge", [n00.stops_constants, n00.all_pass])
 def test_what_is_no_kernel_is_told_in_words(judge, kernel):
     assert "three rows of three numbers" in str(said(judge, kernel))
@@ -68,7 +68,7 @@ def test_the_norm_of_thirty_layers_is_accepted(norm):
     assert said(n00.norm_of_thirty, norm) is None
 
 
-@pytest.mark.parametrize("norm", WRONG_NORMS, ids=repr)
+@pytest.mark.parametrize("norm", WRONG_NORMS, ids=shown)
 def test_another_norm_is_told_why(norm):
     assert said(n00.norm_of_thirty, norm) not in (None, "○")
 
@@ -99,12 +99,12 @@ WRONG_KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("kernel", RIGHT_KERNELS, ids=repr)
+@pytest.mark.parametrize("kernel", RIGHT_KERNELS, ids=shown)
 def test_a_moved_image_loses_nothing(kernel):
     assert said(n00.all_pass, kernel) is None
 
 
-@pytest.mark.parametrize("kernel", WRONG_KERNELS, ids=repr)
+@pytest.mark.parametrize("kernel", WRONG_KERNELS, ids=shown)
 def test_other_kernels_are_told_why(kernel):
     assert said(n00.all_pass, kernel) not in (None, "○")
 

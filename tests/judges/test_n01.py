@@ -10,7 +10,7 @@ import torch
 
 from convkit.circulant import circulant
 from convkit.teaching.judges import n01
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "50331648", math.nan, -math.inf, True, None, {1}, [], torch.ones(2, 3), 1j]
 
@@ -28,7 +28,7 @@ def test_a_bet_near_the_number_of_entries_wins(bet):
     assert said(n01.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n01.bet, bet)
 
@@ -128,7 +128,7 @@ def test_the_shift_of_torch_may_be_any_pair(shift):
     assert said(n01.shift, shift) is None
 
 
-@pytest.mark.parametrize("shift", WRONG_SHIFTS, ids=repr)
+@pytest.mark.parametrize("shift", WRONG_SHIFTS, ids=shown)
 def test_other_shifts_are_told_why(shift):
     assert said(n01.shift, shift)
 

@@ -10,7 +10,7 @@ import torch
 from convkit.operators import ConvOperator
 from convkit.spectra import singular_values, spectrum
 from convkit.teaching.judges import n02
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "3", math.nan, math.inf, True, None, {1}, [], torch.ones(2, 3), 1j, len]
 
@@ -19,12 +19,12 @@ NO_NUMBERS = ["a", "3", math.nan, math.inf, True, None, {1}, [], torch.ones(2, 3
 WRONG_BETS = [1, 1.0, 1.001, 1.73, 2, 2.9, 3.1, 6, 9, 9.0, 81, 27, 0, 0.5, -3, -1e9, 1e300, (3, 3), *NO_NUMBERS]
 
 
-@pytest.mark.parametrize("bet", [3, 3.0, 9**0.5, np.float32(3), torch.tensor(3.0), np.sqrt(9), 2.995], ids=repr)
+@pytest.mark.parametrize("bet", [3, 3.0, 9**0.5, np.float32(3), torch.tensor(3.0), np.sqrt(9), 2.995], ids=shown)
 def test_the_factor_wins_the_bet(bet):
     assert said(n02.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n02.bet, bet)
 
@@ -135,7 +135,7 @@ WRONG_BLURS = [
 ]
 
 
-@pytest.mark.parametrize("answer", [*REMOVED, [12, 4], (12.0, 4), np.array([15, 5]), torch.tensor([18, 6])], ids=repr)
+@pytest.mark.parametrize("answer", [*REMOVED, [12, 4], (12.0, 4), np.array([15, 5]), torch.tensor([18, 6])], ids=shown)
 def test_a_removed_wave_is_right(answer):
     assert said(n02.blur, answer) is None
 
@@ -145,7 +145,7 @@ def test_no_other_wave_is_removed():
     assert [pair for pair in pairs if said(n02.blur, pair) is None] == REMOVED
 
 
-@pytest.mark.parametrize("answer", WRONG_BLURS, ids=repr)
+@pytest.mark.parametrize("answer", WRONG_BLURS, ids=shown)
 def test_other_waves_are_told_why(answer):
     assert said(n02.blur, answer)
 
@@ -199,7 +199,7 @@ WRONG_TAPS = {
 }
 
 
-@pytest.mark.parametrize("taps", RIGHT_TAPS, ids=repr)
+@pytest.mark.parametrize("taps", RIGHT_TAPS, ids=shown)
 def test_taps_that_change_no_length_are_right(taps):
     assert said(n02.all_pass, taps) is None
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges import n03
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 # ---- the bet -------------------------------------------------------------------------------------------------------
 WRONG_BETS = ["smaller", "equal", " EQUAL ", "'smaller'", "bigger", "", 3, 3.414, None, True, math.nan, ["larger"], len]
@@ -18,7 +18,7 @@ def test_the_bet_is_right_however_it_is_written(answer):
     assert said(n03.bet, answer) is None
 
 
-@pytest.mark.parametrize("answer", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("answer", WRONG_BETS, ids=shown)
 def test_another_bet_is_told_in_a_sentence(answer):
     told = said(n03.bet, answer)
     assert told
@@ -72,7 +72,7 @@ WRONG_KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("answer", RIGHT_KERNELS, ids=repr)
+@pytest.mark.parametrize("answer", RIGHT_KERNELS, ids=shown)
 def test_every_kernel_that_breaks_the_rule_is_taken(answer):
     assert said(n03.kernel, answer) is None
 
@@ -202,7 +202,7 @@ WRONG_DILATIONS = [
 ]
 
 
-@pytest.mark.parametrize("answer", RIGHT_DILATIONS, ids=repr)
+@pytest.mark.parametrize("answer", RIGHT_DILATIONS, ids=shown)
 def test_the_right_dilations_are_taken_in_any_order_and_container(answer):
     assert said(n03.dilations, answer) is None
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges import n05
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "48", math.nan, math.inf, -math.inf, True, None, {48}, [], (40, 50), torch.ones(2), 1j]
 
@@ -21,7 +21,7 @@ def test_a_bet_near_the_excess_wins(bet):
     assert said(n05.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n05.bet, bet)
 
@@ -114,7 +114,7 @@ def test_a_part_that_ends_just_below_a_half_is_right(part):
     assert said(n05.asked, part) is None
 
 
-@pytest.mark.parametrize("part", WRONG_PARTS, ids=repr)
+@pytest.mark.parametrize("part", WRONG_PARTS, ids=shown)
 def test_other_parts_are_told_why(part):
     assert said(n05.asked, part)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges import n06
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "2", math.nan, math.inf, True, None, {2}, [], (1, 2), torch.ones(2), 1j]
 
@@ -17,12 +17,12 @@ NO_NUMBERS = ["a", "2", math.nan, math.inf, True, None, {2}, [], (1, 2), torch.o
 WRONG_BETS = [1, 1.0, 0, -2, 0.5, 1.2, 1.69, 2.31, 3, 4, 4.0, 16, 1e9, *NO_NUMBERS]
 
 
-@pytest.mark.parametrize("bet", [2, 1.7, 2.3, np.float32(2), torch.tensor(2), np.array([1.9])], ids=repr)
+@pytest.mark.parametrize("bet", [2, 1.7, 2.3, np.float32(2), torch.tensor(2), np.array([1.9])], ids=shown)
 def test_a_bet_near_two_wins(bet):
     assert said(n06.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n06.bet, bet)
 
@@ -55,7 +55,7 @@ def test_the_identity_is_right_as_any_kind_of_list(kind):
     assert said(n06.blur, kind(DELTA)) is None
 
 
-@pytest.mark.parametrize("g", WRONG_BLURS, ids=repr)
+@pytest.mark.parametrize("g", WRONG_BLURS, ids=shown)
 def test_other_kernels_are_told_why(g):
     assert said(n06.blur, g)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges import n07
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "90", math.nan, math.inf, True, None, {90}, [], (90, 80), torch.ones(2), 1j]
 
@@ -17,12 +17,12 @@ NO_NUMBERS = ["a", "90", math.nan, math.inf, True, None, {90}, [], (90, 80), tor
 WRONG_BETS = [0, 0.0, -5, -90, 1, 10, 29.9, 100.1, 1e9, *NO_NUMBERS]
 
 
-@pytest.mark.parametrize("bet", [30, 90, 100, 97.5, np.int64(60), torch.tensor(88.0)], ids=repr)
+@pytest.mark.parametrize("bet", [30, 90, 100, 97.5, np.int64(60), torch.tensor(88.0)], ids=shown)
 def test_a_large_bet_wins(bet):
     assert said(n07.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n07.bet, bet)
 
@@ -131,7 +131,7 @@ def test_cases_may_be_lists():
     assert said(n07.worse, [list(case) for case in RIGHT_CASES]) is None
 
 
-@pytest.mark.parametrize("cases", WRONG_CASES, ids=repr)
+@pytest.mark.parametrize("cases", WRONG_CASES, ids=shown)
 def test_other_cases_are_told_why(cases):
     assert said(n07.worse, cases)
 

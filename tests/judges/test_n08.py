@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges import n08
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "1.6", math.nan, math.inf, True, None, {1}, [], (1, 2), torch.ones(2), 1j]
 
@@ -17,12 +17,12 @@ NO_NUMBERS = ["a", "1.6", math.nan, math.inf, True, None, {1}, [], (1, 2), torch
 WRONG_BETS = [100, 91, 50, 11.1, 100 / 9, 2, 5, 0, 0.1, 0.0156, -1.5, 150, 1e9, *NO_NUMBERS]
 
 
-@pytest.mark.parametrize("bet", [100 / 64, 1, 1.9, np.float32(1.5), torch.tensor(1.6)], ids=repr)
+@pytest.mark.parametrize("bet", [100 / 64, 1, 1.9, np.float32(1.5), torch.tensor(1.6)], ids=shown)
 def test_a_bet_near_one_row_wins(bet):
     assert said(n08.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n08.bet, bet)
 
@@ -91,12 +91,12 @@ def test_other_strengths_are_told_why(name):
 WRONG_GAINS = [0, 0.01, 0.3, 1.03, 1.02, 0.17, 0.25, 0.2, 0.5, 3, -0.31, 31, *NO_NUMBERS]
 
 
-@pytest.mark.parametrize("gain", [0.309, 0.31, 0.305, np.float64(0.3088), torch.tensor(0.309)], ids=repr)
+@pytest.mark.parametrize("gain", [0.309, 0.31, 0.305, np.float64(0.3088), torch.tensor(0.309)], ids=shown)
 def test_the_mean_of_the_best_of_four_is_right(gain):
     assert said(n08.gain, gain) is None
 
 
-@pytest.mark.parametrize("gain", WRONG_GAINS, ids=repr)
+@pytest.mark.parametrize("gain", WRONG_GAINS, ids=shown)
 def test_other_gains_are_told_why(gain):
     assert said(n08.gain, gain)
 

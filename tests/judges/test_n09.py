@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from convkit.teaching.judges import n09
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 # ---- the bet -------------------------------------------------------------------------------------------------------
 WRONG_BETS = [
@@ -24,7 +24,7 @@ def test_few_and_all_win_as_any_pair(pair, kind):
     assert said(n09.bet, kind(pair)) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n09.bet, bet)
 

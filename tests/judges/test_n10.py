@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges import n10
-from tests.judges import said, spoken
+from tests.judges import said, shown, spoken
 
 NO_NUMBERS = ["a", "7.4", math.nan, math.inf, True, None, {7}, [], (7, 8), torch.ones(2), 1j]
 
@@ -18,12 +18,12 @@ NO_NUMBERS = ["a", "7.4", math.nan, math.inf, True, None, {7}, [], (7, 8), torch
 WRONG_BETS = [0, 1, 2, -1, -7.4, 3, 5, 6.3, 8.5, 9, 9.6, 1e9, *NO_NUMBERS]
 
 
-@pytest.mark.parametrize("bet", [7.4, 7, 8, np.float64(6.9), torch.tensor(7.4)], ids=repr)
+@pytest.mark.parametrize("bet", [7.4, 7, 8, np.float64(6.9), torch.tensor(7.4)], ids=shown)
 def test_a_bet_near_the_gap_wins(bet):
     assert said(n10.bet, bet) is None
 
 
-@pytest.mark.parametrize("bet", WRONG_BETS, ids=repr)
+@pytest.mark.parametrize("bet", WRONG_BETS, ids=shown)
 def test_other_bets_are_told_why(bet):
     assert said(n10.bet, bet)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convkit.teaching.judges.numbers import array, number, whole
-from tests.judges import said
+from tests.judges import said, shown
 
 THREE = [
     *(3, 3.0, Fraction(3), np.float64(3), np.float32(3), np.int8(3), np.array(3), np.array([3.0]), [3], (3.0,)),
@@ -50,7 +50,7 @@ NO_NUMBER = {
 OBJECTS = {"nan": math.nan, "inf": math.inf, "math": math, "np": np, "torch": torch}
 
 
-@pytest.mark.parametrize("answer", THREE, ids=repr)
+@pytest.mark.parametrize("answer", THREE, ids=shown)
 def test_every_way_to_write_three_is_three(answer):
     assert number(answer) == 3.0
     assert type(number(answer)) is float
@@ -93,7 +93,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("answer", PAIRS, ids=repr)
+@pytest.mark.parametrize("answer", PAIRS, ids=shown)
 def test_every_way_to_write_a_pair_is_a_pair(answer):
     pair = array(answer, "a pair", (2,))
     assert pair.dtype == torch.float64
@@ -107,7 +107,7 @@ NO_PAIR = [
 ]
 
 
-@pytest.mark.parametrize("answer", NO_PAIR, ids=repr)
+@pytest.mark.parametrize("answer", NO_PAIR, ids=shown)
 def test_what_is_no_pair_is_told(answer):
     assert said(lambda answer: str(array(answer, "two numbers", (2,))), answer).startswith(
         "this needs two numbers, got "
