@@ -285,6 +285,8 @@ def test_pause_and_stop_of_the_view(monkeypatch):
 def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(monkeypatch):
     views = []
     monkeypatch.setattr(live, "_display", views.append)
+    monkeypatch.setattr(live, "SLICE", 0)
+    monkeypatch.setattr(live, "PAINTS", 1e-6)  # after the first step no picture is due
 
     def pausing():  # as a page does it, on another thread
         for record in noted(itertools.count(1), []):
