@@ -1,6 +1,8 @@
 """The panel that opens notebook 00: no answer before the button, then the one that the layers themselves give."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from torch.testing import assert_close
 
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
+from convkit.teaching import read_notebook
 from convkit.widgets import bet, depth
 from convkit.widgets.bet import DEPTH, BetPanel
+from tests.notebook_rules import text_of, words_of
 
 BETS = [value for _, value in BetPanel().controls()["bet"].options]
 
@@ -162,3 +166,17 @@ def test_small_numbers_read_well(value, text):
 )
 def test_large_numbers_read_well(ratio, text):
     assert bet.size(ratio) == text
+
+
+ANSWER = re.compile(r"(m|b|tr)illion|⁻|1e-\d|10\^\{?-|vanish|almost nothing|nearly nothing|little", re.IGNORECASE)
+
+
+def test_neither_the_opening_of_the_notebook_nor_what_lab_prints_before_it_gives_the_answer_away():
+    cells = read_notebook(Path(__file__).parents[1] / "notebooks" / "00_start_here.ipynb").cells
+    heading = next(place for place, cell in enumerate(cells) if cell.source.startswith("## "))
+    opening = [cell.source for cell in cells[:heading]] + [str(words_of(cell)) for cell in cells[:heading]]
+    marks = [line for cell in cells for line in text_of(cell).splitlines() if line.startswith("✓")]
+    assert len(marks) > 10
+    told = "\n".join(opening + [mark.partition(": error ≤")[0] for mark in marks])
+    assert "Show what comes out" in told
+    assert not ANSWER.search(told), ANSWER.search(told)
