@@ -79,7 +79,8 @@ class _Form(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         """Each gradient takes the place of the factor by which its output is the derivative."""
-        factors, blocks, sums = ctx.saved_tensors[:4], ctx.saved_tensors[-2:], {}
+        saved, sums = ctx.saved_tensors, {}  # read once: a checkpoint makes them anew each time, or refuses
+        factors, blocks = saved[:4], saved[-2:]
         for by, grad in zip(ctx.by, grads[: len(ctx.by)], strict=True):
             needed = tuple(i for i in range(4) if i != by and ctx.needs_input_grad[3 + i])
             if grad is not None and needed:

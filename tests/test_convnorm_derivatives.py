@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from convkit.filtered_convolution import filtered_convolution
 from convkit.normalization import ConvNorm2d
@@ -222,6 +223,25 @@ def test_a_gradient_penalty_trains_as_by_the_definition(mode, through, device):
     assert_close(found, wanted)
     slopes = torch.autograd.grad(wanted, weights)
     assert_close([layer.weight.grad for layer in critic], list(slopes))
+
+
+@through_or_not
+@pytest.mark.parametrize("saved", [torch.autograd.graph.save_on_cpu, contextlib.nullcontext])
+def test_what_a_backward_pass_needs_may_be_computed_again_or_kept_elsewhere(saved, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+    wanted = torch.autograd.grad(layer(x.requires_grad_()).pow(3).sum(), [x, layer.weight])
+    with saved():
+        y = layer(x) if saved is torch.autograd.graph.save_on_cpu else checkpoint(layer, x, use_reentrant=False)
+        assert_close(torch.autograd.grad(y.pow(3).sum(), [x, layer.weight]), wanted, rtol=0, atol=0)
+
+
+def test_a_weight_changed_before_the_backward_pass_is_refused(device):
+    layer, x = layer_and_image("stride 2", device)
+    y = layer(x)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 # ---- torch.func and other ways to ask ------------------------------------------------------------------------------
