@@ -93,7 +93,7 @@ def test_a_linear_model_is_equally_steep_everywhere(norm, linear, device):
 
 
 @pytest.mark.parametrize("norm", ["inf", 2])
-def test_the_local_estimate_is_near_the_jacobian_in_a_small_ball_and_finds_more_in_a_large_one(norm, model, device):
+def test_the_local_estimate_is_near_the_jacobian_in_a_small_ball_and_no_less_in_a_large_one(norm, model, device):
     x = images(device)
     at = jacobian_norm(model, x, norm, steps=200)
     small, large = (local_lipschitz(model, x, radius, norm) for radius in (1e-6, 0.3))
@@ -101,7 +101,6 @@ def test_the_local_estimate_is_near_the_jacobian_in_a_small_ball_and_finds_more_
     assert (large > small * 0.95).all()  # both from below
     assert not large.requires_grad
     if norm == 2:
-        assert (large > small * 1.1).any()
         assert (large <= product_bound(model, x)).all()
 
 
@@ -121,7 +120,10 @@ def test_the_points_of_the_estimate_stay_in_the_ball(device):
 
 @pytest.mark.parametrize("norm", ["inf", 2])
 def test_points_that_are_drawn_outward_stop_at_the_edge(norm, device):
-    """The slope of the square between two points is their sum: at most twice the radius, whatever the ascent does."""
+    """The slope of the square between two points is their sum: 2 at the image, and at most 3 for points of the ball.
+
+    More is found than at the image, and never more than the ball holds, whatever the ascent does.
+    """
 
     class Square(nn.Module):
         def forward(self, x):
@@ -154,17 +156,31 @@ def test_radii_of_a_linear_model_enclose_the_true_one(linear, device):
         logits = linear(x)
         y = logits.argmax(1)
         y[0] = logits[0].argmin()  # an error from the start
-        weight = linear[1].weight
+        weight = linear[1].weight.detach()
         leads = logits.gather(1, y[:, None]) - logits
         slopes = (weight[y][:, None] - weight).norm(dim=2)
         true = torch.where(slopes > 0, leads / slopes, math.inf).amin(1).clamp(min=0)
-    certified = certified_radius(linear, x, y, product_bound(linear, x))
-    found = empirical_radius(linear, x, y, 2.0)
+    bound = product_bound(linear, x)
+    certified, found = certified_radius(linear, x, y, bound), empirical_radius(linear, x, y, 2.0)
     assert (certified <= true).all()
-    assert (certified[1:] > 0.3 * true[1:]).all()
+    # two rows of the weight differ by at least sqrt(2) times its least singular value, where the bound has the largest
+    assert (certified >= true * float(torch.linalg.svdvals(weight)[-1]) / bound * (1 - 1e-9)).all()
     assert (found >= true * (1 - 1e-9)).all()
-    assert_close(found, true, rtol=0.1, atol=2 / 2**8)  # eight halvings of 2
     assert found[0] == certified[0] == 0
+
+
+def test_between_two_classes_the_smallest_change_is_found_and_is_the_distance_to_the_plane(device):
+    """Images at known distances from the plane 0.5 w . 1 = w . x, far enough inside the box that it plays no part."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(20, 2)).to(device, torch.float64)
+    with torch.no_grad():
+        slope = model[1].weight[0] - model[1].weight[1]
+        model[1].bias.copy_(-model[1].weight.sum(1) / 2)
+        distance = torch.tensor([0.02, 0.05, 0.1, 0.15], dtype=torch.float64, device=device)
+        x = 0.5 + distance[:, None] * slope / slope.norm()
+    found = empirical_radius(model, x, torch.zeros(4, dtype=torch.long, device=device), 0.3)
+    assert (found >= distance * (1 - 1e-9)).all()
+    # 20 steps of an eighth of the radius end within 16 degrees of the slope, wherever they begin: 1 / cos(16) < 1.05
+    assert_close(found, distance, rtol=0.05, atol=0.3 / 2**8)  # eight halvings of 0.3
 
 
 def test_the_certificate_stays_below_every_attack_on_a_network(model, device):

@@ -76,7 +76,8 @@ def _loaded(layer):
 
 def _behind_the_counter(layer):
     layer.train()
-    layer.weight.data.mul_(torch.arange(2.0, 6.0, dtype=layer.weight.dtype)[:, None, None, None])
+    scales = torch.arange(2.0, 6.0, dtype=layer.weight.dtype, device=layer.weight.device)
+    layer.weight.data.mul_(scales[:, None, None, None])
     layer.weight.data[:, 0] = 1
     layer.eval()
 

@@ -1,4 +1,4 @@
-"""AutoAttack never finds less than PGD, and robust accuracy counts what survives each attack and all of them."""
+"""AutoAttack breaks what PGD breaks at half the size; robust accuracy counts what survives each attack and all."""
 
 import copy
 import sys
@@ -22,12 +22,23 @@ def images(device):
     return tuple(t.to(device) for t in digits(40))
 
 
+@torch.no_grad()
+def answers(model, x):
+    return copy.deepcopy(model).eval()(x).argmax(1)
+
+
 # ---- AutoAttack ------------------------------------------------------------------------------------------------------
-def test_autoattack_breaks_at_least_what_pgd_breaks(model, images):
+def test_autoattack_breaks_every_image_that_pgd_breaks_at_half_the_size(model, images):
     pytest.importorskip("pyautoattack")
     x, y = images[0][:8], images[1][:8]
     model = copy.deepcopy(model)
-    eps, before_tracer = 0.06, sys.gettrace()
+    right = answers(model, x) == y
+    for half in (0.02, 0.04, 0.08, 0.16, 0.32):
+        easy = right & (answers(model, pgd(model, x, y, half, half / 4, 20, restarts=2)) != y)
+        if easy.any():
+            break
+    assert easy.any()
+    eps, before_tracer = 2 * half, sys.gettrace()
 
     def tracer(frame, event, argument):
         return None
@@ -45,8 +56,7 @@ def test_autoattack_breaks_at_least_what_pgd_breaks(model, images):
     assert float((found - x).abs().max()) <= eps + 1e-6
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
-    by_pgd = accuracy(model, pgd(model, x, y, eps, eps / 4, 20, restarts=2), y)
-    assert accuracy(model, found, y) <= by_pgd < accuracy(model, x, y)
+    assert (answers(model, found)[easy] != y[easy]).all()
 
 
 def linear_case(device):
