@@ -23,7 +23,8 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     Raises ``ValueError``, with the place in ``state``, for what ``load_checkpoint`` could not give back as it was
     (``check_state``); the file is then as before.
     """
-    path, state = Path(path), dict(state)
+    path = Path(path)
+    state = state if type(state) in (dict, OrderedDict) else dict(state)
     check_state(state)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)

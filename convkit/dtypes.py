@@ -1,5 +1,8 @@
 """The dtype of networks: stated where layers are made, read where images meet them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,22 +14,15 @@ from convkit.checks import said
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn, torch.linspace})
 
 
-class made_in(TorchFunctionMode):
+@contextmanager
+def made_in(dtype: torch.dtype) -> Iterator[None]:
     """Context manager in which layers are made and drawn in ``dtype``, whatever torch's default dtype is.
 
-    New tensors for which no dtype is named get this one. It holds in the thread that enters it, where
-    ``torch.set_default_dtype`` changes every thread's.
+    New tensors for which no dtype is named get this one. It holds in the thread that enters it, whereas
+    ``torch.set_default_dtype`` is for every thread of the process.
     """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _MAKERS and kwargs.get("dtype") is None and kwargs.get("out") is None:
-            kwargs = {**kwargs, "dtype": self.dtype}
-        return func(*args, **kwargs)
+    with _MadeIn(dtype):
+        yield
 
 
 def floating(dtype: Any) -> torch.dtype:
@@ -41,10 +37,22 @@ def input_dtype(model: nn.Module) -> torch.dtype | None:
 
     ``None`` for a network without any.
     """
-    tensors = (*model.parameters(), *model.buffers())
-    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+    return next((t.dtype for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None)
 
 
 def as_input(model: nn.Module, x: Tensor) -> Tensor:
     """Images in the dtype that the network takes."""
     return x.to(input_dtype(model) or x.dtype)
+
+
+# ---- private ---------------------------------------------------------------------------------------------------------
+class _MadeIn(TorchFunctionMode):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _MAKERS and kwargs.get("dtype") is None and kwargs.get("out") is None:
+            kwargs = {**kwargs, "dtype": self.dtype}
+        return func(*args, **kwargs)

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict, defaultdict, namedtuple
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -260,7 +261,11 @@ def test_the_place_is_said_as_python_reaches_it(state, words, tmp_path):
 def test_attributes_of_tensors_and_of_state_dicts_come_back(tmp_path):
     file = tmp_path / "run.pt"
     state = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
-    save_checkpoint(file, {"model": state, "a": marked(torch.ones(1), [1])})
+    save_checkpoint(file, state)  # itself, or inside
+    again = load_checkpoint(file)
+    assert equal(again, state)
+    assert again._metadata == state._metadata
+    save_checkpoint(file, MappingProxyType({"model": state, "a": marked(torch.ones(1), [1])}))
     again = load_checkpoint(file)
     assert equal(again["model"], state)
     assert again["model"]._metadata == state._metadata

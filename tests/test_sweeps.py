@@ -78,7 +78,7 @@ def test_results_of_other_jobs_are_refused(tmp_path, threads):
 
 # ---- numbers of other libraries --------------------------------------------------------------------------------------
 def kinds(**job):
-    return {name: type(value).__name__ for name, value in job.items()} | {"again": job, "pair": (1, 2)}
+    return {name: type(value).__name__ for name, value in job.items()} | {"again": job, "pair": (np.int64(1), 2)}
 
 
 NUMPYS = {

@@ -4,6 +4,7 @@ import copy
 import datetime
 import math
 from collections import OrderedDict
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -198,8 +199,11 @@ def test_names_of_other_libraries_are_plain_words_in_a_checkpoint(tmp_path):
         data.to("cpu")
     object.__setattr__(data, "name", np.str_("numbers"))
     data = data.to("cpu")
-    list(fit(made("plain"), data, "plain", steps=1, batch_size=16, checkpoint=tmp_path / "run.pt"))
+    method = replace(METHODS["plain"], name=np.str_("own"))
+    options = {"steps": 1, "batch_size": 16, "checkpoint": tmp_path / "run.pt"}
+    records = list(fit(made(method), data, method, **options))
     assert load_checkpoint(tmp_path / "run.pt")["belongs_to"]["data"][0] == "numbers"
+    assert list(fit(made(method), data, replace(method, name="own"), **options)) == records
 
 
 # ---- extra state -----------------------------------------------------------------------------------------------------
