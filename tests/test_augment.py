@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -183,3 +184,25 @@ def test_bad_requests_are_refused():
         random_crop(x, -1)
     with pytest.raises(ValueError, match="size of 1 pixel or more, got 0"):
         cutout(x, 0)
+    for wrong in (1.5, True, np.float32("nan"), [2]):
+        for change, words in (
+            (lambda n: random_crop(x, n), "random_crop's padding must be a whole number"),
+            (lambda n: cutout(x, n), "cutout's size must be a whole number"),
+            (lambda n: auto_augment(x, rounds=n), "auto_augment's rounds must be a whole number"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                change(wrong)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.asarray, torch.tensor])
+def test_numbers_of_other_libraries_do_the_same(kind):
+    x = batch(5, 3, 8, 8)
+    assert torch.equal(random_crop(x, kind(2), seeded()), random_crop(x, 2, seeded()))
+    assert torch.equal(cutout(x, kind(4), seeded()), cutout(x, 4.0, seeded()))
+    assert torch.equal(auto_augment(x, seeded(), kind(1)), auto_augment(x, seeded(), 1))
+
+
+def test_the_square_of_cutout_has_the_color_of_its_own_image_not_that_of_the_data():
+    """Unlike the paper's zeros behind the normalization: a dark image gets a dark square."""
+    x = torch.stack([torch.full((3, 8, 8), level) for level in (0.1, 0.9)])
+    assert_close(cutout(x, 4, seeded()), x)

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -253,6 +254,9 @@ def test_linear_layers_are_taken_and_others_are_not():
         (lambda: NewtonOrthogonal(iterations=0), "iterations and groups must be at least 1"),
         (lambda: OperatorNorm((4, 4), bound=0), "bound must be a positive number"),
         (lambda: OperatorNorm((4, 4), every=0), "every must be at least 1"),
+        (lambda: OperatorNorm((4, 4), every=1.5), r"every must be a whole number, got 1\.5"),
+        (lambda: OperatorNorm((4, 4), bound=True), "bound must be a positive number, got True"),
+        (lambda: NewtonOrthogonal(iterations=5.0), r"iterations must be a whole number, got 5\.0"),
         (lambda: parametrized(nn.Conv2d(2, 3, 3), NewtonOrthogonal(groups=2)), "groups must divide"),
         (lambda: parametrized(nn.Conv2d(2, 3, 3), OperatorNorm((4, 4), padding=0)), "torus needs"),
     ],
@@ -260,3 +264,15 @@ def test_linear_layers_are_taken_and_others_are_not():
 def test_bad_arguments_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_numbers_of_other_libraries_are_plain():
+    layer = OperatorNorm(np.array([6, 5]), bound=torch.tensor(0.5, requires_grad=True), every=np.int64(2))
+    assert (layer.bound, layer.every, layer.frequency.shape) == (0.5, 2, (1, 2))
+    assert OperatorNorm(np.int64(6)).frequency.shape == OperatorNorm(torch.Size([6])).frequency.shape == (1, 1)
+    newton = NewtonOrthogonal(np.uint8(3), np.float32(0.5), groups=torch.tensor(1))
+    assert (newton.iterations, newton.scale, newton.groups) == (3, 0.5, 1)
+    assert {type(n) for n in (layer.bound, layer.every, newton.iterations, newton.scale, newton.groups)} == {int, float}
+    weight = torch.randn(4, 3, 3, 3)
+    expected = OperatorNorm((6, 5), bound=0.5)(weight)
+    assert_close(OperatorNorm(np.array([6, 5]), bound=np.float64(0.5))(weight), expected, rtol=0, atol=0)
