@@ -171,8 +171,12 @@ class OperatorNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if not weight.isfinite().all():
             return weight  # a diverged training shows in its loss, not here
-        with torch.autocast(weight.device.type, enabled=False):
-            return self.bound * weight / _floored(self._norm(ConvOperator(weight, *self.geometry).torus()))
+        kind = weight.device.type
+        # a backward pass may run under autocast, whatever the forward pass forbids: it leaves float64 alone
+        kernel = weight.double() if torch.is_autocast_enabled(kind) else weight
+        with torch.autocast(kind, enabled=False):
+            norm = self._norm(ConvOperator(kernel, *self.geometry).torus()).to(weight.dtype)
+            return self.bound * weight / _floored(norm)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The weight itself: it is what is trained."""

@@ -1,4 +1,4 @@
-"""Attacks and adversarial training of networks with ConvNorm2d under autocast."""
+"""Autocast: attacks and adversarial training of networks with ConvNorm2d; gradients through an operator norm."""
 
 from functools import partial
 
@@ -14,7 +14,9 @@ from convkit.data import digits, subset
 from convkit.lipschitz import jacobian_norm
 from convkit.methods import network
 from convkit.normalization import ConvNorm2d
+from convkit.parametrizations import OperatorNorm
 from convkit.training import fit
+from tests.strategies import normal
 
 EPS = 0.4
 ATTACKS = {
@@ -113,3 +115,22 @@ def test_a_run_of_convnorm_goes_on_in_half_precision(name, precision):
     assert len(records) == 3
     assert records[-1].diverged is None
     assert any(not torch.equal(t, before[key]) for key, t in model.state_dict().items())
+
+
+@dtypes
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_gradient_through_an_operator_norm_is_the_same_inside_and_outside_autocast(every, dtype, device):
+    kernel = normal(4, 3, 3, 2, device=device, dtype=torch.float32)
+    weights = normal(4, 3, 3, 2, device=device, dtype=torch.float32, seed=1)
+
+    def gradient(forward, backward):
+        bounded = OperatorNorm((5, 6), every=every).to(device)
+        weight = kernel.clone().requires_grad_()
+        with torch.autocast(device.type, dtype, enabled=forward):
+            loss = (bounded(weight) * weights).sum()
+        with torch.autocast(device.type, dtype, enabled=backward):
+            return torch.autograd.grad(loss, weight)[0]
+
+    inside = gradient(True, True)
+    assert_close(inside, gradient(True, False), rtol=0, atol=0)
+    assert_close(inside, gradient(False, False))
