@@ -297,14 +297,14 @@ _ALL = [
     Method("norm_decay_linf", "BatchNorm, l∞ norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(math.inf)),
 ]
 METHODS: Mapping[str, Method] = MappingProxyType({one.name: one for one in _ALL})
-"""All methods by name. What defines a method is its source's: the radius and the 16 groups of W, a clip every 100 steps
-of S, the smoothing of L. Learning rates, weight decay and strengths are the kit's, for small networks on small data: no
-weight decay but in ``weight_decay``, and the rates and strengths at which these learn. The papers' own runs had
+"""All methods by name. What defines a method is its source's: W's radius and 16 groups, a clip every 100 steps as in S,
+L's smoothing. Learning rates, weight decay and strengths are the kit's own, chosen for small networks on small data;
+weight decay is 0 except in ``weight_decay``. The papers' runs had others:
 
-- C: learning rate 0.1 (ONI 0.01), weight decay 1e-4, for all methods; here ConvNorm alone has 0.02 and decay is 0;
+- C: learning rate 0.1 (ONI: 0.01) and weight decay 1e-4 in all methods; here ConvNorm without BatchNorm has 0.02;
 - W: 0.1 and 1e-3 for the nine layers, 0.2 and 1e-3 for ResNet-110, 0.2 and 5e-3 for WRN-28-10;
-- L: 0.01; weight decay, or the strength of norm decay, one of 1e-5, 1e-4, 1e-3, 1e-2;
-- OCNN as C's authors ran it: strength 1e-3, on eleven layers that their code names; here 0.1, on all of them.
+- L: 0.01, with weight decay, or the strength of norm decay, of 1e-5, 1e-4, 1e-3 or 1e-2;
+- OCNN in the code of C's authors: strength 1e-3, on eleven layers that the code names; here 0.1, on all of them.
 
-Set ``knobs`` to follow one of them.
+To follow one of them, give its numbers as ``knobs``.
 """

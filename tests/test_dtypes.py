@@ -214,7 +214,7 @@ def test_networks_without_weights_get_the_images_as_they_are():
 
 def test_autocast_asks_for_a_network_in_float32():
     for dtype in (torch.float64, torch.bfloat16):
-        with pytest.raises(ValueError, match=f"precision bfloat16 needs a network in float32, .* got one in {dtype}"):
+        with pytest.raises(ValueError, match=f"precision bfloat16 needs a network in float32, got one in {dtype}"):
             fit(network("cnn9", DATA, "plain", dtype=dtype, **SMALL), DATA, "plain", steps=1, precision="bfloat16")
     records = list(fit(network("cnn9", DATA, "plain", dtype=torch.bfloat16, **SMALL), DATA, "plain", steps=2))
     assert all(math.isfinite(record.loss) for record in records)
