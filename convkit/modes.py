@@ -19,123 +19,167 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @contextmanager
 def evaluation_copy(
-    model: Network, tensor: Callable[[Tensor], Tensor] | None = None, compiled: bool = False
+    model: Network,
+    x: Tensor | None = None,
+    parameter: Callable[[Tensor], Tensor] | None = None,
+    compiled: bool = False,
 ) -> Iterator[Network]:
     """A copy of the network in evaluation mode with the same weights; the network itself may be trained meanwhile.
 
-    All modules are new objects. Parameters and buffers are those of ``model``, or what ``tensor`` makes of them: so
-    nothing large is copied, and gradients reach the weights. A parametrized weight is computed when it is first read,
-    and once. Whole and other plain numbers that the network counts up itself, such as its calls, are added to its own.
+    All modules are new objects. Parameters are those of ``model``, so that gradients reach them, or what ``parameter``
+    makes of them (see ``apart``). Buffers are copies, since some networks write to them in evaluation mode, too. A
+    parametrized weight is computed when it is first read, and once. Numbers that the network counts up itself, such as
+    its calls, are added to its own in the end.
 
     In the copy, whatever refers to a module of the network refers to the copy of that module: attributes, hooks, lists
     and dictionaries, bound methods, functions defined around it. Modules that are no submodules, global names, and
     objects of other classes that hold a module cannot be followed: they stay what they are, in the mode that they are
     in. A compiled network runs as it is written, or compiled with ``compiled=True``; what ``module.compile()`` compiled
-    in place always runs as written. Raises ``ValueError`` for lazy parameters that have no numbers yet.
+    in place always runs as written.
+
+    Lazy parameters get their numbers by a call of the network itself with ``x``, in evaluation mode; without ``x``
+    they are refused (``ValueError``).
     """
-    if _lazy(model):
-        raise ValueError(
-            f"needed a network whose weights have their numbers, got a {type(model).__name__} with lazy parameters; "
-            "run the network once first"
-        )
-    copies = _Copies(tensor, compiled)
-    copy = cast(Network, copies.of(model))
+    copies = _Copies(parameter, compiled)
+    try:
+        copy = cast(Network, copies.of(model))
+    except _LazyError:
+        if x is None:
+            raise
+        _awake(model, x)
+        copies = _Copies(parameter, compiled)
+        copy = cast(Network, copies.of(model))
     copies.refer()
-    copy.eval()
+    if copies.own_ways:
+        copy.eval()
     try:
         yield copy
     finally:
         copies.count()
 
 
-def awake(model: nn.Module, x: Tensor) -> None:
-    """Give lazy parameters, if there are any, their numbers: the network itself runs once, in evaluation mode."""
-    if _lazy(model):
-        modes = {module: module.training for module in model.modules()}
-        try:
-            with torch.no_grad():
-                model.eval()(x.clone())
-        finally:
-            for module, training in modes.items():
-                module.training = training
+def apart(parameter: Tensor) -> Tensor:
+    """A parameter of the same numbers in the same place, of which autograd does not know that they are the same.
+
+    It does not object when a training changes them in the midst of another's passes, and gradients go no further.
+    """
+    return nn.Parameter(parameter.data, parameter.requires_grad)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-_PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device}
+_PLAIN = {bool, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device}
+_NUMBERS = {int, float}
+_SIMPLE = _PLAIN | _NUMBERS
 _CONTAINERS = {list, tuple, set, dict, OrderedDict}
 _OWN = {"_parameters", "_buffers", "_modules"}
-_REMEMBERED = {"_kept"}  # what ConvNorm2d keeps between evaluations: it is right for any layer of the same weight
+_REMEMBERED = "_kept"  # what ConvNorm2d keeps between evaluations: it is right for any layer of the same weight
+
+
+class _LazyError(ValueError):
+    pass
+
+
+def _awake(model: nn.Module, x: Tensor) -> None:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(x.clone())
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class _Copies:
     """The copies of a network's modules, and what in them refers to others."""
 
-    def __init__(self, tensor: Callable[[Tensor], Tensor] | None, compiled: bool) -> None:
-        self.tensor, self.compiled = tensor, compiled
+    def __init__(self, parameter: Callable[[Tensor], Tensor] | None, compiled: bool) -> None:
+        self.parameter, self.compiled = parameter, compiled
+        self.own_ways = False  # whether a module has a way of its own to go into evaluation mode
         self.known: dict[int, tuple[Any, Any]] = {}  # by id: a module, tensor or container, and what stands for it
-        self.made: list[tuple[nn.Module, nn.Module, dict[str, Any]]] = []  # module, copy, attributes at the start
+        self.looked_at: list[tuple[nn.Module, str]] = []  # copies, and names of what may refer to other modules
+        self.made: list[tuple[nn.Module, nn.Module, dict[str, Any]]] = []  # module, copy, what may count up
 
     def of(self, module: nn.Module) -> nn.Module:
         """The copy of a module and of all below it, whose other attributes are still the module's."""
         if id(module) in self.known:
             return self.known[id(module)][1]
         if isinstance(module, torch.jit.ScriptModule):
+            self.own_ways = True
             copy = torch.jit._recursive.wrap_cpp_module(_script(module._c))  # pyright: ignore
             self.known[id(module)] = module, copy
             return copy
-        before, kind = module.__dict__.copy(), type(module)
+        own, kind = module.__dict__.copy(), type(module)
         if _is_compiled(module) and self.compiled:
-            copy = kind(self.of(module._orig_mod), before["dynamo_ctx"])  # pyright: ignore
+            self.own_ways = True
+            copy = kind(self.of(module._orig_mod), own["dynamo_ctx"])  # pyright: ignore
             self.known[id(module)] = module, copy
             return copy
-        if "parametrizations" in before["_modules"] and parametrize.is_parametrized(module):
+        if "parametrizations" in own["_modules"] and parametrize.is_parametrized(module):
             kind = _computing(parametrize.type_before_parametrizations(module))
         copy = object.__new__(kind)
+        copy.__dict__ = own
         self.known[id(module)] = module, copy
-        own = copy.__dict__
-        own.update(before)
+        numbers = {}
+        for name, value in own.items():
+            of = type(value)
+            if of in _NUMBERS or name == _REMEMBERED:
+                numbers[name] = value
+            elif of in _CONTAINERS:
+                if value and name not in _OWN and not (of is tuple and _SIMPLE.issuperset(map(type, value))):
+                    self.looked_at.append((copy, name))
+            elif of not in _PLAIN:
+                self.looked_at.append((copy, name))
         own.pop("_compiled_call_impl", None)
-        own["_parameters"] = {name: self._tensor(t) for name, t in before["_parameters"].copy().items()}
-        own["_buffers"] = {name: self._tensor(t) for name, t in before["_buffers"].copy().items()}
-        children = before["_modules"].copy().items()
+        for names, way in (("_parameters", self.parameter), ("_buffers", _cloned)):
+            own[names] = {name: self._tensor(t, way, module) for name, t in own[names].copy().items()}
+        children = own["_modules"].copy().items()
         own["_modules"] = {name: None if child is None else self.of(child) for name, child in children}
-        self.made.append((module, copy, before))
+        if kind.train is nn.Module.train and kind.eval is nn.Module.eval:
+            own["training"] = False
+        else:
+            self.own_ways = True
+        self.made.append((module, copy, numbers))
         return copy
 
     def refer(self) -> None:
         """Attributes that refer to modules refer to the copies from now on."""
-        for _, copy, before in self.made:
-            own = copy.__dict__
-            for name, value in before.items():
-                if type(value) not in _PLAIN and name not in _OWN and name in own:
-                    own[name] = self._standing_for(value)
+        for copy, name in self.looked_at:
+            if name in copy.__dict__:
+                copy.__dict__[name] = self._standing_for(copy.__dict__[name])
+        for _, copy, _ in self.made:
             if _is_compiled(copy):
-                own["forward"] = own["_modules"]["_orig_mod"].__call__
+                copy.__dict__["forward"] = cast(nn.Module, copy._modules["_orig_mod"]).__call__
 
     def count(self) -> None:
         """The modules' numbers go on by what their copies counted, beside what others counted meanwhile."""
-        for module, copy, before in self.made:
-            for name, value in copy.__dict__.items():
-                old = before.get(name)
+        for module, copy, numbers in self.made:
+            for name, old in numbers.items():
+                value, now = copy.__dict__.get(name), module.__dict__.get(name)
                 if value is old:
                     continue
-                if type(value) in (int, float) and type(old) in (int, float):
-                    now = module.__dict__.get(name, old)
-                    module.__dict__[name] = value if now is old else now + (value - old)
-                elif name in _REMEMBERED:
+                if name == _REMEMBERED or now is old:
                     module.__dict__[name] = value
+                elif {type(value), type(now)} <= _NUMBERS:
+                    module.__dict__[name] = now + (value - old)  # pyright: ignore[reportOptionalOperand]
 
-    def _tensor(self, t: Tensor | None) -> Tensor | None:
-        if t is None or self.tensor is None:
+    def _tensor(self, t: Tensor | None, way: Callable[[Tensor], Tensor] | None, module: nn.Module) -> Tensor | None:
+        if t is None:
+            return t
+        if is_lazy(t):
+            raise _LazyError(
+                f"needed a network whose weights have their numbers, got a {type(module).__name__} with lazy "
+                "parameters; run the network once first"
+            )
+        if way is None:
             return t
         if id(t) not in self.known:
-            self.known[id(t)] = t, self.tensor(t)
+            self.known[id(t)] = t, way(t)
         return self.known[id(t)][1]
 
     def _standing_for(self, value: Any) -> Any:
         """The value with copies in the place of modules; the value itself where it refers to none."""
         kind = type(value)
-        if kind in _PLAIN or (kind in _CONTAINERS and not value):
+        if kind in _SIMPLE:
             return value
         if id(value) in self.known:
             return self.known[id(value)][1]
@@ -151,18 +195,20 @@ class _Copies:
         return self.known[id(value)][1]
 
 
-def _lazy(model: nn.Module) -> bool:
-    return any(is_lazy(t) for t in (*model.parameters(), *model.buffers()))
-
-
 def _is_compiled(module: nn.Module) -> bool:
     """Whether ``torch.compile(module)`` made it; torch's compiler itself takes seconds to import."""
     return "dynamo_ctx" in module.__dict__ and "_orig_mod" in module._modules
 
 
+def _cloned(buffer: Tensor) -> Tensor:
+    return buffer if buffer.requires_grad else buffer.clone()
+
+
 def _script(module: Any) -> Any:
-    """A copy of what is behind a scripted module, and of all below it, with the same tensors."""
+    """A copy of what is behind a scripted module, and of all below it, with the same parameters."""
     copy = module.__copy__()
+    for name, buffer in torch._C.BufferDict(module).items():  # pyright: ignore[reportAttributeAccessIssue]
+        copy.setattr(name, _cloned(buffer))
     for name, child in torch._C.ModuleDict(module).items():  # pyright: ignore[reportAttributeAccessIssue]
         copy.setattr(name, _script(child))
     return copy

@@ -19,7 +19,7 @@ from convkit.geometry import (
     positive_groups,
     positive_ints,
 )
-from convkit.modes import awake, evaluation_copy
+from convkit.modes import apart, evaluation_copy
 
 MATRIX_LIMIT = 2**30  # bytes: a larger dense matrix is refused
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -251,11 +251,10 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
 
         return watching
 
-    awake(model, x)
-    with evaluation_copy(model) as copy, torch.no_grad():
+    with evaluation_copy(model, x, apart) as copy, torch.no_grad():
         for name, layer in _layers(copy):
             layer.forward = watched(name, layer)
-        copy(x)
+        copy(x.clone())  # a first step may be in place
         for _, layer in _layers(copy):
             del layer.forward  # it knows the layer, which would wait for the garbage collector with its weight
     return shapes

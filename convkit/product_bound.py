@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from convkit.bounds import torus_bound
-from convkit.modes import evaluation_copy
+from convkit.modes import apart, evaluation_copy
 from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
@@ -78,7 +78,7 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
     give a module that is a convolution a method ``operator(input_shape)``.
     """
     kind = type(model).__name__
-    with evaluation_copy(model) as copy, torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), evaluation_copy(model, x, apart) as copy, torch.no_grad():
         copy, tracer = getattr(copy, "_orig_mod", copy), _Tracer()  # what torch.compile has compiled
         if tracer.is_leaf_module(copy, ""):
             copy = nn.Sequential(copy)

@@ -16,7 +16,7 @@ from convkit.checks import plain, whole
 from convkit.data import Data
 from convkit.dtypes import as_input
 from convkit.methods import Method
-from convkit.modes import evaluation_copy
+from convkit.modes import apart, evaluation_copy
 from convkit.normalization import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators import conv_operators, input_shapes
@@ -36,7 +36,7 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
     The images, float32 in the data, are given to the network in the dtype of its weights.
     """
     right = 0
-    with evaluation_copy(model, compiled=True) as copy:
+    with evaluation_copy(model, None, apart, compiled=True) as copy:
         for some in torch.arange(len(data.test_labels)).split(whole("batch_size", batch_size, 1)):
             x, y = data.test_batch(some)
             right += int((copy(as_input(model, x)).argmax(1) == y).sum())
@@ -100,7 +100,7 @@ class Run:
             [g for g in groups if g["params"]], lr=self.start["lr"], momentum=self.start["momentum"]
         )
         self.shapes = input_shapes(model, x)
-        with evaluation_copy(model, compiled=True) as copy, torch.no_grad():
+        with evaluation_copy(model, x, apart, compiled=True) as copy, torch.no_grad():
             outputs = tuple(copy(x).shape)
         if outputs != (len(x), data.classes):
             raise ValueError(f"the network must give {data.classes} logits an image, got outputs of shape {outputs}")

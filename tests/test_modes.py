@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import borrowed
 from convkit.attacks.ensemble import _draw_privately, _Instead
-from convkit.modes import awake, evaluation_copy
+from convkit.modes import apart, evaluation_copy
 from convkit.operators import conv_operators, input_shapes
 from convkit.product_bound import product_bound
 from tests.attack_models import Counting
@@ -97,6 +97,24 @@ class Patched(nn.Module):
         return self.last(self.first(x))
 
 
+class Iterating(nn.Module):
+    """A norm by a power iteration that takes a step at every call, as many write it; and a count in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 36))
+        self.u = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.register_buffer("v", torch.ones(36))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        with torch.no_grad():
+            self.v.copy_(self.weight.mT @ self.u).div_(self.v.norm())
+            self.u.data = self.weight @ self.v
+        return nn.functional.linear(x.flatten(1), self.weight / (self.u @ self.weight @ self.v))
+
+
 def parametrized() -> nn.Module:
     model = nn.Sequential(block(), head())
     parametrizations.spectral_norm(model[0][0])
@@ -159,6 +177,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "old hooks": old_hooks,
     "lstm": Recurrent,
     "wrapped": Wrapped,
+    "iterating": lambda: nn.Sequential(nn.Dropout(0.5), Iterating()),
     "traced by fx": lambda: torch.fx.symbolic_trace(nn.Sequential(block(), head())),
     "data parallel": lambda: nn.DataParallel(nn.Sequential(block(), head())),
     "scripted": lambda: torch.jit.script(nn.Sequential(block(), head())),
@@ -180,10 +199,10 @@ def test_the_copy_answers_as_the_network_would_and_leaves_it_in_its_mode(name):
     model = NETWORKS[name]()
     modes = [module.training for module in model.modules()]
     state = {key: t.clone() for key, t in model.state_dict().items()}
-    with evaluation_copy(model) as shared, torch.no_grad():
+    with evaluation_copy(model, X, apart) as shared, torch.no_grad():
         answer = shared(X.clone())
-    with borrowed(model, X) as apart, torch.no_grad():
-        assert torch.equal(apart(X.clone()), answer)
+    with borrowed(model, X) as other, torch.no_grad():
+        assert torch.equal(other(X.clone()), answer)
     fgsm(model, X, Y, 0.1)
     simba(model, X, Y, 0.1, steps=2)
     assert [module.training for module in model.modules()] == modes
@@ -194,30 +213,34 @@ def test_the_copy_answers_as_the_network_would_and_leaves_it_in_its_mode(name):
 
 
 @networks
-def test_no_module_of_the_network_is_in_the_copy_and_every_tensor_is(name):
+def test_no_module_of_the_network_is_in_the_copy_and_every_parameter_is(name):
     model = NETWORKS[name]()
-    with evaluation_copy(model) as shared, borrowed(model, X, frozen=True) as apart:
-        for other in (shared, apart):
+    with evaluation_copy(model) as shared, borrowed(model, X, frozen=True) as frozen:
+        for other in (shared, frozen):
             assert not {id(module) for module in model.modules()} & {id(module) for module in other.modules()}
             assert len(list(other.modules())) == len(list(model.modules()))
-            pairs = zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+            pairs = list(zip(model.parameters(), other.parameters(), strict=True))
             assert all(one.data_ptr() == two.data_ptr() for one, two in pairs)
+            pairs = list(zip(model.buffers(), other.buffers(), strict=True))
+            assert all(torch.equal(one, two) and one.data_ptr() != two.data_ptr() for one, two in pairs)
             assert not any(module.training for module in other.modules())
         if "scripted" not in name:
             assert [id(p) for p in shared.parameters()] == [id(p) for p in model.parameters()]
-            assert not any(p.requires_grad for p in apart.parameters())
-            assert not {id(p) for p in apart.parameters()} & {id(p) for p in model.parameters()}
+            assert not any(p.requires_grad for p in frozen.parameters())
+            assert not {id(p) for p in frozen.parameters()} & {id(p) for p in model.parameters()}
 
 
 # torch gives no way to the tensors of a scripted module but the module's own
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "scripted" not in name])
 def test_a_backward_pass_through_a_frozen_copy_leaves_no_gradient_in_the_network(name):
     model = NETWORKS[name]()
+    before = [p.requires_grad for p in model.parameters()]
     x = X.clone().requires_grad_()
     with borrowed(model, X, frozen=True) as frozen:
         frozen(x.clone()).sum().backward()
     assert x.grad.abs().sum() > 0
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in model.parameters()] == before
 
 
 def test_a_copy_is_gone_when_it_is_given_back():
@@ -277,14 +300,13 @@ def test_a_network_that_was_never_called_gets_its_numbers_first():
     model, twin = (
         nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)) for _ in range(2)
     )
-    with pytest.raises(ValueError, match=r"needed a network whose weights have their numbers, got a Sequential .*; ru"):
+    with pytest.raises(ValueError, match=r"needed a network whose weights have their numbers, got a LazyConv2d .*; ru"):
         evaluation_copy(model).__enter__()
     pgd(model, X, Y, 0.1, 0.05, 2)
     assert model[1].num_batches_tracked == 0
     assert all(module.training for module in model.modules())
     assert input_shapes(twin, X) == {"0": (6, 6), "3": (1, 1)}
     assert type(twin[0]) is nn.Conv2d
-    awake(twin, X)  # nothing to do
 
 
 def test_an_attack_needs_a_module():

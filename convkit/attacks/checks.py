@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.checks import whole
-from convkit.modes import awake, evaluation_copy
+from convkit.modes import apart, evaluation_copy
 from convkit.randomness import drawing
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -19,20 +19,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def borrowed(model: nn.Module, x: Tensor, frozen: bool = False) -> Iterator[nn.Module]:
     """A copy of the network in evaluation mode to ask about images like ``x``; the network itself is left alone.
 
-    The copy's weights are the same numbers in the same place, but autograd does not know: it does not object when a
-    training elsewhere changes them, and no gradient goes on from them, nor to them if they are ``frozen``. Parametrized
-    weights are computed once.
+    No gradient reaches the network's weights, nor, with ``frozen``, those of the copy.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one")
 
-    def apart(t: Tensor) -> Tensor:
-        return nn.Parameter(t.data, t.requires_grad and not frozen) if isinstance(t, nn.Parameter) else t.data
+    def ice(parameter: Tensor) -> Tensor:
+        return nn.Parameter(parameter.data, False)
 
-    with torch.inference_mode(False):
-        awake(model, x)
-        with evaluation_copy(model, apart, compiled=True) as copy:
-            yield copy
+    with torch.inference_mode(False), evaluation_copy(model, x, ice if frozen else apart, compiled=True) as copy:
+        yield copy
 
 
 def own_copy(t: Tensor) -> Tensor:

@@ -68,8 +68,12 @@ def pgd(
 
     An image comes back as the worst of the clean one and all that were visited in all restarts: none has less loss
     than the clean one; among the others those that the model gets wrong come first, then those of most loss. A model
-    that survives may still fall to another attack. The network works in evaluation mode and is given back as it was;
-    no gradient reaches its weights. Raises ``ValueError`` for what is out of range and for logits that are not finite.
+    that survives may still fall to another attack. Raises ``ValueError`` for what is out of range and for logits that
+    are not finite.
+
+    What is attacked is a copy in evaluation mode that shares the network's weights: no gradient reaches them, and the
+    network itself may be trained in another thread meanwhile. Without a ``generator`` the random start comes from
+    torch's global one. ``fit`` knows nothing of that; give one beside another training that draws from it, too.
     """
     check_images(x)
     x = own_copy(x)

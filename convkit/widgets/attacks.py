@@ -16,7 +16,7 @@ from convkit.attacks.checks import check_logits
 from convkit.data import Data, digits
 from convkit.dtypes import as_input
 from convkit.methods import network
-from convkit.modes import evaluation_copy
+from convkit.modes import apart, evaluation_copy
 from convkit.plots import plot_accuracy, plot_answers, plot_change, plot_picture
 from convkit.training import fit
 from convkit.widgets.panel import Panel, Words, choice, slider, toggle
@@ -65,7 +65,7 @@ class AttackPanel(Panel):
         self.images = x
         for name, model in self.models.items():
             try:
-                with torch.no_grad(), evaluation_copy(model) as copy:
+                with torch.no_grad(), evaluation_copy(model, x, apart) as copy:
                     logits = copy(as_input(model, x[:2].clone()))
             except RuntimeError as error:
                 shape, why = tuple(x.shape[1:]), str(error).splitlines()[0]
@@ -119,7 +119,7 @@ class AttackPanel(Panel):
         model = _Times(self.models[name], MASK) if masked else self.models[name]
         x, y = as_input(model, self.images[image : image + 1]), self.labels[image : image + 1]
         found, queries = attacked(model, x, y, attack, eps, steps)
-        with torch.no_grad(), evaluation_copy(model) as copy:
+        with torch.no_grad(), evaluation_copy(model, x, apart) as copy:
             before, after = copy(torch.cat([x, found])).softmax(1).cpu()
         return Outcome(found[0].cpu(), before, after, None if queries is None else int(queries))
 
@@ -139,7 +139,7 @@ class AttackPanel(Panel):
         for eps in _sizes(attack):
             if len(x):
                 found = attacked(model, x, y, attack, eps, steps)[0] if eps else x
-                with torch.no_grad(), evaluation_copy(model) as copy:
+                with torch.no_grad(), evaluation_copy(model, x, apart) as copy:
                     still = copy(found).argmax(1) == y
                 x, y = x[still], y[still]
             accuracies.append(100 * len(x) / count)
