@@ -118,13 +118,25 @@ def test_newton_is_its_iteration_in_both_branches_and_each_group(shape, groups, 
     assert_close(oni(1e30 * weight.float()).double(), oni(weight), rtol=1e-4, atol=1e-5)
 
 
+def with_values_from_1_to_2(shape, device, centered=False):
+    """A weight of given singular values: near enough to each other for eight steps, which double small ones at best."""
+    outputs, inputs = shape[0], math.prod(shape[1:])
+    rows = normal(inputs, inputs, device=device)
+    rank = min(outputs, inputs - centered)
+    Vh = torch.linalg.qr(rows - rows.mean(0) if centered else rows).Q[:, :rank].T
+    U = torch.linalg.qr(normal(outputs, rank, device=device)).Q
+    return ((U * torch.linspace(2, 1, rank, dtype=U.dtype, device=device)) @ Vh).reshape(shape)
+
+
 def test_newton_converges_to_orthogonal_rows_or_columns_of_the_scale(device):
     for shape in ((4, 3, 3, 3), (7, 2, 1, 2)):
-        W = NewtonOrthogonal(iterations=10, center=False)(normal(*shape, device=device)).flatten(1)
+        weight = with_values_from_1_to_2(shape, device)
+        W = NewtonOrthogonal(iterations=8, center=False)(weight).flatten(1)
         G = W @ W.T if len(W) <= W.shape[1] else W.T @ W
         assert_close(G, 2 * torch.eye(len(G), dtype=W.dtype, device=device))
-    W = NewtonOrthogonal(iterations=10)(normal(7, 2, 1, 2, device=device)).flatten(1)  # columns that sum to zero
-    S = torch.linalg.svdvals(W)
+    weight = with_values_from_1_to_2((7, 2, 1, 2), device, centered=True)
+    assert_close(weight.flatten(1).sum(1), torch.zeros(7, dtype=weight.dtype, device=device))
+    S = torch.linalg.svdvals(NewtonOrthogonal(iterations=8)(weight).flatten(1))  # four columns that sum to zero
     assert_close(S, torch.tensor([2**0.5] * 3 + [0.0], dtype=W.dtype, device=device), atol=1e-7, rtol=1e-7)
 
 
