@@ -117,7 +117,7 @@ class _Copies:
         if "parametrizations" in own["_modules"] and parametrize.is_parametrized(module):
             kind = _computing(parametrize.type_before_parametrizations(module))
         copy = object.__new__(kind)
-        copy.__dict__ = own
+        object.__setattr__(copy, "__dict__", own)
         self.known[id(module)] = module, copy
         numbers = {}
         for name, value in own.items():
@@ -131,9 +131,12 @@ class _Copies:
                 self.looked_at.append((copy, name))
         own.pop("_compiled_call_impl", None)
         for names, way in (("_parameters", self.parameter), ("_buffers", _cloned)):
-            own[names] = {name: self._tensor(t, way, module) for name, t in own[names].copy().items()}
-        children = own["_modules"].copy().items()
-        own["_modules"] = {name: None if child is None else self.of(child) for name, child in children}
+            tensors = own[names] = own[names].copy()
+            for name, t in tensors.items():
+                tensors[name] = self._tensor(t, way, module)
+        children = own["_modules"] = own["_modules"].copy()
+        for name, child in children.items():
+            children[name] = None if child is None else self.of(child)
         if kind.train is nn.Module.train and kind.eval is nn.Module.eval:
             own["training"] = False
         else:
