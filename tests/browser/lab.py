@@ -1,16 +1,15 @@
 """A reader in Chromium who opens notebooks in JupyterLab and moves their panels."""
 
-import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tests.browser.server import Server
+from tests.browser.view import PanelView, late
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -21,48 +20,57 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--force-color-profile=srgb",
 ]
-# What JupyterLab itself writes to the console of a healthy page (none seen so far).
-HARMLESS: tuple[str, ...] = ()
+PATIENCE = 240.0  # seconds after which an event counts as missing; no wait is without a limit
 BOOK = "window.jupyterapp.shell.currentWidget"
-# The kernel's status says "idle" while a cell still runs, as soon as a widget message was handled: ask the prompts too.
+# Keeps `pending`, the requests to the kernel that are not done: a request leaves it once the page has dealt with the
+# last message that it brought. And `complaints`: exceptions in a widget's callback show nowhere in the page, they pass
+# by on iopub. JupyterLab asks every kernel for its widgets, and waits for no end of that: what is asked there is not
+# pending (ipykernel says no word about its end where a cell has not ended, either), and that a new kernel has no
+# widgets is no complaint. Nor is a comm that closes: the one of that question may be closed after this began to listen.
+LISTEN = f"""() => {{
+    const kernel = {BOOK}?.sessionContext?.session?.kernel;
+    if (!kernel) return false;
+    if (window.listened === kernel) return true;
+    Object.assign(window, {{listened: kernel, pending: new Map(), complaints: []}});
+    const comms = new Map(), asking = new Set();
+    kernel.anyMessage.connect((_, {{msg, direction}}) => {{
+        const {{msg_id, msg_type, subshell_id}} = msg.header, comm = msg.content.comm_id;
+        if (direction !== 'send' || msg.channel !== 'shell') return;
+        if (msg.content.target_name === 'jupyter.widget.control') asking.add(comm);
+        comms.set(msg_id, comm);
+        const shell = subshell_id ? 'a subshell' : 'the main shell';
+        if (!asking.has(comm) && msg_type !== 'comm_close') window.pending.set(msg_id, msg_type + ' on ' + shell + JSON.stringify(msg.content));
+    }});
+    kernel.iopubMessage.connect((_, message) => {{
+        const content = message.content, type = message.header.msg_type, request = message.parent_header?.msg_id;
+        if (type === 'status' && content.execution_state === 'idle') window.pending.delete(request);
+        if (type === 'error') window.complaints.push(content.ename + ': ' + content.evalue);
+        if (type !== 'stream' || content.name !== 'stderr') return;
+        const early = !comms.has(request);  // sent before this listened
+        const asked = (early || asking.has(comms.get(request))) && content.text.includes('No such comm');
+        if (!asked) window.complaints.push(content.text);
+    }});
+    return true;
+}}"""
+# A cell that waits or runs has a star; its request alone would not do: a cell that is to run later has sent none yet.
 IDLE = (
-    f"{BOOK}.sessionContext.session.kernel.status === 'idle' && !{BOOK}.content.widgets.some("
+    f"window.pending.size === 0 && {BOOK}.sessionContext.session.kernel.status === 'idle' && "
+    f"!{BOOK}.content.widgets.some("
     "cell => /\\[\\*\\]/.test(cell.node.querySelector('.jp-InputPrompt')?.textContent ?? ''))"
 )
-# Exceptions in a widget's callback show nowhere in the page; they pass by on iopub.
-LISTEN = f"""() => {{
-    window.complaints = [];
-    {BOOK}.sessionContext.iopubMessage.connect((_, message) => {{
-        const content = message.content, type = message.header.msg_type;
-        if (type === 'error') window.complaints.push(content.ename + ': ' + content.evalue);
-        if (type === 'stream' && content.name === 'stderr') window.complaints.push(content.text);
-    }});
-}}"""
-READ = """panel => ({
-    words: panel.querySelector('.convkit-words')?.innerText ?? '',
-    alert: panel.querySelector('.convkit-words')?.getAttribute('role') === 'alert',
-    alt: panel.querySelector('img')?.alt ?? '',
-    picture: panel.querySelector('img')?.src ?? '',
-})"""
-
-LABELS = """parts => parts.map(part => [
-    part.className,
-    part.innerText,
-    part.querySelector('label')?.innerText || part.querySelector('[title]')?.title || part.title || '',
-])"""
 
 
 class Reader:
     """One page with one notebook; ``trouble()`` lists what a reader should never meet."""
 
-    def __init__(self, browser, server: Server, timeout: float = 120) -> None:
+    def __init__(self, browser, server: Server) -> None:
         self.server = server
         self.outside: list[str] = []
         self.console: list[str] = []
         self.context = browser.new_context(viewport={"width": 1400, "height": 1100}, reduced_motion="reduce")
         self.context.route("**/*", self._route)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(timeout * 1000)
+        self.page.set_default_timeout(PATIENCE * 1000)
         self.page.on("console", self._listen)
         self.page.on("pageerror", lambda error: self.console.append(str(error)))
 
@@ -74,7 +82,7 @@ class Reader:
             route.abort()
 
     def _listen(self, message) -> None:
-        if message.type == "error" and not any(text in message.text for text in HARMLESS):
+        if message.type == "error":
             self.console.append(message.text)
 
     def open(self, notebook: str) -> None:
@@ -83,46 +91,66 @@ class Reader:
         shutil.copy(self.server.folder / notebook, self.server.folder / name)
         address = f"{self.server.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{quote(name)}"
         self.page.goto(f"{address}?token={self.server.token}&reset")
-        self._until("window.jupyterapp?.restored !== undefined")
-        self._until(f"{BOOK}?.context?.isReady && {BOOK}.context.path === {json.dumps(name)}")
-        self._until(f"{BOOK}.sessionContext.isReady && {BOOK}.sessionContext.session?.kernel?.status === 'idle'")
-        # Lab asks a new kernel for widgets, and one that has none yet says "No such comm" on stderr: let that pass.
-        self.page.wait_for_timeout(200)
-        self.page.evaluate(f"() => {BOOK}.sessionContext.session.kernel.requestCommInfo({{}}).then(() => null)")
-        self.wait_idle()
-        self.page.evaluate(LISTEN)
-        self.page.evaluate("window.jupyterapp.shell.collapseLeft()")
+        self._wait_open(name)
+        self.ask("() => window.jupyterapp.shell.collapseLeft()")
 
-    def _until(self, condition: str) -> None:
-        self.page.wait_for_function(f"() => {{ try {{ return {condition} }} catch {{ return false }} }}")
+    def reload(self) -> None:
+        """Load the page again; the kernel goes on."""
+        name = self.ask(f"() => {BOOK}.context.path")
+        self.page.reload()
+        self._wait_open(name)
+
+    def _wait_open(self, name: str) -> None:
+        self.until(f"({LISTEN})()")
+        self.until(f"{BOOK}.context.isReady && {BOOK}.context.path === {json.dumps(name)}")
+        self.until(f"{BOOK}.sessionContext.isReady && {IDLE}")
+
+    def ask(self, function: str, argument: object = None) -> Any:
+        """What a function of the page returns, also by a promise; unlike ``page.evaluate`` it has a time limit."""
+        answer = self.page.wait_for_function(f"async argument => [await ({function})(argument)]", arg=argument)
+        return answer.json_value()[0]
+
+    def until(self, condition: str) -> None:
+        """Wait until an expression holds in the page; what it asks about may not be there yet."""
+        try:
+            self.page.wait_for_function(f"() => {{ try {{ return {condition} }} catch {{ return false }} }}")
+        except late():
+            left = self.ask("() => [...(window.pending?.values() ?? [])].map(text => text.slice(0, 300))")
+            raise AssertionError(f"it did not come to {condition}; without an answer: {left}") from None
 
     def command(self, name: str) -> None:
-        self.page.evaluate("name => { window.jupyterapp.commands.execute(name); return null }", name)
+        """Run a command of JupyterLab to its end, such as that of the last cell that it runs."""
+        self.ask("name => window.jupyterapp.commands.execute(name).then(() => null)", name)
 
     def run_all(self) -> None:
-        self.page.evaluate(
-            "name => window.jupyterapp.commands.execute(name).then(() => null)", "notebook:run-all-cells"
-        )
+        self.command("notebook:run-all-cells")
         self.wait_idle()
 
     def run_cell(self, number: int, wait: bool = True) -> None:
-        self.page.evaluate(f"number => {{ {BOOK}.content.activeCellIndex = number; return null }}", number)
-        self.command("notebook:run-cell")
+        self.ask(f"number => {{ {BOOK}.content.activeCellIndex = number }}", number)
         if wait:
-            self.page.wait_for_timeout(50)
+            self.command("notebook:run-cell")
             self.wait_idle()
+        else:
+            self.ask("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
 
     def wait_idle(self) -> None:
-        self._until(IDLE)
+        """Wait until no cell runs and the page has dealt with all that the kernel sent to answer it."""
+        self.until(IDLE)
 
     def cells(self) -> list[dict]:
-        return self.page.evaluate(f"() => {BOOK}.content.widgets.map(cell => cell.model.toJSON())")
+        return self.ask(f"() => {BOOK}.content.widgets.map(cell => cell.model.toJSON())")
 
     def cell(self, number: int):
         """The cell as a part of the page (code and markdown cells count, from 0)."""
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
 
-    def panels(self) -> list["PanelView"]:
+    def width(self, image) -> int:
+        """How wide a picture is in truth, once it is there."""
+        loaded = "image => image.complete && image.naturalWidth"
+        return self.page.wait_for_function(loaded, arg=image.element_handle()).json_value()
+
+    def panels(self) -> list[PanelView]:
         found = self.page.locator(".convkit-panel")
         return [PanelView(self, found.nth(number)) for number in range(found.count())]
 
@@ -137,134 +165,16 @@ class Reader:
         """Error outputs, complaints of the kernel, errors on the console, requests to outside."""
         outputs = [output for cell in self.cells() for output in cell.get("outputs", [])]
         errors = [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
-        return errors + self.page.evaluate("() => window.complaints") + self.console + self.outside
+        return errors + self.ask("() => window.complaints") + self.console + self.outside
 
     def forget(self) -> None:
         """Start a new list of troubles."""
-        self.page.evaluate("() => { window.complaints = [] }")
+        self.ask("() => { window.complaints.length = 0 }")
         self.console.clear()
         self.outside.clear()
 
     def close(self) -> None:
-        self.page.evaluate(f"() => {BOOK}?.sessionContext?.shutdown()")  # one kernel less on a small machine
-        self.context.close()
-
-
-class PanelView:
-    """A panel as the reader sees it; controls are found by their label."""
-
-    def __init__(self, reader: Reader, root) -> None:
-        self.reader, self.root, self.page = reader, root, reader.page
-
-    def seen(self) -> dict:
-        """Its ``words``, whether they are an ``alert``, the ``alt`` text, and a hash of the ``picture``."""
-        state = self.root.evaluate(READ)
-        return state | {"picture": hashlib.sha256(state["picture"].encode()).hexdigest()[:16]}
-
-    def wait_change(self, before: dict, label: str = "the control", seconds: float = 10) -> dict:
-        """What is seen once it differs from ``before`` and has stood still."""
-        deadline = time.monotonic() + seconds
-        while self.seen() == before:
-            assert time.monotonic() < deadline, f"{label!r} changed nothing in {seconds:g} s: {before['words']}"
-            self.page.wait_for_timeout(20)
-        return self.settle()
-
-    def wait_for(self, state: dict, label: str, seconds: float = 10) -> None:
-        """Wait until Reset has brought ``state`` back."""
-        deadline = time.monotonic() + seconds
-        while self.seen() != state:
-            assert time.monotonic() < deadline, f"Reset did not undo {label!r}: {self.seen()['words']}"
-            self.page.wait_for_timeout(20)
-
-    def settle(self, still: float = 0.25) -> dict:
-        """What is seen once the kernel is idle and nothing has changed for a moment."""
-        last, since = self.seen(), time.monotonic()
-        while time.monotonic() - since < still:
-            self.page.wait_for_timeout(40)
-            now = self.seen()
-            if now != last or not self.page.evaluate(f"() => {IDLE}"):
-                last, since = now, time.monotonic()
-        return last
-
-    def control(self, label: str):
-        """The control with this description."""
-        return next(part for kind, name, part in self.controls() if name == label)
-
-    def controls(self) -> list[tuple[str, str, object]]:
-        """(kind, label, part of the page) of every control, in order; buttons come with their text."""
-        kinds = {
-            "slider": ".widget-slider",
-            "choice": ".widget-dropdown",
-            "toggle": ".widget-checkbox",
-            "text": ".widget-text",
-            "button": "button.widget-button",
-        }
-        parts = self.root.locator(", ".join(kinds.values()))
-        # One look at the page for all: controls come and go while a panel trains.
-        seen = parts.evaluate_all(LABELS)
-        found = []
-        for number, (classes, text, label) in enumerate(seen):
-            kind = next(kind for kind, selector in kinds.items() if selector.rpartition(".")[2] in classes.split())
-            found.append((kind, (text if kind in ("button", "toggle") else label).strip(), parts.nth(number)))
-        return found
-
-    def drag(self, slider, fraction: float) -> None:
-        """Drag the handle with the mouse to this fraction of the track."""
-        slider.scroll_into_view_if_needed()
-        handle = slider.locator(".noUi-handle").first.bounding_box()
-        track = slider.locator(".noUi-base").first.bounding_box()
-        height = handle["y"] + handle["height"] / 2
-        self.page.mouse.move(handle["x"] + handle["width"] / 2, height)
-        self.page.mouse.down()
-        self.page.mouse.move(track["x"] + track["width"] * fraction, height, steps=6)
-        self.page.mouse.up()
-
-    def pick(self, dropdown, option: int | str) -> None:
-        """Choose in a drop-down list, by place or by text."""
-        how = {"index": option} if isinstance(option, int) else {"label": option}
-        dropdown.locator("select").select_option(**how)
-
-    def tick(self, checkbox) -> None:
-        checkbox.locator("input").click()
-
-    def type(self, field, text: str) -> None:
-        entry = field.locator("input")
-        entry.click()
-        entry.fill(text)
-        entry.press("Enter")
-
-    def reset(self) -> None:
-        self.root.get_by_role("button", name="Reset", exact=True).click()
-
-    def moves(self, kind: str, part) -> list[Callable[[], None]]:
-        """What a reader can do with a control: drag to both ends, choose each other option, tick, type, press."""
-        if kind == "slider":
-            handle = part.locator(".noUi-handle").first
-            now, low, high = (float(handle.get_attribute(f"aria-value{name}")) for name in ("now", "min", "max"))
-            return [lambda end=end: self.drag(part, end) for end in (0, 1) if now != (low, high)[end]]
-        if kind == "choice":
-            select = part.locator("select")
-            options, now = select.locator("option").count(), select.evaluate("select => select.selectedIndex")
-            return [lambda option=option: self.pick(part, option) for option in range(options) if option != now]
-        if kind == "text":
-            return [lambda: self.type(part, f"{float(part.locator('input').input_value()) + 0.5:g}")]
-        return [lambda: self.tick(part) if kind == "toggle" else part.click()]
-
-    def move_everything(self) -> None:
-        """Make every move of every control, see the picture or the words change each time, and see Reset undo it."""
-        first = before = self.settle()
-        assert first["words"].strip(), "the panel says nothing"
-        controls = self.controls()
-        kinds = [kind for kind, _, _ in controls] + [""]
-        for place, (kind, label, part) in enumerate(controls):
-            moves = [] if label == "Reset" else self.moves(kind, part)
-            assert moves or label == "Reset", f"{label!r} has only one state"
-            for move in moves:
-                move()
-                before = self.wait_change(before, label)
-                assert "bug in the panel" not in before["words"], f"{label!r}: {before['words']}"
-                assert before["alert"] or before["alt"] == before["words"], f"{label!r}: the alt text is an old one"
-                if kind != "text" or kinds[place + 1] != "text":  # the fields of a grid are filled one after the other
-                    self.reset()
-                    self.wait_for(first, label)
-                    before = first
+        try:
+            self.ask(f"() => {BOOK}?.sessionContext?.shutdown()")  # one kernel less on a small machine
+        finally:
+            self.context.close()

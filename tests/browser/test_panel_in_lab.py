@@ -1,8 +1,5 @@
 """What a reader meets around a panel: a picture before the first run, sentences for bad input, no queue of drawings."""
 
-import functools
-import time
-
 import pytest
 
 pytest.importorskip("nbclient")
@@ -10,10 +7,11 @@ pytest.importorskip("nbclient")
 import nbformat
 
 from convkit.teaching import execute, stored
-from tests.browser.lab import BOOK, PanelView, Reader
+from tests.browser.lab import BOOK, Reader
+from tests.browser.view import PanelView
 
 PROBE = """
-import time
+import pathlib, threading, time
 from matplotlib.figure import Figure
 from convkit.widgets.panel import Panel, Words, choice, numbers, slider, toggle
 
@@ -30,7 +28,7 @@ class Probe(Panel):
         }
     def draw(self, figure, height, shift, kind, bold, kernel):
         self.drawings += 1
-        time.sleep(self.pause)
+        self.gate.wait(240)
         if kind == "forbidden":
             raise ValueError("a forbidden curve cannot be drawn; choose another")
         if height == self.broken:
@@ -38,20 +36,38 @@ class Probe(Panel):
         ax = figure.subplots()
         ax.plot([0, height, kernel[0][0]], [shift, 1, 2], linewidth=3 if bold else 1)
         return Words(f"Height {height}, shift {shift:g}, {kernel}, drawing", alert=kind == "bent")
-    pause, broken = 0, None
+    gate, broken = threading.Event(), None
+    gate.set()
+"""
+BUSY_CELL = """
+display(Probe())
+print("busy", flush=True)
+enough, began = pathlib.Path("enough"), time.monotonic()
+while not enough.exists() and time.monotonic() < began + 240:
+    time.sleep(0.05)
+print("done")
+"""
+SLOW_CELL = """
+class Slow(Probe):
+    gate = threading.Event()
+Slow.gate.set()
+slow = Slow()
+slow.gate.clear()
+slow
 """
 CELLS = [
     PROBE,
     "Probe()",
-    "display(Probe())\nprint('busy', flush=True)\nfor _ in range(80):\n    time.sleep(0.1)\nprint('done')",
-    "class Slow(Probe):\n    pause = 0.3\nslow = Slow()\nslow",
+    BUSY_CELL,
+    SLOW_CELL,
     "class Broken(Probe):\n    broken = 9\nBroken()",
     "class Dead(Probe):\n    def draw(self, figure, **values):\n        return 'nothing moves'\nDead()",
     "class Stuck(Probe):\n    def _assign(self, values):\n        pass\nStuck()",
+    "slow.gate.set()",
     "slow.drawings",
     "spare = 1",
 ]
-PROBE_CLASS, PANEL, BUSY, SLOW, BROKEN, DEAD, STUCK, COUNT, SPARE = range(len(CELLS))
+PROBE_CLASS, PANEL, BUSY, SLOW, BROKEN, DEAD, STUCK, OPEN, COUNT, SPARE = range(len(CELLS))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +75,9 @@ def probe(lab):
     """A notebook with panels of several kinds, built as all notebooks are."""
     path = lab.folder / "probe.ipynb"
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    (path.parent / "enough").touch()
     path.write_text(stored(execute(nbformat.v4.new_notebook(cells=cells), path.parent)), encoding="utf-8")
+    (path.parent / "enough").unlink()
     return path.name
 
 
@@ -92,7 +110,7 @@ def test_picture_and_words_are_there_before_the_first_run(reader, probe):
     cell.scroll_into_view_if_needed()
     (image,) = cell.locator("img").all()
     assert image.get_attribute("alt").startswith("Height 2, shift 0.5")
-    assert image.evaluate("image => image.complete && image.naturalWidth > 300")
+    assert reader.width(image) > 300
     assert "Height 2, shift 0.5" in cell.locator(".jp-OutputArea").inner_text()
     assert "Error displaying widget" not in reader.page.inner_text("body")
     reader.screenshot("before_the_first_run")
@@ -107,8 +125,9 @@ def test_run_puts_the_live_panel_in_place_of_the_picture(opened):
     labels = [label for _, label, _ in panel.controls()]
     assert labels[:4] == ["how high it climbs", "how far it is moved", "kind of curve", "draw it bold"]
     assert labels[5:] == [f"kernel, row {i}, column {j}" for i in (1, 2) for j in (1, 2)]
-    cut_off = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).map(label => label.innerText)"
-    assert panel.root.locator("label").evaluate_all(cut_off) == []
+    cut_off = """panel => [...panel.querySelectorAll('label')]
+        .filter(label => label.scrollWidth > label.clientWidth).map(label => label.innerText)"""
+    assert opened.ask(cut_off, panel.root.element_handle()) == []
     opened.screenshot("panel", panel.root)
 
 
@@ -145,12 +164,11 @@ def test_slider_answers_while_the_cell_that_shows_it_is_busy(reader, probe):
     before = panel.seen()
     for fraction in (0.5, 0.8):  # a kernel without working subshells answers once, or not at all
         panel.drag(panel.control("how high it climbs"), fraction)
-        deadline = time.monotonic() + 2
-        while panel.seen() == before and time.monotonic() < deadline:
-            reader.page.wait_for_timeout(20)
+        reader.until("window.pending.size === 1")  # all but the cell
         assert panel.seen() != before
         before = panel.seen()
     assert "done" not in cell.locator(".jp-OutputArea").inner_text()
+    (reader.server.folder / "enough").touch()
     reader.wait_idle()
     assert "done" in cell.locator(".jp-OutputArea").inner_text()
     assert reader.trouble() == []
@@ -164,21 +182,17 @@ def test_dragging_a_slow_panel_queues_no_drawings(opened):
     height, mouse = handle["y"] + handle["height"] / 2, opened.page.mouse
     mouse.move(handle["x"] + handle["width"] / 2, height)
     mouse.down()
-    pressed = time.monotonic()
-    for step in range(60):  # 60 places in a second or two; each drawing takes 0.3 s
+    for step in range(60):  # 60 places while the first of them is drawn
         mouse.move(track["x"] + track["width"] * (0.5 + 0.4 * (step % 20) / 20), height)
-        opened.page.wait_for_timeout(20)
     mouse.up()
-    released = time.monotonic()
     value = float(slider.locator(".noUi-handle").first.get_attribute("aria-valuenow"))
-    while f"shift {value:g}," not in panel.seen()["words"]:
-        assert time.monotonic() - released < 2, "the last place of the slider is drawn too late"
-        opened.page.wait_for_timeout(20)
-    opened.page.wait_for_timeout(3000)  # room for whatever still waits in a queue
-    assert f"shift {value:g}," in panel.settle()["words"]
+    assert value != 0.5
+    assert "shift 0.5," in panel.seen()["words"]
+    opened.run_cell(OPEN)  # the drawing goes on, and whatever waits behind it
+    assert f"shift {value:g}," in panel.seen()["words"]
     opened.run_cell(COUNT)
     drawings = int(opened.cell(COUNT).locator(".jp-OutputArea-output").inner_text())
-    assert 3 <= drawings <= (released - pressed) / 0.3 + 4  # the first state, those of the drag, the last place
+    assert drawings == 3  # the first state, the first place of the drag, the last one
 
 
 @pytest.mark.parametrize(
@@ -189,10 +203,8 @@ def test_dragging_a_slow_panel_queues_no_drawings(opened):
         (STUCK, "Reset did not undo 'how high it climbs'"),
     ],
 )
-def test_a_broken_panel_is_noticed(opened, monkeypatch, cell, message):
+def test_a_broken_panel_is_noticed(opened, cell, message):
     panel = shown(opened, cell)
-    for name in ("wait_change", "wait_for"):
-        monkeypatch.setattr(PanelView, name, functools.partialmethod(getattr(PanelView, name), seconds=2))
     with pytest.raises(AssertionError, match=message):
         panel.move_everything()
 
@@ -206,20 +218,20 @@ def test_a_broken_panel_is_noticed(opened, monkeypatch, cell, message):
     ],
 )
 def test_trouble_in_the_kernel_is_noticed(opened, code, message):
-    opened.page.evaluate(f"code => {{ {BOOK}.content.widgets[{SPARE}].model.sharedModel.setSource(code) }}", code)
+    opened.ask(f"code => {{ {BOOK}.content.widgets[{SPARE}].model.sharedModel.setSource(code) }}", code)
     opened.run_cell(SPARE)
     assert any(message in trouble for trouble in opened.trouble())
 
 
 @pytest.mark.parametrize(
-    "script, message",
+    "script, event, message",
     [
-        ("console.error('a mistake')", "a mistake"),
-        ("setTimeout(() => { throw new Error('late') })", "late"),
-        ("fetch('https://example.org/x').catch(() => null)", "https://example.org/x"),
+        ("console.error('a mistake')", "console", "a mistake"),
+        ("setTimeout(() => { throw new Error('late') })", "pageerror", "late"),
+        ("fetch('https://example.org/x').catch(() => null)", "requestfailed", "https://example.org/x"),
     ],
 )
-def test_trouble_in_the_page_is_noticed(opened, script, message):
-    opened.page.evaluate(f"() => {{ {script} }}")
-    opened.page.wait_for_timeout(100)
+def test_trouble_in_the_page_is_noticed(opened, script, event, message):
+    with opened.page.expect_event(event):
+        opened.ask(f"() => {{ {script} }}")
     assert any(message in trouble for trouble in opened.trouble())
