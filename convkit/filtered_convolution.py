@@ -1,5 +1,6 @@
 """A convolution and a filter of its channels, taken together on a torus, with derivatives of every order."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,14 +21,14 @@ def filtered_convolution(windows: Windows, x: Tensor, weight: Tensor, scale: Ten
     Exact. The transforms are products with small matrices: they take only the pixels of the image and give only the
     outputs that are wanted, and one complex block per frequency is cheaper than the taps it stands for.
     """
-    return _form(windows, groups, (Y,), (x, weight, scale, None), (None, None))[0]
+    return _Form.apply(windows, groups, (Y,), x, weight, scale, None, None, None)[0]  # pyright: ignore[reportIndexIssue, reportReturnType]
 
 
 class _Form(torch.autograd.Function):
     """Partial derivatives of ``<y, outputs>``, a number that is linear in each of its factors x, weight, scale and y.
 
-    The one by y is the outputs, and every derivative of one of them is another, with a gradient in the place
-    of a factor. So one rule serves all orders, and each factor counts where it stands, whatever else it depends
+    The one by y is the outputs, and every derivative of one of them is another, with a gradient in the place of
+    a factor. So one rule serves all orders, and each factor counts where it stands, whatever else it depends
     on. Autocast is off throughout: a backward pass may run under that of its caller.
     """
 
@@ -81,11 +82,12 @@ class _Form(torch.autograd.Function):
         """Each gradient takes the place of the factor by which its output is the derivative."""
         saved, sums = ctx.saved_tensors, {}  # read once: a checkpoint makes them anew each time, or refuses
         factors, blocks = saved[:4], saved[-2:]
+        derive: Any = _Form.apply if torch.is_grad_enabled() else _Form.forward
         for by, grad in zip(ctx.by, grads[: len(ctx.by)], strict=True):
             needed = tuple(i for i in range(4) if i != by and ctx.needs_input_grad[3 + i])
             if grad is not None and needed:
-                placed = *factors[:by], grad, *factors[by + 1 :]
-                found = _form(ctx.windows, ctx.groups, needed, placed, (None, None) if by == X else blocks)
+                placed = *factors[:by], grad, *factors[by + 1 :], *((None, None) if by == X else blocks)
+                found = derive(ctx.windows, ctx.groups, needed, *placed)
                 for i, part in zip(needed, found[: len(needed)], strict=True):
                     sums[i] = sums[i] + part if i in sums else part
         return None, None, None, *map(sums.get, range(4)), None, None
@@ -101,13 +103,13 @@ class _Form(torch.autograd.Function):
             return tensor.movedim(0, axis).flatten(axis, axis + 1)
 
         together = [joined(*each) for each in zip(given, in_dims[3:], CHANNELS, strict=True)]
-        found = _form(windows, info.batch_size * groups, by, together[:4], together[4:])
+        found: Any = _Form.apply(windows, info.batch_size * groups, by, *together)
         axes = (*(CHANNELS[factor] for factor in by), *CHANNELS[4:])[: len(found)]
         return tuple(t.unflatten(axis, (info.batch_size, -1)) for t, axis in zip(found, axes, strict=True)), axes
 
 
-def _form(windows: Windows, groups: int, by: tuple[int, ...], factors: Any, blocks: Any) -> tuple[Tensor, ...]:
-    return _Form.apply(windows, groups, by, *factors, *blocks)  # pyright: ignore[reportReturnType]
+# torch reads the signature at every call; made anew each time it costs a tenth of a small layer
+_Form.forward.__signature__ = inspect.signature(_Form.forward)  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _products(windows: Windows, weight: Tensor, blocks: Planes, adjoint: bool = False) -> Planes:

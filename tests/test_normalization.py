@@ -1,16 +1,11 @@
-"""ConvNorm2d as a module: what it keeps, saves and refuses. The noisy affine."""
+"""ConvNorm2d as a module: its affine, dtypes, what it refuses. The noisy affine."""
 
-import copy
-import io
 import math
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.filters import Windows
 from convkit.normalization import ConvNorm2d, NoisyAffine2d
 from tests.strategies import normal
 
@@ -21,122 +16,6 @@ def network(device) -> ConvNorm2d:
 
 def image(device, size=(5, 6)):
     return normal(2, 3, *size, device=device)
-
-
-@pytest.fixture
-def roots(monkeypatch):
-    """Counts how often v is computed."""
-    calls = []
-    compute = Windows.inverse_root
-
-    def counted(self, weight):
-        calls.append(self)
-        return compute(self, weight)
-
-    monkeypatch.setattr(Windows, "inverse_root", counted)
-    return calls
-
-
-# ---- v in evaluation mode ------------------------------------------------------------------------------------------
-def test_v_is_kept_in_evaluation_and_made_anew_in_training(roots, device):
-    layer, x = network(device), image(device)
-    y = layer(x)
-    layer(x)
-    assert len(roots) == 2
-    layer.eval()
-    for _ in range(3):
-        assert_close(layer(x), y)
-    assert len(roots) == 3
-    layer(image(device, (4, 6)))
-    assert len(roots) == 4
-
-
-def _step(layer):
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    layer(image(layer.weight.device)).square().sum().backward()
-    optimizer.step()
-
-
-def _in_place(layer):
-    with torch.no_grad():
-        layer.weight[0, 0, 0, 0] += 1
-
-
-def _other_data(layer):
-    layer.weight.data = layer.weight.data.roll(1, 0)
-
-
-def _other_parameter(layer):
-    layer.weight = nn.Parameter(layer.weight.detach().roll(1, 2))
-
-
-def _loaded(layer):
-    layer.load_state_dict({name: t.flip(0) for name, t in layer.state_dict().items()})
-
-
-def _behind_the_counter(layer):
-    layer.train()
-    scales = torch.arange(2.0, 6.0, dtype=layer.weight.dtype, device=layer.weight.device)
-    layer.weight.data.mul_(scales[:, None, None, None])
-    layer.weight.data[:, 0] = 1
-    layer.eval()
-
-
-CHANGES = [_step, _in_place, _other_data, _other_parameter, _loaded, _behind_the_counter]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_evaluation_notices_every_change_of_the_weight(change, device):
-    layer, x = network(device).eval(), image(device)
-    before = layer(x)
-    change(layer)
-    after = layer(x)
-    assert not torch.equal(after, before)
-    fresh = network(device)
-    fresh.load_state_dict(layer.state_dict())
-    assert_close(after, fresh(x))
-
-
-def test_evaluation_notices_a_parametrized_weight_that_moves(device):
-    class Half(nn.Module):
-        def forward(self, weight):
-            return torch.cat([weight[:, :1], 0 * weight[:, 1:]], 1)
-
-    layer, x = network(device), image(device)
-    parametrize.register_parametrization(layer, "weight", Half())
-    layer.eval()
-    for _ in range(3):
-        with torch.no_grad():
-            layer.parametrizations.weight.original.mul_(torch.rand_like(layer.parametrizations.weight.original))
-        A = layer.operator((5, 6), affine=False)
-        channel = A.matrix()[: math.prod(A.out_shape[1:])]
-        assert_close(channel @ channel.T, torch.eye(len(channel), dtype=channel.dtype, device=device))
-        assert_close(layer(x), layer.train()(x))
-        layer.eval()
-
-
-def test_nothing_that_depends_on_the_size_is_saved(device):
-    layer, x = network(device).eval(), image(device)
-    y = layer(x)
-    assert set(layer.state_dict()) == {"weight", "affine_weight", "affine_bias"}
-    file = io.BytesIO()
-    torch.save(layer, file)
-    file.seek(0)
-    for other in (copy.deepcopy(layer), torch.load(file, weights_only=False)):
-        with torch.no_grad():
-            other.weight[1] *= -2
-        assert_close(other(x)[:, [0, 2, 3]], y[:, [0, 2, 3]])
-        assert_close(other(x)[:, 1], -y[:, 1])
-        assert other(image(device, (3, 4))).shape == (2, 4, 3, 3)
-    assert_close(layer(x), y)
-
-
-def test_inference_mode_leaves_tables_that_training_can_use(device):
-    layer, x = network(device), image(device, (7, 4))
-    with torch.inference_mode():
-        y = layer.eval()(x)
-    layer.train()(x).sum().backward()
-    assert_close(layer(x), y)
 
 
 # ---- numbers and devices -------------------------------------------------------------------------------------------
