@@ -39,7 +39,8 @@ LISTEN = f"""() => {{
         if (msg.content.target_name === 'jupyter.widget.control') asking.add(comm);
         comms.set(msg_id, comm);
         const shell = subshell_id ? 'a subshell' : 'the main shell';
-        if (!asking.has(comm) && msg_type !== 'comm_close') window.pending.set(msg_id, msg_type + ' on ' + shell + JSON.stringify(msg.content));
+        if (asking.has(comm) || msg_type === 'comm_close') return;
+        window.pending.set(msg_id, msg_type + ' on ' + shell + JSON.stringify(msg.content));
     }});
     kernel.iopubMessage.connect((_, message) => {{
         const content = message.content, type = message.header.msg_type, request = message.parent_header?.msg_id;
