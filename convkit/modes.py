@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as _Distributed
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
@@ -35,7 +36,7 @@ def evaluation_copy(
     and dictionaries, bound methods, functions defined around it. Modules that are no submodules, global names, and
     objects of other classes that hold a module cannot be followed: they stay what they are, in the mode that they are
     in. A compiled network runs as it is written, or compiled with ``compiled=True``; what ``module.compile()`` compiled
-    in place always runs as written.
+    in place always runs as written. Of ``DistributedDataParallel`` the network inside runs, in this process alone.
 
     Lazy parameters get their numbers by a call of the network itself with ``x``, in evaluation mode; without ``x``
     they are refused (``ValueError``).
@@ -149,9 +150,11 @@ class _Copies:
         for copy, name in self.looked_at:
             if name in copy.__dict__:
                 copy.__dict__[name] = self._standing_for(copy.__dict__[name])
-        for _, copy, _ in self.made:
-            if _is_compiled(copy):
-                copy.__dict__["forward"] = cast(nn.Module, copy._modules["_orig_mod"]).__call__
+        for _, copy, _ in self.made:  # what wraps a network to compile it or to train it with other processes
+            inside = "_orig_mod" if _is_compiled(copy) else "module" if isinstance(copy, _Distributed) else None
+            if inside is not None:
+                own: dict[str, Any] = copy.__dict__
+                own["forward"] = own["_modules"][inside].__call__
 
     def count(self) -> None:
         """The modules' numbers go on by what their copies counted, beside what others counted meanwhile."""
