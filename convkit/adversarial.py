@@ -57,7 +57,7 @@ def trades(
     The network then sees ``x`` and ``x'`` in two passes, as in Liang & Huang's code (Zhang et al. ask a second time
     about ``x``). So BatchNorm normalizes each of them by its own statistics, and its running ones take two steps, first
     to those of ``x``. With ``joint`` both are one batch: a single pass, normalized by the statistics of the mixture, to
-    which the running ones take one step. Without such layers the two differ by rounding only.
+    which the running ones take one step. Without such layers, and without noise, the two differ by rounding only.
     """
     (eps, step, steps), beta = _ascent(eps, step, steps, least=0), number("beta", beta)
 

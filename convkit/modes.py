@@ -153,7 +153,7 @@ class _Copies:
         for _, copy, _ in self.made:  # what wraps a network to compile it or to train it with other processes
             inside = "_orig_mod" if _is_compiled(copy) else "module" if isinstance(copy, _Distributed) else None
             if inside is not None:
-                own: dict[str, Any] = copy.__dict__
+                own: Any = copy.__dict__
                 own["forward"] = own["_modules"][inside].__call__
 
     def count(self) -> None:

@@ -1,7 +1,6 @@
 """The copy that is asked in evaluation mode answers as the network itself would, and the network does not notice."""
 
 import copy
-import functools
 import gc
 import weakref
 from collections.abc import Callable
@@ -9,180 +8,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrize
 
 from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import borrowed
-from convkit.attacks.ensemble import _draw_privately, _Instead
 from convkit.modes import apart, evaluation_copy
 from convkit.operators import conv_operators, input_shapes
 from convkit.product_bound import product_bound
 from tests.attack_models import Counting
+from tests.odd_networks import NETWORKS, X, Y, block, head, parametrized
 
-X, Y = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2])
-
-
-def block(*more: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5), *more)
-
-
-def head() -> nn.Sequential:
-    return nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
-
-
-class Listed(nn.Module):
-    """Calls its parts by a plain list, a dictionary in a tuple, and a set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = block(), head()
-        self.parts = [self.first]
-        self.nested = ({"last": [self.last]},)
-        self.norms = {self.first[1]}
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert all(norm.training == self.training for norm in self.norms)
-        return self.nested[0]["last"][0](self.parts[0](x))
-
-
-class Hooked(nn.Module):
-    """Takes its features from a hook that was defined around it, as code that reads features does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.last, self.features = block(), head(), torch.zeros(())
-
-        def keep(module: nn.Module, arguments: object, result: Tensor) -> None:
-            self.features = result
-
-        self.body.register_forward_hook(keep)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.body(x)
-        return self.last(self.features)
-
-
-class Methods(nn.Module):
-    """Bound methods, a lambda, a partial, a default argument, a weak reference, a module beside the submodules."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last, self.drop, self.norm = block(), head(), nn.Dropout(0.5), nn.BatchNorm2d(3)
-        self.begin = self.first.forward
-        self.then = functools.partial(torch.mul, 2.0)
-        self.loosely = lambda x: self.drop(x)
-        self.by_default = functools.partial(lambda x, norm=self.norm: norm(x))
-        self.weakly = weakref.ref(self.last)
-        object.__setattr__(self, "beside", self.norm)
-        self.drop.register_forward_pre_hook(self.watch)
-
-    def watch(self, module: nn.Module, arguments: object) -> None:
-        assert module is self.drop
-        assert self.beside is self.norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weakly()(self.by_default(self.loosely(self.then(self.begin(x)))))
-
-
-class Patched(nn.Module):
-    """A forward that was put in the place of that of its class, around the old one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = block(), head()
-        old = self.first.forward
-        self.first.forward = lambda x: old(x) + 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.first(x))
-
-
-class Iterating(nn.Module):
-    """A norm by a power iteration that takes a step at every call, as many write it; and a count in a buffer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(4, 36))
-        self.u = nn.Parameter(torch.ones(4), requires_grad=False)
-        self.register_buffer("v", torch.ones(36))
-        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        with torch.no_grad():
-            self.v.copy_(self.weight.mT @ self.u).div_(self.v.norm())
-            self.u.data = self.weight @ self.v
-        return nn.functional.linear(x.flatten(1), self.weight / (self.u @ self.weight @ self.v))
-
-
-def parametrized() -> nn.Module:
-    model = nn.Sequential(block(), head())
-    parametrizations.spectral_norm(model[0][0])
-    parametrizations.weight_norm(model[1][1])
-    return model
-
-
-def tied() -> nn.Module:
-    norm = nn.BatchNorm2d(3)
-    first, second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
-    second.weight = first.weight
-    return nn.Sequential(block(), norm, first, nn.Sequential(norm), second, nn.Dropout(0.2), head())
-
-
-def old_hooks() -> nn.Module:
-    model = nn.Sequential(block(), head())
-    nn.utils.weight_norm(model[1][1])
-    nn.utils.spectral_norm(model[0][0])
-    prune.l1_unstructured(model[1][1], "bias", 0.5)
-    model.train()(X)
-    return model
-
-
-class Recurrent(nn.Module):
-    """torch's LSTM keeps its weights in a list, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.last = nn.LSTM(6, 4, num_layers=2, dropout=0.5, batch_first=True), nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.lstm(x[:, 0])[0][:, -1])
-
-
-class Wrapped(nn.Module):
-    """Answers for whatever is asked of the network inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inside = nn.Sequential(block(), head())
-
-    def __getattr__(self, name: str) -> object:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("inside"), name)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inside(x)
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "plain": lambda: nn.Sequential(block(), head()),
-    "listed": Listed,
-    "hooked": Hooked,
-    "methods": Methods,
-    "patched": Patched,
-    "parametrized": parametrized,
-    "tied": tied,
-    "old hooks": old_hooks,
-    "lstm": Recurrent,
-    "wrapped": Wrapped,
-    "iterating": lambda: nn.Sequential(nn.Dropout(0.5), Iterating()),
-    "traced by fx": lambda: torch.fx.symbolic_trace(nn.Sequential(block(), head())),
-    "data parallel": lambda: nn.DataParallel(nn.Sequential(block(), head())),
-    "scripted": lambda: torch.jit.script(nn.Sequential(block(), head())),
-    "scripted inside": lambda: nn.Sequential(torch.jit.script(block()), head()),
-}
 networks = pytest.mark.parametrize("name", NETWORKS)
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of what is old
 
@@ -339,25 +174,3 @@ def test_a_compiled_network_is_attacked_compiled_and_audited_as_written():
     model.compile(backend=backend)
     assert torch.equal(fgsm(model, X, Y, 0.1), fgsm(quick, X, Y, 0.1))
     assert model.training
-
-
-# ---- random numbers of a library's own -------------------------------------------------------------------------------
-def test_what_a_library_draws_is_what_it_would_draw_from_the_global_generator_which_it_does_not_touch():
-    class Drawing:
-        def draw(self, seed: int) -> list[Tensor]:
-            torch.random.manual_seed(seed)
-            torch.cuda.random.manual_seed(seed)
-            x = torch.rand((2, 3)), torch.randn([20]), torch.rand(4)
-            return [*x, torch.randn_like(x[0])]
-
-    class More(Drawing):
-        pass
-
-    attack, state = More(), torch.get_rng_state()
-    _draw_privately(attack)
-    drawn = attack.draw(3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert isinstance(attack, More)
-    with torch.random.fork_rng(devices=[]):
-        assert all(torch.equal(one, two) for one, two in zip(drawn, More().draw(3), strict=True))
-    assert _Instead(torch, rand=None).zeros is torch.zeros

@@ -1,0 +1,163 @@
+"""Random numbers and numbers of threads, which a process has once: whoever changes them is alone with the change."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from convkit.attacks.ensemble import _draw_privately, _Instead
+from convkit.eigenvalues import workers
+from convkit.methods import network
+from convkit.randomness import drawing, seeded
+from convkit.training import fit
+from tests import meetings
+from tests.meetings import DATA, LONG, QUESTIONS, aside
+
+questions = pytest.mark.parametrize("question", QUESTIONS)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+@questions
+def test_fit_goes_on_as_alone_while_others_look_without_a_generator_of_their_own(question, monkeypatch):
+    monkeypatch.setattr(meetings, "own", lambda: None)
+    knobs = {"widths": (4, 4, 4)}
+
+    def run(hook: Callable[[], object]) -> list[float]:
+        model = network("cnn9", DATA, "sphere", seed=0, **knobs)  # noise on the scales
+        other = network("cnn9", DATA, "spectral_norm", seed=0, **knobs)
+        losses = []
+        calls = fit(model, DATA, "sphere", steps=3, batch_size=8, augmentation="none")
+        model.register_forward_pre_hook(lambda module, _: (hook(other) and None) if module.training else None)
+        for record in calls:
+            losses.append((record.loss, record.accuracy))
+        return losses
+
+    alone = run(lambda other: None)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    assert run(lambda other: aside(lambda: QUESTIONS[question](other))) == alone
+    meanwhile = torch.get_rng_state()
+    torch.set_rng_state(state)
+    for _ in range(3):  # the others have drawn what they would have drawn without the training
+        QUESTIONS[question](network("cnn9", DATA, "spectral_norm", seed=0, **knobs))
+    assert torch.equal(torch.get_rng_state(), meanwhile)
+
+
+def test_two_runs_at_once_are_those_one_after_the_other():
+    def run(seed: int, meet: Callable[[], object] = lambda: None) -> list[float]:
+        model = network("cnn9", DATA, "sphere", seed=seed, widths=(4, 4, 4))
+        model.register_forward_pre_hook(lambda module, _: meet() if module.training else None)
+        return [record.loss for record in fit(model, DATA, "sphere", steps=3, seed=seed, batch_size=8)]
+
+    alone = run(0), run(1)
+    there = [threading.Event(), threading.Event()]
+
+    def meet(me: int) -> None:
+        there[me].set()
+        there[1 - me].wait(0.3)  # in vain: there is one step at a time
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(run, seed, partial(meet, seed)) for seed in range(2)]
+        assert tuple(future.result(LONG) for future in futures) == alone
+
+
+# ---- the global generator --------------------------------------------------------------------------------------------
+def test_a_seeded_block_knows_nothing_of_other_draws_and_they_nothing_of_it():
+    def draw(number: int) -> Tensor:
+        with drawing(torch.device("cpu")) as generator:
+            return torch.rand(number, generator=generator)
+
+    torch.manual_seed(0)
+    expected = torch.rand(7)
+    with seeded(5):
+        inside = torch.rand(4)
+    torch.manual_seed(0)
+    first = draw(2)
+    with seeded(5):
+        half = torch.rand(2)
+        others = [aside(lambda: draw(3)).result()]
+        with seeded(6):  # a block inside a block
+            others.append(aside(lambda: draw(1)).result())
+            torch.rand(9)
+        half = torch.cat([half, draw(1), torch.rand(1)])
+    assert torch.equal(half, inside)
+    assert torch.equal(torch.cat([first, *others, draw(1)]), expected)
+
+    def failing() -> None:
+        with seeded(1):
+            torch.rand(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    torch.manual_seed(0)
+    assert torch.equal(draw(7), expected)
+
+    def block() -> None:
+        with seeded(0):
+            pass
+
+    aside(block)  # nobody is left waiting
+
+
+# ---- the number of threads -------------------------------------------------------------------------------------------
+def test_threads_that_begin_beside_a_decomposition_have_as_many_as_they_would_have(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr("convkit.eigenvalues.WORK", 1e-3)
+    before = torch.get_num_threads()
+
+    def blas() -> list[int]:
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    try:
+        torch.set_num_threads(3)
+        own, entered, leave = blas(), threading.Event(), threading.Event()
+
+        def another() -> int:
+            with workers(torch.device("cpu")):
+                entered.set()
+                assert leave.wait(LONG)
+                return torch.get_num_threads()
+
+        with ThreadPoolExecutor(1) as pool:
+            with workers(torch.device("cpu")) as run:
+                assert aside(torch.get_num_threads).result() == 3
+                assert torch.get_num_threads() == 1
+                assert set(run(lambda some: torch.get_num_threads(), torch.arange(50), 9, 1.0)) == {1}
+                assert aside(torch.get_num_threads).result() == 3
+                future = pool.submit(another)
+                assert entered.wait(LONG)
+            assert torch.get_num_threads() == 3
+            assert set(blas()) == {1}  # the other one is still at work
+            leave.set()
+            assert future.result(LONG) == 1
+        assert blas() == own
+        assert aside(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- random numbers of a library's own -------------------------------------------------------------------------------
+def test_what_a_library_draws_is_what_it_would_draw_from_the_global_generator_which_it_does_not_touch():
+    class Drawing:
+        def draw(self, seed: int) -> list[Tensor]:
+            torch.random.manual_seed(seed)
+            torch.cuda.random.manual_seed(seed)
+            x = torch.rand((2, 3)), torch.randn([20]), torch.rand(4)
+            return [*x, torch.randn_like(x[0])]
+
+    class More(Drawing):
+        pass
+
+    attack, state = More(), torch.get_rng_state()
+    _draw_privately(attack)
+    drawn = attack.draw(3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(attack, More)
+    with torch.random.fork_rng(devices=[]):
+        assert all(torch.equal(one, two) for one, two in zip(drawn, More().draw(3), strict=True))
+    assert _Instead(torch, rand=None).zeros is torch.zeros
