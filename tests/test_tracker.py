@@ -189,7 +189,7 @@ def test_a_tracker_goes_on_from_its_saved_state(device):
     torch.save(tracker.state_dict(), file)
     file.seek(0)
     other = NormTracker(model, x[:1], refresh=3)
-    other.load_state_dict(torch.load(file, weights_only=True))
+    other.load_state_dict(torch.load(file, "cpu", weights_only=True))
     assert other.deficits == tracker.deficits
     for _ in train(model, x, 4):
         assert_close(other.update(), tracker.update(), rtol=1e-12, atol=0.0)
