@@ -24,39 +24,34 @@ PATIENCE = 240.0  # seconds after which an event counts as missing; no wait is w
 BOOK = "window.jupyterapp.shell.currentWidget"
 # Keeps `pending`, the requests to the kernel that are not done: a request leaves it once the page has dealt with the
 # last message that it brought. And `complaints`: exceptions in a widget's callback show nowhere in the page, they pass
-# by on iopub. JupyterLab asks every kernel for its widgets, and waits for no end of that: what is asked there is not
-# pending (ipykernel says no word about its end where a cell has not ended, either), and that a new kernel has no
-# widgets is no complaint. Nor is a comm that closes: the one of that question may be closed after this began to listen.
+# by on iopub. JupyterLab opens a comm of its own (the id has dashes) to ask every kernel for widgets: that a new kernel
+# has none is no complaint. The subshell of that comm is deleted while the kernel closes it, so that the word that this
+# is done may never come, and the kernel's status may stay "busy": neither is waited for.
 LISTEN = f"""() => {{
     const kernel = {BOOK}?.sessionContext?.session?.kernel;
     if (!kernel) return false;
     if (window.listened === kernel) return true;
     Object.assign(window, {{listened: kernel, pending: new Map(), complaints: []}});
-    const comms = new Map(), asking = new Set();
     kernel.anyMessage.connect((_, {{msg, direction}}) => {{
-        const {{msg_id, msg_type, subshell_id}} = msg.header, comm = msg.content.comm_id;
         if (direction !== 'send' || msg.channel !== 'shell') return;
-        if (msg.content.target_name === 'jupyter.widget.control') asking.add(comm);
-        comms.set(msg_id, comm);
-        const shell = subshell_id ? 'a subshell' : 'the main shell';
-        if (asking.has(comm) || msg_type === 'comm_close') return;
-        window.pending.set(msg_id, msg_type + ' on ' + shell + JSON.stringify(msg.content));
+        const {{msg_id, msg_type, subshell_id}} = msg.header, shell = subshell_id ? 'a subshell' : 'the main shell';
+        const text = `${{msg_type}} on ${{shell}}: ${{JSON.stringify(msg.content)}}`;
+        if (!msg.content.comm_id?.includes('-')) window.pending.set(msg_id, text);
     }});
     kernel.iopubMessage.connect((_, message) => {{
         const content = message.content, type = message.header.msg_type, request = message.parent_header?.msg_id;
-        if (type === 'status' && content.execution_state === 'idle') window.pending.delete(request);
         if (type === 'error') window.complaints.push(content.ename + ': ' + content.evalue);
-        if (type !== 'stream' || content.name !== 'stderr') return;
-        const early = !comms.has(request);  // sent before this listened
-        const asked = (early || asking.has(comms.get(request))) && content.text.includes('No such comm');
-        if (!asked) window.complaints.push(content.text);
+        if (type === 'stream' && content.name === 'stderr') {{
+            const asked = !window.pending.has(request);  // by that comm, or before this listened
+            if (!asked || !content.text.includes('No such comm')) window.complaints.push(content.text);
+        }}
+        if (type === 'status' && content.execution_state === 'idle') window.pending.delete(request);
     }});
     return true;
 }}"""
-# A cell that waits or runs has a star; its request alone would not do: a cell that is to run later has sent none yet.
+# A cell that waits for its turn has a star, and has sent no request yet.
 IDLE = (
-    f"window.pending.size === 0 && {BOOK}.sessionContext.session.kernel.status === 'idle' && "
-    f"!{BOOK}.content.widgets.some("
+    f"window.pending.size === 0 && !{BOOK}.content.widgets.some("
     "cell => /\\[\\*\\]/.test(cell.node.querySelector('.jp-InputPrompt')?.textContent ?? ''))"
 )
 
@@ -104,7 +99,9 @@ class Reader:
     def _wait_open(self, name: str) -> None:
         self.until(f"({LISTEN})()")
         self.until(f"{BOOK}.context.isReady && {BOOK}.context.path === {json.dumps(name)}")
-        self.until(f"{BOOK}.sessionContext.isReady && {IDLE}")
+        self.until(f"{BOOK}.sessionContext.isReady && ({LISTEN})()")
+        self.ask(f"() => {BOOK}.sessionContext.session.kernel.info.then(() => null)")
+        self.wait_idle()
 
     def ask(self, function: str, argument: object = None) -> Any:
         """What a function of the page returns, also by a promise; unlike ``page.evaluate`` it has a time limit."""
