@@ -73,8 +73,8 @@ def run_aside(work: Callable[[], object]) -> None:
             failures.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(0.2)  # in slices: Windows answers no Ctrl-C within one
     except KeyboardInterrupt:
