@@ -33,7 +33,8 @@ class ConvNorm2d(nn.Module):
 
     ``v`` is computed from a float64 power spectrum. Where its root is below 1e-4 (``FLOOR`` in ``convkit.filters``) of
     the channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel gives
-    zeros. Autocast leaves all this, and its derivatives, in the weight's dtype; only the affine follows it.
+    zeros. Autocast changes none of this, nor the derivatives (but for second ones of kernels of size 1 on a GPU, which
+    are torch's own): only the affine follows it.
 
     Derivatives of every order are exact, also where the layer is used several times or its input depends on its
     weight. With ``through=True`` they are those of the outputs. Otherwise ``v`` counts as constant, as in section 3.3:
