@@ -26,20 +26,21 @@ class ConvNorm2d(nn.Module):
     image they are zero, as there. A kernel of size 1 is divided by its row norms.
 
     ``v`` is that of the current weights, in training and evaluation (the authors evaluate with a running average). In
-    evaluation mode on the CPU it is kept, beside a copy of the weight, and used again while the weight equals that
-    copy in every number and the input size is the same: so no change is missed, however it was made. It is computed at
-    every call on a GPU, which a comparison would have to wait for, for weights that are not parameters of their own
-    (parametrized, or given by ``torch.func``), and in a compiled network.
+    evaluation mode on the CPU it is kept together with a copy of the weight, and used again as long as the weight
+    equals that copy in every number and the input size is the same: no change is missed, however it was made. On a GPU,
+    where the comparison would make the host wait, v is computed at every call; so it is in a compiled network, and for
+    weights that are not parameters of the layer (parametrized ones, those of ``torch.func``).
 
     ``v`` is computed from a float64 power spectrum. Where its root is below 1e-4 (``FLOOR`` in ``convkit.filters``) of
     the channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel gives
-    zeros. Autocast changes none of this, nor the derivatives (but for second ones of kernels of size 1 on a GPU, which
-    are torch's own): only the affine follows it.
+    zeros. Autocast changes neither the normalized outputs nor their derivatives, only the affine follows it. (On a GPU
+    there is one exception: second derivatives for kernels of size 1, which are those of torch's convolution.)
 
-    Derivatives of every order are exact, also where the layer is used several times or its input depends on its
-    weight. With ``through=True`` they are those of the outputs. Otherwise ``v`` counts as constant, as in section 3.3:
-    they are those of the outputs with v held at its present value, as if it were a number, in each order. So a second
-    derivative is not the change of the first along the weight, in which v would move, too.
+    Derivatives of every order are exact in reverse mode, also where the layer is used several times or its input
+    depends on its weight; forward mode raises an error. With ``through=True`` they are the derivatives of the outputs.
+    Otherwise ``v`` counts as constant, as in section 3.3: they are the derivatives, of every order, of the outputs with
+    v held at its present value. The second derivative is then not the rate of change of the first one, in which v
+    would move, too.
 
     ``affine`` adds a learnable depthwise convolution ``r`` with bias on the output: zero-padded (or circular) "same",
     of the kernel's size rounded up to odd numbers so that it has a center. The paper writes it before the stride; the
