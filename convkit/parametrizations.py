@@ -84,13 +84,13 @@ class CenteredWeightNorm(nn.Module):
 class NewtonOrthogonal(nn.Module):
     """Nearly orthogonal rows (or columns, if there are more rows) of norm ``scale`` by Newton's iteration: ONI.
 
-    The kernel as a matrix Z, ``(outputs, fan-in)``, centered row by row where ``center``; ``V = Z / |Z Z^T|_F^(1/2)``;
-    ``B <- (3 B - B^3 V V^T) / 2`` from the identity, ``iterations`` times; the weight is ``scale B V`` (Huang et al.
-    2020, with its compact bound). Singular values go to ``scale`` from below, small ones like 1.5^iterations: five
-    iterations leave some behind, and beyond about ten the rounding errors of B grow. With more rows than columns the
-    same is done to the columns (``V^T V``, scaled alike); centered rows have at most ``fan-in - 1`` independent
-    columns. Groups have matrices of their own. Zero rows stay zero. Orthogonal as a matrix, which does not make the
-    convolution so.
+    The kernel as a matrix Z, ``(outputs, fan-in)``, centered row by row where ``center``; ``W = Z / |Z Z^T|_F^(1/2)``;
+    ``W <- (3 W - W W^T W) / 2``, ``iterations`` times; the weight is ``scale W`` (Huang et al. 2020, with its compact
+    bound; they iterate B in ``W = B V``, which is the same but for rounding errors that grow like ``1.5^iterations``
+    and more). Singular values go to ``scale`` from below, small ones like ``1.5^iterations``: five iterations leave
+    some behind. With more rows than columns the same is done to the columns (``V^T V``, scaled alike); centered rows
+    have at most ``fan-in - 1`` independent columns. Groups have matrices of their own. Zero rows stay zero. Orthogonal
+    as a matrix, which does not make the convolution so.
     """
 
     def __init__(self, iterations: int = 5, scale: float = 2**0.5, center: bool = True, groups: int = 1) -> None:
@@ -108,13 +108,9 @@ class NewtonOrthogonal(nn.Module):
         wide = Z.shape[1] <= Z.shape[2]
         Z = Z if wide else Z.mT
         Z = Z / _floored(Z.detach().abs().amax((1, 2), keepdim=True))  # squares of squares neither overflow nor vanish
-        S = Z @ Z.mT
-        size = _floored(torch.linalg.matrix_norm(S, keepdim=True))
-        S, V = S / size, Z / size.sqrt()
-        B = torch.eye(S.shape[1], dtype=S.dtype, device=S.device).expand_as(S)
+        W = Z / _floored(torch.linalg.matrix_norm(Z @ Z.mT, keepdim=True)).sqrt()
         for _ in range(self.iterations):
-            B = 1.5 * B - 0.5 * B @ B @ B @ S
-        W = B @ V
+            W = 1.5 * W - 0.5 * (W @ W.mT) @ W
         return self.scale * (W if wide else W.mT).reshape(weight.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:

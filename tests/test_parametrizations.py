@@ -140,6 +140,16 @@ def test_newton_converges_to_orthogonal_rows_or_columns_of_the_scale(device):
     assert_close(S, torch.tensor([2**0.5] * 3 + [0.0], dtype=W.dtype, device=device), atol=1e-7, rtol=1e-7)
 
 
+@pytest.mark.parametrize("iterations", [5, 8, 15, 30])
+@pytest.mark.parametrize("shape", [(8, 2, 3, 3), (9, 3, 1, 3), (7, 2, 1, 2)])
+def test_newton_in_float32_stays_near_float64_however_often_it_iterates(shape, iterations, device):
+    weight = normal(*shape, device=device)
+    oni = NewtonOrthogonal(iterations)
+    grown = 1e-7 * 1.5**iterations  # centered, two of them have a singular value 0, which the first rounding makes 1e-8
+    assert_close(oni(weight.float()).double(), oni(weight), rtol=0, atol=2e-6 + grown)
+    assert float(torch.linalg.matrix_norm(oni(weight).flatten(1), 2)) <= oni.scale * (1 + 1e-12)
+
+
 def test_newton_keeps_zero_rows_and_zero_weights(device):
     weight = normal(4, 3, 3, 3, device=device)
     weight[2] = 0

@@ -216,6 +216,8 @@ WAITING = "○ squares: replace the ... above by your answer, then run this cell
         (..., judge_number, WAITING),
         ((1, ...), judge_number, WAITING),
         ([...], judge_number, WAITING),
+        ([[1, ...], (2, 3)], judge_number, WAITING),
+        ((1, [2, [..., 3]]), judge_number, WAITING),
         (lambda x: x * x, judge_function, "✓ squares"),
         (functools.partial(pow, 2), judge_function, "✓ squares"),
         (lambda x: 3 * x, judge_function, "✗ squares: at 2 it gives 6"),

@@ -51,7 +51,7 @@ class Told(BaseException):
 
 
 def _blank(answer: Any) -> bool:
-    return answer is ... or (isinstance(answer, (tuple, list)) and any(part is ... for part in answer))
+    return answer is ... or (isinstance(answer, (tuple, list)) and any(map(_blank, answer)))
 
 
 def _line(error: Exception) -> str:
