@@ -21,16 +21,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  (in a clone no installer has chec
         "as in `python3.12 -m convkit lab` (Windows: `py -3.12 -m convkit lab`).".format(*sys.version_info)
     )
 
-from convkit.environment import (
-    PROJECT,
-    PYTHON,
-    ROOT,
-    SentenceError,
-    in_own_environment,
-    in_venv,
-    make_environment,
-)
-from convkit.extras import MissingExtraError
+from convkit.environment import PROJECT, PYTHON, ROOT, SentenceError, in_own_environment, in_venv, make_environment
+from convkit.loading import MissingExtraError
 
 USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit COMMAND [...])
 
@@ -88,7 +80,7 @@ def run_first_notebook() -> None:
     """Runs the first notebook and prints the claims it has checked."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-    from convkit.teaching import execute, read_notebook
+    from convkit.teaching.notebooks import execute, read_notebook
 
     if not FIRST.exists():
         raise SentenceError(f"notebooks/{FIRST.name} is missing: clone the repository anew.")
@@ -144,7 +136,7 @@ def lab(extra: list[str]) -> int:
 def test_command(extra: list[str]) -> list[str]:
     """pytest on tests and notebooks; where `extra` names paths, pytest leaves testpaths alone."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    command = [sys.executable, "-m", "pytest", "-o", "testpaths=tests notebooks", "-p", "tests.notebook_plugin"]
+    command = [sys.executable, "-m", "pytest", "-o", "testpaths=tests notebooks", "-p", "tests.notebooks.plugin"]
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
     # loadfile: the cells of a notebook share a kernel, so one worker must run them all; in their order: the browser's
     # files take longest and come first
@@ -165,7 +157,7 @@ def test(extra: list[str]) -> int:
 
 def build(extra: list[str]) -> int:
     """Rebuilds the outputs of the named notebooks, or of all in their order."""
-    from convkit.teaching import build as build_outputs
+    from convkit.teaching.notebooks import build as build_outputs
 
     paths = [Path(name) for name in extra] or sorted(FIRST.parent.glob("*.ipynb"))
     for path in paths:
@@ -177,14 +169,14 @@ def build(extra: list[str]) -> int:
 
 def bench(extra: list[str]) -> int:
     """Runs the benchmark with its own options."""
-    from convkit.bench import main as run
+    from convkit.bench.timing import main as run
 
     return run(extra)
 
 
 def experiments(extra: list[str]) -> int:
     """Runs an experiment by name, or lists them."""
-    from convkit.experiments.command import main as run
+    from convkit.papers.command import main as run
 
     return run(extra)
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.fourier import CHUNK, half_set, reduced_taps
+from convkit.engine.blocks import CHUNK, half_set, reduced_taps
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import eigh, positive_definite, workers
-from convkit.fourier import Gram, half_set, normalized, reduced_taps, require_blocks
-from convkit.krylov import top_frequency
-from convkit.operators import ConvOperator
-from convkit.spectra import leading_singular_values
+from convkit.engine.blocks import Gram, half_set, normalized, reduced_taps, require_blocks
+from convkit.engine.hermitian import eigh, positive_definite
+from convkit.engine.lanczos import leading_values
+from convkit.engine.largest import top_frequency
+from convkit.engine.workers import workers
+from convkit.operators.operator import ConvOperator
 
 
 def operator_norm(A: ConvOperator, ord: float) -> Tensor:
@@ -28,7 +29,7 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     Raises ``ValueError`` for another ``ord``.
     """
     if ord == 2:
-        return _largest_of_blocks(A) if A.is_block_circulant else leading_singular_values(A, 1)[0]
+        return _largest_of_blocks(A) if A.is_block_circulant else leading_values(A, 1)[0]
     if ord not in (1, math.inf):
         raise ValueError(f"ord must be 1, 2 or torch.inf, got {ord!r}; for others take matrix_norm of A.matrix()")
     A = _without_meeting_taps(A)

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.bounds import flattened_norm
-from convkit.constraints.layers import layer_operator, named_layers, naming
-from convkit.geometry import check_kernel
-from convkit.modes import evaluation_copy
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.evaluation import evaluation_copy
+from convkit.operators.geometry import check_kernel
+from convkit.operators.network import layer_operator, named_layers, naming
+from convkit.operators.operator import ConvOperator
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

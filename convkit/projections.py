@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import eigh, workers
-from convkit.fourier import Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
+from convkit.engine.blocks import Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
+from convkit.engine.hermitian import eigh
+from convkit.engine.workers import workers
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import from_symbol, symbol
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.eigenvalues import Run, eigvalsh, workers
-from convkit.fourier import CHUNK, Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
-from convkit.geometry import positive_ints
-from convkit.krylov import leading_right_vectors
-from convkit.operators import ConvOperator
+from convkit.engine.blocks import CHUNK, Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
+from convkit.engine.hermitian import eigvalsh
+from convkit.engine.lanczos import leading_values
+from convkit.engine.workers import Run, workers
+from convkit.operators.geometry import positive_ints
+from convkit.operators.operator import ConvOperator
 
-DENSE_LIMIT = 64  # matrices with fewer rows or columns are decomposed as they are
 SMALL = 1e-4  # of the largest value: below, the square of a value has lost digits that float64 could keep
 
 
@@ -151,14 +151,7 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
         raise ValueError(
             f"k must be between 1 and the {min(rows, columns)} singular values of {A}, got {k}; there are no others"
         )
-    if min(rows, columns) <= max(DENSE_LIMIT, 4 * k):
-        return torch.linalg.svdvals(A.matrix())[:k]
-    B = replace(A, kernel=A.kernel.detach().double())
-    V = leading_right_vectors(B, k)
-    u = B(V)
-    u = u / u.flatten(1).norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny).view(-1, *[1] * len(A.in_shape))
-    values = (u.to(A.kernel.dtype) * A(V.to(A.kernel.dtype))).flatten(1).sum(1)
-    return values.sort(descending=True).values
+    return leading_values(A, k)
 
 
 def _values(A: ConvOperator, name: str, run: Run) -> tuple[Tensor, HalfSet]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import configuration, settings
 
-from tests.time_limits import pytest_runtest_teardown, pytest_timeout_set_timer  # noqa: F401  hooks of every test
+from tests.helpers.time_limits import pytest_runtest_teardown, pytest_timeout_set_timer  # noqa: F401  hooks of every test
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "convkit-hypothesis")  # leave the clone clean
 settings.register_profile("convkit", deadline=None, derandomize=True, database=None, max_examples=100)

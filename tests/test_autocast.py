@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from convkit.adversarial import OBJECTIVES, get_objective
 from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
 from convkit.data import digits, subset
-from convkit.lipschitz import jacobian_norm
-from convkit.methods import network
-from convkit.normalization import ConvNorm2d
-from convkit.parametrizations import OperatorNorm
-from convkit.training import fit
-from tests.strategies import normal
-from tests.test_convnorm_derivatives import exactly
+from convkit.methods.build import network
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.weights import OperatorNorm
+from convkit.robustness.lipschitz import jacobian_norm
+from convkit.training.adversarial import OBJECTIVES, get_objective
+from convkit.training.loop import fit
+from tests.helpers.geometries import normal
+from tests.normalization.test_derivatives import exactly
 
 EPS = 0.4
 ATTACKS = {

@@ -6,11 +6,12 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence
 from torch import nn
 
-from convkit.circulant import circulant, doubly_block_circulant
 from convkit.norms import operator_norm, power_iteration
-from convkit.operators import ConvOperator, conv_operators, input_shapes
+from convkit.operators.circulants import circulant, doubly_block_circulant
+from convkit.operators.network import conv_operators, input_shapes
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import condition_number, from_symbol, leading_singular_values, singular_values, spectrum, symbol
-from tests.strategies import Geometry
+from tests.helpers.geometries import Geometry
 
 KERNEL = torch.ones(4, 3, 3, 2)
 A = ConvOperator(torch.ones(2, 3, 2), 4)  # eight singular values
@@ -155,12 +156,12 @@ def test_an_iteration_that_gives_up_is_an_error_with_the_operator(monkeypatch):
     def gives_up(*_, **__):
         raise ArpackNoConvergence("no convergence after %d iterations (%d found)", np.zeros(0), np.zeros((9, 0)))
 
-    monkeypatch.setattr("convkit.krylov.eigsh", gives_up)
+    monkeypatch.setattr("convkit.engine.lanczos.eigsh", gives_up)
     words = r"leading singular values of ConvOperator\(kernel .* did not converge: .*no convergence"
     refused(RuntimeError, words, lambda: leading_singular_values(Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1))
 
 
 def test_an_iteration_that_ends_on_wrong_vectors_is_an_error_with_the_residual(monkeypatch):
-    monkeypatch.setattr("convkit.krylov.eigsh", lambda f, k, **_: (np.ones(k), np.eye(f.shape[0], k)))
+    monkeypatch.setattr("convkit.engine.lanczos.eigsh", lambda f, k, **_: (np.ones(k), np.eye(f.shape[0], k)))
     words = r"leading singular values of ConvOperator\(kernel .* did not converge: residual \d"
     refused(RuntimeError, words, lambda: leading_singular_values(Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1))

@@ -24,8 +24,8 @@ from convkit.bounds import (
     torus_bound,
 )
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
-from tests.strategies import (
+from convkit.operators.operator import ConvOperator
+from tests.helpers.geometries import (
     CIRCULAR,
     EVERYTHING,
     Geometry,

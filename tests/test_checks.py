@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.checks import number, plain, real, said, seed_number, sequence, whole
-from convkit.geometry import positive_ints
+from convkit.operators.geometry import positive_ints
 
 
 class Size(enum.IntEnum):

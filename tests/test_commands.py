@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import convkit.__main__ as commands
 from convkit.environment import PYTHON, SentenceError, explain
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals and users of Unix")
 
 
@@ -173,7 +172,7 @@ def test_the_test_command_follows_the_policy_for_notebooks():
     assert {"--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"} <= set(command)
     assert command[command.index("--dist") + 1] == "loadfile"
     assert 1 <= int(command[command.index("-n") + 1]) <= 8
-    assert command[command.index("-p") + 1] == "tests.notebook_plugin"
+    assert command[command.index("-p") + 1] == "tests.notebooks.plugin"
     assert "--max-worker-restart=0" in command
     assert command[-1] == "-x"
 

@@ -13,8 +13,7 @@ import pytest
 
 import convkit.environment as environment
 from convkit.environment import PinError, SentenceError, make_environment
-
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
 
 
 class Clone:

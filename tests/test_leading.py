@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from convkit.operators import ConvOperator
-from convkit.spectra import DENSE_LIMIT, leading_singular_values, singular_values
-from tests.strategies import EVERYTHING, OTHERS, Geometry, geometries, normal, scaled
+from convkit.engine.lanczos import DENSE_LIMIT
+from convkit.operators.operator import ConvOperator
+from convkit.spectra import leading_singular_values, singular_values
+from tests.helpers.geometries import EVERYTHING, OTHERS, Geometry, geometries, normal, scaled
 
 everything = pytest.mark.parametrize("geometry", EVERYTHING.values(), ids=EVERYTHING)
 LARGE = {  # more than DENSE_LIMIT rows and columns: iterated without any help
@@ -30,7 +31,7 @@ large = pytest.mark.parametrize("geometry", LARGE.values(), ids=LARGE)
 def iterating() -> Iterator[None]:
     """Small operators are iterated, too: nothing but matrices with fewer than 4 k rows or columns is dense."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convkit.spectra.DENSE_LIMIT", 0)
+        patch.setattr("convkit.engine.lanczos.DENSE_LIMIT", 0)
         yield
 
 

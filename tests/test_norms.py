@@ -10,13 +10,21 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from convkit import krylov
-from convkit.fourier import Gram, half_set, normalized, reduced_taps
-from convkit.krylov import DENSE_SIDE, top_frequency
+from convkit.engine import largest as krylov
+from convkit.engine.blocks import Gram, half_set, normalized, reduced_taps
+from convkit.engine.largest import DENSE_SIDE, top_frequency
 from convkit.norms import operator_norm, power_iteration
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import spectrum, symbol
-from tests.strategies import EVERYTHING, Geometry, exact_geometries, geometries, normal, patch_geometries, scaled
+from tests.helpers.geometries import (
+    EVERYTHING,
+    Geometry,
+    exact_geometries,
+    geometries,
+    normal,
+    patch_geometries,
+    scaled,
+)
 
 everything = pytest.mark.parametrize("geometry", EVERYTHING.values(), ids=EVERYTHING)
 orders = pytest.mark.parametrize("ord", [1, 2, math.inf])
@@ -157,7 +165,7 @@ def test_operator_norm_is_right_also_where_the_iterations_are_not(device, monkey
     A = Geometry((30 * groups, 28, 3, 3), (8, 7), groups=groups).operator(device)
     taps, _ = normalized(reduced_taps(A))
     top = max(float(torch.linalg.eigvalsh(Gram(taps).at(half_set(taps.size).frequencies)).max()), 0)
-    monkeypatch.setattr("convkit.krylov._reached", lambda *_: factor * top)  # 1.2: more than any block reaches
+    monkeypatch.setattr("convkit.engine.largest._reached", lambda *_: factor * top)  # 1.2: more than any block reaches
     assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
 
 

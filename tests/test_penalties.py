@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
-from convkit.operators import ConvOperator, conv_operators, input_shapes
+from convkit.operators.network import conv_operators, input_shapes
+from convkit.operators.operator import ConvOperator
 from convkit.penalties import mean_norm, orthogonality, reshaped_spectral_penalty, spectral_penalty
-from tests.small_network import batch, network
-from tests.strategies import normal
+from tests.helpers.geometries import normal
+from tests.helpers.small_network import batch, network
 
 
 def conv(kernel: torch.Tensor, stride=1, dilation=1, groups=1, **options) -> nn.Module:

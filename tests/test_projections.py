@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from convkit.bench.baselines import two_lines_clip
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.projections import (
     alternating_projections,
     clip_and_crop,
@@ -17,8 +18,7 @@ from convkit.projections import (
     clip_singular_values,
     dykstra,
 )
-from convkit.rivals import two_lines_clip
-from tests.strategies import CIRCULAR, OTHERS, Geometry, exact_geometries, normal, patch_geometries, scaled
+from tests.helpers.geometries import CIRCULAR, OTHERS, Geometry, exact_geometries, normal, patch_geometries, scaled
 
 exact = st.one_of(exact_geometries(), patch_geometries())
 relative_bounds = st.floats(0.15, 1.2)

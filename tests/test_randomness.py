@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from convkit.attacks.ensemble import _draw_privately, _Instead
-from convkit.eigenvalues import workers
-from convkit.methods import network
+from convkit.engine.workers import workers
+from convkit.methods.build import network
 from convkit.randomness import drawing, seeded
-from convkit.training import fit
-from tests import meetings
-from tests.meetings import DATA, LONG, QUESTIONS, aside
+from convkit.training.loop import fit
+from tests.helpers import meetings
+from tests.helpers.meetings import DATA, LONG, QUESTIONS, aside
 
 questions = pytest.mark.parametrize("question", QUESTIONS)
 
@@ -107,7 +107,7 @@ def test_a_seeded_block_knows_nothing_of_other_draws_and_they_nothing_of_it():
 # ---- the number of threads -------------------------------------------------------------------------------------------
 def test_threads_that_begin_beside_a_decomposition_have_as_many_as_they_would_have(monkeypatch):
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    monkeypatch.setattr("convkit.eigenvalues.WORK", 1e-3)
+    monkeypatch.setattr("convkit.engine.workers.WORK", 1e-3)
     before = torch.get_num_threads()
 
     def blas() -> list[int]:

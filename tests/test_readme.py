@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +15,14 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import prune
 
+from convkit.data.trained import trained_kernels
 from convkit.models import batchnorm_layer, build_model
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator, conv_operators
-from convkit.trained import trained_kernels
-from tests.notebook_plugin import SHARE, figure_distance
+from convkit.operators.network import conv_operators
+from convkit.operators.operator import ConvOperator
+from tests import ROOT
+from tests.notebooks.plugin import SHARE, figure_distance
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SURPRISE, OWN_NETWORK, TRAINING = range(3)  # the listings
 

@@ -5,15 +5,13 @@ import importlib.metadata
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import convkit.__main__ as commands
-
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
 
 
 # ---- nothing but Python ----------------------------------------------------------------------------------------------
@@ -23,7 +21,7 @@ def bare_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-BOOTSTRAP = ("convkit.environment", "convkit.extras")
+BOOTSTRAP = ("convkit.environment", "convkit.loading")
 
 
 def test_the_bootstrap_imports_the_standard_library_alone():

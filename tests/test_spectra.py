@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import condition_number, from_symbol, singular_values, spectrum, symbol
-from tests.strategies import (
+from tests.helpers.geometries import (
     CIRCULAR,
     OTHERS,
     Geometry,

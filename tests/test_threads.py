@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from convkit.adversarial import alp, pgd_training, trades
 from convkit.attacks import autoattack, fgsm, pgd
+from convkit.audit.product import product_bound
+from convkit.audit.tracker import NormTracker
 from convkit.penalties import mean_norm
-from convkit.product_bound import product_bound
-from convkit.tracker import NormTracker
-from tests.meetings import LAYERS, LONG, QUESTIONS, Meeting, Training, X, Y, aside, made, own, same
+from convkit.training.adversarial import alp, pgd_training, trades
+from tests.helpers.meetings import LAYERS, LONG, QUESTIONS, Meeting, Training, X, Y, aside, made, own, same
 
 questions = pytest.mark.parametrize("question", QUESTIONS)
 kinds = pytest.mark.parametrize("kind", LAYERS)

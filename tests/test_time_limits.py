@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import convkit.__main__ as commands
+from tests import ROOT
 
 pytest.importorskip("nbval")
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal: there the process ends")
 
 WAITS = """
@@ -50,11 +50,12 @@ def test_behind(): pass
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name in ("__init__", "time_limits", "notebook_plugin"):
-        shutil.copy(ROOT / "tests" / f"{name}.py", tmp_path / "tests")
-    (tmp_path / "tests" / "conftest.py").write_text("from tests.time_limits import *\n", encoding="utf-8")
+    for name in ("__init__", "helpers/__init__", "helpers/time_limits", "notebooks/__init__", "notebooks/plugin"):
+        place = tmp_path / "tests" / f"{name}.py"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "tests" / f"{name}.py", place)
+    (tmp_path / "tests" / "conftest.py").write_text("from tests.helpers.time_limits import *\n", encoding="utf-8")
     return tmp_path
 
 

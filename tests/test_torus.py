@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
-from tests.strategies import Geometry, exact_geometries, geometries, patch_geometries
+from tests.helpers.geometries import Geometry, exact_geometries, geometries, patch_geometries
 
 
 def assert_bounds(A: ConvOperator) -> None:

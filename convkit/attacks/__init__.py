@@ -1,8 +1,16 @@
-"""Changes of images, small ones, that a network answers wrongly."""
+"""Adversarial attacks: small changes of images that change the answer of a network."""
 
-from convkit.attacks.blackbox import simba
-from convkit.attacks.ensemble import STANDARD, autoattack
-from convkit.attacks.evaluation import RobustAccuracy, robust_accuracy
-from convkit.attacks.gradient import fgsm, pgd
+from typing import TYPE_CHECKING
 
-__all__ = ["STANDARD", "RobustAccuracy", "autoattack", "fgsm", "pgd", "robust_accuracy", "simba"]
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.attacks.blackbox import simba as simba
+    from convkit.attacks.ensemble import STANDARD as STANDARD
+    from convkit.attacks.ensemble import autoattack as autoattack
+    from convkit.attacks.evaluation import RobustAccuracy as RobustAccuracy
+    from convkit.attacks.evaluation import robust_accuracy as robust_accuracy
+    from convkit.attacks.gradient import fgsm as fgsm
+    from convkit.attacks.gradient import pgd as pgd
+
+__getattr__, __dir__, __all__ = face(__name__)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.checks import whole
-from convkit.modes import apart, evaluation_copy
+from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.randomness import drawing
 
 Loss = Callable[[Tensor, Tensor], Tensor]

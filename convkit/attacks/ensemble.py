@@ -22,7 +22,7 @@ from convkit.attacks.checks import (
     check_size,
     own_copy,
 )
-from convkit.extras import needs
+from convkit.loading import needs
 from convkit.randomness import drawing
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")

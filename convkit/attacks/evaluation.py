@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import borrowed, check_classes, check_images, check_labels, check_logits
-from convkit.extras import progress_bar
+from convkit.loading import progress_bar
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
 

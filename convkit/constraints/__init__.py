@@ -1,8 +1,14 @@
-"""Hooks on an optimizer that keep or push weights where they should be: rows on a sphere, norms clipped or decayed."""
+"""Hooks on an optimizer that keep weights on a set after each step: rows on a sphere, norms clipped or decayed."""
 
-from convkit.constraints.clip import clip_operator_norm, clip_reshaped_norm
-from convkit.constraints.decay import norm_decay
-from convkit.constraints.handle import Handle
-from convkit.constraints.sphere import centered_sphere
+from typing import TYPE_CHECKING
 
-__all__ = ["Handle", "centered_sphere", "clip_operator_norm", "clip_reshaped_norm", "norm_decay"]
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.constraints.clip import clip_operator_norm as clip_operator_norm
+    from convkit.constraints.clip import clip_reshaped_norm as clip_reshaped_norm
+    from convkit.constraints.decay import norm_decay as norm_decay
+    from convkit.constraints.handle import Handle as Handle
+    from convkit.constraints.sphere import centered_sphere as centered_sphere
+
+__getattr__, __dir__, __all__ = face(__name__)

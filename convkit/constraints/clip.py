@@ -10,9 +10,9 @@ from torch.optim.optimizer import Optimizer
 from convkit.bounds import flattened_norm
 from convkit.checks import real, said
 from convkit.constraints.handle import Handle, positive
-from convkit.constraints.layers import layer_operator, named_layers, naming
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.network import layer_operator, named_layers, naming
+from convkit.operators.operator import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)

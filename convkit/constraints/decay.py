@@ -10,9 +10,9 @@ from torch.optim.optimizer import Optimizer
 
 from convkit.checks import plain, real, said
 from convkit.constraints.handle import Handle
-from convkit.constraints.layers import layer_operator, named_layers
-from convkit.modes import evaluation_copy
 from convkit.norms import operator_norm
+from convkit.operators.evaluation import evaluation_copy
+from convkit.operators.network import layer_operator, named_layers
 
 
 def norm_decay(

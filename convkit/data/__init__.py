@@ -1,21 +1,29 @@
-"""Labeled images to train on: the data sets of the kit, parts of them, and wrong labels in a known share."""
+"""Labeled images to train on: data sets by name, parts of them, wrong labels in a known share, changed copies."""
 
-from convkit.data.dataset import Data
-from convkit.data.noise import noisy_labels
-from convkit.data.parts import holdout, scarce, subset
-from convkit.data.sets import DATA, cifar10, cifar100, digits, load, mnist, shapes
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DATA",
-    "Data",
-    "cifar10",
-    "cifar100",
-    "digits",
-    "holdout",
-    "load",
-    "mnist",
-    "noisy_labels",
-    "scarce",
-    "shapes",
-    "subset",
-]
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.data.augmentation import AUGMENTATIONS as AUGMENTATIONS
+    from convkit.data.augmentation import Augmentation as Augmentation
+    from convkit.data.augmentation import augment as augment
+    from convkit.data.augmentation import auto_augment as auto_augment
+    from convkit.data.augmentation import cutout as cutout
+    from convkit.data.augmentation import random_crop as random_crop
+    from convkit.data.augmentation import random_flip as random_flip
+    from convkit.data.dataset import Data as Data
+    from convkit.data.label_noise import noisy_labels as noisy_labels
+    from convkit.data.registry import DATA as DATA
+    from convkit.data.registry import cifar10 as cifar10
+    from convkit.data.registry import cifar100 as cifar100
+    from convkit.data.registry import digits as digits
+    from convkit.data.registry import load as load
+    from convkit.data.registry import mnist as mnist
+    from convkit.data.registry import shapes as shapes
+    from convkit.data.subsets import holdout as holdout
+    from convkit.data.subsets import scarce as scarce
+    from convkit.data.subsets import subset as subset
+    from convkit.data.trained import trained_kernels as trained_kernels
+
+__getattr__, __dir__, __all__ = face(__name__)

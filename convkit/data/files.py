@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convkit.data.catalog import Source
 from convkit.data.dataset import Data
-from convkit.data.sources import Source
-from convkit.extras import needs
+from convkit.loading import needs
 
 Part = tuple[Tensor, Tensor]  # images and labels
 IDX_BYTES = 8  # the third byte of an IDX file, when it holds unsigned bytes

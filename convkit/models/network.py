@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from convkit.checks import plain, real, said, whole
-from convkit.dtypes import floating, made_in
 from convkit.models.layers import Layer
+from convkit.operators.dtypes import floating, made_in
 
 SMALLEST_IMAGE = 8
 

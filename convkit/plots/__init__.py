@@ -1,105 +1,59 @@
 """Pictures of numbers: each function draws on an ax and returns it, computes nothing and sets no global style."""
 
-from convkit.extras import needs
+from typing import TYPE_CHECKING
 
-with needs("kit", "convkit.plots"):
-    from convkit.plots.attacks import (
-        plot_accuracy,
-        plot_answers,
-        plot_change,
-        plot_densities,
-        plot_picture,
-        plot_prediction,
-        plot_regions,
-    )
-    from convkit.plots.convnorm import plot_channels, plot_layers
-    from convkit.plots.decay import plot_table, plot_touched
-    from convkit.plots.spectra import plot_across, plot_gaps, plot_growth_by_part, plot_layer_spectra, plot_radii
-    from convkit.plots.sphere import plot_runs, plot_seeds, plot_step
-    from convkit.plots.style import (
-        BLUE,
-        COLORS,
-        FAINT,
-        GREEN,
-        INK,
-        MARKERS,
-        ORANGE,
-        PURPLE,
-        SIGNED,
-        SKY,
-        VERMILION,
-        new_ax,
-    )
-    from convkit.plots.theory import (
-        plot_between,
-        plot_bounds,
-        plot_by_layer,
-        plot_folding,
-        plot_frequencies,
-        plot_growth,
-        plot_image,
-        plot_kernel,
-        plot_lines,
-        plot_matrix,
-        plot_patch,
-        plot_plane,
-        plot_ratios,
-        plot_spectra,
-        plot_symbol,
-        plot_twins,
-        plot_wave,
-    )
-    from convkit.plots.training import TrainingPlot, plot_training
+from convkit.loading import face
 
-__all__ = [
-    "BLUE",
-    "COLORS",
-    "FAINT",
-    "GREEN",
-    "INK",
-    "MARKERS",
-    "ORANGE",
-    "PURPLE",
-    "SIGNED",
-    "SKY",
-    "VERMILION",
-    "TrainingPlot",
-    "new_ax",
-    "plot_accuracy",
-    "plot_across",
-    "plot_answers",
-    "plot_between",
-    "plot_bounds",
-    "plot_by_layer",
-    "plot_change",
-    "plot_channels",
-    "plot_densities",
-    "plot_folding",
-    "plot_frequencies",
-    "plot_gaps",
-    "plot_growth",
-    "plot_growth_by_part",
-    "plot_image",
-    "plot_kernel",
-    "plot_layer_spectra",
-    "plot_layers",
-    "plot_lines",
-    "plot_matrix",
-    "plot_patch",
-    "plot_picture",
-    "plot_plane",
-    "plot_prediction",
-    "plot_radii",
-    "plot_ratios",
-    "plot_regions",
-    "plot_runs",
-    "plot_seeds",
-    "plot_spectra",
-    "plot_step",
-    "plot_symbol",
-    "plot_table",
-    "plot_touched",
-    "plot_training",
-    "plot_twins",
-    "plot_wave",
-]
+if TYPE_CHECKING:
+    from convkit.plots.attacks import plot_accuracy as plot_accuracy
+    from convkit.plots.attacks import plot_answers as plot_answers
+    from convkit.plots.attacks import plot_regions as plot_regions
+    from convkit.plots.bars import plot_across as plot_across
+    from convkit.plots.bars import plot_bounds as plot_bounds
+    from convkit.plots.bars import plot_densities as plot_densities
+    from convkit.plots.bars import plot_gaps as plot_gaps
+    from convkit.plots.bars import plot_prediction as plot_prediction
+    from convkit.plots.bars import plot_ratios as plot_ratios
+    from convkit.plots.bars import plot_seeds as plot_seeds
+    from convkit.plots.bars import plot_table as plot_table
+    from convkit.plots.curves import plot_between as plot_between
+    from convkit.plots.curves import plot_by_layer as plot_by_layer
+    from convkit.plots.curves import plot_channels as plot_channels
+    from convkit.plots.curves import plot_folding as plot_folding
+    from convkit.plots.curves import plot_growth as plot_growth
+    from convkit.plots.curves import plot_layers as plot_layers
+    from convkit.plots.curves import plot_lines as plot_lines
+    from convkit.plots.curves import plot_runs as plot_runs
+    from convkit.plots.curves import plot_spectra as plot_spectra
+    from convkit.plots.curves import plot_symbol as plot_symbol
+    from convkit.plots.curves import plot_twins as plot_twins
+    from convkit.plots.curves import plot_wave as plot_wave
+    from convkit.plots.matrices import plot_change as plot_change
+    from convkit.plots.matrices import plot_frequencies as plot_frequencies
+    from convkit.plots.matrices import plot_image as plot_image
+    from convkit.plots.matrices import plot_kernel as plot_kernel
+    from convkit.plots.matrices import plot_matrix as plot_matrix
+    from convkit.plots.matrices import plot_patch as plot_patch
+    from convkit.plots.matrices import plot_picture as plot_picture
+    from convkit.plots.matrices import plot_plane as plot_plane
+    from convkit.plots.matrices import plot_touched as plot_touched
+    from convkit.plots.spectra import plot_growth_by_part as plot_growth_by_part
+    from convkit.plots.spectra import plot_layer_spectra as plot_layer_spectra
+    from convkit.plots.spectra import plot_radii as plot_radii
+    from convkit.plots.sphere import plot_step as plot_step
+    from convkit.plots.style import BLUE as BLUE
+    from convkit.plots.style import COLORS as COLORS
+    from convkit.plots.style import FAINT as FAINT
+    from convkit.plots.style import GREEN as GREEN
+    from convkit.plots.style import INK as INK
+    from convkit.plots.style import MARKERS as MARKERS
+    from convkit.plots.style import ORANGE as ORANGE
+    from convkit.plots.style import PURPLE as PURPLE
+    from convkit.plots.style import SIGNED as SIGNED
+    from convkit.plots.style import SKY as SKY
+    from convkit.plots.style import VERMILION as VERMILION
+    from convkit.plots.style import new_ax as new_ax
+    from convkit.plots.training import TrainingPlot as TrainingPlot
+    from convkit.plots.training import plot_training as plot_training
+
+__getattr__, __dir__, __all__ = face(__name__, "kit")

@@ -1,6 +1,5 @@
 """Pictures of attacked images, of what the network says about them, of densities and of numbers that may predict."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,25 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
 
-from convkit.plots.style import COLORS, FAINT, INK, MARKERS, SIGNED, VERMILION, new_ax
-
-
-def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
-    """An image ``(channels, height, width)`` in [0, 1]: gray with one channel, else the first three as colors."""
-    ax, values = new_ax(ax, (2, 2)), np.asarray(image, dtype=float)
-    shown = values[0] if len(values) < 3 else values[:3].transpose(1, 2, 0)
-    ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    return _bare(ax)
-
-
-def plot_change(change: Any, limit: float, ax: Axes | None = None) -> Axes:
-    """A change of an image, ``limit`` at full color: orange above zero, violet below; of colors around gray."""
-    ax, values = new_ax(ax, (2, 2)), np.asarray(change, dtype=float)
-    if len(values) < 3:
-        ax.imshow(values[0], cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
-    else:
-        ax.imshow((0.5 + values[:3].transpose(1, 2, 0) / (2 * limit)).clip(0, 1), interpolation="nearest")
-    return _bare(ax)
+from convkit.plots.style import COLORS, FAINT, INK, MARKERS, VERMILION, new_ax
 
 
 def plot_answers(before: Any, after: Any, label: int, names: Sequence[str], ax: Axes | None = None) -> Axes:
@@ -56,39 +37,6 @@ def plot_accuracy(curves: Mapping[str, tuple[Any, Any]], ax: Axes | None = None,
     return ax
 
 
-def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, width: float = 0.1) -> Axes:
-    """For each name the density of its numbers on a logarithmic axis, by Gaussians, and a bar for each number.
-
-    ``width`` is the standard deviation of a Gaussian, in factors of ten.
-    """
-    ax = new_ax(ax)
-    logs = {name: np.log10(np.asarray(values, dtype=float)) for name, values in groups.items()}
-    low, high = (end(value for values in logs.values() for value in values) for end in (min, max))
-    x = np.linspace(low - 3 * width, high + 3 * width, 300)
-    peak = 0.0
-    for values, color in zip(logs.values(), COLORS, strict=False):
-        density = np.exp(-(((x[:, None] - values) / width) ** 2) / 2).sum(1) / (len(values) * width * math.tau**0.5)
-        peak = max(peak, float(density.max()))
-        ax.plot(10**x, density, color=color, lw=1.8)
-    for place, (values, color, marker, name) in enumerate(zip(logs.values(), COLORS, MARKERS, logs, strict=False)):
-        height = -0.05 * peak * (place + 1)
-        ax.plot(10**values, np.full(len(values), height), "|", color=color, ms=6, mew=0.9)
-        ax.plot([], [], color=color, marker=marker, lw=1.8, label=name)
-    ax.set(xscale="log", yticks=[], ylim=(-0.05 * peak * (len(logs) + 1), 1.08 * peak))
-    ax.legend(frameon=False, fontsize=9)
-    return ax
-
-
-def plot_prediction(groups: Mapping[str, tuple[Any, Any]], ax: Axes | None = None, log: bool = True) -> Axes:
-    """One dot a network, a color and marker for each group: what may predict against what is to be predicted."""
-    ax = new_ax(ax)
-    for (name, (x, y)), color, marker in zip(groups.items(), COLORS, MARKERS, strict=False):
-        ax.plot(x, y, marker, color=color, ms=5.5, alpha=0.8, mec="white", mew=0.4, label=name)
-    ax.set(xscale="log" if log else "linear")
-    ax.grid(color=FAINT, lw=0.4)
-    return ax
-
-
 def plot_regions(
     answers: Any,
     extent: tuple[float, float, float, float],
@@ -109,9 +57,4 @@ def plot_regions(
         square = Rectangle((x - eps, y - eps), 2 * eps, 2 * eps, fill=False, ec=COLORS[int(label)], lw=1.8)
         ax.add_patch(square)
         ax.plot(x, y, MARKERS[int(label)], color=COLORS[int(label)], ms=6, mec="white", mew=0.7)
-    return ax
-
-
-def _bare(ax: Axes) -> Axes:
-    ax.set(xticks=[], yticks=[])
     return ax

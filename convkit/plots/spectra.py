@@ -7,17 +7,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from convkit.plots.style import BLUE, FAINT, GREEN, INK, MARKERS, ORANGE, PURPLE, VERMILION, new_ax
+from convkit.plots.style import BLUE, FAINT, INK, LOOKS, MARKERS, ORANGE, PURPLE, VERMILION, new_ax
 
 VIEWS = {  # of sorted singular values: the words of both axes
     "raw": ("index, largest first", "singular value"),
     "ratio": ("index, largest first", "part of the layer's largest"),
     "rank": ("part of the layer's values", "part of the layer's largest"),
 }
-LOOKS = (  # color and marker by what a name speaks of
-    *(("pairs", GREEN, "P"), ("derivative", BLUE, "o"), ("found", ORANGE, "^"), ("ReLU", GREEN, "^")),
-    *(("folded", PURPLE, "D"), ("bound", VERMILION, "s")),
-)
 ROUNDING = 1e-7  # of a layer's largest value: what is smaller may be 0
 POINTS = 90  # of a curve: more are not to be seen
 
@@ -66,32 +62,6 @@ def plot_layer_spectra(
     return ax
 
 
-def plot_gaps(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, aside: str = "") -> Axes:
-    """For each row what was found from below and what bounds it from above, on a logarithmic axis.
-
-    A row maps names to numbers (a list: all of them are shown); those whose name holds "bound" are bounds. The band
-    from the largest found to the smallest bound is where the truth lies; the name ``aside`` is neither.
-    """
-    ax = new_ax(ax, (8, 0.7 * len(rows) + 1))
-    ax.set_xscale("log")
-    for place, row in enumerate(rows.values()):
-        found = max(float(np.max(row[name])) for name in row if "bound" not in name and name != aside)
-        bound = min(float(np.min(row[name])) for name in row if "bound" in name)
-        if found < bound:
-            ax.plot([found, bound], [place, place], color=FAINT, alpha=0.55, lw=11, solid_capstyle="butt")
-        for name, values in row.items():
-            color, marker = next((look for word, *look in LOOKS if word in name), (INK, "X"))
-            x = np.atleast_1d(np.asarray(values, dtype=float))
-            label = name if place == 0 else None
-            ax.plot(x, np.full(len(x), place), marker, ls="none", color=color, ms=6.5, mew=0, alpha=0.85, label=label)
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
-    ax.minorticks_off()
-    ax.grid(axis="x", color=FAINT, lw=0.4)
-    room: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1), "columnspacing": 1.2}
-    ax.legend(frameon=False, ncols=5, fontsize=9, handletextpad=0.2, **room)
-    return ax
-
-
 def plot_growth_by_part(
     names: Sequence[str], bounds: Mapping[str, Any], found: Sequence[Any], ax: Axes | None = None
 ) -> Axes:
@@ -121,17 +91,4 @@ def plot_radii(radii: Mapping[str, tuple[Any, Any]], ax: Axes | None = None) -> 
     ax.plot([low, high], [low, high], color=INK, lw=1, label="equal")
     ax.set(xlabel="radius at which an attack succeeds", ylabel="certified radius")
     ax.legend(frameon=False, loc="center left")
-    return ax
-
-
-def plot_across(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
-    """One number a seed for each name, names down: dots on a faint line, with room for long names."""
-    ax = new_ax(ax)
-    for place, values in enumerate(groups.values()):
-        ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
-    everything = [float(value) for values in groups.values() for value in values]
-    if any(everything):
-        ax.set_xlim(right=max(everything) + 0.05 * max(map(abs, everything)))  # else the frame may cut the last dots
-    ax.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.4, -0.6))
-    ax.grid(axis="y", color=FAINT, lw=0.4)
     return ax

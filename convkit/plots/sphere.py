@@ -1,13 +1,12 @@
 """Pictures of rows on a sphere: a step in three dimensions, and results seed by seed."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, MARKERS, ORANGE, SKY, VERMILION, new_ax
+from convkit.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, SKY, VERMILION, new_ax
 
 REACH = 1.62  # of the radius: how far the plane and the axes of the picture go
 
@@ -74,36 +73,3 @@ def _curve(ax: Axes, view: View, points: np.ndarray, radius: float, color: str, 
     front = points @ view.towards >= 0
     ax.plot(np.where(front, x, np.nan), np.where(front, y, np.nan), color=color, lw=width, zorder=3)
     ax.plot(np.where(front, np.nan, x), np.where(front, np.nan, y), color=color, lw=0.6 * width, ls=":", zorder=2)
-
-
-def plot_seeds(
-    groups: Mapping[str, Sequence[float | None]], ax: Axes | None = None, colors: Sequence[str] = (), floor: float = 0
-) -> Axes:
-    """One number a seed for each name: dots, a bar at their mean; a cross at the floor for ``None``."""
-    ax = new_ax(ax)
-    for place, values in enumerate(groups.values()):
-        color = colors[place] if colors else BLUE
-        apart = min(0.14, 0.6 / max(1, len(values) - 1))  # many dots move together: no group reaches the next one
-        x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * apart
-        for at, value in zip(x, values, strict=True):
-            lost = value is None
-            ax.plot(
-                at, floor if lost else value, "x" if lost else "o", color=VERMILION if lost else color, ms=7, mew=1.5
-            )
-        if None not in values:
-            mean = float(np.mean(np.asarray(values, dtype=float)))
-            ax.plot([place - 0.35, place + 0.35], [mean, mean], color=color, lw=2)
-    ax.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.6, len(groups) - 0.4))
-    ax.grid(axis="y", color=FAINT, lw=0.4)
-    return ax
-
-
-def plot_runs(curves: Mapping[str, Sequence[tuple[Any, Any]]], ax: Axes | None = None) -> Axes:
-    """Curves ``(x, y)``, one for each seed, all seeds of a name in its color and marker."""
-    ax = new_ax(ax)
-    for (name, seeds), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        for number, (x, y) in enumerate(seeds):
-            label = name if number == 0 else None
-            ax.plot(x, y, color=color, marker=marker, markevery=max(1, len(x) // 6), ms=4.5, lw=1.2, label=label)
-    ax.legend(frameon=False)
-    return ax

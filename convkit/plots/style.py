@@ -9,6 +9,10 @@ COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 INK, FAINT = "#222222", "#BBBBBB"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIGNED = "PuOr_r"  # blue-violet below zero, white at zero, orange above
+LOOKS = (  # color and marker by what a name speaks of
+    *(("pairs", GREEN, "P"), ("derivative", BLUE, "o"), ("found", ORANGE, "^"), ("ReLU", GREEN, "^")),
+    *(("folded", PURPLE, "D"), ("bound", VERMILION, "s")),
+)
 
 
 def new_ax(ax: Axes | None, size: tuple[float, float] = (6, 4)) -> Axes:

@@ -2,18 +2,34 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from convkit.plan import Record
 from convkit.plots.style import COLORS, FAINT, MARKERS
 
 Points = tuple[list[float], list[float]]
-History = Sequence[Record]
 
+
+class Record(Protocol):
+    """The numbers of one step that are drawn; ``convkit.training.Record`` has them."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def test_accuracy(self) -> float | None: ...
+    @property
+    def norms(self) -> Mapping[str, float] | None: ...
+    @property
+    def conditions(self) -> Mapping[str, float] | None: ...
+
+
+History = Sequence[Record]
 _PLACES = ((0.06, 0.53, 0.42, 0.34), (0.56, 0.53, 0.42, 0.34), (0.06, 0.095, 0.42, 0.34), (0.56, 0.095, 0.42, 0.34))
 
 

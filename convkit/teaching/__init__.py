@@ -1,27 +1,18 @@
 """What a notebook says to its reader: checked claims, judged exercises, described pictures, and outputs built once."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-_HOMES = {
-    "checks": ("check", "check_that", "exercise", "hints"),
-    "notebooks": ("build", "execute", "read_notebook", "stored"),
-    "pictures": ("show",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = ["build", "check", "check_that", "execute", "exercise", "hints", "read_notebook", "show", "stored"]
+from convkit.loading import face
 
-if TYPE_CHECKING:  # editors read this; at run time a name is loaded on first use
-    from convkit.teaching.checks import check, check_that, exercise, hints
-    from convkit.teaching.notebooks import build, execute, read_notebook, stored
-    from convkit.teaching.pictures import show
+if TYPE_CHECKING:
+    from convkit.teaching.checks import check as check
+    from convkit.teaching.checks import check_that as check_that
+    from convkit.teaching.checks import exercise as exercise
+    from convkit.teaching.checks import hints as hints
+    from convkit.teaching.notebooks import build as build
+    from convkit.teaching.notebooks import execute as execute
+    from convkit.teaching.notebooks import read_notebook as read_notebook
+    from convkit.teaching.notebooks import stored as stored
+    from convkit.teaching.pictures import show as show
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'convkit.teaching' has no attribute {name!r}")
-    return getattr(import_module(f"convkit.teaching.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = face(__name__)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.extras import needs
+from convkit.loading import needs
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

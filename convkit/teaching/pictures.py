@@ -7,7 +7,7 @@ import html
 import io
 from typing import TYPE_CHECKING, Any
 
-from convkit.extras import needs
+from convkit.loading import needs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """Controls around plots; the only importer of ipywidgets."""
 
-from convkit.extras import needs
+from convkit.loading import needs
 
 with needs("kit", "convkit.widgets"):
     import ipywidgets  # noqa: F401

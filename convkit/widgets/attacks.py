@@ -10,16 +10,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from convkit.adversarial import get_objective
-from convkit.attacks import fgsm, pgd, simba
+from convkit.attacks.blackbox import simba
 from convkit.attacks.checks import check_logits
-from convkit.data import Data, digits
-from convkit.dtypes import as_input
-from convkit.methods import network
-from convkit.modes import apart, evaluation_copy
-from convkit.plots import plot_accuracy, plot_answers, plot_change, plot_picture
-from convkit.training import fit
-from convkit.widgets.panel import Panel, Words, choice, slider, toggle
+from convkit.attacks.gradient import fgsm, pgd
+from convkit.data.dataset import Data
+from convkit.data.registry import digits
+from convkit.methods.build import network
+from convkit.operators.dtypes import as_input
+from convkit.operators.evaluation import apart, evaluation_copy
+from convkit.plots.attacks import plot_accuracy, plot_answers
+from convkit.plots.matrices import plot_change, plot_picture
+from convkit.training.adversarial import get_objective
+from convkit.training.loop import fit
+from convkit.widgets.controls import choice, slider, toggle
+from convkit.widgets.panel import Panel, Words
 
 SIZES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # epsilons of the curves
 TESTED = 40  # images of the curves

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convkit.operators import ConvOperator
-from convkit.plots import plot_spectra, plot_symbol
+from convkit.operators.operator import ConvOperator
+from convkit.plots.curves import plot_spectra, plot_symbol
 from convkit.spectra import singular_values, spectrum
-from convkit.widgets.panel import Panel, Words, choice, numbers, slider
+from convkit.widgets.controls import choice, numbers, slider
+from convkit.widgets.panel import Panel, Words
 
 Rows = tuple[tuple[float, ...], ...]
 

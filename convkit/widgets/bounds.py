@@ -18,11 +18,12 @@ from convkit.bounds import (
     reshaped_bound,
     torus_bound,
 )
+from convkit.data.trained import trained_kernels
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
-from convkit.plots import plot_bounds
-from convkit.trained import trained_kernels
-from convkit.widgets.panel import Panel, Words, choice, slider
+from convkit.operators.operator import ConvOperator
+from convkit.plots.bars import plot_bounds
+from convkit.widgets.controls import choice, slider
+from convkit.widgets.panel import Panel, Words
 
 EQUAL = 1e-6  # relative: what counts as the norm itself (zero-padded norms are converged to less than that)
 _PLACE = (0.185, 0.155, 0.795, 0.755)

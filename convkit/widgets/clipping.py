@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from convkit.data.trained import trained_kernels
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
-from convkit.plots import BLUE, INK, plot_matrix, plot_spectra
+from convkit.operators.operator import ConvOperator
+from convkit.plots.curves import plot_spectra
+from convkit.plots.matrices import plot_matrix
+from convkit.plots.style import BLUE, INK
 from convkit.projections import (
     alternating_projections,
     clip_and_crop,
@@ -21,8 +24,8 @@ from convkit.projections import (
     dykstra,
 )
 from convkit.spectra import singular_values
-from convkit.trained import trained_kernels
-from convkit.widgets.panel import Panel, Words, choice, slider
+from convkit.widgets.controls import choice, slider
+from convkit.widgets.panel import Panel, Words
 
 PIXELS = 10
 MOST_ROUNDS = 20

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convkit.filters import FLOOR
-from convkit.normalization import ConvNorm2d
-from convkit.operators import ConvOperator
-from convkit.plots import plot_matrix
-from convkit.plots.convnorm import plot_channels
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.torus import FLOOR
+from convkit.operators.operator import ConvOperator
+from convkit.plots.curves import plot_channels
+from convkit.plots.matrices import plot_matrix
 from convkit.spectra import from_symbol, symbol
-from convkit.widgets.panel import Panel, Words, choice, slider, toggle
+from convkit.widgets.controls import choice, slider, toggle
+from convkit.widgets.panel import Panel, Words
 
 SLACK = 1e-6  # of singular values that should be 1: above rounding and the floor's tie, below what a reader can see
 _PLACES = ((0.07, 0.15, 0.36, 0.74), (0.45, 0.1, 0.17, 0.74), (0.635, 0.1, 0.17, 0.74), (0.82, 0.1, 0.17, 0.74))

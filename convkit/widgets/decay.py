@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
-from convkit.plots import BLUE, INK, ORANGE, plot_touched
-from convkit.widgets.panel import Panel, Words, choice, slider
+from convkit.operators.operator import ConvOperator
+from convkit.plots.matrices import plot_touched
+from convkit.plots.style import BLUE, INK, ORANGE
+from convkit.widgets.controls import choice, slider
+from convkit.widgets.panel import Panel, Words
 
 MOST_STEPS = 40
 RATE = 0.01  # times beta: what a step takes off an entry that is pulled in full

@@ -8,12 +8,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convkit.extras import needs
+from convkit.loading import needs
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
-from convkit.plots import plot_by_layer, plot_image, plot_spectra
+from convkit.operators.operator import ConvOperator
+from convkit.plots.curves import plot_by_layer, plot_spectra
+from convkit.plots.matrices import plot_image
 from convkit.spectra import from_symbol, singular_values, symbol
-from convkit.widgets.panel import Panel, Words, choice, slider
+from convkit.widgets.controls import choice, slider
+from convkit.widgets.panel import Panel, Words
 
 DEEPEST = 40
 LOST = 1e-6  # beyond a factor of a million a network does not train in float32 (24 binary digits)

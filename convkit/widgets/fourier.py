@@ -8,10 +8,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convkit.operators import ConvOperator
-from convkit.plots import plot_frequencies, plot_matrix, plot_twins
+from convkit.operators.operator import ConvOperator
+from convkit.plots.curves import plot_twins
+from convkit.plots.matrices import plot_frequencies, plot_matrix
 from convkit.spectra import singular_values, spectrum, symbol
-from convkit.widgets.panel import Panel, Words, choice, slider, toggle
+from convkit.widgets.controls import choice, slider, toggle
+from convkit.widgets.panel import Panel, Words
 
 TOLERANCE = 1e-10  # float64: rounding leaves about 1e-14
 _PLACES = ((0.06, 0.15, 0.43, 0.76), (0.535, 0.15, 0.19, 0.76), (0.79, 0.15, 0.2, 0.76))

@@ -64,7 +64,7 @@ def answer_on_the_subshell_that_asked() -> None:
     A page sends the messages of widgets on a subshell, a thread beside the cells. ipykernel 7.4.0 sends each of them
     on to the shell that last wrote to that widget, which is the main one for a widget made in a cell: a Stop button
     or a slider then waits until the cell is done. Without this method ipykernel goes by the message itself.
-    ``tests/test_kernel.py`` has the test that fails once this is no longer needed.
+    ``tests/widgets/test_kernel.py`` has the test that fails once this is no longer needed.
     """
     from ipykernel.comm.comm import BaseComm
 

@@ -9,9 +9,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convkit.operators import ConvOperator
-from convkit.plots import plot_matrix, plot_patch
-from convkit.widgets.panel import Panel, Words, choice, numbers, slider, toggle
+from convkit.operators.operator import ConvOperator
+from convkit.plots.matrices import plot_matrix, plot_patch
+from convkit.widgets.controls import choice, numbers, slider, toggle
+from convkit.widgets.panel import Panel, Words
 
 PRESETS: dict[str, tuple[tuple[float, ...], ...]] = {
     "1 to 9": ((1, 2, 3), (4, 5, 6), (7, 8, 9)),

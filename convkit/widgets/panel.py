@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import html
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
-import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convkit.teaching.pictures import DPI, few_colors, picture_bundle, picture_html, png_bytes
+from convkit.widgets.controls import NumberGrid
 from convkit.widgets.kernel import prepare
 
 _first_comm = prepare()  # before any panel: see there
@@ -158,89 +157,3 @@ class Panel:
         live = self._root._repr_mimebundle_() or {}
         hint = "<p><em>Run this cell to move the controls.</em></p>"
         return {**live, **picture_bundle(few_colors(self.png), self.words, self._caption() + hint)}
-
-
-def slider(label: str, value: float, min: float, max: float, step: float = 1) -> ipywidgets.Widget:
-    """A slider over whole numbers when value, limits and step are ints, else decimals; ``value`` is on its grid."""
-    steps = (value - min) / step
-    if not min <= value <= max or abs(steps - round(steps)) > 1e-9:
-        raise ValueError(f"slider {label!r} needs a value min + k * step in [{min}, {max}], got {value} at step {step}")
-    whole = all(isinstance(number, int) for number in (value, min, max, step))
-    if whole:
-        return ipywidgets.IntSlider(int(value), description=label, min=min, max=max, step=step, **_style(label, 17))
-    digits = len(f"{step:.6f}".rstrip("0").partition(".")[2])
-    look = _style(label, 17) | {"readout_format": f".{digits}f"}
-    return ipywidgets.FloatSlider(value, description=label, min=min, max=max, step=step, **look)
-
-
-def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.Dropdown:
-    """A drop-down list; ``options`` are texts, or (text, value) pairs; the first is chosen unless ``value`` says."""
-    pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options]
-    first = pairs[0][1] if value is None else value
-    longest = max(len(text) for text, _ in pairs)
-    return ipywidgets.Dropdown(options=pairs, value=first, description=label, **_style(label, 0.6 * longest + 4))
-
-
-def toggle(label: str, value: bool = False) -> ipywidgets.Checkbox:
-    """A box to tick."""
-    return ipywidgets.Checkbox(value, description=label, indent=False, **_style(label, 2))
-
-
-def _style(label: str, room: float) -> dict[str, Any]:
-    # "initial" shows the description whole; ch is about a letter's width, and room (in em) is for the control itself
-    layout = {"width": f"calc({len(label)}ch + {room:.0f}em)", "margin": "2px 16px 2px 2px"}
-    return {"style": {"description_width": "initial"}, "layout": layout}
-
-
-class NumberGrid(ipywidgets.VBox):
-    """A grid of text fields read as numbers: ``value`` is a tuple of rows, or a ValueError that names the bad field."""
-
-    watched = "texts"
-    texts = traitlets.Tuple()
-
-    def __init__(self, label: str, value: Sequence[Sequence[float]]) -> None:
-        super().__init__()
-        self.description = label
-        self.value = value
-
-    @property
-    def value(self) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(self._number(i, j) for j in range(len(row))) for i, row in enumerate(self.texts))
-
-    @value.setter
-    def value(self, rows: Sequence[Sequence[float]]) -> None:
-        texts = tuple(tuple(f"{float(number):g}" for number in row) for row in rows)
-        if tuple(map(len, texts)) != tuple(map(len, self.texts)):
-            self._fields = [[self._field(i, j, text) for j, text in enumerate(row)] for i, row in enumerate(texts)]
-            heading = ipywidgets.Label(self.description)
-            self.children = [heading, *(ipywidgets.HBox(row) for row in self._fields)]
-        self.texts = texts
-        for fields, row in zip(self._fields, texts, strict=True):
-            for field, text in zip(fields, row, strict=True):
-                field.value = text
-
-    def _field(self, i: int, j: int, text: str) -> ipywidgets.Text:
-        place = f"{self.description}, row {i + 1}, column {j + 1}"
-        field = ipywidgets.Text(text, continuous_update=False, tooltip=place, layout={"width": "4.5em"})
-        field.observe(lambda change: self._typed(i, j, change["new"]), names="value")
-        return field
-
-    def _typed(self, i: int, j: int, text: str) -> None:
-        rows = [list(row) for row in self.texts]
-        rows[i][j] = text
-        self.texts = tuple(map(tuple, rows))
-
-    def _number(self, i: int, j: int) -> float:
-        text = self.texts[i][j]
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(f"{self.description}, row {i + 1}, column {j + 1} needs a number, got {text!r}")
-        return number
-
-
-def numbers(label: str, value: Sequence[Sequence[float]]) -> NumberGrid:
-    """A grid of numbers to edit, such as a kernel."""
-    return NumberGrid(label, value)

@@ -9,15 +9,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from convkit.audit import channel_gains, fourier_relative, with_gain
-from convkit.dtypes import as_input
+from convkit.audit.gains import channel_gains, with_gain
+from convkit.audit.table import fourier_relative
+from convkit.data.trained import trained_kernels
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator, conv_operators
+from convkit.operators.dtypes import as_input
+from convkit.operators.network import conv_operators
+from convkit.operators.operator import ConvOperator
 from convkit.plots.spectra import ROUNDING, layer_colors, plot_layer_spectra
 from convkit.randomness import seeded
 from convkit.spectra import singular_values
-from convkit.trained import trained_kernels
-from convkit.widgets.panel import Panel, Words, choice, toggle
+from convkit.widgets.controls import choice, toggle
+from convkit.widgets.panel import Panel, Words
 
 ALL = "all layers"
 FELT = 0.1  # of a layer's largest value: what is smaller counts as little

@@ -7,10 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from convkit.constraints import centered_sphere
-from convkit.plots import BLUE, FAINT, GREEN, INK, VERMILION
+from convkit.constraints.sphere import centered_sphere
 from convkit.plots.sphere import REACH, plot_step
-from convkit.widgets.panel import Panel, Words, slider, toggle
+from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION
+from convkit.widgets.controls import slider, toggle
+from convkit.widgets.panel import Panel, Words
 
 RADIUS = 2**0.5
 START = (1.0, -1.0, 0.0)  # mean 0, norm sqrt 2

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator, conv_operators
+from convkit.operators.network import conv_operators
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.circulant import circulant
-from convkit.operators import ConvOperator
+from convkit.operators.circulants import circulant
+from convkit.operators.operator import ConvOperator
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
 

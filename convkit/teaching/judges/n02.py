@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fft import fft2, fftn, rfft2
 from torch.linalg import svdvals
 
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import spectrum
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number

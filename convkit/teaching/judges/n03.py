@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, whole

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convkit.bounds import holder_bound
 from convkit.norms import operator_norm
-from convkit.operators import ConvOperator
+from convkit.operators.operator import ConvOperator
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
 

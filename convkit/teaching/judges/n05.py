@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.operators import ConvOperator
+from convkit.data.trained import trained_kernels
+from convkit.operators.operator import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel, clip_singular_values
 from convkit.spectra import singular_values, symbol
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
-from convkit.trained import trained_kernels
 
 _NEAR = 1e-6  # what a reader may lose by rounding
 

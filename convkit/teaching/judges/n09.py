@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convkit.attacks import pgd
+from convkit.attacks.gradient import pgd
 from convkit.teaching.checks import Told, hints
 from convkit.teaching.judges.numbers import array, number
 

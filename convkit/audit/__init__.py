@@ -1,0 +1,18 @@
+"""What the layers of a network do to the size of a signal: tables, gains, a bound for all, norms in training."""
+
+from typing import TYPE_CHECKING
+
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.audit.gains import channel_gains as channel_gains
+    from convkit.audit.gains import with_gain as with_gain
+    from convkit.audit.measurement import measure as measure
+    from convkit.audit.product import product_bound as product_bound
+    from convkit.audit.table import LayerRecord as LayerRecord
+    from convkit.audit.table import LayerTable as LayerTable
+    from convkit.audit.table import fourier_relative as fourier_relative
+    from convkit.audit.table import layer_table as layer_table
+    from convkit.audit.tracker import NormTracker as NormTracker
+
+__getattr__, __dir__, __all__ = face(__name__)

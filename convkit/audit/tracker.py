@@ -1,0 +1,190 @@
+"""The norms of a network's layers followed through training at little cost."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convkit.engine.blocks import CHUNK, HalfSet, Taps, half_set, reduced_taps
+from convkit.engine.lanczos import DENSE_LIMIT, leading_right_vectors
+from convkit.engine.largest import top_frequency
+from convkit.operators.evaluation import evaluation_copy
+from convkit.operators.network import input_shapes
+from convkit.operators.operator import ConvOperator
+
+WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
+FREE_WIDTH = 6  # of a layer without blocks, whose largest values lie close together
+RANKING_STEPS = 2  # from a random vector, to choose which blocks to follow
+Product = Callable[[Tensor], Tensor]
+
+
+class NormTracker:
+    """The norm 2 of every convolution and linear layer during training, from below, at little cost.
+
+    Call ``update`` after optimizer steps. The first call and every ``refresh``-th after it compute the norms and
+    choose what to follow: the largest Fourier blocks of a layer (at most ``candidates``), or, where it has none, the
+    layer as a whole. The calls between look for the largest value in the Krylov space that ``steps`` steps make of the
+    vectors of the last call; as many other blocks are looked at in turn and may take the place of one that is followed.
+    ``deficits`` holds, by layer, how far the estimate was below the norm at the last refresh, relative to it. The sizes
+    of the layers' inputs are those of ``model(x)``.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, refresh: int = 50, candidates: int = 16, steps: int = 2) -> None:
+        for name, number in (("refresh", refresh), ("candidates", candidates), ("steps", steps)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}; 50, 16 and 2 are usual")
+        self.model, self.refresh, self.candidates, self.steps = model, refresh, candidates, steps
+        self.shapes = input_shapes(model, x)
+        self.updates = 0
+        self.deficits: dict[str, float] = {}
+        self._states: dict[str, dict[str, Tensor]] = {}
+        self._operators()  # what has no operator is refused now
+
+    @torch.no_grad()
+    def update(self) -> dict[str, float]:
+        """The norm of each layer as its weights are now, by name: exact at a refresh, else an estimate from below.
+
+        Raises ``ValueError`` with the layer's name for weights that are not finite; the tracker is then as before.
+        """
+        norms: dict[str, float] = {}
+        states, deficits = dict(self._states), dict(self.deficits)
+        for name, A in self._operators().items():
+            if name in states:
+                norms[name], states[name] = _follow(A, states[name], self.steps)
+            if self.updates % self.refresh == 0:
+                exact, state = _start(A, self.candidates)
+                if name in states:
+                    deficits[name] = max(0.0, 1 - norms[name] / exact) if exact > 0 else 0.0
+                norms[name], states[name] = exact, state
+        self._states, self.deficits = states, deficits
+        self.updates += 1
+        return norms
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model and the arguments: tensors and numbers only."""
+        states = {name: dict(state) for name, state in self._states.items()}
+        return {"updates": self.updates, "deficits": dict(self.deficits), "states": states}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where the tracker that gave ``state_dict`` was; ``ValueError`` when it tracked other layers."""
+        unknown = state_dict["states"].keys() - self.shapes.keys()
+        if unknown or (state_dict["states"] and state_dict["states"].keys() != self.shapes.keys()):
+            raise ValueError(
+                f"needed the state of a tracker of layers {sorted(self.shapes)}, got one of "
+                f"{sorted(state_dict['states'])}; make the tracker for the model that the state belongs to"
+            )
+        self.updates, self.deficits = int(state_dict["updates"]), dict(state_dict["deficits"])
+        self._states = {name: dict(state) for name, state in state_dict["states"].items()}
+
+    def _operators(self) -> dict[str, ConvOperator]:
+        operators = {}
+        with evaluation_copy(self.model) as copy:  # a parametrized weight may take a step when it is read in training
+            for name, shape in self.shapes.items():
+                try:
+                    operators[name] = ConvOperator.from_layer(copy.get_submodule(name), shape)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"layer {name!r}: {error}") from error
+        return operators
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
+    """The norm, and the vectors to follow it from."""
+    B = replace(A, kernel=A.kernel.double())
+    if not A.is_block_circulant:
+        side = min(math.prod(A.in_shape), math.prod(A.out_shape))
+        if side <= DENSE_LIMIT:
+            V = torch.linalg.svd(B.matrix(), full_matrices=False).Vh[:FREE_WIDTH]
+        else:
+            V = leading_right_vectors(B, FREE_WIDTH).flatten(1)
+        norm = torch.linalg.matrix_norm(B(V.reshape(-1, *A.in_shape)).flatten(1), 2)
+        return float(norm), {"vectors": V.mT[None].to(A.kernel.dtype)}
+    taps, exact = reduced_taps(A), reduced_taps(B)
+    half = half_set(taps.size)
+    frequency, group = top_frequency(taps, half)
+    block = replace(exact, taps=exact.taps[group : group + 1]).blocks(frequency)[0, 0]
+    _, S, Vh = torch.linalg.svd(block, full_matrices=False)
+    groups, _, rows, columns = taps.taps.shape
+    total = len(half.frequencies) * groups
+    start = _random(columns, 1, taps.taps)
+    values = []
+    for some in torch.arange(total).split(max(1, CHUNK // (16 * rows * columns))):
+        V = start.expand(len(some), -1, -1)
+        values.append(_improve(_products(_blocks(taps, half, some)), V, RANKING_STEPS)[0])
+    top = int((half.frequencies == frequency).all(1).nonzero()[0, 0]) * groups + group
+    values = torch.cat(values).cpu()
+    values[top] = math.inf  # what is known
+    index = values.topk(min(candidates, total)).indices
+    width = min(rows, columns, max(WIDTH, candidates // total))
+    blocks = _blocks(taps, half, index)
+    _, V = _improve(_products(blocks), _random(columns, width, taps.taps).expand(len(index), -1, -1), RANKING_STEPS)
+    V[0] = Vh[:width].mH
+    return float(S[0]), {"vectors": V, "index": index, "next": torch.tensor(0)}
+
+
+def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[float, dict[str, Tensor]]:
+    """An estimate of the norm from below and the vectors after some more steps."""
+    V = state["vectors"]
+    if "index" not in state:
+
+        def forward(V: Tensor) -> Tensor:
+            return A(V[0].mT.reshape(-1, *A.in_shape)).flatten(1).mT[None]
+
+        def backward(U: Tensor) -> Tensor:
+            return A.adjoint(U[0].mT.reshape(-1, *A.out_shape)).flatten(1).mT[None]
+
+        values, V = _improve((forward, backward), V.to(A.kernel), steps)
+        return float(values), {"vectors": V}
+    taps, index = reduced_taps(A), state["index"].cpu()
+    half = half_set(taps.size)
+    total = len(half.frequencies) * len(taps.taps)
+    V = V.to(taps.taps.device, taps.taps.dtype.to_complex())
+    values, V = _improve(_products(_blocks(taps, half, index)), V, steps)
+    # as many other blocks in turn, from what the largest has taught: whoever grew takes the place of the least
+    turn = (state["next"].cpu() + torch.arange(len(index))) % total
+    others = turn[~torch.isin(turn, index)]
+    if len(others):
+        start = _random(V.shape[1], V.shape[2], taps.taps)
+        start[:, 0] = V[values.argmax(), :, 0]
+        more, W = _improve(_products(_blocks(taps, half, others)), start.expand(len(others), -1, -1), steps)
+        values, best = torch.cat([values, more]).topk(len(index))
+        V, index = torch.cat([V, W])[best], torch.cat([index, others])[best.cpu()]
+    return float(values.max()), {"vectors": V, "index": index, "next": (turn[-1] + 1) % total}
+
+
+def _blocks(taps: Taps, half: HalfSet, index: Tensor) -> Tensor:
+    """Blocks by their number, frequency times groups plus group: shape ``(len(index), rows, columns)``."""
+    groups, _, rows, columns = taps.taps.shape
+    frequencies, group = half.frequencies[index // groups], index % groups
+    blocks = taps.taps.new_empty(len(index), rows, columns, dtype=taps.taps.dtype.to_complex())
+    for g in group.unique().tolist():
+        its = group == g
+        blocks[its.to(blocks.device)] = replace(taps, taps=taps.taps[g : g + 1]).blocks(frequencies[its])[:, 0]
+    return blocks
+
+
+def _random(columns: int, width: int, like: Tensor) -> Tensor:
+    return torch.randn(columns, width, generator=torch.Generator().manual_seed(0)).to(like).to(like.dtype.to_complex())
+
+
+def _products(blocks: Tensor) -> tuple[Product, Product]:
+    return lambda V: blocks @ V, lambda U: blocks.mH @ U
+
+
+def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The largest value and the leading vectors of B on the Krylov space of ``B* B`` from some vectors.
+
+    ``V`` has shape ``(batch, columns, width)``; so have the vectors that come back, orthonormal ones.
+    """
+    forward, backward = products
+    space = [V]
+    for _ in range(steps):
+        V = backward(forward(V))
+        V = V / V.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
+        space.append(V)
+    Q, _ = torch.linalg.qr(torch.cat(space, dim=-1))
+    _, S, Vh = torch.linalg.svd(forward(Q), full_matrices=False)  # Rayleigh-Ritz
+    return S[..., 0], (Q @ Vh.mH)[..., : space[0].shape[-1]]

@@ -1,0 +1,1 @@
+"""How fast the kit is: ratios against what people use today, measured in one run."""

@@ -1,0 +1,93 @@
+"""What people use today for the same questions, written anew from the formulas: the other side of the benchmark."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.operators.operator import ConvOperator
+
+
+def two_lines(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """All singular values as Sedghi et al. 2019 compute them; ``kernel`` has shape ``(k, k, c, d)``."""
+    transforms = np.fft.fft2(kernel, size, axes=(0, 1))
+    return np.linalg.svd(transforms, compute_uv=False)
+
+
+def two_lines_clip(kernel: np.ndarray, size: tuple[int, int], bound: float) -> np.ndarray:
+    """Clip and crop as in appendix A of Sedghi et al. 2019."""
+    U, S, Vh = np.linalg.svd(np.fft.fft2(kernel, size, axes=(0, 1)), full_matrices=False)
+    clipped = np.fft.ifft2((U * np.minimum(S, bound)[..., None, :]) @ Vh, axes=(0, 1)).real
+    return clipped[: kernel.shape[0], : kernel.shape[1]]
+
+
+def full_symbol(A: ConvOperator) -> Tensor:
+    """All blocks in the kernel's precision, by ``torch.fft.fft2``, without using that half of them suffice."""
+    return torch.fft.fft2(A.kernel, A.input_shape).permute(2, 3, 0, 1)
+
+
+def svdvals_of_full_symbol(A: ConvOperator) -> Tensor:
+    """All singular values by torch, the usual port of the two lines."""
+    return torch.linalg.svdvals(full_symbol(A))
+
+
+def power_method(A: ConvOperator, steps: int) -> Tensor:
+    """Operator norm from below by ``steps`` convolutions and transposed convolutions (Virmaux & Scaman 2018)."""
+    pad = A.kernel.shape[-1] // 2
+    x = torch.randn(1, *A.in_shape, dtype=A.kernel.dtype, generator=torch.Generator().manual_seed(0)).to(
+        A.kernel.device
+    )
+    for _ in range(steps):
+        y = F.conv2d(x / x.norm(), A.kernel, padding=pad)
+        x = F.conv_transpose2d(y, A.kernel, padding=pad)
+    return F.conv2d(x / x.norm(), A.kernel, padding=pad).norm()
+
+
+def gram_iteration(A: ConvOperator, steps: int) -> Tensor:
+    """Operator norm from above by squaring all Gram blocks ``steps`` times (Delattre et al. 2023)."""
+    blocks = full_symbol(A)
+    blocks = blocks if blocks.shape[-2] >= blocks.shape[-1] else blocks.mH
+    log_scale = torch.zeros(blocks.shape[:2], dtype=A.kernel.dtype, device=A.kernel.device)
+    for _ in range(steps):
+        size = torch.linalg.matrix_norm(blocks)
+        blocks = blocks / size[..., None, None]
+        log_scale = 2 * (log_scale + size.log())
+        blocks = blocks.mH @ blocks
+    return ((torch.linalg.matrix_norm(blocks).log() + log_scale) / 2**steps).exp().amax()
+
+
+def theorem_1(A: ConvOperator) -> tuple[Tensor, Tensor]:
+    """The l1 and l-infinity norms of a zero-padded Conv2d by the index sets of Theorem 1 of Liang & Huang 2021."""
+    taps = A.kernel.abs()
+    (s1, s2), (k1, k2) = A.stride, A.kernel.shape[2:]
+    reach = [n + 2 * p[0] - k for n, p, k in zip(A.input_shape, A.pads, (k1, k2), strict=True)]
+    columns = taps.sum(0)
+    best = columns.new_zeros(())
+    for a in range(k1):
+        for b in range(k2):
+            chosen = columns[:, a : min(k1, a + reach[0] + 1) : s1, b : min(k2, b + reach[1] + 1) : s2]
+            best = torch.maximum(best, chosen.sum((1, 2)).amax())
+    return best, taps.sum((1, 2, 3)).amax()
+
+
+class PlainConvNorm(nn.Module):
+    """ConvNorm of Liu et al. 2021 step by step, as it is published: odd kernels, zero padding, v out of the gradient.
+
+    Transforms of every filter and every map, a crop, every s-th sample, a depthwise convolution.
+    """
+
+    def __init__(self, c_in: int, c_out: int, k: int, stride: int = 1) -> None:
+        super().__init__()
+        self.k, self.stride = k, stride
+        self.conv = nn.Conv2d(c_in, c_out, k, padding=k - 1, bias=False)
+        self.affine = nn.Conv2d(c_out, c_out, k, padding=k // 2, groups=c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv(x)
+        size = z.shape[2:]
+        with torch.no_grad():
+            v = torch.fft.rfft2(self.conv.weight, s=size).abs().square().sum(1).rsqrt()
+        z = torch.fft.irfft2(torch.fft.rfft2(z) * v, s=size)
+        crop = self.k - 1 - self.k // 2
+        z = z[:, :, crop : size[0] - crop, crop : size[1] - crop]
+        return self.affine(z[:, :, :: self.stride, :: self.stride])

@@ -1,0 +1,164 @@
+"""How fast the kit is: ratios against what people use today, all measured in one run."""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convkit.bench.cases import Contest, Task, contests, random_operator
+from convkit.loading import MissingExtraError, progress_bar
+from convkit.provenance import versions
+from convkit.spectra import singular_values
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often each contestant is asked, and the seconds after which a slow one is not asked again."""
+
+    rounds: int
+    patience: float
+
+
+FULL, QUICK = Pace(5, 12.0), Pace(3, 1.0)
+SPAN = 0.02  # seconds that one turn takes at least: quick tasks are called several times in it
+REST = 0.05  # seconds between contestants: BLAS threads keep a core busy for a while after their last work
+
+
+@dataclass
+class Result:
+    """Median seconds of each contestant, and the rounds it took part in."""
+
+    question: str
+    case: str
+    ours: float
+    others: dict[str, float]
+    targets: dict[str, float]
+    rounds: dict[str, int]
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Time of each other contestant relative to ours."""
+        return {name: seconds / self.ours for name, seconds in self.others.items()}
+
+
+def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
+    """Run all contestants in turn, several times, after one unmeasured call of ours; medians."""
+    contestants = {"convkit": contest.ours, **contest.others}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    calls = dict.fromkeys(contestants, 1)
+    contest.ours()
+    for _ in range(pace.rounds):
+        for name, task in contestants.items():
+            if sum(seconds[name]) * calls[name] > pace.patience:
+                continue
+            time.sleep(REST)
+            synchronize()
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                task()
+            synchronize()
+            seconds[name].append((time.perf_counter() - start) / calls[name])
+            calls[name] = max(1, min(1000, int(SPAN / seconds[name][-1])))
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ours = medians.pop("convkit")
+    counts = {name: len(times) for name, times in seconds.items()}
+    return Result(contest.question, contest.case, ours, medians, dict(contest.targets), counts)
+
+
+def growth(device: torch.device, pace: Pace, synchronize: Task) -> dict[str, float]:
+    """Exponents p of time ~ size^p of ``singular_values``, in the image's side, the channels and the kernel's side."""
+    exponents = {}
+    for name, sizes in (
+        ("image side", [(48, 48, n, 3) for n in (8, 16, 32)]),
+        ("channels", [(c, c, 16, 3) for c in (32, 64, 128)]),
+        ("kernel side", [(48, 48, 16, k) for k in (3, 5, 9)]),
+    ):
+        axis = {"image side": 2, "channels": 0, "kernel side": 3}[name]
+        seconds = []
+        for size in sizes:
+            A = random_operator(*size, device)
+            contest = Contest(name, str(size), lambda A=A: singular_values(A), {})
+            seconds.append(race(contest, pace, synchronize).ours)
+        exponents[name] = float(np.polyfit(np.log([size[axis] for size in sizes]), np.log(seconds), 1)[0])
+    return exponents
+
+
+def table(results: list[Result]) -> str:
+    """Each question with our time and the others' as multiples of it, beside the target."""
+    lines = []
+    for result in results:
+        lines.append(f"{result.question}: {result.case}   ({result.ours * 1e3:.3g} ms)")
+        for name, ratio in result.ratios.items():
+            wanted = result.targets.get(name)
+            verdict = "" if wanted is None else f"   target {wanted:.3g}: {'met' if ratio >= wanted else 'MISSED'}"
+            lines.append(f"    {name:<44} {ratio:>10.3g} x{verdict}")
+    return "\n".join(lines)
+
+
+def plot(results: list[Result], file: Path) -> None:
+    """The ratios as bars on a logarithmic axis, targets as ticks."""
+    from convkit.plots.bars import plot_ratios
+
+    rows = [
+        (f"{r.question}: {r.case}\nover {name}", ratio, r.targets.get(name))
+        for r in results
+        for name, ratio in r.ratios.items()
+    ]
+    plot_ratios(rows).figure.savefig(file, dpi=120, bbox_inches="tight")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="convkit bench", description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--quick", action="store_true", help="small cases and few rounds: about a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the ratios there")
+    options = parser.parse_args(arguments)
+    try:
+        device = torch.device(options.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device {options.device} cannot be used here: {str(error).splitlines()[0]}; try --device cpu")
+    for file in filter(None, (options.json, options.plot)):
+        if not file.parent.is_dir():
+            parser.error(f"{file} cannot be written: there is no folder {file.parent}; make it first")
+    if options.plot:
+        try:
+            import convkit.plots  # noqa: F401  told now, not after minutes of measuring
+        except MissingExtraError as error:
+            parser.error(f"--plot cannot draw here: {error}")
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    pace = QUICK if options.quick else FULL
+    results: list[Result] = []
+    exponents: dict[str, float] = {}
+    planned = list(contests(device, options.quick))
+    try:
+        for contest in progress_bar(planned, desc="contests", disable=not sys.stderr.isatty()):
+            results.append(race(contest, pace, synchronize))
+        exponents = growth(device, pace, synchronize)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(results)} of {len(planned)} contests")
+    print(table(results))
+    if exponents:
+        print("all singular values take time ~ " + ", ".join(f"({name})^{p:.1f}" for name, p in exponents.items()))
+    print(", ".join(f"{name} {value}" for name, value in versions(device).items()))
+    if options.json:
+        record = {
+            "versions": versions(device),
+            "growth": exponents,
+            "results": [asdict(r) | {"ratios": r.ratios} for r in results],
+        }
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        plot(results, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How spectra are computed: Fourier blocks, eigenvalues, Lanczos iteration. Private: nothing outside relies on it."""

@@ -1,0 +1,108 @@
+"""What is loaded on first use: the names of a folder, and the packages that only a part of convkit needs."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = {"convkit", "torch", "numpy", "scipy"}  # without these nothing runs, and Python's own message says enough
+
+
+def face(package: str, extra: str = "") -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose names are loaded on first use (PEP 562).
+
+    The names are those that the package's ``__init__.py`` imports below ``if TYPE_CHECKING:``, where editors and type
+    checkers read them. ``extra`` is the extra of convkit without which they cannot be loaded.
+    """
+    module = sys.modules[package]
+    tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    listed = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.asname or alias.name: str(node.module) for node in listed for alias in node.names}
+    names = sorted({*homes, *(name for name in vars(module) if name == "__version__")})
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with needs(extra, package) if extra else nullcontext():
+            value = getattr(import_module(homes[name]), name)
+        setattr(module, name, value)
+        return value
+
+    return load, lambda: sorted({*vars(module), *names}), names
+
+
+class MissingExtraError(ModuleNotFoundError):
+    """A package is missing that an extra of convkit brings."""
+
+
+def installed() -> bool:
+    """Whether the Python that runs this has convkit among its installed packages."""
+    return any(Path(sysconfig.get_path("purelib")).glob("convkit-*.dist-info"))
+
+
+def pip_install(extra: str) -> str:
+    """The command that adds an extra to this copy of convkit.
+
+    Where convkit is installed, pip adds what is missing to the installed one. A clone that is not installed is named by
+    its folder, because pip would otherwise look for the name on the package index, where it means another project.
+    """
+    if (ROOT / "pyproject.toml").exists() and not installed():
+        return f'pip install --editable "{ROOT}[{extra}]"'
+    return f'pip install "convkit[{extra}]"'
+
+
+@contextmanager
+def needs(extra: str, what: str, otherwise: str = "") -> Iterator[None]:
+    """Imports inside this block that fail raise ``MissingExtraError``, whose sentence says what needs which package.
+
+    ``with needs("kit", "convkit.plots"): import matplotlib``; ``otherwise`` is a way out other than installing.
+    """
+    try:
+        yield
+    except MissingExtraError:
+        raise  # already told, by the inner block
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in CORE:
+            raise
+        raise MissingExtraError(
+            f"{what} needs {package}, which is not installed: {pip_install(extra)}{otherwise}", name=package
+        ) from error
+
+
+class _NoBar:
+    """What stands for a progress bar where tqdm is not installed: it passes everything on and shows nothing."""
+
+    def __init__(self, iterable: Any = (), **_: Any) -> None:
+        self.iterable = iterable
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.iterable)
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, *_: Any, **__: Any) -> None:
+        pass
+
+    set_postfix = set_postfix_str = update
+
+
+def progress_bar(iterable: Any = None, **options: Any) -> Any:
+    """``tqdm(iterable, **options)``; a run without tqdm has no bar and is otherwise the same."""
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError:
+        return _NoBar(iterable, **options)
+    return tqdm(iterable, **options)

@@ -1,0 +1,197 @@
+"""Every way of training that the kit compares, by name: its layers, its constraints, its penalty, its knobs."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch.nn.utils import parametrizations
+
+from convkit.methods.hooks import clip, clip_reshaped, decay, sphere
+from convkit.methods.layers import bounded, convnorm_layers, layers, newton, noise_by_depth, sphere_layers, standardized
+from convkit.methods.method import Knob, Method
+from convkit.penalties import orthogonality
+
+
+def get_method(name: "str | Method") -> Method:
+    """The method of that name; ``ValueError`` with the nearest names for an unknown one."""
+    if isinstance(name, Method):
+        return name
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=3, cutoff=0.3) or list(METHODS)
+        raise ValueError(f"METHODS has no {name!r}; near it: {', '.join(near)}")
+    return METHODS[name]
+
+
+# ---- knobs ---------------------------------------------------------------------------------------------------------
+def _knobs(lr: float = 0.1, weight_decay: float = 0.0, /, **own: Knob) -> dict[str, Knob]:
+    return {
+        "lr": Knob(lr, "learning rate", 1e-6, 10),
+        "weight_decay": Knob(weight_decay, "weight decay", 0, 1),
+        "momentum": Knob(0.9, "momentum", 0, 0.999),
+        **own,
+    }
+
+
+def _with_batchnorm(on: bool) -> Knob:
+    return Knob(on, "BatchNorm behind each convolution", choices=(True, False), live=False)
+
+
+GROUPS = Knob(16, "groups of channels", 1, 4096, live=False)
+SIGMA = Knob(0.2, "noise σ", 0, 5)
+NOISE = Knob("as in W", "noise over depth", choices=("as in W", "constant", "linear"), live=False)
+RADIUS = Knob(2**0.5, "norm of a row", 1e-3, 1e3)
+BOUND = Knob(1.0, "bound of the norm", 1e-3, 1e3)
+EVERY = Knob(100, "steps between two clips", 1, 10**9, live=False)
+_CONVNORM = {
+    "affine": Knob(True, "learned affine kernel", choices=(True, False), live=False),
+    "through": Knob(False, "gradient through the normalization", choices=(True, False), live=False),
+}
+_DECAY = {
+    "beta": Knob(1e-3, "strength β", 0, 10),
+    "smoothing": Knob(0.5, "smoothing of the norm's gradient", 0, 0.999, live=False),
+    "mean": Knob(
+        False, "mean over layers (as printed), or sum (as the authors ran it)", choices=(True, False), live=False
+    ),
+}
+_SPHERE = {"sigma": SIGMA, "noise": NOISE}
+_ALL = [
+    Method("plain", "no normalization", "", layers(), _knobs()),
+    Method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3)),
+    Method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs()),
+    Method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS)),
+    Method("weight_standardization", "weight standardization", "Qiao et al. 2019", layers("", standardized), _knobs()),
+    Method(
+        "weight_standardization+batchnorm",
+        "weight standardization and BatchNorm",
+        "Qiao et al. 2019",
+        layers("batch", standardized),
+        _knobs(),
+    ),
+    Method(
+        "weight_standardization+groupnorm",
+        "weight standardization and GroupNorm",
+        "Qiao et al. 2019",
+        layers("group", standardized),
+        _knobs(groups=GROUPS),
+    ),
+    Method(
+        "weight_norm",
+        "weight norm",
+        "Salimans & Kingma 2016",
+        layers("", lambda conv, _: parametrizations.weight_norm(conv)),
+        _knobs(batchnorm=_with_batchnorm(False)),
+    ),
+    Method(
+        "spectral_norm",
+        "norm of the reshaped kernel divided out",
+        "Miyato et al. 2018",
+        layers("", lambda conv, _: parametrizations.spectral_norm(conv)),
+        _knobs(batchnorm=_with_batchnorm(True)),
+    ),
+    Method(
+        "operator_norm",
+        "operator norm divided out",
+        "the true norm in place of the reshaped kernel's",
+        layers(),
+        _knobs(batchnorm=_with_batchnorm(True)),
+        finish=bounded,
+    ),
+    Method(
+        "oni",
+        "orthogonal rows by Newton's iteration",
+        "Huang et al. 2020",
+        layers("", newton),
+        _knobs(0.01, batchnorm=_with_batchnorm(False)),
+    ),
+    Method(
+        "ocnn",
+        "penalty for rows that are not orthogonal",
+        "Wang et al. 2020",
+        layers("batch"),
+        _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3)),
+        penalty=lambda model, shapes, knobs: knobs["beta"] * orthogonality(model),
+    ),
+    Method(
+        "convnorm",
+        "ConvNorm",
+        "C",
+        convnorm_layers,
+        _knobs(0.02, gain=Knob(2**0.5, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
+        | {"batchnorm": _with_batchnorm(False)},
+    ),
+    Method(
+        "convnorm+batchnorm",
+        "ConvNorm and BatchNorm",
+        "C",
+        convnorm_layers,
+        _knobs(gain=Knob(1.0, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
+        | {"batchnorm": _with_batchnorm(True)},
+    ),
+    Method(
+        "sphere",
+        "centered sphere with noise",
+        "W",
+        sphere_layers,
+        _knobs(radius=RADIUS, **_SPHERE),
+        sphere(True, True),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "sphere_without_noise",
+        "centered sphere",
+        "W",
+        sphere_layers,
+        _knobs(radius=RADIUS) | {"sigma": Knob(0.0, "noise σ", 0, 5), "noise": NOISE},
+        sphere(True, True),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "sphere_only",
+        "sphere, not centered",
+        "W",
+        sphere_layers,
+        _knobs(radius=RADIUS, **_SPHERE),
+        sphere(False, True),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "centre_only",
+        "centered, any norm",
+        "W",
+        sphere_layers,
+        _knobs(**_SPHERE),
+        sphere(True, False),
+        finish=noise_by_depth,
+    ),
+    Method(
+        "norm_clip",
+        "BatchNorm, operator norm clipped",
+        "S",
+        layers("batch"),
+        _knobs(bound=BOUND, every=EVERY, rounds=Knob(1, "rounds of clip and crop", 1, 100, live=False)),
+        clip,
+    ),
+    Method(
+        "reshaped_clip",
+        "BatchNorm, reshaped kernel clipped",
+        "S",
+        layers("batch"),
+        _knobs(bound=BOUND, every=EVERY),
+        clip_reshaped,
+    ),
+    Method("norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(1)),
+    Method("norm_decay_linf", "BatchNorm, l∞ norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(math.inf)),
+]
+METHODS: Mapping[str, Method] = MappingProxyType({one.name: one for one in _ALL})
+"""All methods by name. What defines a method is its source's: W's radius and 16 groups, a clip every 100 steps as in S,
+L's smoothing. Learning rates, weight decay and strengths are the kit's own, chosen for small networks on small data;
+weight decay is 0 except in ``weight_decay``. The papers' runs had others:
+
+- C: learning rate 0.1 (ONI: 0.01) and weight decay 1e-4 in all methods; here ConvNorm without BatchNorm has 0.02;
+- W: 0.1 and 1e-3 for the nine layers, 0.2 and 1e-3 for ResNet-110, 0.2 and 5e-3 for WRN-28-10;
+- L: 0.01, with weight decay, or the strength of norm decay, of 1e-5, 1e-4, 1e-3 or 1e-2;
+- OCNN in the code of C's authors: strength 1e-3, on eleven layers that the code names; here 0.1, on all of them.
+
+To follow one of them, give its numbers as ``knobs``.
+"""

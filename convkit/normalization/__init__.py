@@ -1,0 +1,18 @@
+"""Normalization that does not look at the batch: layers, and weights as functions of other weights."""
+
+from typing import TYPE_CHECKING
+
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.normalization.conversion import Conversion as Conversion
+    from convkit.normalization.conversion import convert as convert
+    from convkit.normalization.convnorm import ConvNorm2d as ConvNorm2d
+    from convkit.normalization.noisy_affine import NoisyAffine2d as NoisyAffine2d
+    from convkit.normalization.weights import CenteredWeightNorm as CenteredWeightNorm
+    from convkit.normalization.weights import NewtonOrthogonal as NewtonOrthogonal
+    from convkit.normalization.weights import OperatorNorm as OperatorNorm
+    from convkit.normalization.weights import WeightStandardization as WeightStandardization
+    from convkit.normalization.weights import parametrized as parametrized
+
+__getattr__, __dir__, __all__ = face(__name__)

@@ -1,0 +1,131 @@
+"""A finished network with other layers: its convolutions replaced by those of a layer factory, weights kept."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.operators.dtypes import made_in
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The converted copy of a network, and in sentences what was swapped in it, and what was left and why."""
+
+    model: nn.Module
+    swapped: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join([f"{len(self.swapped)} swapped, {len(self.left)} left", *self.swapped, *self.left])
+
+
+def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool = False) -> Conversion:
+    """A copy of ``model`` whose ``Conv2d`` layers are made anew by a layer factory, with the weights they had.
+
+    ``factory(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth)`` makes each new layer, ``depth``
+    being its number over how many there are. The old weight goes to the new layer's convolution (through
+    ``right_inverse`` where it is parametrized), the old bias to its bias, or to the shift that stands behind it in the
+    new layer. With ``batchnorm=True`` a ``BatchNorm2d`` that takes the output of a swapped layer, and alone does, is
+    left out: its statistics and gains are lost, which is said. Layers that the factory cannot make stay: other padding
+    modes, subclasses, parametrized ones. ``model`` is not changed.
+
+    Raises ``ValueError`` for a network without a convolution to swap, and for a factory whose layer has no convolution
+    of the same shape.
+    """
+    model = copy.deepcopy(model)
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | ConvNorm2d)]
+    reasons = {name: _reason(model.get_submodule(name)) for name in names}
+    wanted = [name for name in names if not reasons[name]]
+    if not wanted:
+        raise ValueError(
+            f"convert needs a network with Conv2d layers, got {type(model).__name__} with "
+            f"{', '.join(f'{name} ({reason})' for name, reason in reasons.items()) or 'none'}; swap those by hand"
+        )
+    behind = _batchnorms_behind(model, wanted) if batchnorm else {}
+    new, swapped = {}, []
+    for number, name in enumerate(wanted, start=1):
+        old = model.get_submodule(name)
+        assert isinstance(old, nn.Conv2d)
+        new[old], words = _made(name, old, factory, number / len(wanted))
+        swapped.append(f"{name}: Conv2d to {words}")
+    for name, norm in behind.items():
+        new[norm] = nn.Identity()
+        swapped.append(f"{name}: BatchNorm2d left out, with its statistics and gains")
+    for module in list(model.modules()):
+        for child, old in list(module._modules.items()):  # a layer used twice has two names
+            if old in new:
+                module.register_module(child, new[old])
+    left = tuple(f"{name}: left, {reason}" for name, reason in reasons.items() if reason)
+    return Conversion(new.get(model, model), tuple(swapped), left)
+
+
+# ---- private ---------------------------------------------------------------------------------------------------------
+def _reason(layer: nn.Module) -> str:
+    """Why a layer is not swapped; nothing for one that is."""
+    if type(layer) is not nn.Conv2d:
+        return f"it is a {type(layer).__name__}"
+    if layer.padding_mode != "zeros":
+        return f"its padding mode is {layer.padding_mode!r}"
+    return ""
+
+
+def _made(name: str, old: nn.Conv2d, factory: Callable[..., nn.Module], depth: float) -> tuple[nn.Module, str]:
+    geometry = (old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
+    with made_in(old.weight.dtype):
+        layer = factory(old.in_channels, old.out_channels, *geometry, depth=depth).to(old.weight)
+    layer.train(old.training)
+    parts = list(layer.modules())
+    shape = old.weight.shape
+    kinds = (nn.Conv2d, ConvNorm2d)
+    place = next((i for i, m in enumerate(parts) if isinstance(m, kinds) and m.weight.shape == shape), None)
+    if place is None:
+        raise ValueError(
+            f"the factory's layer for {name!r} needs a weight of shape {tuple(shape)}, got {type(layer).__name__} "
+            "without one; copy its weights by hand"
+        )
+    with torch.no_grad():
+        if parametrize.is_parametrized(parts[place], "weight"):
+            parts[place].weight = old.weight.detach().clone()
+        else:
+            parts[place].get_parameter("weight").copy_(old.weight)
+    words = " and ".join(type(m).__name__.removeprefix("Parametrized") for m in parts if not list(m.children()))
+    shifts = [shift for part in parts[place:] if (shift := _shift(part, old.out_channels)) is not None]
+    with torch.no_grad():
+        for shift in shifts[:1]:
+            shift.copy_(torch.zeros_like(shift) if old.bias is None else old.bias)
+    if old.bias is not None and not shifts:
+        words += ", which has no bias: the old one is lost"
+    return layer, words
+
+
+def _shift(module: nn.Module, channels: int) -> Tensor | None:
+    for name in ("bias", "affine_bias"):
+        shift = getattr(module, name, None)
+        if isinstance(shift, Tensor) and shift.shape == (channels,):
+            return shift
+    return None
+
+
+def _batchnorms_behind(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
+    """The BatchNorms that take the output of one of these layers, when nothing else does; by name."""
+    tracer = fx.Tracer()
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # whatever a forward that depends on its numbers may raise
+        raise ValueError(
+            f"batchnorm=True needs a network that torch.fx can trace, got {type(model).__name__}, whose trace ends in: "
+            f"{error}; convert it without, and replace the BatchNorms by hand"
+        ) from error
+    found = {}
+    for node in graph.nodes:
+        users = list(node.users)
+        if node.op == "call_module" and node.target in names and len(users) == 1 and users[0].op == "call_module":
+            norm = model.get_submodule(str(users[0].target))
+            if isinstance(norm, nn.BatchNorm2d):
+                found[str(users[0].target)] = norm
+    return found

@@ -1,0 +1,228 @@
+"""Normalization without a look at the batch: ConvNorm2d of Liu et al. 2021, the noisy affine of Ikami et al."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.normalization.filtered import filtered_convolution
+from convkit.normalization.torus import Windows, waves
+from convkit.operators.geometry import check_padding_mode, padding_pairs, positive_ints
+from convkit.operators.operator import ConvOperator
+from convkit.operators.padding import pad
+
+
+class ConvNorm2d(nn.Module):
+    """A bias-free convolution whose output channels are tight frames: drop-in for ``nn.Conv2d`` (Liu et al. 2021).
+
+    The convolution is taken where it is circular: on the torus of ``n + dilation * (k - 1)`` pixels for zero padding
+    (the image with all overlaps), of ``n`` pixels for ``padding_mode="circular"`` (which needs "same" padding). There
+    each output channel's spectrum is multiplied by ``v_k = (sum_j |a_kj|^2)^(-1/2)``, so that ``Q_k Q_k^T = I``
+    (eq. 7, Proposition 3.1); then the map is cropped to the padding of the layer, then every s-th sample is taken.
+    Outputs have the size of those of ``nn.Conv2d``; where padding beyond ``dilation * (k - 1)`` lets a window miss the
+    image they are zero, as there. A kernel of size 1 is divided by its row norms.
+
+    ``v`` is that of the current weights, in training and evaluation (the authors evaluate with a running average). In
+    evaluation mode on the CPU it is kept together with a copy of the weight, and used again as long as the weight
+    equals that copy in every number and the input size is the same: no change is missed, however it was made. On a GPU,
+    where the comparison would make the host wait, v is computed at every call; so it is in a compiled network, and for
+    weights that are not parameters of the layer (parametrized ones, those of ``torch.func``).
+
+    ``v`` is computed from a float64 power spectrum. Where its root is below 1e-4 (``torus.FLOOR``) of
+    the channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel gives
+    zeros. Autocast changes neither the normalized outputs nor their derivatives, only the affine follows it. (On a GPU
+    there is one exception: second derivatives for kernels of size 1, which are those of torch's convolution.)
+
+    Derivatives of every order are exact in reverse mode, also where the layer is used several times or its input
+    depends on its weight; forward mode raises an error. With ``through=True`` they are the derivatives of the outputs.
+    Otherwise ``v`` counts as constant, as in section 3.3: they are the derivatives, of every order, of the outputs with
+    v held at its present value. The second derivative is then not the rate of change of the first one, in which v
+    would move, too.
+
+    ``affine`` adds a learnable depthwise convolution ``r`` with bias on the output: zero-padded (or circular) "same",
+    of the kernel's size rounded up to odd numbers so that it has a center. The paper writes it before the stride; the
+    authors' code has it after, and so have we: it is what their results were made with, and ``prod(stride)`` times
+    cheaper. It starts at ``gain`` times the identity (the authors' random start does not train); ``gain=2**0.5`` makes
+    up for the ReLU where no BatchNorm follows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        *,
+        affine: bool = True,
+        gain: float = 1.0,
+        through: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = positive_ints(kernel_size, 2, "kernel_size")
+        self.stride, self.dilation = positive_ints(stride, 2, "stride"), positive_ints(dilation, 2, "dilation")
+        check_padding_mode(padding_mode)
+        self.in_channels, self.out_channels, self.groups = (
+            positive_ints(number, 1, name)[0]
+            for number, name in ((in_channels, "in_channels"), (out_channels, "out_channels"), (groups, "groups"))
+        )
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"groups must divide both channel numbers, got groups={groups} and {in_channels} to {out_channels} "
+                "channels; take a common divisor of them"
+            )
+        if not math.isfinite(gain):
+            raise ValueError(f"gain must be a finite number, got {gain}; 1 is the identity, 2**0.5 suits ReLU")
+        self.padding, self.padding_mode, self.through = padding, padding_mode, through
+        self.span = tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        pairs = padding_pairs(padding, 2)
+        self.pads = tuple((s // 2, s - s // 2) for s in self.span) if pairs == "same" else pairs
+        if padding_mode == "circular" and tuple(map(sum, self.pads)) != self.span:
+            raise ValueError(
+                f"circular padding must be {self.span} in all ('same'), got {self.pads}: with another amount the "
+                "convolution is not circular; use padding='same' or padding_mode='zeros'"
+            )
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, **options))
+        self.register_parameter("bias", None)  # code that meets nn.Conv2d asks for it
+        self.gain = gain
+        if affine:
+            self.affine_weight = nn.Parameter(
+                torch.empty(self.out_channels, 1, *(k | 1 for k in self.kernel_size), **options)
+            )
+            self.affine_bias = nn.Parameter(torch.empty(self.out_channels, **options))
+        else:
+            self.register_parameter("affine_weight", None)
+            self.register_parameter("affine_bias", None)
+        self._kept: tuple[Windows, Tensor, Tensor] | None = None  # in evaluation: a copy of the weight, and its v
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """torch's default start for the convolution, ``gain`` times the identity for the affine."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.affine_weight is not None:
+            with torch.no_grad():
+                self.affine_weight.zero_()
+                self.affine_weight[:, :, self.affine_weight.shape[2] // 2, self.affine_weight.shape[3] // 2] = self.gain
+                self.affine_bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
+        weight, kind = self.weight, x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(weight.dtype)
+        if x.ndim != 4 or x.shape[1] != self.in_channels or x.dtype != weight.dtype:
+            raise ValueError(
+                f"needed a batch of shape (batch, {self.in_channels}, height, width) and {weight.dtype}, got "
+                f"{tuple(x.shape)} and {x.dtype}; the channels come second, and x.to(layer.weight) has its dtype"
+            )
+        with torch.autocast(kind, enabled=False):  # the spectrum needs the digits of float32
+            y = self._normalized(x, weight)
+        if self.affine_weight is None:
+            return y
+        around = tuple(k // 2 for k in self.affine_weight.shape[2:])
+        if self.padding_mode == "circular":
+            y, around = pad(y, [(before, before) for before in around], "circular"), 0
+        return F.conv2d(y, self.affine_weight, self.affine_bias, padding=around, groups=self.out_channels)
+
+    def operator(self, input_shape: int | Sequence[int], affine: bool = True) -> ConvOperator:
+        """What the layer does on its torus, without biases: a circular operator whose kernel is as large as the torus.
+
+        The kernel is ``v * a``, on inputs of the size of the torus: ``n + dilation * (k - 1)`` for zero padding, n for
+        circular. The layer without affine is a piece of it: pad x with zeros at its end to the torus; the first
+        outputs are the layer's (those whose windows touch the image), so that singular values of the operator bound
+        the layer's, index by index, and are the layer's for the circular variant. With ``affine`` its kernel is
+        convolved in, dilated by the stride that it follows; that is the layer's map for the circular variant, and
+        for zero padding wherever the affine does not reach beyond the cropped map (everywhere at the start). On an
+        axis whose stride does not divide the torus the operator has stride 1: the layer's outputs are then among its
+        rows. The kernel has the gradient of the layer: v is constant unless ``through``.
+        """
+        windows = self._windows(positive_ints(input_shape, 2, "input_shape"))
+        stride = tuple(s if n % s == 0 else 1 for s, n in zip(self.stride, windows.torus, strict=True))
+        weight = self.weight.double()
+        filtered = self._scale(self.weight, windows)
+        if affine and self.affine_weight is not None:
+            kernel = self.affine_weight.double()
+            center = tuple(s * (k // 2) for s, k in zip(self.stride, kernel.shape[2:], strict=True))
+            cos, sin = waves(windows.torus, tuple(kernel.shape[2:]), self.stride, center, kernel.device, kernel.dtype)
+            filtered = filtered * torch.complex(cos @ kernel.flatten(1).T, sin @ kernel.flatten(1).T)
+        if self.span == (0, 0) and self.pads == ((0, 0), (0, 0)):  # one tap, whatever the torus
+            kernel = (weight * filtered.real[0, :, None, None, None]).to(self.weight.dtype)
+            return ConvOperator(kernel, windows.sizes, stride, 0, groups=self.groups)
+        spectrum = torch.complex(*windows.symbol(weight)) * filtered[:, :, None]
+        # the half axis last, as irfft2 wants it; conj: torch correlates, so that the symbol is the conjugate transform
+        spectrum = spectrum.permute(1, 2, 0).unflatten(2, (windows.half, -1)).mT.conj()
+        taps = torch.fft.irfft2(spectrum, s=windows.torus[::-1]).mT  # tap j lies on pixel j - (padding before) (mod n)
+        shift = tuple((n - 1) // 2 - before for n, (before, _) in zip(windows.torus, self.pads, strict=True))
+        return ConvOperator(taps.roll(shift, (2, 3)).to(self.weight.dtype), windows.torus, stride, groups=self.groups)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding!r}"
+        for name, usual in (("dilation", (1, 1)), ("groups", 1), ("padding_mode", "zeros"), ("through", False)):
+            text += f", {name}={getattr(self, name)!r}" if getattr(self, name) != usual else ""
+        return text + ("" if self.affine_weight is not None else ", affine=False")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # not copied, not saved
+
+    # ---- private ---------------------------------------------------------------------------------------------------
+    def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
+        windows = self._windows(tuple(x.shape[2:]))
+        scale = self._scale(weight, windows)  # (frequencies, c_out)
+        kind, wide = weight.dtype, torch.promote_types(weight.dtype, torch.float32)
+        x, weight, scale = x.to(wide), weight.to(wide), scale.to(wide)
+        if self.span == (0, 0):  # v is constant over the frequencies
+            x = pad(x, self.pads, self.padding_mode)
+            y = F.conv2d(x, weight * scale[0, :, None, None, None], None, self.stride, 0, 1, self.groups)
+        else:
+            y = filtered_convolution(windows, x, weight, scale, self.groups)
+        return y.to(kind)
+
+    def _windows(self, sizes: tuple[int, ...]) -> Windows:
+        circular = self.padding_mode == "circular"
+        torus = tuple(n if circular else n + span for n, span in zip(sizes, self.span, strict=True))
+        outputs = tuple(
+            (n + sum(pads) - span - 1) // s + 1
+            for n, pads, span, s in zip(sizes, self.pads, self.span, self.stride, strict=True)
+        )
+        if min(outputs) < 1:
+            raise ValueError(
+                f"the kernel must fit into the padded input, got kernel size {self.kernel_size} with dilation "
+                f"{self.dilation} on input {sizes} with padding {self.pads}; use larger images or more padding"
+            )
+        starts = tuple(-before for before, _ in self.pads)
+        return Windows(sizes, torus, self.kernel_size, self.dilation, self.stride, starts, outputs)
+
+    def _scale(self, weight: Tensor, windows: Windows) -> Tensor:
+        """v at the frequencies of the windows, shape (frequencies, c_out), float64."""
+        if self.through and torch.is_grad_enabled():
+            return windows.inverse_root(weight)
+        with torch.no_grad():
+            if self.training or not _comparable(weight):
+                return windows.inverse_root(weight)
+            kept = self._kept  # read once: another thread may put its own in place
+            if kept is None or kept[0] != windows or not _same(kept[1], weight):
+                with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be used in a gradient
+                    copy = weight.clone()
+                    kept = self._kept = (windows, copy, windows.inverse_root(copy))
+            return kept[2]
+
+
+def _comparable(weight: Tensor) -> bool:
+    """Whether the numbers of a weight can be compared at once: a GPU would have to be waited for."""
+    return type(weight) is nn.Parameter and weight.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _same(kept: Tensor, weight: Tensor) -> bool:
+    return kept.dtype == weight.dtype and torch.equal(kept, weight)

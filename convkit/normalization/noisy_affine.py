@@ -1,0 +1,51 @@
+"""Scale, shift and noise in place of a normalization: the noisy affine of Ikami et al."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from convkit.operators.geometry import positive_ints
+
+
+class NoisyAffine2d(nn.Module):
+    """A scale and a bias per channel, in training with noise on the scale (eq. 6-8 of Ikami et al. 2022).
+
+    ``y = gamma x + beta``; in training ``y = (1 + n) gamma x + beta``, ``n ~ N(0, (sigma * depth)^2)`` drawn for each
+    sample and channel. ``depth`` is l / L for residual networks, 1 otherwise. ``sigma`` may be changed at any time.
+    """
+
+    def __init__(self, channels: int, sigma: float = 0.0, depth: float = 1.0) -> None:
+        super().__init__()
+        (self.channels,) = positive_ints(channels, 1, "channels")
+        if not 0 < depth <= 1:
+            raise ValueError(f"depth must be in (0, 1], got {depth}; it is the layer's number over how many there are")
+        self.sigma, self.depth = sigma, float(depth)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise at depth 1."""
+        return self._sigma
+
+    @sigma.setter
+    def sigma(self, value: float) -> None:
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"sigma must be a finite number of at least 0, got {value}; 0 is no noise")
+        self._sigma = float(value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"needed a batch of shape (batch, {self.channels}, height, width), got {tuple(x.shape)}; "
+                "the channels come second"
+            )
+        scale = self.weight[:, None, None]
+        if self.training and self.sigma > 0:
+            noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32).to(x)
+            scale = scale * (1 + self.sigma * self.depth * noise)
+        return scale * x + self.bias[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, sigma={self.sigma}, depth={self.depth:g}"

@@ -1,0 +1,14 @@
+"""Convolutions as linear maps: `ConvOperator`, those of a network, and the dense matrices they are compared with."""
+
+from typing import TYPE_CHECKING
+
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.operators.circulants import circulant as circulant
+    from convkit.operators.circulants import doubly_block_circulant as doubly_block_circulant
+    from convkit.operators.network import conv_operators as conv_operators
+    from convkit.operators.network import input_shapes as input_shapes
+    from convkit.operators.operator import ConvOperator as ConvOperator
+
+__getattr__, __dir__, __all__ = face(__name__)

@@ -1,0 +1,218 @@
+"""The central object: a convolution on inputs of one size, as a linear map."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from convkit.operators.geometry import (
+    check_batch,
+    check_kernel,
+    check_padding_mode,
+    padding_pairs,
+    positive_groups,
+    positive_ints,
+)
+from convkit.operators.padding import pad, unpad
+
+MATRIX_LIMIT = 2**30  # bytes: a larger dense matrix is refused
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvOperator:
+    """A bias-free convolution (1-D, 2-D or 3-D) on inputs of one size: an immutable linear map.
+
+    ``kernel`` has torch's shape ``(c_out, c_in // groups, *kernel_size)``, float32 or float64, and is kept as it is:
+    never copied, so that gradients flow to it. ``input_shape`` is the spatial size of the input. The geometry is
+    torch's: the layer correlates, output ``t`` reads the pixels ``stride * t + dilation * j - before``. ``padding`` is
+    an int, a tuple of ints, a tuple of pairs ``(before, after)``, ``"valid"`` or ``"same"`` (``dilation * (k - 1)`` an
+    axis, the shorter half before, as torch does). A circular kernel longer than the image wraps around it.
+
+    Raises ``TypeError`` or ``ValueError`` for kernels that are not finite float32 or float64 tensors and for sizes
+    that describe no convolution.
+    """
+
+    kernel: Tensor
+    input_shape: Any  # ints and tuples go in; once made, these are tuples with one entry an axis
+    stride: Any = 1
+    padding: Any = "same"  # "same", or pairs (before, after)
+    dilation: Any = 1
+    groups: int = 1
+    padding_mode: str = "circular"
+
+    def __post_init__(self) -> None:
+        check_kernel(self.kernel)
+        spatial = self.kernel.ndim - 2
+        for name in ("input_shape", "stride", "dilation"):
+            object.__setattr__(self, name, positive_ints(getattr(self, name), spatial, name))
+        object.__setattr__(self, "groups", positive_groups(self.groups, self.kernel))
+        check_padding_mode(self.padding_mode)
+        object.__setattr__(self, "padding", padding_pairs(self.padding, spatial))
+        if min(self.out_shape[1:]) < 1:
+            raise ValueError(
+                f"the kernel must fit into the padded input, got kernel size {tuple(self.kernel.shape[2:])} with "
+                f"dilation {self.dilation} on input {self.input_shape} with padding {self.pads}; "
+                "use a larger input_shape or more padding"
+            )
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Distance between the first and the last tap, ``dilation * (k - 1)``, on each axis."""
+        return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel.shape[2:], strict=True))
+
+    @property
+    def pads(self) -> tuple[tuple[int, int], ...]:
+        """Pixels padded ``(before, after)`` on each axis."""
+        if self.padding == "same":
+            return tuple((span // 2, span - span // 2) for span in self.span)
+        return self.padding
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """``(c_in, *spatial)`` of the input."""
+        return (self.kernel.shape[1] * self.groups, *self.input_shape)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """``(c_out, *spatial)`` of the output."""
+        axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
+        return (self.kernel.shape[0], *((n + sum(pads) - span - 1) // s + 1 for n, pads, span, s in axes))
+
+    @property
+    def is_block_circulant(self) -> bool:
+        """Whether the Fourier transform makes the matrix block-diagonal, so that the theory is exact.
+
+        On every axis the stride divides the size, and the boundary is circular with as much padding as the kernel
+        spans; or nothing is padded and the windows do not overlap (1 x 1 kernels, patch embeddings): then no window
+        crosses the boundary, and its kind makes no difference.
+        """
+        axes = zip(self.input_shape, self.stride, self.span, self.pads, strict=True)
+        circular = self.padding_mode == "circular"
+        return all(
+            n % s == 0 and ((circular and sum(pads) == span) or (pads == (0, 0) and span < s))
+            for n, s, span, pads in axes
+        )
+
+    def __repr__(self) -> str:
+        kernel = f"{tuple(self.kernel.shape)} {str(self.kernel.dtype).removeprefix('torch.')}"
+        return (
+            f"ConvOperator(kernel {kernel}, input_shape={self.input_shape}, stride={self.stride}, "
+            f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
+            f"padding_mode={self.padding_mode!r})"
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``A x`` for a batch: ``(batch, *in_shape)`` to ``(batch, *out_shape)``; what the torch layer computes."""
+        check_batch(x, self.in_shape, self.kernel)
+        x = pad(x, self.pads, self.padding_mode)
+        return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, 0, self.dilation, self.groups)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``A* y`` for a batch, ``<A x, y> = <x, A* y>``: ``(batch, *out_shape)`` to ``(batch, *in_shape)``."""
+        check_batch(y, self.out_shape, self.kernel)
+        x = _TRANSPOSE[len(self.input_shape)](y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
+        return unpad(x, self.input_shape, self.pads, self.padding_mode)
+
+    def matrix(self) -> Tensor:
+        """The dense matrix M with ``M @ x.flatten() == A(x).flatten()``, shape ``(prod(out_shape), prod(in_shape))``.
+
+        Raises ``ValueError`` when it would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
+        """
+        rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
+        size = rows * columns * self.kernel.element_size()
+        if size > MATRIX_LIMIT:
+            raise ValueError(
+                f"the dense matrix must take at most {MATRIX_LIMIT / 2**30:g} GiB, got {rows} x {columns} entries = "
+                f"{size / 2**30:.1f} GiB; use A(x) and A.adjoint(y), or a smaller input_shape"
+            )
+        identity = torch.eye(min(rows, columns), dtype=self.kernel.dtype, device=self.kernel.device)
+        if rows < columns:
+            return self.adjoint(identity.unflatten(1, self.out_shape)).flatten(1)
+        return self(identity.unflatten(1, self.in_shape)).flatten(1).T
+
+    def circular(self) -> "ConvOperator":
+        """The circular "same" relative on inputs of the same size."""
+        return replace(self, padding="same", padding_mode="circular")
+
+    def torus(self) -> "ConvOperator":
+        """The circular operator of which this one is a piece, so that its i-th singular value bounds this one's.
+
+        A zero-padded operator is rows and columns of the circular one on ``n + padding`` pixels (on each axis the
+        larger of its two sides, at most the span), rounded up to a multiple of the stride. An operator that is
+        circular already is its own torus. Raises ``ValueError`` for other circular paddings.
+        """
+        if self.is_block_circulant:
+            return self
+        if self.padding_mode == "circular":
+            raise ValueError(
+                f"torus needs zero padding, or circular padding {self.span} in all with a stride that divides the "
+                f"size, got circular padding {self.pads} and stride {self.stride} on {self.input_shape}; "
+                "use A.circular() on a size that the stride divides"
+            )
+        axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
+        sizes = tuple(s * math.ceil((n + min(max(pads), span)) / s) for n, pads, span, s in axes)
+        return replace(self, input_shape=sizes, padding="same", padding_mode="circular")
+
+    def kernel_on_torus(self) -> Tensor:
+        """The taps laid on the pixels that output 0 reads, taps that meet summed: ``(c_out, c_in // groups, *n)``.
+
+        Each tap lies where it acts, ``(dilation * j - before) mod n``; this array is what the FFT wants. Meant for
+        circular boundaries, and for those that no window crosses.
+        """
+        kernel = self.kernel
+        for axis, n in enumerate(self.input_shape, start=2):
+            taps = torch.arange(kernel.shape[axis], device=kernel.device)
+            pixels = (self.dilation[axis - 2] * taps - self.pads[axis - 2][0]) % n
+            shape = (*kernel.shape[:axis], n, *kernel.shape[axis + 1 :])
+            kernel = kernel.new_zeros(shape).index_add(axis, pixels, kernel)
+        return kernel
+
+    @staticmethod
+    def from_layer(layer: nn.Module, input_shape: int | Sequence[int]) -> "ConvOperator":
+        """What a layer does to inputs of one size, without its bias.
+
+        Takes ``Conv1d``, ``Conv2d``, ``Conv3d`` (padding mode ``zeros`` or ``circular``), ``Linear`` (a kernel of
+        size 1; ``input_shape`` counts the positions it is applied to, ``(1, 1)`` for one), and any layer with a method
+        ``operator(input_shape)``. A parametrized weight is read now: make the operator anew after it changed.
+        Raises ``ValueError`` that names the way out for every other layer.
+        """
+        if hasattr(layer, "operator"):
+            return layer.operator(input_shape)  # pyright: ignore[reportCallIssue]
+        kind = type(layer).__name__
+        if isinstance(layer, _TRANSPOSED):
+            raise ValueError(
+                f"from_layer needs a convolution, got {kind}, which is the adjoint of one; make ConvOperator(weight, "
+                "size of the layer's output, ...) with the layer's geometry: its adjoint is this layer, and it has "
+                "the same singular values"
+            )
+        if not isinstance(layer, _LAYERS):
+            raise ValueError(
+                f"from_layer needs Conv1d, Conv2d, Conv3d, Linear or a layer with a method operator(input_shape), "
+                f"got {kind}; give the layer such a method"
+            )
+        if not any(type(layer).forward is known.forward for known in _LAYERS):
+            raise ValueError(
+                f"from_layer needs a layer that its weight describes, got {kind}, which has a forward of its own; "
+                "give it a method operator(input_shape) that returns the ConvOperator of what it does"
+            )
+        if is_lazy(layer.weight):
+            check_kernel(layer.weight)
+        if isinstance(layer, nn.Linear):
+            shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+            return ConvOperator(layer.weight[(..., *[None] * len(shape))], shape)
+        if layer.padding_mode not in ("zeros", "circular"):
+            raise ValueError(
+                f"from_layer needs padding mode 'zeros' or 'circular', got {layer.padding_mode!r} in {kind}; measure "
+                "its zero-padded or circular relative: ConvOperator(layer.weight, input_shape, ...)"
+            )
+        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+        return ConvOperator(layer.weight, input_shape, *geometry)

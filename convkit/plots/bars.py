@@ -1,0 +1,173 @@
+"""Pictures of numbers side by side: bars, dots and intervals, tables."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, LOOKS, MARKERS, VERMILION, new_ax
+
+
+def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
+    """Bars of upper bounds divided by the exact norm, from 1 on a logarithmic axis; words where one does not apply.
+
+    Every bar is as long as its number says. One that is equal to the norm has no length: a green diamond marks it.
+    """
+    ax = new_ax(ax, (7, 0.42 * len(ratios) + 1))
+    limit = limit or max([4.0, *(ratio for ratio in ratios.values() if ratio)]) * 1.6
+    for place, ratio in enumerate(ratios.values()):
+        if ratio is None:
+            words, end, style = "does not apply here", 1.0, "italic"
+        else:
+            tight = abs(ratio - 1) < 1e-6
+            words = "equal" if tight else f"{ratio - 1:.0e} above 1" if ratio < 1.005 else f"{ratio:.3g}"
+            end, style = ratio, "normal"
+            ax.barh(place, ratio - 1, left=1, color=GREEN if tight else BLUE, height=0.68)
+            if tight:
+                ax.plot(1, place, "D", color=GREEN, ms=6, clip_on=False, zorder=3)
+        ax.annotate(
+            words, (end, place), (7, 0), textcoords="offset points", va="center", fontsize=9, color=INK, style=style
+        )
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= limit]
+    ax.set_xscale("log")
+    ax.set(yticks=range(len(ratios)), yticklabels=list(ratios), ylim=(len(ratios) - 0.4, -0.6), xlim=(1, limit))
+    ax.minorticks_off()  # they take a third of the time of a drawing
+    ax.set(xticks=ticks, xticklabels=ticks, xlabel="times the exact norm")
+    return ax
+
+
+def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None = None) -> Axes:
+    """Bars of ``(name, ratio, target)`` from 1 on a logarithmic axis, to the left where the other is faster.
+
+    A tick marks the target; bars that miss it have another color.
+    """
+    ax = new_ax(ax, (9, 0.42 * len(rows) + 1))
+    for place, (_, ratio, target) in enumerate(rows):
+        color = VERMILION if target is not None and ratio < target else BLUE
+        ax.barh(place, ratio - 1, left=1, color=color, height=0.7)
+        if target is not None:
+            ax.plot([target, target], [place - 0.45, place + 0.45], color=INK, lw=2)
+    ax.axvline(1, color=INK, lw=0.8)
+    ax.set(
+        yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xscale="log", ylim=(len(rows) - 0.5, -0.5)
+    )
+    ax.set_xlabel("times our time (black tick: target)")
+    ax.tick_params(axis="y", labelsize=7)
+    return ax
+
+
+def plot_seeds(
+    groups: Mapping[str, Sequence[float | None]], ax: Axes | None = None, colors: Sequence[str] = (), floor: float = 0
+) -> Axes:
+    """One number a seed for each name: dots, a bar at their mean; a cross at the floor for ``None``."""
+    ax = new_ax(ax)
+    for place, values in enumerate(groups.values()):
+        color = colors[place] if colors else BLUE
+        apart = min(0.14, 0.6 / max(1, len(values) - 1))  # many dots move together: no group reaches the next one
+        x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * apart
+        for at, value in zip(x, values, strict=True):
+            lost = value is None
+            ax.plot(
+                at, floor if lost else value, "x" if lost else "o", color=VERMILION if lost else color, ms=7, mew=1.5
+            )
+        if None not in values:
+            mean = float(np.mean(np.asarray(values, dtype=float)))
+            ax.plot([place - 0.35, place + 0.35], [mean, mean], color=color, lw=2)
+    ax.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.6, len(groups) - 0.4))
+    ax.grid(axis="y", color=FAINT, lw=0.4)
+    return ax
+
+
+def plot_gaps(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, aside: str = "") -> Axes:
+    """For each row what was found from below and what bounds it from above, on a logarithmic axis.
+
+    A row maps names to numbers (a list: all of them are shown); those whose name holds "bound" are bounds. The band
+    from the largest found to the smallest bound is where the truth lies; the name ``aside`` is neither.
+    """
+    ax = new_ax(ax, (8, 0.7 * len(rows) + 1))
+    ax.set_xscale("log")
+    for place, row in enumerate(rows.values()):
+        found = max(float(np.max(row[name])) for name in row if "bound" not in name and name != aside)
+        bound = min(float(np.min(row[name])) for name in row if "bound" in name)
+        if found < bound:
+            ax.plot([found, bound], [place, place], color=FAINT, alpha=0.55, lw=11, solid_capstyle="butt")
+        for name, values in row.items():
+            color, marker = next((look for word, *look in LOOKS if word in name), (INK, "X"))
+            x = np.atleast_1d(np.asarray(values, dtype=float))
+            label = name if place == 0 else None
+            ax.plot(x, np.full(len(x), place), marker, ls="none", color=color, ms=6.5, mew=0, alpha=0.85, label=label)
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
+    ax.minorticks_off()
+    ax.grid(axis="x", color=FAINT, lw=0.4)
+    room: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1), "columnspacing": 1.2}
+    ax.legend(frameon=False, ncols=5, fontsize=9, handletextpad=0.2, **room)
+    return ax
+
+
+def plot_across(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
+    """One number a seed for each name, names down: dots on a faint line, with room for long names."""
+    ax = new_ax(ax)
+    for place, values in enumerate(groups.values()):
+        ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
+    everything = [float(value) for values in groups.values() for value in values]
+    if any(everything):
+        ax.set_xlim(right=max(everything) + 0.05 * max(map(abs, everything)))  # else the frame may cut the last dots
+    ax.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.4, -0.6))
+    ax.grid(axis="y", color=FAINT, lw=0.4)
+    return ax
+
+
+def plot_table(
+    values: Sequence[Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    ax: Axes | None = None,
+    low: float = 0,
+    high: float = 100,
+) -> Axes:
+    """Numbers in colored cells, pale at ``low`` and below, deep at ``high``; a cross where there is none."""
+    ax = new_ax(ax)
+    numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
+    ax.imshow(np.clip(numbers, low, high), cmap="Blues", vmin=low, vmax=high + 0.25 * (high - low), aspect="auto")
+    for (row, column), value in np.ndenumerate(numbers):
+        text = "×" if np.isnan(value) else f"{value:.0f}"
+        deep = value > low + 0.75 * (high - low)
+        ax.text(column, row, text, ha="center", va="center", color="white" if deep else INK, fontsize=9)
+    ax.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)), yticklabels=rows)
+    ax.tick_params(length=0)
+    return ax
+
+
+def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, width: float = 0.1) -> Axes:
+    """For each name the density of its numbers on a logarithmic axis, by Gaussians, and a bar for each number.
+
+    ``width`` is the standard deviation of a Gaussian, in factors of ten.
+    """
+    ax = new_ax(ax)
+    logs = {name: np.log10(np.asarray(values, dtype=float)) for name, values in groups.items()}
+    low, high = (end(value for values in logs.values() for value in values) for end in (min, max))
+    x = np.linspace(low - 3 * width, high + 3 * width, 300)
+    peak = 0.0
+    for values, color in zip(logs.values(), COLORS, strict=False):
+        density = np.exp(-(((x[:, None] - values) / width) ** 2) / 2).sum(1) / (len(values) * width * math.tau**0.5)
+        peak = max(peak, float(density.max()))
+        ax.plot(10**x, density, color=color, lw=1.8)
+    for place, (values, color, marker, name) in enumerate(zip(logs.values(), COLORS, MARKERS, logs, strict=False)):
+        height = -0.05 * peak * (place + 1)
+        ax.plot(10**values, np.full(len(values), height), "|", color=color, ms=6, mew=0.9)
+        ax.plot([], [], color=color, marker=marker, lw=1.8, label=name)
+    ax.set(xscale="log", yticks=[], ylim=(-0.05 * peak * (len(logs) + 1), 1.08 * peak))
+    ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def plot_prediction(groups: Mapping[str, tuple[Any, Any]], ax: Axes | None = None, log: bool = True) -> Axes:
+    """One dot a network, a color and marker for each group: what may predict against what is to be predicted."""
+    ax = new_ax(ax)
+    for (name, (x, y)), color, marker in zip(groups.items(), COLORS, MARKERS, strict=False):
+        ax.plot(x, y, marker, color=color, ms=5.5, alpha=0.8, mec="white", mew=0.4, label=name)
+    ax.set(xscale="log" if log else "linear")
+    ax.grid(color=FAINT, lw=0.4)
+    return ax

@@ -1,0 +1,149 @@
+"""Pictures of matrices, kernels and images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from convkit.plots.style import BLUE, COLORS, FAINT, INK, MARKERS, SIGNED, new_ax
+
+
+def plot_matrix(
+    matrix: Any,
+    ax: Axes | None = None,
+    blocks: Sequence[int | tuple[int, int]] = (),
+    row: int | None = None,
+    limit: float | None = None,
+) -> Axes:
+    """A matrix as a picture, orange above zero, violet below; lines every ``blocks[i]`` entries, one row framed.
+
+    A pair in ``blocks`` gives the rows and the columns of blocks that are not square. ``limit`` is the magnitude at
+    full color (the largest entry, when left out).
+    """
+    ax, values = new_ax(ax, (5, 5)), np.asarray(matrix)
+    limit = limit or max(float(np.abs(values).max(initial=0)), 1e-12)
+    ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    rows, columns = values.shape
+    for level, size in enumerate(blocks):
+        tall, wide = (size, size) if isinstance(size, int) else size
+        line: dict[str, Any] = {"color": INK, "lw": 0.5 + 0.7 * level, "alpha": 0.5}
+        ax.hlines(np.arange(tall, rows, tall) - 0.5, -0.5, columns - 0.5, **line)  # all at once: redrawn while dragged
+        ax.vlines(np.arange(wide, columns, wide) - 0.5, -0.5, rows - 0.5, **line)
+    if row is not None:
+        across, down = [-0.5, columns - 0.5, columns - 0.5, -0.5, -0.5], row + 0.5 * np.array([-1, -1, 1, 1, -1])
+        ax.plot(across, down, color=BLUE, lw=np.clip(60 / rows, 0.8, 2))  # thin enough to leave the row to be seen
+    ax.locator_params(nbins=6, integer=True)
+    ax.set(xlabel="input pixel", ylabel="output pixel")
+    return ax
+
+
+def plot_kernel(kernel: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
+    """A small 2-D array as colored cells with its numbers written in."""
+    ax, values = new_ax(ax, (3, 3)), np.atleast_2d(np.asarray(kernel))
+    limit = limit or max(float(np.abs(values).max(initial=0)), 1e-12)
+    ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    for (i, j), value in np.ndenumerate(values):
+        ax.text(j, i, f"{value:.2g}", ha="center", va="center", color="white" if abs(value) > 0.7 * limit else INK)
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+def plot_frequencies(values: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
+    """One number for each frequency in gray, black at zero, white at ``limit``; the constant image in the middle."""
+    ax, values = new_ax(ax, (4, 4)), np.fft.fftshift(np.asarray(values))
+    h, w = values.shape
+    edges = (-(w // 2) - 0.5, w - w // 2 - 0.5, h - h // 2 - 0.5, -(h // 2) - 0.5)  # down as in an image
+    ax.imshow(values, cmap="gray", vmin=0, vmax=limit, extent=edges)
+    ax.locator_params(integer=True)
+    ax.set(xlabel="waves across the image", ylabel="waves down the image")
+    return ax
+
+
+def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Complex numbers as points in the plane, with the unit circle."""
+    ax, turn = new_ax(ax, (4, 4)), np.linspace(0, 2 * np.pi, 200)
+    ax.plot(np.cos(turn), np.sin(turn), color=FAINT, lw=1)
+    for (name, values), color, marker in zip(points.items(), COLORS, MARKERS, strict=False):
+        ax.plot(np.real(values), np.imag(values), marker, ls="none", color=color, ms=8, label=name)
+    ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))
+    return ax
+
+
+def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, framed: Any = None) -> Axes:
+    """An image as a grid of pixels, with numbers on those that are not zero and one pixel ``(row, column)`` framed."""
+    ax, values = new_ax(ax, (3, 3)), np.asarray(image)
+    (rows, columns), limit = values.shape, limit or max(float(np.abs(values).max(initial=0)), 1e-12)
+    points = min(ax.bbox.width / columns, ax.bbox.height / rows) * 72 / ax.figure.dpi  # the room of one number
+    edges = np.arange(max(rows, columns) + 1) - 0.5
+    look: dict[str, Any] = {"cmap": SIGNED, "vmin": -limit, "vmax": limit, "edgecolors": FAINT, "linewidth": 0.5}
+    ax.pcolormesh(edges[: columns + 1], edges[: rows + 1], values, **look)
+    for i, j in np.argwhere(values):
+        color = "white" if abs(values[i, j]) > 0.7 * limit else INK
+        text = f"{values[i, j]:.3g}"
+        text = text.replace("0.", ".") if abs(values[i, j]) < 1 else text  # short: it must fit into one pixel
+        ax.text(j, i, text, ha="center", va="center", fontsize=min(points / 3, 10), color=color)
+    if framed is not None:
+        i, j = framed
+        ax.plot(j + 0.5 * np.array([-1, 1, 1, -1, -1]), i + 0.5 * np.array([-1, -1, 1, 1, -1]), color=BLUE, lw=2.5)
+    ax.set(aspect="equal", xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6))
+    ax.set_axis_off()
+    return ax
+
+
+def plot_image(image: Any, ax: Axes | None = None) -> Axes:
+    """A gray picture, its smallest number black and its largest white."""
+    ax = new_ax(ax, (3, 3))
+    ax.imshow(np.asarray(image), cmap="gray", interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    return ax
+
+
+UNTOUCHED = "#DDDDDD"
+
+
+def plot_touched(pull: Any, ax: Axes | None = None, limit: float = 1.5) -> Axes:
+    """What pulls on each entry of a kernel ``(c_out, c_in, kh, kw)``: orange downwards, violet upwards, gray nothing.
+
+    Output channels go down and input channels across, each pair a block of taps. Where there is little, it is white.
+    """
+    ax, values = new_ax(ax, (5, 5)), np.asarray(pull)
+    c_out, c_in, kh, kw = values.shape
+    picture = values.transpose(0, 2, 1, 3).reshape(c_out * kh, c_in * kw)
+    ax.set_facecolor(UNTOUCHED)
+    colors = {"cmap": SIGNED, "vmin": -limit, "vmax": limit}
+    ax.imshow(np.where(picture == 0, np.nan, picture), interpolation="nearest", **colors)
+    few = max(c_out, c_in) <= 16
+    line = {"color": "white", "lw": 2 if few else 0.3}
+    ax.hlines(np.arange(kh, c_out * kh, kh) - 0.5, -0.5, c_in * kw - 0.5, **line)
+    ax.vlines(np.arange(kw, c_in * kw, kw) - 0.5, -0.5, c_out * kh - 0.5, **line)
+    for axis, channels, taps in ((ax.xaxis, c_in, kw), (ax.yaxis, c_out, kh)):
+        shown = range(channels) if few else range(0, channels, 16)
+        axis.set_ticks([taps * c + (taps - 1) / 2 for c in shown], [str(c + 1) for c in shown])
+        axis.set_tick_params(length=0)
+    ax.set(xlabel="input channel", ylabel="output channel")
+    return ax
+
+
+def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
+    """An image ``(channels, height, width)`` in [0, 1]: gray with one channel, else the first three as colors."""
+    ax, values = new_ax(ax, (2, 2)), np.asarray(image, dtype=float)
+    shown = values[0] if len(values) < 3 else values[:3].transpose(1, 2, 0)
+    ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return _bare(ax)
+
+
+def plot_change(change: Any, limit: float, ax: Axes | None = None) -> Axes:
+    """A change of an image, ``limit`` at full color: orange above zero, violet below; of colors around gray."""
+    ax, values = new_ax(ax, (2, 2)), np.asarray(change, dtype=float)
+    if len(values) < 3:
+        ax.imshow(values[0], cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    else:
+        ax.imshow((0.5 + values[:3].transpose(1, 2, 0) / (2 * limit)).clip(0, 1), interpolation="nearest")
+    return _bare(ax)
+
+
+def _bare(ax: Axes) -> Axes:
+    ax.set(xticks=[], yticks=[])
+    return ax

@@ -1,0 +1,22 @@
+"""How far a network is from changing its answer: slopes, radii, and networks that separate the notions."""
+
+from typing import TYPE_CHECKING
+
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.robustness.constructions import Separation as Separation
+    from convkit.robustness.constructions import certify_balls as certify_balls
+    from convkit.robustness.constructions import constant_network as constant_network
+    from convkit.robustness.constructions import lipschitz_fit as lipschitz_fit
+    from convkit.robustness.constructions import reciprocal_error as reciprocal_error
+    from convkit.robustness.constructions import robust_network as robust_network
+    from convkit.robustness.constructions import separation as separation
+    from convkit.robustness.constructions import steep_robust_network as steep_robust_network
+    from convkit.robustness.lipschitz import certified_radius as certified_radius
+    from convkit.robustness.lipschitz import empirical_radius as empirical_radius
+    from convkit.robustness.lipschitz import jacobian_norm as jacobian_norm
+    from convkit.robustness.lipschitz import local_lipschitz as local_lipschitz
+    from convkit.robustness.lipschitz import margins as margins
+
+__getattr__, __dir__, __all__ = face(__name__)

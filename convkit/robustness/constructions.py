@@ -1,0 +1,294 @@
+"""The networks of Liang & Huang 2021 that separate norms, Lipschitz constants and robustness, built and certified."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from convkit.attacks.checks import check_count, check_labels, check_norm
+from convkit.loading import progress_bar
+
+
+# ---- Proposition 1 ---------------------------------------------------------------------------------------------------
+def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> nn.Sequential:
+    """A ReLU network of ``depth`` linear layers, each of norms 1, 2 and infinity at least ``size``, that is constant.
+
+    Two equal copies of the signal run side by side, enlarged by each layer and alive, and the last layer subtracts
+    them: its Lipschitz constant is 0 (Proposition 1). Exactly so in floating point too, while nothing overflows: the
+    factor is ``size`` rounded up to a power of two. In float64.
+    """
+    inputs, classes, depth = (
+        check_count(name, count) for name, count in (("inputs", inputs), ("classes", classes), ("depth", depth))
+    )
+    if depth < 2 or not 0 < size < 2 ** (900 / depth):
+        raise ValueError(
+            f"needed depth >= 2 and a size above 0 whose power {depth} is finite, got depth {depth}, size {size}"
+        )
+    factor = 2.0 ** math.ceil(math.log2(size))
+    copies = torch.eye(inputs).repeat(2, 1)
+    mixed = torch.eye(classes, inputs)
+    weights = [copies, *[torch.eye(2 * inputs)] * (depth - 2), torch.cat((mixed, -mixed), 1)]
+    return _network([factor * weight for weight in weights], [torch.zeros(len(weight)) for weight in weights])
+
+
+# ---- Theorem 2 and Proposition 2 -------------------------------------------------------------------------------------
+def robust_network(points: Tensor, labels: Tensor, eps: float, norm: str | float = "inf") -> nn.Sequential:
+    """A ReLU network with robust accuracy 1 on ``points`` that are 2-epsilon-separable (Theorem 2), in float64.
+
+    Three linear layers. Around each point a function that is 1 on its ball of radius ``eps`` and 0 on the balls of
+    other classes: one minus what half-spaces, each turned to a point of another class, cut off beyond ``eps``. The
+    logit of a class is the sum over its points. ``certify_balls`` proves it for the whole balls. Raises
+    ``ValueError`` where two points of different classes lie within ``2 * eps``.
+    """
+    x, kind, gaps = _checked(points, labels, eps, norm)
+    classes = int(labels.max()) + 1
+    bumps = [_bump(x[i], x[labels != labels[i]], eps, 2 * eps + float(gaps[i]), kind) for i in range(len(x))]
+    return _assembled(bumps, nn.functional.one_hot(labels, classes).T.to(x))
+
+
+def steep_robust_network(
+    points: Tensor, labels: Tensor, eps: float, slope: float, norm: str | float = "inf"
+) -> tuple[nn.Sequential, Tensor]:
+    """``robust_network`` made as steep as wished where no image is (Proposition 2), and two points that show it.
+
+    Between the nearest two points of different classes lies one outside of every ball. There a spike is added, 0 on
+    all balls, whose top and foot ``(2, ...)``, the second result, have logits that differ by at least ``slope`` times
+    their distance: the Lipschitz constant is at least ``slope``, and the robust accuracy still 1.
+    """
+    x, kind, gaps = _checked(points, labels, eps, norm)
+    if not (slope > 0 and math.isfinite(slope)):
+        raise ValueError(f"slope must be above 0 and finite, got {slope}")
+    found = separation(points, labels, norm)
+    classes = int(labels.max()) + 1
+    first, second = x[found.pair[0]], x[found.pair[1]]
+    middle, room = (first + second) / 2, float(gaps.min()) / 2  # every point is at least room + eps from the middle
+    height = slope * room + len(x)  # the other functions, each in [0, 1], may take len(x) of it away
+    bumps = [_bump(x[i], x[labels != labels[i]], eps, 2 * eps + float(gaps[i]), kind) for i in range(len(x))]
+    bumps.append(_bump(middle, x, 0.0, room + eps, kind, eps))
+    heads = nn.functional.one_hot(labels, classes).T.to(x)
+    spike = height * nn.functional.one_hot(labels[found.pair[0]], classes).to(x)[:, None]
+    foot = middle + room * (first - middle) / torch.linalg.vector_norm(first - middle, kind)
+    pair = torch.stack((middle, foot)).view(2, *points.shape[1:])
+    return _assembled(bumps, torch.cat((heads, spike), 1)), pair
+
+
+def certify_balls(
+    network: nn.Sequential, points: Tensor, labels: Tensor, eps: float, norm: str | float = "inf"
+) -> Tensor:
+    """Whether it is proven, ``(N,)``, that the network gives its label to every point within ``eps`` of each point.
+
+    Interval arithmetic: the first layer's range over the ball is exact (dual norms), later ones follow by intervals,
+    the last by differences of logits; every step is widened by what floating point may round. False means not
+    proven. For ``nn.Sequential`` of ``Flatten``, ``Linear`` and ``ReLU``.
+    """
+    kind = check_norm(norm)
+    check_labels(labels, points)
+    layers = [layer for layer in network if not isinstance(layer, nn.Flatten)]
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    if len(linear) < 2 or any(not isinstance(layer, nn.Linear | nn.ReLU) for layer in layers):
+        kinds = [type(layer).__name__ for layer in network]
+        raise ValueError(f"needed Flatten, Linear and ReLU, at least two Linear, in one nn.Sequential, got {kinds}")
+    if not isinstance(layers[-1], nn.Linear) or not isinstance(layers[0], nn.Linear):
+        raise ValueError("needed a Linear first and last; leave a ReLU at either end out")
+    with torch.no_grad():
+        middle = points.flatten(1).to(linear[0].weight)
+        reach = torch.full_like(middle[:, :1], eps) * torch.linalg.vector_norm(linear[0].weight, _dual(kind), dim=1)
+        center = middle @ linear[0].weight.T + linear[0].bias
+        slack = _rounding(linear[0], middle.abs() + eps)
+        low, high = center - reach - slack, center + reach + slack
+        for layer in layers[1:-1]:
+            if isinstance(layer, nn.Linear):
+                low, high = _through(layer, low, high)
+            else:
+                low, high = low.clamp(min=0), high.clamp(min=0)
+        proven = torch.ones(len(points), dtype=torch.bool, device=points.device)
+        head = layers[-1]
+        for label in labels.unique():
+            rows = labels == label
+            rivals = [k for k in range(head.out_features) if k != int(label)]
+            lead = nn.Linear(head.in_features, len(rivals), dtype=head.weight.dtype, device=head.weight.device)
+            lead.weight.copy_(head.weight[label] - head.weight[rivals])
+            lead.bias.copy_(head.bias[label] - head.bias[rivals])
+            proven[rows] = (_through(lead, low[rows], high[rows])[0] > 0).all(1)
+    return proven
+
+
+# ---- separation ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Separation:
+    """The smallest distance of two points of different classes, and which two: below half of it epsilon is fine."""
+
+    distance: float
+    pair: tuple[int, int]
+
+
+def separation(points: Tensor, labels: Tensor, norm: str | float = "inf", progress: bool = False) -> Separation:
+    """The smallest distance between points of different classes: data are 2-epsilon-separable below half of it.
+
+    ``points`` are ``(N, ...)``, floating point or bytes (then counted as multiples of 1/255). Exact: all pairs are
+    screened in chunks by a lower bound (some coordinates for infinity, a matrix product less its rounding for 2), and
+    those below the best so far are measured. 0 for equal points of different classes.
+    """
+    check_labels(labels, points)
+    kind = check_norm(norm)
+    if len(labels.unique()) < 2:
+        raise ValueError(f"needed points of at least two classes, got {len(labels.unique())}")
+    x = points.flatten(1)
+    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    if not x.isfinite().all():
+        raise ValueError("points must be finite, got NaN or infinity")
+    x = x[:, x.var(0, correction=0).argsort(descending=True)]  # coordinates that differ most decide first
+    screen = _screen_inf if kind == math.inf else _screen_2
+    best = Separation(math.inf, (0, 0))
+    classes = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    chunks = [
+        (rows, torch.cat(classes[i + 1 :])) for i, of_class in enumerate(classes[:-1]) for rows in of_class.split(256)
+    ]
+    for rows, others in progress_bar(chunks, desc="separation", disable=not progress):
+        for part in others.split(2048):
+            first, second = screen(x[rows], x[part], best.distance)
+            for i, j in zip(first.split(4096), second.split(4096), strict=True):
+                if not len(i):
+                    continue
+                distances = torch.linalg.vector_norm(x[rows[i]] - x[part[j]], kind, dim=1)
+                at = int(distances.argmin())
+                if distances[at] < best.distance:
+                    best = Separation(float(distances[at]), (int(rows[i[at]]), int(part[j[at]])))
+    return best
+
+
+# ---- a Lipschitz constant that is too small --------------------------------------------------------------------------
+def lipschitz_fit(x: Tensor, y: Tensor, slope: float) -> tuple[Tensor, float]:
+    """Of all ``slope``-Lipschitz functions of one variable the nearest to ``y`` at the points ``x``, and its error.
+
+    Values at ``x`` and the largest deviation, half of ``max |y_i - y_j| - slope |x_i - x_j|`` over all pairs: no such
+    function deviates less, and the lower envelope of the cones ``y_j + error + slope |x - x_j|`` attains it.
+    """
+    if x.ndim != 1 or x.shape != y.shape or not len(x) or not slope >= 0:
+        raise ValueError(
+            f"needed x and y of shape (N,) and a slope of at least 0, got {tuple(x.shape)}, {tuple(y.shape)}, {slope}"
+        )
+    cones = slope * (x[:, None] - x).abs()
+    error = max(0.0, float((y[:, None] - y - cones).amax()) / 2)
+    return (y + error + cones).amin(1), error
+
+
+def reciprocal_error(slope: float, low: float = 0.5, high: float = 1.0) -> float:
+    """The largest deviation from 1/x on ``[low, high]`` of the best ``slope``-Lipschitz function: exact.
+
+    ``lipschitz_fit`` on the whole interval: the worst pair is ``low`` and where 1/x is as steep as ``slope``.
+    """
+    if not (0 < low < high and slope >= 0):
+        raise ValueError(f"needed 0 < low < high and a slope of at least 0, got {low}, {high}, {slope}")
+    end = min(max(1 / math.sqrt(slope), low), high) if slope > 0 else high
+    return (1 / low - 1 / end - slope * (end - low)) / 2
+
+
+# ---- private ---------------------------------------------------------------------------------------------------------
+def _checked(points: Tensor, labels: Tensor, eps: float, norm: str | float) -> tuple[Tensor, float, Tensor]:
+    """The points in float64, the norm, and of each by how much the nearest of another class is beyond ``2 * eps``."""
+    check_labels(labels, points)
+    kind = check_norm(norm)
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    if len(labels.unique()) < 2 or int(labels.min()) < 0:
+        raise ValueError("needed labels of at least two classes, numbered from 0")
+    x = points.detach().flatten(1).double()
+    distances = torch.cdist(x, x, kind, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distances.masked_fill(labels[:, None] == labels, math.inf).amin(1)
+    gaps = nearest - 2 * eps
+    if not float(gaps.min()) > 1e-9 * float(nearest.max()):
+        raise ValueError(
+            f"points of different classes must be more than 2 eps = {2 * eps:.4g} apart, the nearest are "
+            f"{float(nearest.min()):.4g}; take a smaller eps or leave them out"
+        )
+    return x, kind, gaps
+
+
+def _bump(
+    center: Tensor, others: Tensor, reach: float, needed: float, norm: float, eps: float | None = None
+) -> tuple[Tensor, Tensor, float]:
+    """Half-spaces ``(functionals, offsets, steepness)`` that cut off the balls of ``others`` and not the center's.
+
+    Nothing is cut off within ``reach`` of the center, all within ``eps`` (``reach`` by default) of the others, which
+    are at least ``needed`` away. Each functional has dual norm 1: over a ball it moves by the radius. Taken greedily,
+    nearest point first: whoever is cut off by a functional already taken needs none of its own.
+    """
+    apart = others - center
+    distances = torch.linalg.vector_norm(apart, norm, dim=1)
+    waiting = distances.argsort()
+    functionals = []
+    while len(waiting):
+        j = waiting[0]
+        if norm == math.inf:
+            functional = torch.zeros_like(center)
+            largest = apart[j].abs().argmax()
+            functional[largest] = apart[j, largest].sign()
+        else:
+            functional = apart[j] / distances[j]
+        functionals.append(functional)
+        reached = apart[waiting] @ functional
+        waiting = waiting[1:][reached[1:] < needed]
+    stacked = torch.stack(functionals)
+    return stacked, stacked @ center + reach, 1 / (needed - reach - (reach if eps is None else eps))
+
+
+def _assembled(bumps: list[tuple[Tensor, Tensor, float]], head: Tensor) -> nn.Sequential:
+    """The logits ``head @ relu(1 - steepness * sum relu(functionals @ x - offsets))`` as a network."""
+    functionals = torch.cat([bump[0] for bump in bumps])
+    offsets = torch.cat([bump[1] for bump in bumps])
+    sums = torch.block_diag(*[bump[0].new_full((1, len(bump[0])), -bump[2]) for bump in bumps])
+    return _network([functionals, sums, head], [-offsets, sums.new_ones(len(bumps)), head.new_zeros(len(head))])
+
+
+def _network(weights: list[Tensor], biases: list[Tensor]) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for weight, bias in zip(weights, biases, strict=True):
+        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64, device=weight.device)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _dual(norm: float) -> float:
+    return 1.0 if norm == math.inf else 2.0
+
+
+def _rounding(layer: nn.Linear, sizes: Tensor) -> Tensor:
+    """A bound of what floating point adds to or takes from ``layer`` on inputs of at most these ``sizes``."""
+    terms = sizes @ layer.weight.abs().T + layer.bias.abs()
+    return 4 * (layer.in_features + 2) * torch.finfo(sizes.dtype).eps * terms
+
+
+def _through(layer: nn.Linear, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The intervals of ``layer`` on intervals, widened by rounding."""
+    up, down = layer.weight.clamp(min=0).T, layer.weight.clamp(max=0).T
+    slack = _rounding(layer, torch.maximum(low.abs(), high.abs()))
+    return low @ up + high @ down + layer.bias - slack, high @ up + low @ down + layer.bias + slack
+
+
+def _screen_inf(a: Tensor, b: Tensor, best: float) -> tuple[Tensor, Tensor]:
+    """The pairs that the first coordinates do not show to be ``best`` or more apart; after all of them, the nearest."""
+    rows, columns = a.T.contiguous(), b.T.contiguous()
+    largest, change = a.new_zeros(2, len(a), len(b))
+    for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        torch.sub(row[:, None], column, out=change)
+        torch.maximum(largest, change.abs_(), out=largest)
+        if k % 16 == 15:
+            close = (largest < best).nonzero()
+            if 200 * len(close) < largest.numel():
+                return close[:, 0], close[:, 1]
+    nearest = largest.argmin()[None]
+    return nearest // len(b), nearest % len(b)
+
+
+def _screen_2(a: Tensor, b: Tensor, best: float) -> tuple[Tensor, Tensor]:
+    """The pairs that a matrix product, less what it may round, does not show to be ``best`` or more apart."""
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    slack = (a.shape[1] + 4) * torch.finfo(a.dtype).eps * float(squares.max())
+    below = squares.addmm_(a, b.T, alpha=-2)
+    close = (below < min(best**2, float(below.min()) + slack) + slack).nonzero()
+    return close[:, 0], close[:, 1]

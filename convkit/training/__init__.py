@@ -1,0 +1,24 @@
+"""One training loop for every method: watched, steered, stopped and resumed."""
+
+from typing import TYPE_CHECKING
+
+from convkit.loading import face
+
+if TYPE_CHECKING:
+    from convkit.training.adversarial import OBJECTIVES as OBJECTIVES
+    from convkit.training.adversarial import FreeTraining as FreeTraining
+    from convkit.training.adversarial import alp as alp
+    from convkit.training.adversarial import get_objective as get_objective
+    from convkit.training.adversarial import pgd_training as pgd_training
+    from convkit.training.adversarial import trades as trades
+    from convkit.training.checkpoint import load_checkpoint as load_checkpoint
+    from convkit.training.checkpoint import save_checkpoint as save_checkpoint
+    from convkit.training.evaluation import evaluate as evaluate
+    from convkit.training.loop import cross_entropy as cross_entropy
+    from convkit.training.loop import fit as fit
+    from convkit.training.plan import Plan as Plan
+    from convkit.training.plan import Record as Record
+    from convkit.training.sweeps import Job as Job
+    from convkit.training.sweeps import sweep as sweep
+
+__getattr__, __dir__, __all__ = face(__name__)

@@ -1,0 +1,168 @@
+"""The controls of live training: data, network, numbers and methods, and the runs that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+from torch import nn
+
+from convkit.data.dataset import Data
+from convkit.data.registry import DATA, load
+from convkit.data.subsets import subset
+from convkit.methods.build import network
+from convkit.methods.registry import get_method
+from convkit.plots.style import COLORS
+from convkit.training.adversarial import OBJECTIVES, get_objective
+from convkit.training.loop import fit
+from convkit.widgets.controls import _style, choice
+from convkit.widgets.training.finished import Run, Setting, model_name
+from convkit.widgets.training.knobs import MethodControl, number_text
+from convkit.widgets.training.runner import LivePanel, Track
+
+SLOTS = ("first", "second", "third")
+ABOUT = ("data", "model", "trained on", "attack ε", "batch size", "steps", "seed")
+LIMITS = {"batch size": (1, 10_000), "steps": (1, 100_000), "seed": (0, 2**31 - 1)}
+WHOLE = ("digits",)  # the others have so many images that a part must do
+OFFLINE = ("digits", "shapes")
+PART, TEST_PART = 4000, 500
+_MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("cnn9", {"widths": (16, 32, 64)}),
+    ("cnn9", {"widths": (8, 16, 32)}),
+    ("vgg11", {"width": 0.125}),
+    ("resnet18", {"width": 0.125}),
+    ("resnet32", {"width": 0.5}),
+)
+
+
+class ChoicesPanel(LivePanel):
+    """A panel to choose what trains: up to three methods, each with its knobs, on the same data and network."""
+
+    def __init__(
+        self,
+        methods: Sequence[str],
+        data: str | Data,
+        model: str | nn.Module,
+        numbers: Mapping[str, int],
+        every: int,
+        knobs: Mapping[str, Mapping[str, Any]] | None,
+        folder: str | Path | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        if isinstance(methods, str) or not 1 <= len(methods) <= len(SLOTS):
+            raise ValueError(f"{type(self).__name__} compares one to three methods, got {methods!r}; name two")
+        own = (model, {**({"widths": (16, 32, 64)} if model == "cnn9" else {}), **options})
+        self._models = {model_name(*one): one for one in (own, *_MODELS)}
+        self._data = {data.name: data} if isinstance(data, Data) else {}
+        self._given = tuple(self._data)
+        self._names = list(dict.fromkeys([*(self._given or [str(data)]), *DATA]))
+        self._methods, self._starts = [get_method(name).name for name in methods], dict(knobs or {})
+        self._numbers, self._every, self._folder = dict(numbers), every, folder
+        super().__init__()
+
+    def controls(self) -> dict[str, Any]:
+        controls: dict[str, Any] = {
+            "data": choice("data", self._names),
+            "model": choice("model", list(self._models)),
+            "trained on": choice("trained on", list(OBJECTIVES.values())),
+        }
+        for label, value in {"attack ε": 0.1, **self._numbers}.items():
+            controls[label] = ipywidgets.Text(
+                str(value), description=label, continuous_update=False, **_style(label, 6)
+            )
+        names = [*self._methods, None][: max(2, len(self._methods))]
+        for slot, name, color in zip(SLOTS, names, COLORS, strict=False):
+            controls[slot] = MethodControl(f"{slot} method", name, self._starts.get(name or "", {}), color)
+        return controls
+
+    @property
+    def slots(self) -> dict[str, MethodControl]:
+        """The lists of methods, with their knobs."""
+        return {slot: self._controls[slot] for slot in SLOTS if slot in self._controls}
+
+    def settings(self, steps: int | None = None) -> list[Setting]:
+        """What the controls ask for; ``ValueError`` with a sentence for everything that is wrong in them."""
+        faults, numbers = [], {}
+        for name, (low, high) in LIMITS.items():
+            text = self._controls[name].value.strip()
+            numbers[name] = int(text) if text.isdecimal() else low - 1
+            if not low <= numbers[name] <= high:
+                faults.append(f"{name} needs a whole number from {low} to {high}, got {text!r}")
+        eps = self._eps()
+        if eps is None:
+            faults.append(f"attack ε needs a number from 0 to 1, got {self._controls['attack ε'].value!r}")
+        data = self._controls["data"].value
+        if data in DATA and data not in (*OFFLINE, *self._given) and self._folder is None:
+            faults.append(f"{data} is read from files: name their folder, as in {type(self).__name__}(folder=...)")
+        chosen = {slot: control.value for slot, control in self.slots.items() if control.value["method"]}
+        if not chosen:
+            faults.append("no method is chosen: take one from a list")
+        if faults:
+            raise ValueError("; ".join(faults))
+        words = [get_method(value["method"]).words for value in chosen.values()]
+        return [
+            Setting(
+                name=name if words.count(name) == 1 else f"{name}, {slot}",
+                slot=slot,
+                method=value["method"],
+                knobs=value["knobs"],
+                objective=next(n for n, words in OBJECTIVES.items() if words == self._controls["trained on"].value),
+                eps=eps or 0.0,
+                data=data,
+                data_code=self._data_code(data),
+                model=self._models[self._controls["model"].value][0],
+                options=self._models[self._controls["model"].value][1],
+                steps=steps or numbers["steps"],
+                batch_size=numbers["batch size"],
+                seed=numbers["seed"],
+                every=self._every,
+            )
+            for name, (slot, value) in zip(words, chosen.items(), strict=True)
+        ]
+
+    def _eps(self) -> float | None:
+        """How far attacks go, or ``None`` where the field holds no number from 0 to 1."""
+        try:
+            eps = float(self._controls["attack ε"].value)
+        except ValueError:
+            return None
+        return eps if 0 <= eps <= 1 else None
+
+    def _data_code(self, name: str) -> str:
+        if name in self._given:
+            return ""
+        code = f"load({name!r})" if name in OFFLINE else f"load({name!r}, {str(self._folder)!r})"
+        return code if name in WHOLE else f"subset({code}, {PART}, test_count={TEST_PART})"
+
+    def _loaded(self, name: str) -> Data:
+        if name not in self._data:
+            data = load(name) if name in OFFLINE else load(name, self._folder)
+            self._data[name] = data if name in WHOLE else subset(data, PART, test_count=TEST_PART)
+        return self._data[name]
+
+    def make(self, settings: Sequence[Setting]) -> list[Run]:
+        """The runs, before their first step; ``ValueError`` or ``OSError`` for what cannot be trained."""
+        runs = []
+        for setting in settings:
+            data, knobs = self._loaded(setting.data), dict(setting.knobs)
+            model = network(setting.model, data, setting.method, seed=setting.seed, knobs=knobs, **setting.options)
+            objective = get_objective(setting.objective, setting.eps)
+            records = fit(model, data, setting.method, knobs=knobs, objective=objective, **setting.plan)
+            runs.append(Run(setting, Track(setting.name, records, knobs), model))
+        return runs
+
+    def said(self) -> dict[str, str]:
+        """What each control says, by its label."""
+        said = {name: str(self._controls[name].value) for name in ABOUT}
+        for slot, control in self.slots.items():
+            name, knobs = control.value["method"], control.value["knobs"]
+            said[f"{slot} method"] = get_method(name).words if name else "none"
+            said |= {knob_label(slot, name, knob): number_text(value) for knob, value in knobs.items()}
+        return said
+
+
+def knob_label(slot: str, method: str, knob: str) -> str:
+    """What a knob is called where there are several methods."""
+    return f"{get_method(method).knobs[knob].words} of the {slot} method"

@@ -1,0 +1,210 @@
+"""What is kept of finished runs: the code that gives the same numbers again, a table, and CSV files of both."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from convkit.methods.registry import get_method
+from convkit.training.adversarial import OBJECTIVES
+from convkit.training.plan import Record
+from convkit.widgets.training.knobs import number_text
+from convkit.widgets.training.runner import Track
+
+SILENT = {"momentum": 0.9, "weight_decay": 0.0}  # not worth a word in the table
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that one run is made of; ``model`` is a name or the network itself, ``data_code`` is empty for given data."""
+
+    name: str
+    slot: str
+    method: str
+    knobs: Mapping[str, Any]
+    objective: str
+    eps: float
+    data: str
+    data_code: str
+    model: str | nn.Module
+    options: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    seed: int
+    every: int
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The keyword arguments of ``fit`` besides the knobs."""
+        return {
+            "steps": self.steps,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "schedule": "constant",
+            "evaluate_every": self.every,
+            "measure_every": self.every,
+        }
+
+
+@dataclass
+class Run:
+    """A run of the panel, finished or not: its settings as it started, its track, and the network that it trains."""
+
+    setting: Setting
+    track: Track
+    model: nn.Module
+
+    @property
+    def history(self) -> list[Record]:
+        """Its records, one a step."""
+        return self.track.history
+
+    @property
+    def steered(self) -> Mapping[int, Mapping[str, Any]]:
+        """What was moved while it trained, by the number of steps done before."""
+        return self.track.steered
+
+    @property
+    def end(self) -> str:
+        """How it ended, or that it has not."""
+        if self.history and self.history[-1].diverged:
+            return f"diverged: {self.history[-1].diverged}"
+        return self.track.ended or "running"
+
+    @property
+    def code(self) -> str:
+        """Code that gives ``history`` again, to be copied into a cell."""
+        s = self.setting
+        plan = "".join(f", {name}={value!r}" for name, value in s.plan.items())
+        options = "".join(f", {name}={value!r}" for name, value in s.options.items())
+        given = repr(s.model) if isinstance(s.model, str) else "model"
+        adversarial = s.objective != "clean"
+        plan += f", objective=get_objective({s.objective!r}, {s.eps!r})" if adversarial else ""
+        lines = [
+            *(["from convkit.training import get_objective"] if adversarial else []),
+            "from convkit.data import load, subset",
+            "from convkit.methods.registry import network",
+            "from convkit.training.loop import fit",
+            "",
+            f"data = {s.data_code}" if s.data_code else "# data: what the panel was given",
+            *([] if isinstance(s.model, str) else ["# model: what the panel was given"]),
+            f"knobs = {dict(s.knobs)!r}",
+            f"trained = network({given}, data, {s.method!r}, seed={s.seed}, knobs=knobs{options})",
+            f"run = fit(trained, data, {s.method!r}, knobs=knobs{plan})",
+        ]
+        moved = {step: dict(changes) for step, changes in self.steered.items()}
+        if not moved and (self.end == "done" or self.end.startswith("diverged")):
+            return "\n".join([*lines, "history = list(run)"])
+        lines += [f"moved = {moved!r}  # by the number of steps done", "history = []"]
+        lines += [f"while len(history) < {len(self.history)}:", "    knobs |= moved.get(len(history), {})"]
+        return "\n".join([*lines, "    history.append(next(run))"])
+
+    def moved(self) -> list[str]:
+        """What was moved while it trained, a sentence for each step."""
+        knobs = get_method(self.setting.method).knobs
+        sentences = []
+        for step, changes in self.steered.items():
+            texts = [f"{knobs[name].words} {number_text(value)}" for name, value in changes.items()]
+            sentences.append(f"From step {step + 1} on {self.track.name} has {', '.join(texts)}.")
+        return sentences
+
+    def row(self) -> dict[str, str]:
+        """The run as a row of the table, by the heading of the column."""
+        s, method = self.setting, get_method(self.setting.method)
+        norms = next((r.norms for r in reversed(self.history) if r.norms), None)
+        conditions = next((r.conditions for r in reversed(self.history) if r.conditions), None)
+        accuracy = next((r.test_accuracy for r in reversed(self.history) if r.test_accuracy is not None), None)
+        own = {name: value for name, value in s.knobs.items() if name != "lr" and value != SILENT.get(name)}
+        return {
+            "method": method.words,
+            "learning rate": number_text(s.knobs["lr"]),
+            "other knobs": "; ".join(f"{method.knobs[name].words} {number_text(v)}" for name, v in own.items()),
+            "moved while training": " ".join(self.moved()),
+            "trained on": "" if s.objective == "clean" else f"{OBJECTIVES[s.objective]}, ε {number_text(s.eps)}",
+            "data": s.data,
+            "model": model_name(s.model, s.options),
+            "batch size": str(s.batch_size),
+            "seed": str(s.seed),
+            "steps": str(len(self.history)),
+            "loss": f"{self.history[-1].loss:.3g}" if self.history else "",
+            "test accuracy": "" if accuracy is None else f"{100 * accuracy:.1f} %",
+            "largest norm": f"{max(norms.values()):.3g}" if norms else "",
+            "median condition": f"{statistics.median(conditions.values()):.3g}" if conditions else "",
+            "seconds": f"{self.history[-1].seconds:.1f}" if self.history else "",
+            "end": self.end,
+        }
+
+
+def model_name(model: str | nn.Module, options: Mapping[str, Any]) -> str:
+    """What a network is called in lists."""
+    if not isinstance(model, str):
+        return f"your {type(model).__name__}"
+    said = {"widths": "{} channels", "width": "{} times as wide"}
+    texts = ["-".join(map(str, v)) if isinstance(v, tuple | list) else str(v) for v in options.values()]
+    more = [said.get(name, f"{name} {{}}").format(text) for name, text in zip(options, texts, strict=True)]
+    return ", ".join([model, *more])
+
+
+def table_csv(runs: Sequence[Run]) -> str:
+    """The table of runs, a line for each."""
+    return _csv([{"run": str(number)} | run.row() for number, run in enumerate(runs, start=1)])
+
+
+def records_csv(runs: Sequence[Run]) -> str:
+    """A line for each step of each run, with the norm and the condition number of each layer where they were taken."""
+    rows = []
+    for number, run in enumerate(runs, start=1):
+        knobs = dict(run.setting.knobs)
+        for record in run.history:
+            knobs |= run.steered.get(record.step - 1, {})
+            row = {"run": number, "method": run.setting.method, "step": record.step, "loss": record.loss}
+            row |= {"accuracy of the batch": record.accuracy, "learning rate": record.lr}
+            row |= {"test accuracy": "" if record.test_accuracy is None else record.test_accuracy}
+            row |= {f"knob {name}": value for name, value in knobs.items()}
+            row |= {f"norm {name}": value for name, value in (record.norms or {}).items()}
+            row |= {f"condition {name}": value for name, value in (record.conditions or {}).items()}
+            rows.append(row | {"diverged": record.diverged or ""})
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def link(text: str, name: str) -> str:
+    """A link that saves ``text`` as a file: it is in the page, nothing is fetched."""
+    code = base64.b64encode(text.encode()).decode()
+    look = "color: #0072B2; text-decoration: underline"
+    return f'<a download="{name}" style="{look}" href="data:text/csv;base64,{code}">{name}</a>'
+
+
+def table_html(runs: Sequence[Run]) -> str:
+    """The table of runs for the page, the latest first; a column that is empty in all of them is left out."""
+    if not runs:
+        return ""
+    rows = [{"run": str(number)} | run.row() for number, run in enumerate(runs, start=1)]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    look = "text-align: left; vertical-align: top; padding: 2px 10px 2px 0; line-height: 1.3"
+
+    def line(kind: str, texts: Sequence[str]) -> str:
+        cells = (f"<{kind} style='{look}'>{html.escape(text)}</{kind}>" for text in texts)
+        return f"<tr>{''.join(cells)}</tr>"
+
+    body = "".join(line("td", [row[name] for name in columns]) for row in reversed(rows))
+    return (
+        "<table class='convkit-runs' style='font-size: 85%; margin: 8px 0'><caption style='text-align: left'>"
+        f"<b>Finished runs</b></caption><thead>{line('th', columns)}</thead><tbody>{body}</tbody></table>"
+    )

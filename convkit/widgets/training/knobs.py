@@ -1,0 +1,138 @@
+"""Controls for the knobs of a method of training: sliders over round numbers, boxes and lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+from convkit.methods.method import Knob
+from convkit.methods.registry import METHODS, get_method
+from convkit.widgets.controls import _style, choice, toggle
+
+NONE = "none"
+HIDDEN = ("momentum",)  # of every method, and seldom moved: code can
+_GRIDS: dict[str, tuple[float, ...]] = {"momentum": (0, 0.5, 0.9, 0.95, 0.99), "smoothing": (0, 0.5, 0.9, 0.99)}
+_REACH = 1000  # how far a slider goes on both sides of the default, as a factor
+
+
+def grid(name: str, knob: Knob, value: Any = None) -> list[Any]:
+    """The places of a knob's slider: round numbers within its limits, its default, and ``value``."""
+    whole = isinstance(knob.default, int)
+    if name in _GRIDS:
+        places = {*_GRIDS[name]}
+    else:
+        middle = knob.default or min(knob.high, 1.0) / 10
+        low, high = max(knob.low, middle / _REACH), min(knob.high, middle * _REACH)
+        powers = range(math.floor(math.log10(low or middle / _REACH)), math.ceil(math.log10(high)) + 1)
+        round_numbers = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+        if name == "groups":
+            round_numbers = [2.0**power for power in range(13)]
+        places = {number for number in round_numbers if low * (1 - 1e-9) <= number <= high * (1 + 1e-9)}
+        places |= {0.0} if knob.low == 0 else set()
+    places |= {knob.default} | ({value} if value is not None else set())
+    return sorted({int(place) if whole else float(place) for place in places})
+
+
+def knob_control(name: str, knob: Knob, value: Any = None) -> Any:
+    """A control for one knob: a box for yes or no, a list for other choices, else a slider over ``grid``."""
+    value = knob.check(name, knob.default if value is None else value)
+    if knob.choices == (True, False):
+        return toggle(knob.words, value)
+    if knob.choices:
+        return choice(knob.words, list(knob.choices), value)
+    options = [(number_text(place), place) for place in grid(name, knob, value)]
+    # shows a new place while it is dragged, as every other slider does
+    return ipywidgets.SelectionSlider(options=options, value=value, description=knob.words, **_style(knob.words, 15))
+
+
+def knob_sliders(method: str, knobs: MutableMapping[str, Any], *names: str) -> list[Any]:
+    """Controls that write into ``knobs`` what a run of the method reads at its next step: all live ones, or ``names``.
+
+    ``knobs`` gets the method's default where it has no value yet.
+    """
+    controls = []
+    for name, knob in get_method(method).knobs.items():
+        if name in names or (not names and knob.live and name not in HIDDEN):
+            control = knob_control(name, knob, knobs.get(name))
+            knobs[name] = control.value
+            control.observe(lambda change, name=name: knobs.update({name: change["new"]}), names="value")
+            controls.append(control)
+    return controls
+
+
+def number_text(value: Any) -> str:
+    """A number as short as it can be said."""
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else str(value)
+
+
+class MethodControl(ipywidgets.VBox):
+    """A list of methods and the knobs of the chosen one: ``value`` is ``{"method": name or None, "knobs": {...}}``."""
+
+    watched = "state"
+    state = traitlets.Dict()
+
+    def __init__(self, label: str, method: str | None, knobs: Mapping[str, Any] | None = None, color: str = "") -> None:
+        border = {"border_left": f"4px solid {color}", "padding": "2px 0 2px 8px", "margin": "3px 0"} if color else {}
+        super().__init__(layout=border)
+        self.description = label
+        options = [(NONE, None), *((one.words, name) for name, one in METHODS.items())]
+        self._list = ipywidgets.Dropdown(options=options, value=method, description=label, **_style(label, 20))
+        self._knobs: dict[str, Any] = {}
+        self._row = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "center"})
+        self._filling = False
+        self.children = [self._row]
+        self._fill(dict(knobs or {}))
+        self._list.observe(lambda _: self._filling or self._fill({}), names="value")
+
+    @property
+    def value(self) -> dict[str, Any]:
+        return {"method": self.state["method"], "knobs": dict(self.state["knobs"])}
+
+    @value.setter
+    def value(self, value: Mapping[str, Any]) -> None:
+        self._filling = True
+        try:
+            self._list.value = value["method"]
+        finally:
+            self._filling = False
+        self._fill(value.get("knobs", {}))
+
+    def _fill(self, values: Mapping[str, Any]) -> None:
+        """Show the knobs of the chosen method, with these values or its defaults."""
+        method = self._list.value
+        known = get_method(method).knobs if method else {}
+        settings = get_method(method).settings(values) if method else {}
+        shown = {name: value for name, value in settings.items() if name not in HIDDEN}
+        same = self.state.get("method") == method and self._knobs.keys() == shown.keys()
+        if same and all(_has(self._knobs[name], value) for name, value in shown.items()):
+            self._filling = True
+            for name, value in shown.items():
+                self._knobs[name].value = value
+            self._filling = False
+        else:
+            old, self._knobs = self._knobs, {}
+            for name, value in shown.items():
+                control = knob_control(name, known[name], value)
+                control.observe(lambda change, name=name: self._moved(name, change["new"]), names="value")
+                self._knobs[name] = control
+            self._row.children = [self._list, *self._knobs.values()]
+            for control in old.values():
+                control.close()
+        self.state = {"method": method, "knobs": settings}
+
+    def _moved(self, name: str, value: Any) -> None:
+        if not self._filling:
+            self.state = {**self.state, "knobs": {**self.state["knobs"], name: value}}
+
+
+def _has(control: Any, value: Any) -> bool:
+    """Whether a control can hold the value as it is."""
+    return not hasattr(control, "options") or value in [place for _, place in _pairs(control.options)]
+
+
+def _pairs(options: Any) -> list[tuple[Any, Any]]:
+    return [option if isinstance(option, tuple) else (option, option) for option in options]

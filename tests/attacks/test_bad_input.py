@@ -1,0 +1,169 @@
+"""Whatever an attack cannot use, it says in a sentence that names what was needed, what came and what to do."""
+
+import math
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
+from tests.helpers.attack_models import linear_model
+
+ATTACKS = {
+    "fgsm": partial(fgsm, eps=0.1),
+    "pgd": partial(pgd, eps=0.1, step=0.1, steps=1),
+    "simba": partial(simba, step=0.1, steps=1),
+    "autoattack": partial(autoattack, eps=0.1),
+    "robust_accuracy": lambda model, x, y: robust_accuracy(model, [(x, y)], partial(fgsm, eps=0.1), progress=False),
+}
+attacks = pytest.mark.parametrize("name", ATTACKS)
+
+
+def case():
+    return linear_model(16, 4, torch.float32), torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 3])
+
+
+@attacks
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: 2 * x - 1, "normalization belongs inside the model"),
+        (lambda x: x + math.nan, "must lie in .0, 1., got values from nan"),
+        (lambda x: (x * 255).byte(), "divide by 255"),
+        (lambda x: x[:0], "N >= 1, got shape"),
+    ],
+)
+def test_images(name, change, message):
+    model, x, y = case()
+    x = change(x)
+    with pytest.raises(ValueError, match=message):
+        ATTACKS[name](model, x, y[: len(x)])
+
+
+@attacks
+@pytest.mark.parametrize(
+    "y, message",
+    [
+        (torch.tensor([0, 1, 4]), r"labels must lie in 0 \.\. 3, the model has 4 outputs, got 0 \.\. 4"),
+        (torch.tensor([-1, 1, 3]), r"got -1 \.\. 3"),
+        (torch.tensor([0, 1]), r"int64 of shape \(3,\)"),
+        (torch.tensor([0.0, 1.0, 2.0]), "got torch.float32"),
+    ],
+)
+def test_labels(name, y, message):
+    model, x, _ = case()
+    with pytest.raises(ValueError, match=message):
+        ATTACKS[name](model, x, y)
+
+
+class Bent(nn.Module):
+    def __init__(self, bend):
+        super().__init__()
+        self.model, self.bend = case()[0], bend
+
+    def forward(self, x):
+        return self.bend(self.model(x))
+
+
+@attacks
+@pytest.mark.parametrize(
+    "bend, message",
+    [
+        (lambda f: f + math.nan, "must return finite logits"),
+        (lambda f: f / 0, "must return finite logits"),
+        (lambda f: f[:, 0], "must return logits of shape"),
+        (lambda f: f[:, :1], "at least two classes"),
+        (lambda f: f[:1], "for a batch of 3"),
+        (lambda f: (f, f), "got tuple"),
+    ],
+)
+def test_logits(name, bend, message):
+    _, x, y = case()
+    with pytest.raises(ValueError, match=message):
+        ATTACKS[name](Bent(bend), x, y)
+
+
+def test_nan_that_appears_only_on_the_way_is_no_robustness():
+    class Cliff(nn.Module):
+        def forward(self, x):
+            s = x.sum(1, keepdim=True)
+            return torch.where((s > 1.05) | (s < 0.95), math.nan, 1) * torch.cat((s + 1, -s), 1)
+
+    x, y = torch.full((2, 2), 0.5), torch.tensor([0, 0])
+    for attack in (ATTACKS["fgsm"], ATTACKS["pgd"], ATTACKS["simba"]):
+        with pytest.raises(ValueError, match="finite logits"):
+            attack(Cliff(), x, y)
+
+
+@pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
+def test_epsilon(eps):
+    model, x, y = case()
+    for attack in (fgsm, autoattack, partial(pgd, step=0.1, steps=1)):
+        with pytest.raises(ValueError, match="eps must be at least 0 and finite"):
+            attack(model, x, y, eps=eps)
+    with pytest.raises(ValueError, match="one an image"):
+        fgsm(model, x, y, torch.tensor([0.1, 0.2]))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"step": 0.0}, "step must be above 0"),
+        ({"step": -0.1}, "step must be above 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"steps": 2.0}, "steps must be a whole number"),
+        ({"restarts": 0}, "restarts must be a whole number"),
+        ({"restarts": 2, "random_start": False}, "leave random_start on"),
+        ({"norm": 1}, 'norm must be "inf" or 2, got 1'),
+        ({"norm": "two"}, "norm must be"),
+        ({"loss": "hinge"}, "loss must be 'ce', 'margin' or a function"),
+        ({"loss": lambda logits, y: logits}, "one number an image"),
+        ({"targets": torch.tensor([0, 1, 4])}, "targets must lie in"),
+        ({"targets": torch.tensor([0, 1])}, "targets must be class numbers"),
+    ],
+)
+def test_options_of_pgd(change, message):
+    model, x, y = case()
+    with pytest.raises(ValueError, match=message):
+        pgd(model, x, y, **{"eps": 0.1, "step": 0.1, "steps": 1, **change})
+
+
+def test_a_model_without_gradients_is_sent_to_simba():
+    _, x, y = case()
+    with pytest.raises(ValueError, match="use simba"):
+        pgd(Bent(torch.Tensor.detach), x, y, 0.1, 0.1, 1)
+    assert simba(Bent(torch.Tensor.detach), x, y, 0.1)[0].shape == x.shape
+
+
+def test_autoattack_says_what_it_cannot_do():
+    model, x, y = case()
+    with pytest.raises(ValueError, match="at least 4 classes, the model has 3"):
+        autoattack(Bent(lambda f: f[:, :3]), x, y.clamp(max=2), 0.1)
+    with pytest.raises(ValueError, match="images of shape"):
+        autoattack(model, x.flatten(1), y, 0.1)
+    with pytest.raises(ValueError, match="attacks must be some of"):
+        autoattack(model, x, y, 0.1, attacks=("pgd",))
+    with pytest.raises(ValueError, match="at least 5 x 5"):
+        autoattack(model, x, y, 0.1, norm=2)
+
+
+def test_autoattack_without_its_library_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(ImportError, match=r"^autoattack needs pyautoattack, which is not installed: .*\[attacks\]"):
+        autoattack(*case(), 0.1)
+
+
+def test_an_empty_loader_and_no_attack():
+    model, x, y = case()
+    with pytest.raises(ValueError, match="empty loader"):
+        robust_accuracy(model, [], partial(fgsm, eps=0.1), progress=False)
+    with pytest.raises(ValueError, match="at least one attack"):
+        robust_accuracy(model, [(x, y)], {}, progress=False)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    with pytest.raises(ValueError, match="cut must return images of shape"):
+        robust_accuracy(model, [(x, y)], {"cut": lambda model, x, y: x[:, :, 1:]}, progress=False)
+    with pytest.raises(ValueError, match="images must lie in"):
+        robust_accuracy(model, [(x, y)], {"far": lambda model, x, y: x + 1}, progress=False)

@@ -1,0 +1,125 @@
+"""AutoAttack breaks what PGD breaks at half the size; robust accuracy counts what survives each attack and all."""
+
+import copy
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
+from tests.helpers.attack_models import accuracy, digits, trained_network
+
+
+@pytest.fixture(scope="module")
+def model(device):
+    return trained_network().to(device)
+
+
+@pytest.fixture(scope="module")
+def images(device):
+    return tuple(t.to(device) for t in digits(40))
+
+
+@torch.no_grad()
+def answers(model, x):
+    return copy.deepcopy(model).eval()(x).argmax(1)
+
+
+# ---- AutoAttack ------------------------------------------------------------------------------------------------------
+def test_autoattack_breaks_every_image_that_pgd_breaks_at_half_the_size(model, images):
+    pytest.importorskip("pyautoattack")
+    x, y = images[0][:8], images[1][:8]
+    model = copy.deepcopy(model)
+    right = answers(model, x) == y
+    for half in (0.02, 0.04, 0.08, 0.16, 0.32):
+        easy = right & (answers(model, pgd(model, x, y, half, half / 4, 20, restarts=2)) != y)
+        if easy.any():
+            break
+    assert easy.any()
+    eps, before_tracer = 2 * half, sys.gettrace()
+
+    def tracer(frame, event, argument):
+        return None
+
+    before = torch.random.get_rng_state()
+    seeded = torch.Generator().manual_seed(0)
+    sys.settrace(tracer)  # such as a debugger's or that of coverage
+    try:
+        found = autoattack(model, x, y, eps, attacks=("apgd-ce", "apgd-t"), generator=seeded)
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before_tracer)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert model.training
+    assert float((found - x).abs().max()) <= eps + 1e-6
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+    assert (answers(model, found)[easy] != y[easy]).all()
+
+
+def linear_case(device):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).to(device)
+    x = torch.rand(3, 1, 6, 6, device=device)
+    return model, x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize("attacks, eps", [(("apgd-ce", "apgd-t", "fab-t"), 0.05), (("square",), 1.0)])
+def test_each_attack_runs_on_few_classes_and_in_the_2_norm(attacks, eps, device):
+    pytest.importorskip("pyautoattack")
+    model, x, y = linear_case(device)
+    found = autoattack(model, x, y, eps, norm=2, attacks=attacks)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert float((found - x).flatten(1).norm(dim=1).max()) <= eps * (1 + 1e-5)
+    assert accuracy(model, found, y) <= accuracy(model, pgd(model, x, y, 0.05, 0.02, 20, norm=2), y)
+
+
+def test_all_four_run_by_default_with_as_many_targets_as_there_are(device, monkeypatch):
+    library = pytest.importorskip("pyautoattack")
+    model, x, y = linear_case(device)
+    seen = []
+
+    def run(self, x, y, *, batch_size):
+        seen.append((self.attacks_to_run, self.version, self.norm, self.epsilon, self.square.n_queries, batch_size))
+        seen.append((self.apgd_targeted.n_target_classes, self.fab.n_target_classes, self.apgd.n_restarts))
+        return x, y
+
+    monkeypatch.setattr(library.AutoAttack, "run_standard_evaluation", run)
+    autoattack(model, x, y, 0.1)
+    assert seen == [(["apgd-ce", "apgd-t", "fab-t", "square"], "standard", "Linf", 0.1, 5000, 250), (3, 3, 1)]
+
+
+# ---- robust accuracy -------------------------------------------------------------------------------------------------
+def test_robust_accuracy_counts_each_attack_and_the_worst_of_all(device):
+    class Signs(nn.Module):
+        def forward(self, x):
+            return torch.stack((x.sum(1), -x.sum(1) + 1), 1)
+
+    x = torch.tensor([[0.9, 0.9], [0.8, 0.8], [0.7, 0.7], [0.1, 0.1]])
+    y = torch.tensor([0, 0, 0, 0])  # the last one is wrong already
+
+    def breaks(number):
+        def attack(model, x, y):
+            assert (x[:, 0] > 0.5).all()  # whoever is wrong already is not attacked
+            return torch.where(x.isclose(torch.tensor(number)), 0.0, x)
+
+        return attack
+
+    batches = [(x[:1], y[:1]), (x[1:], y[1:])]
+    result = robust_accuracy(Signs(), batches, {"a": breaks(0.9), "b": breaks(0.8)}, progress=False)
+    assert (result.images, result.clean, result.attacks, result.worst) == (4, 0.75, {"a": 0.5, "b": 0.5}, 0.25)
+
+
+def test_robust_accuracy_takes_attacks_with_queries_and_loaders_and_shows_progress(model, images, capsys):
+    data = torch.utils.data.TensorDataset(*(t.cpu() for t in images))
+    loader = torch.utils.data.DataLoader(data, batch_size=16)
+    named = {"PGD": partial(pgd, eps=0.06, step=0.02, steps=5), "SimBA": partial(simba, step=0.1, steps=10)}
+    result = robust_accuracy(model, loader, named)
+    assert "robust accuracy" in capsys.readouterr().err
+    assert result.images == 40
+    assert 0 <= result.worst <= min(result.attacks.values()) < result.clean
+    alone = robust_accuracy(model, loader, partial(fgsm, eps=0.1), progress=False)
+    assert alone.worst == next(iter(alone.attacks.values()))
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,250 @@
+"""The layer table agrees with dense matrices layer by layer, says what is not the layer's own, and leaves no trace."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.autograd import gradcheck
+from torch.nn.utils import parametrize
+from torch.testing import assert_close
+
+from convkit.audit.table import LayerTable, layer_table
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.operators.network import conv_operators
+from convkit.operators.operator import ConvOperator
+from convkit.spectra import channel_condition_numbers, condition_number
+from tests.helpers.geometries import CIRCULAR, EVERYTHING, exact_geometries, normal, patch_geometries
+
+
+def network() -> nn.Sequential:
+    """Every kind of geometry: zero padding, circular with groups, a stride that divides, one that does not, patches."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, (3, 2), padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", groups=2),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 4, 3, stride=(4, 2), padding=1, padding_mode="circular"),
+        nn.Conv2d(4, 5, 2, stride=2),
+        nn.Flatten(),
+        nn.Linear(10, 3),
+    ).double()
+
+
+def image(device: torch.device) -> torch.Tensor:
+    return normal(2, 3, 6, 7, device=device)
+
+
+def dense_condition(A: ConvOperator) -> float:
+    return float(torch.linalg.cond(A.matrix().detach()))
+
+
+# ---- table ---------------------------------------------------------------------------------------------------------
+def test_every_number_is_that_of_the_dense_matrix(device):
+    model, x = network().to(device), image(device)
+    table = layer_table(model, x)
+    operators = conv_operators(model, x)
+    assert table.column("name") == list(operators) == ["0", "2", "4", "5", "7"]
+    assert table.column("geometry") == ["matrix-free", "exact", "matrix-free", "exact", "exact"]
+    for record, A in zip(table, operators.values(), strict=True):
+        M = A.matrix().detach()
+        norms = [float(torch.linalg.matrix_norm(M, ord)) for ord in (1, 2, math.inf)]
+        assert_close([record.norm1, record.norm2, record.norm_inf], norms)
+        assert_close(record.stable_rank, float(M.norm() ** 2) / norms[1] ** 2)
+        assert (record.in_shape, record.out_shape) == (A.in_shape, A.out_shape)
+        assert (record.kernel_size, record.stride) == (tuple(A.kernel.shape[2:]), A.stride)
+        assert record.kind in ("Conv2d", "Linear")
+        assert len(record.channel_condition_numbers) == A.out_shape[0]
+
+
+def test_condition_numbers_are_the_layers_own_or_say_whose_they_are(device):
+    model, x = network().to(device), image(device)
+    table = layer_table(model, x)
+    operators = conv_operators(model, x)
+    relatives = {
+        "0": (operators["0"].torus(), "torus on 7×8, not the layer's own"),
+        "2": (operators["2"], "exact, Fourier"),
+        "4": (replace(operators["4"], input_shape=(8, 8)), "circular 'same' on 8×8, not the layer's own"),
+        "5": (operators["5"], "exact, Fourier"),
+    }
+    for record in table:
+        if record.name in relatives:
+            A, words = relatives[record.name]
+            assert_close(record.condition_number, dense_condition(A))
+            assert_close(torch.tensor(record.channel_condition_numbers), channel_condition_numbers(A).cpu().float())
+            assert record.methods["condition_number"] == record.methods["channel_condition_numbers"] == words
+    assert table[0].methods["norm2"] == "converged, matrix-free"
+    assert table[1].methods["norm2"] == "exact, Fourier"
+    fields = {"norm1", "norm2", "norm_inf", "stable_rank", "condition_number", "channel_condition_numbers"}
+    assert all(record.methods.keys() == fields for record in table)
+
+
+def test_torus_bounds_the_layers_that_have_no_blocks_and_says_so(device):
+    model, x = network().to(device), image(device)
+    exact, bounded = layer_table(model, x), layer_table(model, x, torus=True)
+    assert bounded.column("geometry") == ["torus", "exact", "torus", "exact", "exact"]
+    for record, bound in zip(exact, bounded, strict=True):
+        if bound.geometry == "exact":
+            assert bound == record
+        else:
+            assert record.norm2 < bound.norm2
+            assert bound.methods["norm2"].endswith("upper bound")
+    A = conv_operators(model, x)["0"].torus()
+    assert_close(bounded[0].stable_rank, float(A.matrix().detach().norm() ** 2) / bounded[0].norm2 ** 2)
+
+
+def test_a_layer_of_zeros_has_numbers_too(device):
+    model = nn.Conv2d(2, 3, 3, padding=1, device=device)
+    nn.init.zeros_(model.weight)
+    (record,) = layer_table(model, torch.ones(1, 2, 4, 5, device=device))
+    assert (record.norm1, record.norm2, record.norm_inf, record.stable_rank) == (0, 0, 0, 0)
+    assert set(record.channel_condition_numbers) == {math.inf}
+
+
+def test_the_table_prints_aligned_and_as_escaped_html(device):
+    model = network().to(device)
+    model[7] = parametrize.register_parametrization(nn.Linear(10, 3).double().to(device), "weight", nn.Identity())
+    table = layer_table(nn.ModuleDict({"<b>": model})["<b>"], image(device))
+    head, rule, *rows = str(table).splitlines()
+    assert len(rows) == len(table) == 5
+    assert set(rule) == {"-"}
+    for name in ("kernel", "norm 2", "stable rank", "condition"):
+        start = head.index(name)
+        assert all(row[start - 1] == " " != row[start] for row in rows)
+    assert repr(table) == str(table)
+    assert table._repr_html_().count("<tr>") == 6
+    assert "ParametrizedLinear" in table._repr_html_()
+    named = LayerTable([replace(table[0], name="<script>")])
+    assert "&lt;script&gt;" in named._repr_html_()
+    assert "<script>" not in named._repr_html_()
+
+
+def test_the_model_is_left_as_it_was(device):
+    model, x = network().to(device), image(device)
+    model[3].eval()
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    layer_table(model, x)
+    assert [module.training for module in model.modules()] == modes
+    assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert all(not module._forward_pre_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+def test_a_model_without_convolutions_is_refused(device):
+    with pytest.raises(ValueError, match="needed a model with convolutions or linear layers, got ReLU"):
+        layer_table(nn.ReLU(), torch.ones(1, 2, 3, 3, device=device))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_refused_with_the_layers_name_and_nothing_changes(device, number):
+    model, x = network().to(device), image(device)
+    with torch.no_grad():
+        model[4].weight[1, 0, 2, 1] = number
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(ValueError, match=r"layer '4': kernel must be finite"):
+        layer_table(model, x)
+    assert [module.training for module in model.modules()] == modes
+    assert all(not module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_transposed_layer_is_refused_with_its_name(device):
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ConvTranspose2d(3, 2, 3)).to(device)
+    with pytest.raises(ValueError, match=r"layer '1': .*ConvTranspose2d"):
+        layer_table(model, torch.ones(1, 2, 5, 5, device=device))
+
+
+# ---- channels ------------------------------------------------------------------------------------------------------
+@given(geometry=st.one_of(exact_geometries(), patch_geometries()))
+def test_channel_condition_numbers_are_those_of_one_channel_operators(device, geometry):
+    A = geometry.operator(device)
+    width = A.kernel.shape[0] // A.groups
+    for channel, number in enumerate(channel_condition_numbers(A)):
+        kernel = A.kernel[channel : channel + 1]
+        one = ConvOperator(kernel, A.input_shape, A.stride, A.padding, A.dilation, padding_mode=A.padding_mode)
+        assert_close(number, torch.linalg.cond(one.matrix()).to(number), rtol=1e-6, atol=0.0)
+        assert one.in_shape[0] * A.groups == A.in_shape[0]
+        assert width * A.groups == A.out_shape[0]
+
+
+def test_channel_condition_numbers_follow_the_formula_of_convnorm(device):
+    kernel = normal(3, 2, 3, 2, device=device)
+    power = torch.fft.fft2(kernel, (5, 7)).abs().square().sum(1).sqrt()
+    expected = power.flatten(1).amax(1) / power.flatten(1).amin(1)
+    assert_close(channel_condition_numbers(ConvOperator(kernel, (5, 7))), expected)
+    assert_close(channel_condition_numbers(ConvOperator(-3 * kernel, (5, 7))), expected)  # of ratios, not of sizes
+
+
+def test_orthogonal_rows_have_condition_1_while_the_layer_does_not(device):
+    kernel = torch.zeros(2, 2, 3, dtype=torch.float64, device=device)
+    kernel[0, 0, 1] = kernel[1, 0, 2] = 1  # both channels read the first input
+    A = ConvOperator(kernel, 4)
+    assert_close(channel_condition_numbers(A), kernel.new_ones(2))
+    assert condition_number(A) > 1e6
+
+
+def test_a_channel_of_zeros_or_with_a_null_is_infinitely_conditioned(device):
+    kernel = torch.zeros(2, 1, 4, dtype=torch.float64, device=device)
+    kernel[1, 0, :2] = torch.tensor([1.0, -1.0])
+    numbers = channel_condition_numbers(ConvOperator(kernel, 4))
+    assert numbers[0] == math.inf
+    assert numbers[1] > 1e15
+
+
+def test_channel_condition_numbers_have_a_gradient_and_the_kernels_dtype(device):
+    kernel = normal(3, 2, 3, 2, device=device).requires_grad_()
+    assert gradcheck(lambda kernel: channel_condition_numbers(ConvOperator(kernel, (5, 4))), (kernel,))
+    assert channel_condition_numbers(ConvOperator(kernel.detach().float(), (5, 4))).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", sorted(EVERYTHING.keys() - CIRCULAR.keys()))
+def test_channel_condition_numbers_refuse_what_has_no_blocks(device, name):
+    with pytest.raises(ValueError, match=r"channel_condition_numbers needs .*A\.matrix\(\)"):
+        channel_condition_numbers(EVERYTHING[name].operator(device))
+
+
+# ---- gains behind a layer --------------------------------------------------------------------------------------------
+def test_folded_gains_are_part_of_the_numbers():
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False), nn.BatchNorm2d(3)),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(3, 4, (1, 3), padding=(0, 1)), NoisyAffine2d(4, sigma=0.5)),
+        *(nn.Conv2d(4, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)),
+    ).double()
+    with torch.no_grad():
+        model[0][1].running_var.copy_(torch.tensor([4.0, 0.25, 1.0]))
+        model[0][1].weight.copy_(torch.tensor([3.0, -1.0, 0.5]))
+        model[2][1].weight.copy_(torch.tensor([1.0, -2.0, 3.0, 0.1]))
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    plain, folded = layer_table(model, x), layer_table(model, x, folded=True)
+    assert [record.folded for record in folded] == ["BatchNorm2d", "NoisyAffine2d", ""]
+    assert [record.folded for record in plain] == ["", "", ""]
+    assert folded[2] == plain[2]  # the BatchNorm behind the ReLU is not next to it
+    model.eval()
+    for place, record in zip((0, 2), folded, strict=False):
+        block = model[place]
+        size = record.in_shape
+        zero = block(torch.zeros(1, *size, dtype=torch.float64))
+        basis = torch.eye(math.prod(size), dtype=torch.float64).view(-1, *size)
+        M = (block(basis) - zero).flatten(1).mT
+        for ord, number in ((1, record.norm1), (2, record.norm2), (math.inf, record.norm_inf)):
+            assert number == pytest.approx(torch.linalg.matrix_norm(M, ord).item(), rel=1e-9)
+    assert "BatchNorm2d" in repr(folded)
+    assert "BatchNorm2d" not in repr(plain)
+
+
+def test_convnorm_is_measured_on_the_torus_that_it_normalizes_on():
+    model = nn.Sequential(
+        ConvNorm2d(2, 3, 3, padding=1),
+        ConvNorm2d(3, 4, 1),
+        ConvNorm2d(4, 2, 3, padding="same", padding_mode="circular"),
+    )
+    table = layer_table(model, torch.randn(1, 2, 5, 4))
+    assert table.column("geometry") == ["torus", "exact", "exact"]
+    assert table[0].methods["norm2"] == "its torus, 7×6"
+    assert table[0].channel_condition_numbers == pytest.approx([1.0] * 3, rel=1e-4)

@@ -1,0 +1,157 @@
+"""The benchmark: rivals that answer the same questions, honest tables, and a run that can be stopped."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from convkit.bench import cases as contests
+from convkit.bench import timing as bench
+from convkit.bench.baselines import (
+    PlainConvNorm,
+    gram_iteration,
+    power_method,
+    svdvals_of_full_symbol,
+    theorem_1,
+    two_lines,
+)
+from convkit.bench.cases import Contest, random_operator
+from convkit.bench.timing import Pace, Result, race, table
+from convkit.data.trained import LAYERS, trained_kernels
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.norms import operator_norm
+from convkit.operators.operator import ConvOperator
+from convkit.spectra import singular_values
+
+CPU = torch.device("cpu")
+
+
+def nothing() -> None:
+    pass
+
+
+def test_rivals_answer_the_same_questions():
+    A = random_operator(5, 3, 8, 3, CPU)
+    values = singular_values(A)
+    by_numpy = torch.from_numpy(two_lines(A.kernel.permute(2, 3, 0, 1).numpy(), (8, 8))).flatten()
+    assert_close(by_numpy.sort(descending=True).values, values)
+    assert_close(svdvals_of_full_symbol(A).flatten().sort(descending=True).values, values)
+    assert 1 - 1e-12 <= float(gram_iteration(A, 6) / values[0]) <= 1.02  # rounded, so not quite a bound
+    Z = ConvOperator(A.kernel, (8, 8), padding=1, padding_mode="zeros")
+    norm = float(operator_norm(Z, 2))
+    assert 0.999 * norm <= float(power_method(Z, 300)) <= norm * (1 + 1e-12)
+    for stride in (1, 2):
+        B = ConvOperator(A.kernel, (8, 8), stride=stride, padding=1, padding_mode="zeros")
+        assert_close(torch.stack(theorem_1(B)), torch.stack([operator_norm(B, 1), operator_norm(B, math.inf)]))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_published_convnorm_does_what_ours_does(stride):
+    ours, theirs = ConvNorm2d(3, 4, 3, stride, 1).double(), PlainConvNorm(3, 4, 3, stride).double()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    y = theirs(x)
+    weights = torch.randn_like(y)
+    assert_close(ours(x), y)
+    for found, wanted in zip(
+        torch.autograd.grad(ours(x), [x, *ours.parameters()], weights),
+        torch.autograd.grad(y, [x, *theirs.parameters()], weights),
+        strict=True,
+    ):
+        assert_close(found, wanted)
+
+
+def test_each_contest_of_a_quick_run_has_a_case_rivals_and_known_targets():
+    questions = list(contests.contests(CPU, quick=True))
+    assert len({(c.question, c.case) for c in questions}) == len(questions) > 10
+    for contest in questions:
+        assert contest.others, contest
+        assert set(contest.targets) <= set(contest.others), contest
+
+
+class Clock:
+    """Time that passes only in tasks and rests, so that what a race does is known."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_race_takes_turns_and_lets_the_slow_rest(monkeypatch):
+    clock, calls = Clock(), []
+    monkeypatch.setattr(bench, "time", clock)
+
+    def task(name, seconds):
+        def run():
+            calls.append(name)
+            clock.sleep(seconds)
+
+        return run
+
+    result = race(Contest("q", "c", task("ours", 0.03), {"slow": task("slow", 0.12)}), Pace(4, 0.15), nothing)
+    assert calls == ["ours", "ours", "slow", "ours", "slow", "ours", "ours"]  # one unmeasured call first
+    assert result.rounds == {"convkit": 4, "slow": 2}
+    assert result.ratios["slow"] == pytest.approx(4)  # the rests between them do not count
+
+
+def test_quick_tasks_are_called_several_times_a_turn(monkeypatch):
+    clock, calls = Clock(), []
+    monkeypatch.setattr(bench, "time", clock)
+
+    def quick():
+        calls.append(1)
+        clock.sleep(1 / 1024)
+
+    result = race(Contest("q", "c", quick, {}), Pace(3, 1.0), nothing)
+    assert len(calls) == 1 + 1 + 20 + 20  # unmeasured, measured once, then for 0.02 seconds a turn
+    assert result.ours == pytest.approx(1 / 1024)
+
+
+def test_the_table_says_met_and_missed():
+    result = Result("norm", "a case", 0.5, {"one": 1.0, "two": 5.0}, {"one": 4.0, "two": 4.0}, {})
+    text = table([result])
+    assert "2 x   target 4: MISSED" in text
+    assert "10 x   target 4: met" in text
+
+
+def test_a_run_writes_what_it_measured_and_an_interrupted_one_prints_it(monkeypatch, tmp_path, capsys):
+    def some(device, quick):
+        yield Contest("first", "small", nothing, {"other": nothing}, {"other": 1e-9})
+        yield Contest("second", "small", nothing, {"other": stop})
+
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "contests", some)
+    assert bench.main(["--quick", "--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]) == 0
+    out = capsys.readouterr().out
+    assert "stopped after 1 of 2 contests" in out
+    assert "first: small" in out
+    assert "met" in out
+    assert "second" not in out
+    record = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["results"][0]["ratios"]["other"] > 0
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_a_device_that_is_not_there_is_one_sentence(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--device", "nonsense"])
+    assert "--device nonsense cannot be used here" in capsys.readouterr().err
+
+
+def test_trained_kernels_are_finite_and_not_like_random_ones():
+    for name, kernel in trained_kernels().items():
+        c_in, _, c_out = name.split()
+        assert kernel.shape == (int(c_out), int(c_in), 3, 3)
+        random = torch.randn(kernel.shape) * kernel.std()
+        assert operator_norm(ConvOperator(kernel, (8, 8)), 2) > 1.5 * operator_norm(ConvOperator(random, (8, 8)), 2)
+    assert len(LAYERS) == 3

@@ -1,0 +1,269 @@
+"""What every hook on an optimizer must do: resume bit for bit, come off, and be missed by a copy."""
+
+import copy
+import gc
+import io
+import math
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch import nn, optim
+from torch.testing import assert_close
+
+from convkit.constraints import Handle, centered_sphere, clip_operator_norm, clip_reshaped_norm, norm_decay
+from convkit.operators.network import input_shapes
+from tests.helpers.small_network import batch, kernels, network, saved, train
+
+
+def decay(optimizer: optim.Optimizer, model: nn.Module) -> Handle:
+    return norm_decay(optimizer, model, input_shapes(model, batch(model[0].weight.device)), beta=0.02, ord=math.inf)
+
+
+def clip(optimizer: optim.Optimizer, model: nn.Module) -> Handle:
+    shapes = input_shapes(model, batch(model[0].weight.device))
+    return clip_operator_norm(optimizer, model, shapes, bound=0.9, every=3)
+
+
+HOOKS = {
+    "centered_sphere": lambda optimizer, model: centered_sphere(optimizer, kernels(model), radius=0.7),
+    "clip_operator_norm": clip,
+    "clip_reshaped_norm": lambda optimizer, model: clip_reshaped_norm(optimizer, model, bound=0.5, every=3),
+    "norm_decay": decay,
+}
+NUMBER = {"centered_sphere": "radius", "norm_decay": "beta"}
+every_hook = pytest.mark.parametrize("name", HOOKS)
+
+
+def start(name: str, device: torch.device, seed: int = 0) -> tuple[nn.Module, optim.Optimizer, Handle]:
+    torch.manual_seed(seed)
+    model = network(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    return model, optimizer, HOOKS[name](optimizer, model)
+
+
+@every_hook
+def test_the_hook_acts(device, name):
+    with_hook, optimizer, _ = start(name, device)
+    train(with_hook, optimizer, 3)
+    without, optimizer, handle = start(name, device)
+    handle.remove()
+    train(without, optimizer, 3)
+    assert (with_hook[0].weight - without[0].weight).norm() > 1e-3
+
+
+@every_hook
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_a_resumed_run_goes_on_bit_for_bit(device, name, order):
+    model, optimizer, handle = start(name, device)
+    train(model, optimizer, 4)
+    number = NUMBER.get(name, "bound")
+    setattr(handle, number, 0.8 * getattr(handle, number))  # as a panel does
+    states = saved(model, optimizer, handle)
+    train(model, optimizer, 4, start=4)
+
+    resumed = start(name, device, seed=1)
+    for i in order:
+        resumed[i].load_state_dict(states[i])
+    (again,) = saved(resumed[2])
+    assert_close(again.pop("h", {}), states[2].get("h", {}), rtol=0, atol=0)
+    assert again == {key: value for key, value in states[2].items() if key != "h"}
+    train(resumed[0], resumed[1], 4, start=4)
+    assert_close(resumed[0].state_dict(), model.state_dict(), rtol=0, atol=0)
+    assert resumed[2].steps == handle.steps == 8
+    assert getattr(resumed[2], number) == getattr(handle, number)
+
+
+@every_hook
+def test_a_hook_made_on_resumed_weights_leaves_them_bit_for_bit(device, name):
+    model, optimizer, handle = start(name, device)
+    train(model, optimizer, 2)
+    before = copy.deepcopy(model.state_dict())
+    handle.remove()
+    HOOKS[name](optimizer, model)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@every_hook
+def test_a_state_that_was_saved_does_not_change_with_further_steps(device, name):
+    model, optimizer, handle = start(name, device)
+    train(model, optimizer, 4)
+    state = handle.state_dict()
+    then = copy.deepcopy(state)
+    train(model, optimizer, 4)
+    assert_close(state.pop("h", {}), then.pop("h", {}), rtol=0, atol=0)
+    assert state == then
+    assert handle.state_dict()["steps"] == 8
+
+
+KINDS = {
+    "numpy": (np.float32, np.int64),
+    "0-d arrays": (np.asarray, np.asarray),
+    "tensors": (lambda x: torch.tensor(float(x), requires_grad=True), torch.tensor),
+}
+MADE_WITH = {  # exact in float32
+    "centered_sphere": lambda o, m, real, whole: centered_sphere(o, kernels(m), real(0.75)),
+    "clip_operator_norm": lambda o, m, real, whole: clip_operator_norm(
+        o, m, input_shapes(m, batch(m[0].weight.device)), real(0.75), whole(2), whole(2)
+    ),
+    "clip_reshaped_norm": lambda o, m, real, whole: clip_reshaped_norm(o, m, real(0.5), whole(2)),
+    "norm_decay": lambda o, m, real, whole: norm_decay(
+        o, m, input_shapes(m, batch(m[0].weight.device)), real(0.125), real(1), real(0.25)
+    ),
+}
+
+
+@every_hook
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_other_libraries_do_the_same_and_are_plain_in_its_state(device, name, kind):
+    ends, states = [], []
+    for real, whole in ((float, int), KINDS[kind]):
+        torch.manual_seed(0)
+        model = network(device)
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        handle = MADE_WITH[name](optimizer, model, real, whole)
+        train(model, optimizer, 3)
+        setattr(handle, NUMBER.get(name, "bound"), real(0.5))  # as a panel does
+        train(model, optimizer, 3, start=3)
+        (state,) = saved(handle)  # read without running code
+        assert type(getattr(handle, NUMBER.get(name, "bound"))) is float
+        ends.append(saved(model)[0])
+        states.append(state)
+    assert_close(ends[1], ends[0], rtol=0, atol=0)
+    assert_close(states[1].pop("h", {}), states[0].pop("h", {}), rtol=0, atol=0)
+    assert states[1] == states[0]
+
+
+@every_hook
+@pytest.mark.parametrize("wrong", [True, np.True_, math.nan, torch.tensor(math.inf), "0.5", None, [0.5], np.ones(1)])
+def test_what_is_no_number_is_refused_when_it_is_made_and_before_a_step(device, name, wrong):
+    model, optimizer, handle = start(name, device)
+    number = NUMBER.get(name, "bound")
+    with pytest.raises(ValueError, match=r"needs ord 1 or|needs a momentum in|needs a positive"):
+        MADE_WITH[name](optimizer, model, lambda x: wrong, int)
+    setattr(handle, number, wrong)
+    with pytest.raises(ValueError, match=number):
+        train(model, optimizer, 3)  # the clips come at the third
+
+
+@every_hook
+def test_removing_gives_back_the_optimizer_as_it_was(device, name):
+    model = network(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    before = copy.deepcopy(optimizer.state_dict())
+    handle = HOOKS[name](optimizer, model)
+    weights = copy.deepcopy(model.state_dict())
+    handle.remove()
+    handle.remove()
+    assert optimizer.state_dict() == before
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    plain = network(device)
+    plain.load_state_dict(weights)
+    train(model, optimizer, 3)
+    train(plain, optim.SGD(plain.parameters(), lr=0.05, momentum=0.9), 3)
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert handle.steps == 0
+
+
+@every_hook
+def test_the_state_of_another_hook_is_refused_and_changes_nothing(device, name):
+    _, _, handle = start(name, device)
+    other, optimizer, _ = start(name, device)
+    foreign = HOOKS["norm_decay" if name != "norm_decay" else "clip_reshaped_norm"](optimizer, other).state_dict()
+    mine = handle.state_dict()
+    fewer = {key: value for key, value in mine.items() if key != "steps"}
+    for state in (foreign | mine | {"kind": "other"}, mine | {"names": ["x"]}, mine | {"kind": 3}, fewer, {}):
+        with pytest.raises(ValueError, match=f"needed the state of {name}"):
+            handle.load_state_dict(state)
+    assert handle.state_dict() == mine
+
+
+# ---- copies --------------------------------------------------------------------------------------------------------
+def through_pickle(optimizer: optim.Optimizer) -> optim.Optimizer:
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+def through_a_file(optimizer: optim.Optimizer) -> optim.Optimizer:
+    file = io.BytesIO()
+    torch.save(optimizer, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def with_its_state(optimizer: optim.Optimizer) -> optim.Optimizer:
+    fresh = optim.SGD(optimizer.param_groups[0]["params"], lr=0.1)
+    fresh.load_state_dict(optimizer.state_dict())
+    return fresh
+
+
+@every_hook
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, through_pickle, through_a_file, with_its_state])
+def test_a_copy_without_the_hook_says_so_at_its_first_step(device, name, duplicate):
+    model, optimizer, _ = start(name, device)
+    train(model, optimizer, 1)
+    twin = duplicate(optimizer)
+    before = [p.detach().clone() for p in twin.param_groups[0]["params"]]
+    with pytest.raises(RuntimeError, match=f"this SGD lacks the hook {name} of the optimizer it is a copy of"):
+        twin.step()
+    assert_close(twin.param_groups[0]["params"], before, rtol=0, atol=0)
+    train(model, optimizer, 1)  # the original goes on
+    del twin.param_groups[0]["convkit"]  # as the message says
+    twin.step()
+
+
+def test_a_copy_that_has_got_some_of_its_hooks_back_still_lacks_the_others(device):
+    model, optimizer, _ = start("norm_decay", device)
+    HOOKS["clip_reshaped_norm"](optimizer, model)
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    HOOKS["clip_reshaped_norm"](twin, twin_model)
+    with pytest.raises(RuntimeError, match="lacks the hook norm_decay of"):
+        twin.step()
+    HOOKS["norm_decay"](twin, twin_model)
+    train(twin_model, twin, 1)
+
+
+def test_two_hooks_of_one_kind_are_missed_one_by_one(device):
+    model = network(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    handles = [centered_sphere(optimizer, {str(i): model[i].weight}, radius=i + 1) for i in (0, 2)]
+    train(model, optimizer, 1)
+    assert_close(model[2].weight.detach().flatten(1).norm(dim=1), torch.full((6,), 3.0, device=device))
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    centered_sphere(twin, {"0": twin_model[0].weight})
+    with pytest.raises(RuntimeError, match="lacks the hook centered_sphere of"):
+        twin.step()
+    handles[0].remove()
+    train(model, optimizer, 1)
+    with pytest.raises(AssertionError):
+        assert_close(model[0].weight.detach().flatten(1).norm(dim=1), torch.ones(4, device=device))
+
+
+def test_an_optimizer_with_its_hook_takes_the_state_of_one_without_and_is_still_told_from_its_copies(device):
+    model, optimizer, _ = start("norm_decay", device)
+    optimizer.load_state_dict(optim.SGD(model.parameters(), lr=0.1, momentum=0.9).state_dict())
+    train(model, optimizer, 1)
+    with pytest.raises(RuntimeError, match="lacks the hook norm_decay"):
+        copy.deepcopy(optimizer).step()
+
+
+def test_a_handle_is_not_copied(device):
+    _, _, handle = start("norm_decay", device)
+    for duplicate in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"save its state_dict\(\) instead"):
+            duplicate(handle)
+
+
+def test_optimizers_without_hooks_are_left_alone_and_hooks_keep_no_optimizer_alive(device):
+    model = network(device)
+    plain = optim.SGD(model.parameters(), lr=0.1)
+    train(model, copy.deepcopy(plain), 1)
+    train(model, plain, 1)
+    assert "convkit" not in plain.param_groups[0]
+    _, optimizer, handle = start("norm_decay", device)
+    gone = weakref.ref(optimizer)
+    del optimizer, handle
+    gc.collect()
+    assert gone() is None

@@ -1,0 +1,262 @@
+"""Rows on the centered sphere: what holds at the start and after every step of any optimizer."""
+
+import copy
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn, optim
+from torch.nn.utils import parametrizations
+from torch.testing import assert_close
+
+from convkit.constraints import centered_sphere
+from convkit.projections import project_centered_sphere
+from tests.helpers.geometries import normal
+from tests.helpers.small_network import batch, kernels, network, train
+
+OPTIMIZERS = {
+    "SGD": partial(optim.SGD, lr=0.1),
+    "momentum, decay": partial(optim.SGD, lr=0.3, momentum=0.9, weight_decay=0.05),
+    "Nesterov, not foreach": partial(optim.SGD, lr=0.1, momentum=0.9, nesterov=True, foreach=False),
+    "fused": partial(optim.SGD, lr=0.1, momentum=0.9, fused=True),
+    "Adam": partial(optim.Adam, lr=0.1, amsgrad=True),
+    "AdamW": partial(optim.AdamW, lr=0.1, weight_decay=0.5),
+    "NAdam": partial(optim.NAdam, lr=0.1),
+    "RMSprop": partial(optim.RMSprop, lr=0.1, momentum=0.5),
+    "Adagrad": partial(optim.Adagrad, lr=1.0),
+    "Adadelta": partial(optim.Adadelta, lr=1.0),
+    "Adamax": partial(optim.Adamax, lr=0.1),
+    "Rprop": partial(optim.Rprop, lr=0.1),
+    "ASGD": partial(optim.ASGD, lr=0.1),
+    "Adafactor": partial(optim.Adafactor, lr=0.1),
+}
+
+
+def assert_on_sphere(weight: torch.Tensor, radius: float = 2**0.5) -> None:
+    rows = weight.detach().double().flatten(1)
+    tolerance = 1e-6 if weight.dtype == torch.float32 else 1e-14
+    assert_close(rows.mean(1), torch.zeros_like(rows[:, 0]), atol=tolerance, rtol=0)
+    assert_close(rows.norm(dim=1), torch.full_like(rows[:, 0], radius), atol=tolerance * max(1, radius), rtol=0)
+
+
+# ---- the projection ------------------------------------------------------------------------------------------------
+@given(seed=st.integers(0, 99), columns=st.integers(2, 60), exponent=st.integers(-25, 30), offset=st.floats(-1e3, 1e3))
+def test_projection_is_on_the_set_whatever_the_scale_and_the_mean(device, seed, columns, exponent, offset):
+    weight = normal(4, columns, 1, device=device, dtype=torch.float32, seed=seed) + offset
+    projected = project_centered_sphere(weight * 10.0**exponent, 1.7)
+    assert projected.shape == weight.shape
+    assert_on_sphere(projected, 1.7)
+
+
+def test_projection_is_the_nearest_point_of_the_set(device):
+    weight = normal(3, 2, 4, device=device)
+    nearest = project_centered_sphere(weight, 0.8)
+    others = normal(500, 3, 2, 4, device=device, seed=3)
+    for other in torch.cat([others, nearest + 0.01 * others]):
+        assert (weight - nearest).norm() <= (weight - project_centered_sphere(other, 0.8)).norm()
+    assert_close(project_centered_sphere(3 * weight + 2, 0.8), nearest)
+    assert torch.autograd.gradcheck(lambda w: project_centered_sphere(w, 0.8), weight.requires_grad_())
+
+
+@pytest.mark.parametrize(
+    "weight, radius, words",
+    [
+        (torch.full((2, 3, 3), 0.1), 1.0, "row 0 of 9 entries"),
+        (torch.tensor([[0.1, 0.1 + 1e-8, 0.1]]), 1.0, "row 0 of 3 entries"),  # only rounding tells them apart
+        (torch.tensor([[1.0, 2.0], [math.nan, 0.0]]), 1.0, "row 1"),
+        (torch.tensor([[1.0], [2.0]]), 1.0, "rows of one entry"),
+        (torch.ones(3), 1.0, "at least 2 axes"),
+        (torch.ones(3, 2), 0.0, "positive radius"),
+        (torch.ones(3, 2), math.inf, "positive radius"),
+    ],
+)
+def test_projection_refuses_what_has_none(weight, radius, words):
+    with pytest.raises(ValueError, match=words):
+        project_centered_sphere(weight, radius)
+
+
+# ---- the hook ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_rows_are_on_the_sphere_at_the_start_and_after_every_step_of_any_optimizer(device, make, dtype):
+    model = network(device, dtype)
+    optimizer = make(model.parameters())
+    centered_sphere(optimizer, kernels(model))
+    for step in range(6):
+        for weight in kernels(model).values():
+            assert_on_sphere(weight)
+        before = model[0].weight.detach().clone()
+        train(model, optimizer, 1, step)
+        assert not torch.equal(model[0].weight, before)
+
+
+def test_an_optimizer_that_calls_a_closure_is_constrained_too(device):
+    model = network(device)
+    optimizer = optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    centered_sphere(optimizer, kernels(model))
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model(batch(device)).square().mean()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+        for weight in kernels(model).values():
+            assert_on_sphere(weight)
+
+
+def test_wide_rows_and_a_great_step_keep_the_accuracy(device):
+    layer = nn.Conv2d(512, 8, 3).to(device)
+    optimizer = optim.SGD(layer.parameters(), lr=10.0)
+    centered_sphere(optimizer, {"weight": layer.weight})
+    for step in range(3):
+        layer.weight.grad = 100 + normal(*layer.weight.shape, device=device, dtype=torch.float32, seed=step)
+        optimizer.step()
+        assert_on_sphere(layer.weight)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_rows_stay_on_the_sphere_in_mixed_precision_and_for_channels_last(device, channels_last):
+    model = network(device)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    centered_sphere(optimizer, kernels(model))
+    scaler = torch.amp.GradScaler(device.type, init_scale=1024.0)
+    for step in range(5):
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model(batch(device, seed=step)).float().square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)  # inside autocast, too
+        scaler.update()
+        for weight in kernels(model).values():
+            assert_on_sphere(weight)
+
+
+def test_a_step_that_the_scaler_skips_leaves_the_kernels_as_they_are(device):
+    model = network(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    centered_sphere(optimizer, kernels(model))
+    before = copy.deepcopy(model.state_dict())
+    scaler = torch.amp.GradScaler(device.type)
+    scaler.scale(model(batch(device)).square().mean() * math.inf).backward()
+    scaler.step(optimizer)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_one_step_of_sgd_is_algorithm_1_and_weight_decay_only_changes_its_length(device, decay):
+    model = network(device, torch.float64)
+    lr, c = 0.2, 1.3**2
+    optimizer = optim.SGD(model.parameters(), lr=lr, weight_decay=decay)
+    centered_sphere(optimizer, kernels(model), radius=1.3)
+    for step in range(3):
+        before = {name: weight.detach().clone() for name, weight in kernels(model).items()}
+        train(model, optimizer, 1, step)
+        for name, weight in kernels(model).items():
+            w, g = before[name].flatten(1), weight.grad.flatten(1)  # torch adds its decay to a copy
+            alpha = lr / (1 - lr * decay)
+            tilde = w - alpha * (g - g.sum(1, keepdim=True) / g.shape[1])
+            assert_close(weight.detach().flatten(1), math.sqrt(c) * tilde / tilde.norm(dim=1, keepdim=True))
+
+
+def test_with_momentum_weight_decay_does_more_than_change_the_length_of_a_step(device):
+    weights = []
+    for lr, decay in ((0.2, 0.3), (0.2 / (1 - 0.2 * 0.3), 0.0)):
+        torch.manual_seed(0)
+        model = network(device, torch.float64)
+        optimizer = optim.SGD(model.parameters(), lr=lr, weight_decay=decay, momentum=0.9)
+        centered_sphere(optimizer, kernels(model))
+        for step in range(3):
+            train(model, optimizer, 1, step)
+        weights.append(model[0].weight.detach())
+    assert (weights[0] - weights[1]).norm() > 0.01
+
+
+@pytest.mark.parametrize("center, scale", [(True, False), (False, True)])
+def test_each_half_can_be_left_out(device, center, scale):
+    model = network(device)
+    with torch.no_grad():
+        model[0].weight += 1
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    centered_sphere(optimizer, list(kernels(model).values()), radius=1.5, center=center, scale=scale)
+    train(model, optimizer, 3)
+    for weight in kernels(model).values():
+        rows = weight.detach().flatten(1)
+        assert (rows.mean(1).abs().max() < 1e-6) == center
+        assert ((rows.norm(dim=1) - 1.5).abs().max() < 2e-6) == scale
+
+
+def test_the_radius_can_be_changed_while_training(device):
+    model = network(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    handle = centered_sphere(optimizer, kernels(model))
+    train(model, optimizer, 1)
+    handle.radius = 0.5
+    train(model, optimizer, 1)
+    assert_on_sphere(model[0].weight, 0.5)
+    handle.radius = -1.0
+    with pytest.raises(ValueError, match="positive radius, got -1"):
+        train(model, optimizer, 1)
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+def test_what_cannot_be_constrained_is_refused_by_name_before_anything_is_changed(device):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 2, 2)).to(device)
+    depthwise, flat, half = model[1].weight, model[2].weight, nn.Parameter(torch.ones(2, 3, device=device).half())
+    with torch.no_grad():
+        flat[1] = 0.25
+    optimizer = optim.SGD([*model.parameters(), half], lr=0.1)
+    before = copy.deepcopy(model.state_dict())
+    fine = {"fine": model[0].weight}
+    for more, options, words in (
+        ({"depthwise": depthwise}, {}, r"at least 2 entries to center, got 'depthwise' of shape \(4, 1, 1, 1\)"),
+        ({"flat": flat}, {}, "row 1 of 'flat' with entries from 0.25 to 0.25"),
+        ({"foreign": nn.Parameter(model[0].weight.detach().clone())}, {}, "parameters of the optimizer, got 'foreign'"),
+        ({"bias": model[0].bias}, {}, r"got shape \(4,\) for 'bias'"),
+        ({"half": half}, {}, "float32 or float64, got torch.float16 for 'half'"),
+        ({"none": None}, {}, "got NoneType for 'none'"),
+        ({}, {"radius": 0.0}, "positive radius, got 0"),
+        ({}, {"radius": math.nan}, "positive radius, got nan"),
+        ({}, {"center": False, "scale": False}, "center or scale"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            centered_sphere(optimizer, fine | more, **options)
+    for nothing in ({}, []):
+        with pytest.raises(ValueError, match="at least one kernel"):
+            centered_sphere(optimizer, nothing)
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    optimizer.step()  # and no hook was left behind
+    centered_sphere(optimizer, {"depthwise": depthwise}, center=False)
+    assert_close(depthwise.detach().abs(), torch.full_like(depthwise, 2**0.5))
+
+
+def test_the_original_of_a_parametrized_weight_is_what_the_optimizer_has(device):
+    layer = parametrizations.weight_norm(nn.Conv2d(3, 4, 3)).to(device)
+    with pytest.raises(ValueError, match=r"'weight', which it does not step.*the optimizer has the original"):
+        centered_sphere(optim.SGD(layer.parameters(), lr=0.1), {"weight": layer.weight})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+@pytest.mark.parametrize("center, scale", [(True, True), (False, True), (True, False)])
+def test_rows_lost_during_training_are_named_and_no_kernel_is_changed(device, value, center, scale):
+    model = network(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.0)
+    handle = centered_sphere(optimizer, kernels(model), center=center, scale=scale)
+    with torch.no_grad():
+        model[0].weight.add_(0.1)
+        model[4].weight[3] = value
+    before = copy.deepcopy(model.state_dict())
+    if value == 0 and not scale:
+        return train(model, optimizer, 1)  # to center, nothing is wrong with a row of zeros
+    model[0].weight.grad = torch.zeros_like(model[0].weight)
+    with pytest.raises(ValueError, match=r"row 3 of '4.weight'.*changed no kernel"):
+        optimizer.step()
+    assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)
+    assert handle.steps == 0

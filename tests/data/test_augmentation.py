@@ -1,0 +1,208 @@
+"""Augmentations: whole batches against one image at a time, the shares they promise, and the same draws everywhere."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.testing import assert_close
+
+from convkit.data.augmentation import AUGMENTATIONS, OPERATIONS, augment, auto_augment, cutout, random_crop, random_flip
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def batch(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=seeded(7))
+
+
+# ---- crop ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shape, padding", [((40, 3, 9, 7), 2), ((6, 1, 4, 4), 4), ((5, 2, 3, 6), 0)])
+def test_a_crop_equals_the_crop_of_one_image_after_another(device, shape, padding):
+    x = batch(*shape).to(device)
+    y = random_crop(x, padding, seeded())
+    down, right = torch.randint(0, 2 * padding + 1, (2, len(x)), generator=seeded()).tolist()
+    padded = F.pad(x, [padding] * 4)
+    _, _, height, width = shape
+    for i, (a, b) in enumerate(zip(down, right, strict=True)):
+        assert torch.equal(y[i], padded[i, :, a : a + height, b : b + width])
+    assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
+
+
+def test_a_crop_reaches_every_offset_equally_often():
+    x = torch.zeros(20_000, 1, 5, 5)
+    x[:, 0, 2, 2] = 1
+    where = random_crop(x, 2, seeded()).flatten(1).argmax(1).bincount(minlength=25)
+    assert where.sum() == 20_000  # the one pixel is never lost: 2 is as far as it can move
+    assert ((where - 800).abs() < 4.5 * math.sqrt(800)).all()
+
+
+# ---- flip ----------------------------------------------------------------------------------------------------------
+def test_a_flip_done_twice_with_one_seed_is_none_and_half_of_the_images_are_flipped(device):
+    x = batch(1000, 2, 3, 4).to(device)
+    y = random_flip(x, seeded())
+    assert torch.equal(random_flip(y, seeded()), x)
+    flipped = (y == x.flip(-1)).flatten(1).all(1)
+    assert torch.equal(y[~flipped], x[~flipped])
+    assert abs(flipped.sum().item() - 500) < 4 * math.sqrt(250)
+
+
+# ---- cutout --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_cutout_replaces_one_square_by_the_mean_color_and_nothing_else(device, size):
+    x = batch(3000, 3, 12, 10).to(device)
+    y = cutout(x, size, seeded())
+    cut = (y != x).any(1)
+    mean = x.mean((2, 3), keepdim=True).expand_as(x)
+    assert torch.equal(y, torch.where(cut[:, None], mean, x))
+    rows, columns = cut.any(2).sum(1), cut.any(1).sum(1)
+    assert torch.equal(cut.sum((1, 2)), rows * columns)  # a rectangle
+    for length, sides in ((12, rows), (10, columns)):
+        assert sides.max() == size
+        # the center is any pixel: size // 2 of them lie before it, so that the border cuts some squares short
+        expected = sum(min(c - size // 2 + size, length) - max(c - size // 2, 0) for c in range(length)) / length
+        assert sides.double().mean().item() == pytest.approx(expected, abs=0.1)
+
+
+# ---- the policy ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("channels", [1, 3])
+def test_auto_augment_stays_in_range_and_varies_with_image_and_seed(device, channels):
+    x = batch(1, channels, 16, 16).repeat(200, 1, 1, 1).to(device)
+    y = auto_augment(x, seeded())
+    assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
+    assert y.isfinite().all()
+    assert y.min() >= 0
+    assert y.max() <= 1
+    assert len(y.flatten(1).cpu().unique(dim=0)) > 150
+    assert torch.equal(y, auto_augment(x, seeded()))
+    assert not torch.equal(y, auto_augment(x, seeded(1)))
+    assert torch.equal(auto_augment(x, seeded(), rounds=0), x)
+
+
+def test_every_image_gets_one_operation_a_round_with_its_own_strength():
+    x = batch(60, 3, 8, 8)
+    y = auto_augment(x, seeded(), rounds=1)
+    generator = seeded()
+    choice = torch.randint(0, len(OPERATIONS), (60,), generator=generator)
+    strength = torch.rand(60, 1, 1, 1, generator=generator) * 2 - 1
+    for i in range(60):
+        operation = list(OPERATIONS.values())[choice[i]]
+        assert_close(y[i : i + 1], operation(x[i : i + 1], strength[i : i + 1]).clamp(0, 1))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_treats_each_image_alone_and_does_what_it_is_called(device, name):
+    x = batch(8, 3, 15, 15).to(device) * 0.8 + 0.1
+    strengths = torch.linspace(-0.9, 0.9, 8, device=device).view(-1, 1, 1, 1)
+    y = OPERATIONS[name](x, strengths).clamp(0, 1)
+    alone = torch.cat([OPERATIONS[name](x[i : i + 1], strengths[i : i + 1]).clamp(0, 1) for i in range(8)])
+    assert_close(y, alone)
+    assert torch.equal(y, x) == (name == "identity")
+    if name not in ("autocontrast", "equalize", "posterize", "solarize"):  # these have no strength that does nothing
+        assert_close(OPERATIONS[name](x, torch.zeros_like(strengths)), x, atol=2e-6, rtol=0)
+
+
+def test_the_geometric_operations_move_by_what_their_strength_says(device):
+    x = batch(2, 2, 20, 20).to(device)
+    one = torch.ones(2, 1, 1, 1, device=device)
+    right = torch.cat([x[..., 6:], torch.zeros_like(x[..., :6])], -1)  # 0.6 of half the width: 6 of 20 pixels
+    assert_close(OPERATIONS["shift x"](x, one), right, atol=1e-5, rtol=0)
+    assert_close(OPERATIONS["shift y"](x.mT, one), right.mT, atol=1e-5, rtol=0)
+    assert_close(OPERATIONS["shear y"](x.mT, 0.7 * one), OPERATIONS["shear x"](x, 0.7 * one).mT, atol=1e-5, rtol=0)
+    ramp = torch.linspace(0.2, 0.8, 20, device=device).expand(2, 2, 20, 20)
+    turned = ramp
+    for _ in range(3):  # 30 degrees each: blurred on the way, so on a smooth image, and away from the corners
+        turned = OPERATIONS["rotate"](turned, one)
+    middle = (slice(None), slice(None), slice(6, 14), slice(6, 14))
+    assert_close(turned[middle], ramp.rot90(1, (2, 3))[middle], atol=0.01, rtol=0)
+
+
+def test_the_photometric_operations_have_their_defining_property(device):
+    x = batch(4, 3, 10, 10).to(device) * 0.5 + 0.2
+    one = torch.ones(4, 1, 1, 1, device=device)
+    assert_close(OPERATIONS["brightness"](x, -one), 0.1 * x)
+    gray = OPERATIONS["saturation"](x, -one / 0.9)
+    assert_close(gray, x.mean(1, keepdim=True).expand_as(x))
+    flat = OPERATIONS["contrast"](x, -one / 0.9)
+    assert_close(flat, x.mean((1, 2, 3), keepdim=True).expand_as(x))
+    for bits, strength in ((2, -1), (5, 1)):
+        assert len(OPERATIONS["posterize"](batch(1, 1, 90, 90), torch.full((1, 1, 1, 1), strength)).unique()) == 2**bits
+    assert_close(OPERATIONS["solarize"](x, -one), 1 - x)
+    stretched = OPERATIONS["autocontrast"](x, one)
+    assert_close(stretched.amin((2, 3)), torch.zeros(4, 3, device=device))
+    assert_close(stretched.amax((2, 3)), torch.ones(4, 3, device=device))
+    levels = OPERATIONS["equalize"](x.square(), one).flatten(2).sort(-1).values
+    assert_close(levels, torch.linspace(0, 1, 100, device=device).expand_as(levels))  # every value once: all as often
+    for name in ("autocontrast", "equalize"):
+        assert_close(OPERATIONS[name](torch.full_like(x, 0.3), one), torch.full_like(x, 0.3))
+
+
+# ---- all of them ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("shape", [(12, 3, 32, 32), (12, 1, 8, 8)])
+def test_a_seed_of_the_cpu_gives_the_same_images_on_every_device_and_leaves_the_batch_alone(device, name, shape):
+    x = batch(*shape).to(device)
+    before = x.clone()
+    y = augment(name)(x, seeded(3))
+    assert torch.equal(x, before)
+    assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
+    assert y.min() >= 0
+    assert y.max() <= 1
+    apart = (y.cpu() - augment(name)(before.cpu(), seeded(3))).abs() > 1e-5
+    assert apart.float().mean() <= (0.01 if name == "auto" else 0)  # its thresholds turn a rounding into a step
+    assert torch.equal(y, x) == (name == "none")
+    assert augment(name)(x).shape == shape  # with torch's own generator
+
+
+def test_a_generator_on_the_device_is_drawn_from_there(device):
+    x = batch(6, 3, 8, 8).to(device)
+    generators = [Generator(device).manual_seed(5) for _ in range(2)]
+    first, second = (augment("auto")(x, generator) for generator in generators)
+    assert torch.equal(first, second)
+
+
+def test_the_names_say_which_steps_are_taken():
+    x = batch(5, 3, 32, 32)
+    generator = seeded()
+    expected = cutout(random_flip(random_crop(x, 4, generator), generator), 16, generator)
+    assert torch.equal(augment("crop+flip+cutout")(x, seeded()), expected)
+    for shorter, longer in pairwise(["none", "crop", "crop+flip", "crop+flip+cutout"]):
+        assert AUGMENTATIONS[longer][:-1] == AUGMENTATIONS[shorter]
+    assert auto_augment in AUGMENTATIONS["auto"]
+
+
+def test_bad_requests_are_refused():
+    x = batch(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"one of the augmentations none, crop, .*; got 'flip'"):
+        augment("flip")
+    with pytest.raises(ValueError, match="padding of 0 or more pixels, got -1"):
+        random_crop(x, -1)
+    with pytest.raises(ValueError, match="size of 1 pixel or more, got 0"):
+        cutout(x, 0)
+    for wrong in (1.5, True, np.float32("nan"), [2]):
+        for change, words in (
+            (lambda n: random_crop(x, n), "random_crop's padding must be a whole number"),
+            (lambda n: cutout(x, n), "cutout's size must be a whole number"),
+            (lambda n: auto_augment(x, rounds=n), "auto_augment's rounds must be a whole number"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                change(wrong)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.asarray, torch.tensor])
+def test_numbers_of_other_libraries_do_the_same(kind):
+    x = batch(5, 3, 8, 8)
+    assert torch.equal(random_crop(x, kind(2), seeded()), random_crop(x, 2, seeded()))
+    assert torch.equal(cutout(x, kind(4), seeded()), cutout(x, 4.0, seeded()))
+    assert torch.equal(auto_augment(x, seeded(), kind(1)), auto_augment(x, seeded(), 1))
+
+
+def test_the_square_of_cutout_has_the_color_of_its_own_image_not_that_of_the_data():
+    """Unlike the paper's zeros behind the normalization: a dark image gets a dark square."""
+    x = torch.stack([torch.full((3, 8, 8), level) for level in (0.1, 0.9)])
+    assert_close(cutout(x, 4, seeded()), x)

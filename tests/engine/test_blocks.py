@@ -1,0 +1,245 @@
+"""The fast bodies against the plain ones they replaced, and against the dense matrix."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from convkit.engine.blocks import Gram, half_set, reduced_taps
+from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
+from convkit.engine.workers import workers
+from convkit.norms import certify, operator_norm
+from convkit.operators.operator import ConvOperator
+from convkit.projections import clip_and_crop, clip_singular_values, dykstra
+from convkit.spectra import singular_values, spectrum, symbol
+from tests.helpers.geometries import Geometry, exact_geometries, normal, patch_geometries
+
+exact = st.one_of(exact_geometries(), patch_geometries())
+
+
+def plain_spectrum(A: ConvOperator) -> torch.Tensor:
+    """The body that the theorem gives: decompose the blocks of all frequencies."""
+    values = torch.linalg.svdvals(symbol(A)).flatten(len(A.input_shape))
+    return values.sort(descending=True).values
+
+
+@given(geometry=exact)
+def test_spectrum_is_the_plain_one_with_and_without_gradient(device, geometry):
+    A = geometry.operator(device)
+    assert_close(spectrum(A), plain_spectrum(A), atol=1e-11, rtol=1e-9)
+    assert_close(spectrum(replace(A, kernel=A.kernel.clone().requires_grad_())).detach(), plain_spectrum(A))
+
+
+@given(geometry=exact)
+def test_blocks_of_the_smallest_torus_repeat_those_of_the_symbol(device, geometry):
+    A = geometry.operator(device)
+    taps = reduced_taps(A)
+    everywhere = torch.cartesian_prod(*(torch.arange(n) for n in taps.size)).reshape(-1, len(taps.size))
+    copies = math.prod(taps.frequencies) // math.prod(taps.size)
+    values = torch.linalg.svdvals(taps.blocks(everywhere)).flatten().repeat(copies)
+    assert_close(values.sort().values, plain_spectrum(A).flatten().sort().values)
+
+
+@given(geometry=exact)
+def test_taps_come_back_from_their_blocks_and_to_the_kernel(device, geometry):
+    A = geometry.operator(device)
+    taps = reduced_taps(A)
+    half = half_set(taps.size)
+    again = taps.from_blocks(taps.blocks(half.frequencies), half.frequencies, half.times)
+    assert_close(again, taps.taps)
+    assert_close(replace(A, kernel=taps.to_kernel(again)).matrix(), A.matrix())
+
+
+@given(geometry=exact)
+def test_gram_blocks_are_the_products_of_the_blocks_by_lags_and_directly(device, geometry):
+    taps = reduced_taps(geometry.operator(device))
+    half = half_set(taps.size)
+    blocks = taps.blocks(half.frequencies)
+    wide = blocks.shape[-2] <= blocks.shape[-1]
+    products = blocks @ blocks.mH if wide else blocks.mH @ blocks
+    for expected in (10**9, 1):  # frequencies expected: many make the lags pay, one does not
+        gram = Gram(taps, expected)
+        assert_close(gram.at(half.frequencies), products)
+        assert_close(gram.at(half.frequencies[half.real], real=True), products[half.real.to(device)].real)
+
+
+def test_half_set_holds_one_of_each_pair_and_counts_all():
+    for size in [(1,), (2,), (7,), (8,), (3, 4), (4, 6), (5, 3), (2, 3, 4), (4, 4)]:
+        half = half_set(size)
+        assert int(half.times.sum()) == math.prod(size)
+        assert len(half.where.unique()) == len(half.frequencies)
+    assert len(half_set((4, 4)).frequencies) == 10  # an rfft2 has 12, two of them twice
+    assert int(half_set((32, 32)).real.sum()) == 4
+
+
+def test_a_kernel_of_size_1_and_a_dilation_shrink_the_torus():
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 1, 1), (32, 32))).size == (1, 1)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (32, 32), dilation=2)).size == (16, 16)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (9, 9), dilation=2)).size == (9, 9)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (12, 8), stride=2)).size == (6, 4)
+    assert reduced_taps(ConvOperator(torch.ones(3, 2, 4, 4), (12, 8), stride=4)).size == (1, 1)  # flattened kernel
+
+
+def degenerate(device: torch.device, c: int = 30) -> dict[str, torch.Tensor]:
+    delta = torch.zeros(c, c, 3, 3, dtype=torch.float64, device=device)
+    delta[range(c), range(c), 1, 1] = 1
+    low_rank = torch.zeros_like(delta)
+    low_rank[:3, :2] = normal(3, 2, 3, 3, device=device)
+    blur = torch.ones_like(delta)
+    return {"identity": delta, "zero": 0 * delta, "blur": blur, "low rank": low_rank, "scaled": 1e-3 * delta}
+
+
+@pytest.mark.parametrize("kind", degenerate(torch.device("cpu")))
+def test_degenerate_spectra(device, kind):
+    A = ConvOperator(degenerate(device)[kind], (5, 4))
+    assert_close(spectrum(A), plain_spectrum(A), atol=1e-11, rtol=1e-9)
+    assert_close(operator_norm(A, 2), plain_spectrum(A).amax(), atol=1e-12, rtol=1e-10)
+    gradient = torch.autograd.grad(operator_norm(B := replace(A, kernel=A.kernel.requires_grad_()), 2), B.kernel)[0]
+    assert gradient.isfinite().all()
+
+
+@given(geometry=exact, seed=st.integers(0, 99))
+def test_bounds_of_gram_blocks_are_their_frobenius_norms(device, geometry, seed):
+    taps = reduced_taps(geometry.operator(device, seed=seed))
+    frequencies = half_set(taps.size).frequencies
+    gram = Gram(taps, 10**9)
+    assert_close(gram.bounds(frequencies), torch.linalg.matrix_norm(gram.at(frequencies)), atol=1e-6, rtol=1e-6)
+    assert Gram(taps, 1).bounds(frequencies).min() >= gram.bounds(frequencies).min()
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("side", [30, 101, 250])
+def test_matrices_are_told_definite_or_not_whatever_part_decides(device, side, dtype):
+    noise = torch.complex(normal(side, side, device=device), normal(side, side, device=device, seed=1))
+    basis = torch.linalg.qr(noise)[0]
+    for place in (0, side // 2, side - 1):
+        values = torch.linspace(1, 2, side, dtype=torch.float64, device=device).repeat(3, 1)
+        values[1, place] = -1e-3
+        for Q in (basis, torch.eye(side, device=device).to(basis)):
+            matrices = (Q * values[:, None].to(Q)) @ Q.mH
+            assert positive_definite(matrices.to(dtype)).tolist() == [True, False, True]
+
+
+@given(geometry=exact)
+def test_certificate_accepts_just_above_and_refuses_just_below(device, geometry):
+    A = geometry.operator(device)
+    norm = float(torch.linalg.matrix_norm(A.matrix(), 2))
+    assert certify(A, norm * (1 + 1e-4))
+    assert not certify(A, norm * (1 - 1e-4))
+    assert not certify(A, norm)  # equality leaves no room for rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_certificate_on_many_channels(device, dtype):
+    A = Geometry((70, 60, 3, 3), (12, 9)).operator(device, dtype)
+    norm = float(plain_spectrum(replace(A, kernel=A.kernel.double())).amax())
+    assert certify(A, norm * (1 + 1e-6))
+    assert not certify(A, norm * (1 - 1e-6))
+
+
+def test_small_values_of_a_float64_kernel_keep_their_digits(device):
+    kernel = normal(6, 6, 3, 3, device=device)
+    kernel[0] *= 1e-7
+    A = ConvOperator(kernel, (8, 6))
+    assert float(plain_spectrum(A).amin() / plain_spectrum(A).amax()) < 1e-7
+    assert_close(singular_values(A), plain_spectrum(A).flatten().sort(descending=True).values, atol=0, rtol=1e-6)
+
+
+def test_pieces_shared_among_workers_are_all_done_and_the_threads_given_back(monkeypatch):
+    A = Geometry((7, 6, 3, 3), (12, 9)).operator("cpu")
+    alone = singular_values(A), clip_and_crop(A, 4.0).kernel
+    before = torch.get_num_threads()
+    monkeypatch.setattr("convkit.engine.workers.WORK", 1e-3)
+    try:
+        torch.set_num_threads(3)
+        with workers(A.kernel.device) as run:
+            pieces = run(lambda some: (some, torch.get_num_threads()), torch.arange(100), 50, 1.0)
+        assert torch.equal(torch.cat([some for some, _ in pieces]), torch.arange(100))
+        assert len(pieces) > 10
+        assert {threads for _, threads in pieces} == {1}
+        assert_close((singular_values(A), clip_and_crop(A, 4.0).kernel), alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("side", [5, 60])
+def test_eigenvalues_are_those_of_torch_whichever_library_finds_them(side):
+    matrices = torch.complex(normal(4, side, side, device="cpu"), normal(4, side, side, device="cpu", seed=1))
+    matrices = matrices @ matrices.mH
+    assert_close(eigvalsh(matrices), torch.linalg.eigvalsh(matrices))
+    values, vectors = eigh(matrices)
+    assert_close((vectors * values[:, None, :].to(vectors.dtype)) @ vectors.mH, matrices)
+
+
+POWERS = [(torch.float32, -100), (torch.float32, 90), (torch.float64, -900), (torch.float64, 700)]
+
+
+@pytest.mark.parametrize("dtype, power", POWERS)
+@pytest.mark.parametrize("geometry", [Geometry((3, 2, 3), (5,)), Geometry((30, 28, 3, 3), (8, 7))], ids=str)
+def test_kernels_of_extreme_scale_lose_nothing(device, geometry, dtype, power):
+    A, scale = geometry.operator(device, dtype), 2.0**power
+    B = replace(A, kernel=scale * A.kernel)
+    rounding = {"atol": 0, "rtol": 50 * torch.finfo(dtype).eps}
+    near = {"atol": 50 * torch.finfo(dtype).eps * float(A.kernel.abs().max()), "rtol": 0}
+    norm, bound = float(operator_norm(A, 2)), 0.5 * float(operator_norm(A, 2))
+    assert_close(operator_norm(B, 2) / scale, operator_norm(A, 2), **rounding)
+    assert_close(singular_values(B) / scale, singular_values(A), **rounding)
+    assert_close(clip_and_crop(B, bound * scale).kernel / scale, clip_and_crop(A, bound).kernel, **rounding)
+    assert_close(clip_singular_values(B, bound * scale).kernel / scale, clip_singular_values(A, bound).kernel, **near)
+    assert_close(dykstra(B, bound * scale, 3).kernel / scale, dykstra(A, bound, 3).kernel, **near)
+    assert certify(B, 1.001 * norm * scale)
+    assert not certify(B, 0.999 * norm * scale)
+
+
+def test_the_largest_float64_is_no_obstacle(device):
+    A = ConvOperator(torch.full((1, 1, 1), 1.5e308, dtype=torch.float64, device=device), (3,))
+    assert float(operator_norm(A, 2)) == float(singular_values(A)[0]) == 1.5e308
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_default_dtype_makes_no_difference(device, default, dtype):
+    A = Geometry((30, 28, 3, 3), (8, 7)).operator(device, dtype)
+    expected = operator_norm(A, 2), singular_values(A), dykstra(A, 1.0, 2).kernel
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        assert_close((operator_norm(A, 2), singular_values(A), dykstra(A, 1.0, 2).kernel), expected, rtol=0, atol=0)
+        assert certify(A, 2 * float(expected[0]))
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_two_runs_give_the_same_bits(device):
+    A = Geometry((40, 31, 3, 3), (12, 10)).operator(device, torch.float32)
+    assert operator_norm(A, 2) == operator_norm(A, 2)
+    assert torch.equal(singular_values(A), singular_values(A))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process its own peak")
+def test_large_layers_stay_within_a_gibibyte():
+    """512 channels on 32 x 32 pixels, whose blocks alone would take 4 GiB: the peak of a process of its own."""
+    code = """
+from pathlib import Path
+import torch
+from convkit.fourier import Gram, half_set, reduced_taps
+from convkit.norms import operator_norm
+from convkit.operators import ConvOperator
+from convkit.projections import clip_and_crop, clip_singular_values, dykstra
+A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
+operator_norm(A, 2)
+gram = Gram(taps := reduced_taps(A))
+for some in half_set(taps.size).frequencies.split(gram.chunk)[:3]:  # the whole spectrum is more of the same
+    torch.linalg.eigvalsh(gram.at(some)[:2])
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) / 2**20 < 1

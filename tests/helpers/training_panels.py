@@ -1,0 +1,94 @@
+"""Small training panels, the readers who press their buttons, and the bare loops to compare with."""
+
+import asyncio
+
+import ipywidgets
+
+from convkit.data import digits, subset
+from convkit.methods.build import network
+from convkit.training.adversarial import get_objective
+from convkit.training.loop import fit
+from convkit.widgets.training.panel import TrainingPanel
+
+DATA = subset(digits(), 200, test_count=60)
+PATIENCE = 300  # seconds after which an event counts as missing
+SMALL = {"widths": (4, 6, 8), "steps": 6, "first": 2, "batch_size": 16, "every": 2}
+
+
+def small(*methods, data=DATA, **options):
+    return TrainingPanel(methods or ("batchnorm", "sphere"), data, **(SMALL | options))
+
+
+def bare(method, steps=6, seed=0, objective="clean", eps=0.1, **knobs):
+    """The records of the plain loop."""
+    model = network("cnn9", DATA, method, seed=seed, knobs=knobs, widths=(4, 6, 8))
+    plan = {"batch_size": 16, "schedule": "constant", "evaluate_every": 2, "measure_every": 2}
+    plan["objective"] = get_objective(objective, eps)
+    return list(fit(model, DATA, method, steps=steps, seed=seed, knobs=knobs, **plan))
+
+
+def curves(figure):
+    """In place of a PNG: every number that is drawn. Most of the time of a small panel would go into pictures."""
+    lines = [(line.get_xdata(), line.get_ydata(), line.get_color()) for ax in figure.axes for line in ax.lines]
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return bytes(24) + repr(([line for line in lines if len(line[0])], names)).encode()
+
+
+def again(run, **given):
+    """The records that a run's code gives."""
+    namespace = {"data": DATA, **given}
+    exec(run.code, namespace)
+    return namespace["history"]
+
+
+def knob(panel, slot, name):
+    return panel.slots[slot]._knobs[name]
+
+
+def press(panel, name):
+    def parts(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from parts(child)
+
+    buttons = [part for part in parts(panel._root) if isinstance(part, ipywidgets.Button)]
+    next(button for button in buttons if button.description == name).click()
+
+
+async def until(condition):
+    """Let the loop run until the condition holds, however slow the machine is: it is looked at in every turn."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def reached(panel, step):
+    return until(lambda: panel.runner is not None and panel.runner.step >= step)
+
+
+def over(panel):
+    return until(lambda: panel.runner is not None and panel.runner.over and len(panel.runs) > 2)
+
+
+async def rests(runner, looks=5):
+    """Until a runner that is paused has looked so often whether it may go on."""
+    sleep, looked = runner._sleep, []
+
+    async def counted(_):
+        looked.append(runner.step)
+        await asyncio.sleep(0)
+
+    runner._sleep = counted
+    await until(lambda: len(looked) >= looks)
+    runner._sleep = sleep
+
+
+def in_a_notebook(story, **options):
+    """Play the story with a panel that was made where a loop runs, as in a notebook."""
+
+    async def play():
+        made = small(**options)
+        await story(made)
+        return made
+
+    return asyncio.run(play())

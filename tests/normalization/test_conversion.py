@@ -1,0 +1,164 @@
+"""Converting a finished network: what is swapped, what is kept, what is said."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.testing import assert_close
+
+from convkit.normalization.conversion import convert
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.weights import WeightStandardization
+
+
+def plain(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0):
+    return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
+
+
+def with_affine(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0):
+    conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=False)
+    return nn.Sequential(conv, NoisyAffine2d(c_out, 0.1, depth))
+
+
+def normalized(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0):
+    return ConvNorm2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(4, 6, (3, 1), stride=(2, 1), padding=(1, 0), bias=False)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=3)
+        self.bn2 = nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        z = self.conv2(y)
+        return self.bn2(z) + z  # the output of conv2 is used twice
+
+
+def network() -> nn.Sequential:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4), nn.ReLU(), Block(), nn.Flatten(), nn.Linear(6 * 3 * 7, 5)
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+X = torch.randn(2, 3, 6, 7)
+
+
+@pytest.mark.parametrize("factory", [plain, with_affine])
+def test_outputs_are_those_of_the_model_where_the_factory_makes_the_same_layers(factory, device):
+    model, x = network().to(device), X.to(device)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    conversion = convert(model, factory)
+    assert_close(conversion.model(x), model(x))
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert len(conversion.swapped) == 3
+    assert conversion.left == ()
+    assert conversion.model.training is False
+    assert {p.device.type for p in conversion.model.parameters()} == {device.type}
+    assert {id(p) for p in conversion.model.parameters()}.isdisjoint({id(p) for p in model.parameters()})
+
+
+def test_depth_grows_from_layer_to_layer():
+    model = convert(network(), with_affine).model
+    assert [m.depth for m in model.modules() if isinstance(m, NoisyAffine2d)] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_weights_go_to_the_convolution_and_biases_to_the_shift():
+    model = network()
+    new = convert(model, normalized).model
+    assert torch.equal(new[0].weight, model[0].weight)
+    assert torch.equal(new[0].affine_bias, model[0].bias)
+    assert torch.equal(new[3].conv1.weight, model[3].conv1.weight)
+    assert not new[3].conv1.affine_bias.any()
+    assert new[3].conv1.stride == (2, 1)
+    assert new[3].conv2.groups == 3
+
+
+def test_a_bias_that_has_no_place_is_said():
+    def bare(*args, depth=1.0):
+        return nn.Conv2d(*args, bias=False)
+
+    conversion = convert(network(), bare)
+    assert "0: Conv2d to Conv2d, which has no bias: the old one is lost" in conversion.swapped
+    assert "3.conv1: Conv2d to Conv2d" in conversion.swapped
+
+
+def test_parametrized_layers_get_the_weight_as_their_original():
+    def standardized(*args, depth=1.0):
+        layer = nn.Conv2d(*args)
+        parametrize.register_parametrization(layer, "weight", WeightStandardization())
+        return layer
+
+    model = network()
+    new = convert(model, standardized).model
+    assert torch.equal(new[0].parametrizations.weight.original, model[0].weight)
+    assert_close(new[0].weight.flatten(1).mean(1), torch.zeros(4), atol=1e-6, rtol=0)
+
+
+def test_batchnorms_behind_are_left_out_where_asked_and_nothing_else_needs_them():
+    conversion = convert(network(), normalized, batchnorm=True)
+    assert isinstance(conversion.model[1], nn.Identity)
+    assert isinstance(conversion.model[3].bn1, nn.Identity)
+    assert isinstance(conversion.model[3].bn2, nn.BatchNorm2d)  # its input has another use
+    assert [line for line in conversion.swapped if "BatchNorm2d left out" in line] == [
+        "1: BatchNorm2d left out, with its statistics and gains",
+        "3.bn1: BatchNorm2d left out, with its statistics and gains",
+    ]
+    assert conversion.model(X).shape == (2, 5)
+    assert "5 swapped, 0 left" in repr(conversion)
+
+
+def test_what_the_factory_cannot_make_is_left_and_said():
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"),
+        parametrizations.weight_norm(nn.Conv2d(3, 3, 1)),
+        ConvNorm2d(3, 3, 3),
+        nn.Conv2d(3, 2, 1),
+    )
+    conversion = convert(model, plain)
+    assert conversion.swapped == ("3: Conv2d to Conv2d",)
+    assert conversion.left == (
+        "0: left, its padding mode is 'circular'",
+        "1: left, it is a ParametrizedConv2d",
+        "2: left, it is a ConvNorm2d",
+    )
+    with pytest.raises(ValueError, match=r"needs a network with Conv2d layers, got Sequential with .*circular"):
+        convert(model[:1], plain)
+    with pytest.raises(ValueError, match="got Linear with none"):
+        convert(nn.Linear(2, 3), plain)
+
+
+def test_a_layer_alone_and_a_layer_used_twice():
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    assert isinstance(convert(conv, normalized).model, ConvNorm2d)
+    twice = convert(nn.Sequential(conv, nn.ReLU(), conv), normalized).model
+    assert twice[0] is twice[2]
+    assert isinstance(twice[0], ConvNorm2d)
+
+
+def test_a_factory_without_the_weight_is_refused():
+    with pytest.raises(ValueError, match=r"needs a weight of shape \(4, 3, 3, 3\), got Identity without one"):
+        convert(network(), lambda *args, depth: nn.Identity())
+
+
+def test_batchnorm_needs_a_trace():
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.conv(x) if x.sum() > 0 else x
+
+    assert convert(Branching(), plain).swapped == ("conv: Conv2d to Conv2d",)
+    with pytest.raises(ValueError, match=r"batchnorm=True needs a network that torch\.fx can trace, got Branching"):
+        convert(Branching(), plain, batchnorm=True)

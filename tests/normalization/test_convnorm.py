@@ -1,0 +1,251 @@
+"""ConvNorm2d against its definition, written out anew, and against dense matrices."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from convkit.audit.table import layer_table
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.torus import FLOOR
+from convkit.spectra import symbol
+from tests.helpers.geometries import normal
+
+# (c_in, c_out, kernel_size), options, image size; every axis of another size
+GEOMETRIES = {
+    "plain": ((3, 5, 3), {"padding": 1}, (6, 7)),
+    "no padding, odd torus": ((2, 3, (3, 2)), {}, (5, 4)),
+    "even kernel, same": ((3, 4, (4, 2)), {"padding": "same"}, (6, 5)),
+    "1 x n, dilated, groups": ((4, 6, (1, 5)), {"padding": (0, 3), "groups": 2, "dilation": (1, 2)}, (5, 9)),
+    "stride 2": ((3, 4, 3), {"padding": 1, "stride": 2}, (6, 8)),
+    "stride that does not divide": ((3, 2, (3, 5)), {"padding": (1, 2), "stride": (2, 3)}, (7, 6)),
+    "depthwise": ((4, 4, (2, 3)), {"padding": (1, 1), "groups": 4}, (4, 5)),
+    "kernel larger than the image": ((2, 3, (5, 4)), {"padding": (3, 3)}, (3, 2)),
+    "padding beyond the span": ((3, 4, 2), {"padding": (3, 2), "stride": 2}, (5, 4)),
+    "size 1": ((3, 4, 1), {"padding": (1, 0), "stride": (2, 1)}, (5, 4)),
+    "circular": ((3, 4, (3, 5)), {"padding": "same", "padding_mode": "circular"}, (6, 7)),
+    "circular, even, strided, dilated, groups": (
+        (4, 6, (4, 3)),
+        {"padding": "same", "padding_mode": "circular", "groups": 2, "dilation": (1, 2), "stride": (2, 1)},
+        (6, 5),
+    ),
+    "circular, kernel longer than the image": (
+        (2, 3, (5, 3)),
+        {"padding": (2, 1), "padding_mode": "circular", "stride": (3, 1)},
+        (3, 4),
+    ),
+}
+geometries = pytest.mark.parametrize("name", GEOMETRIES)
+
+
+def layer_and_image(name, device, **more):
+    channels, options, size = GEOMETRIES[name]
+    layer = ConvNorm2d(*channels, **options, **more).to(device, torch.float64)
+    return layer, normal(2, channels[0], *size, device=device)
+
+
+def definition(layer, x, weight, frozen=None):
+    """Eq. 7 by the book: convolve where it is circular, filter by the FFT, crop, take every s-th, no affine."""
+    (h, w), span = x.shape[2:], layer.span
+    if layer.padding_mode == "circular":
+        sizes = (h, w)
+        pixels = [torch.arange(n + s) % n for n, s in zip(sizes, span, strict=True)]
+        padded = x[:, :, pixels[0]][..., pixels[1]]  # all windows that begin in the image
+        starts = (0, 0)
+    else:
+        sizes = (h + span[0], w + span[1])
+        padded, starts = F.pad(x, (span[1], span[1], span[0], span[0])), span
+    z = F.conv2d(padded, weight, dilation=layer.dilation, groups=layer.groups)
+    laid = weight.new_zeros(*weight.shape[:2], *sizes)
+    for i in range(weight.shape[2]):
+        for j in range(weight.shape[3]):
+            place = torch.zeros_like(laid[0, 0])
+            place[layer.dilation[0] * i % sizes[0], layer.dilation[1] * j % sizes[1]] = 1
+            laid = laid + weight[:, :, i, j, None, None] * place
+    if frozen is not None:
+        laid = frozen(laid)
+    v = torch.fft.fft2(laid).abs().square().sum(1).rsqrt()
+    z = torch.fft.ifft2(v * torch.fft.fft2(z)).real
+    z = torch.cat([z] * 3, 2)[:, :, : 2 * sizes[0]] if layer.padding_mode == "circular" else z
+    z = torch.cat([z] * 3, 3)[..., : 2 * sizes[1]] if layer.padding_mode == "circular" else z
+    begin = [s - before for s, (before, _) in zip(starts, layer.pads, strict=True)]
+    if layer.padding_mode == "circular":
+        begin = [b % n for b, n in zip(begin, sizes, strict=True)]
+        z = z[:, :, begin[0] : begin[0] + h, begin[1] : begin[1] + w]
+    else:
+        after = [s - a for s, (_, a) in zip(span, layer.pads, strict=True)]
+        z = F.pad(z, (-begin[1], -after[1], -begin[0], -after[0]))  # negative: cropped
+    return z[..., :: layer.stride[0], :: layer.stride[1]]
+
+
+@geometries
+def test_layer_is_its_definition(name, device):
+    layer, x = layer_and_image(name, device, affine=False)
+    assert_close(layer(x), definition(layer, x, layer.weight))
+    with torch.no_grad():
+        layer.weight.mul_(-3)
+    assert_close(-layer(x), definition(layer, x, layer.weight / 3) * -1)  # the scale of a kernel does not show
+
+
+@geometries
+def test_outputs_have_the_size_of_those_of_conv2d(name, device):
+    channels, options, size = GEOMETRIES[name]
+    layer, x = layer_and_image(name, device)
+    if options.get("padding") == "same":  # torch has no stride there
+        shape = (2, channels[1], *(-(-n // s) for n, s in zip(size, layer.stride, strict=True)))
+    else:
+        shape = nn.Conv2d(*channels, **options)(x.float().cpu()).shape
+    assert layer(x).shape == shape
+    assert layer(x[0]).shape == shape[1:]
+    assert layer(x[:0]).shape == (0, *shape[1:])
+
+
+@geometries
+def test_operator_has_tight_frames_and_the_bound_of_proposition_3_1(name, device):
+    layer, x = layer_and_image(name, device, affine=False)
+    A = layer.operator(tuple(x.shape[2:]))
+    M = A.matrix().unflatten(0, (A.out_shape[0], -1))
+    for Q in M:
+        assert_close(Q @ Q.T, torch.eye(len(Q), dtype=Q.dtype, device=device))
+    norm = torch.linalg.matrix_norm(M.flatten(0, 1), 2)
+    assert 1 - 1e-12 <= norm <= len(M) ** 0.5 + 1e-12
+
+
+@geometries
+def test_layer_is_a_piece_of_its_operator(name, device):
+    layer, x = layer_and_image(name, device, gain=0.7)  # at the start the affine is a number
+    A = layer.operator(tuple(x.shape[2:]))
+    assert A.kernel.dtype == layer.weight.dtype
+    on_torus = A(F.pad(x, (0, A.input_shape[1] - x.shape[3], 0, A.input_shape[0] - x.shape[2])))
+    steps = [s // t for s, t in zip(layer.stride, A.stride, strict=True)]
+    on_torus, y = on_torus[..., :: steps[0], :: steps[1]], layer(x)
+    if name in ("padding beyond the span", "size 1"):  # the first outputs miss the image
+        missing = [-(-max(0, p[0] - s) // t) for p, s, t in zip(layer.pads, layer.span, layer.stride, strict=True)]
+        on_torus, y = (z[..., missing[0] :, missing[1] :] for z in (on_torus, y))
+        h, w = (min(a, b) for a, b in zip(on_torus.shape[2:], y.shape[2:], strict=True))
+        keep = [
+            (n - 1 + p[0]) // t + 1 - m
+            for n, p, t, m in zip(x.shape[2:], layer.pads, layer.stride, missing, strict=True)
+        ]
+        on_torus, y = (z[..., : min(h, keep[0]), : min(w, keep[1])] for z in (on_torus, y))
+    assert y.numel() > 0
+    assert_close(on_torus[..., : y.shape[2], : y.shape[3]], y)
+
+
+@pytest.mark.parametrize("name", [name for name in GEOMETRIES if name.startswith("circular")])
+def test_affine_is_in_the_operator_of_the_circular_layer(name, device):
+    layer, x = layer_and_image(name, device)
+    with torch.no_grad():
+        layer.affine_weight.copy_(normal(*layer.affine_weight.shape, device=device))
+    A = layer.operator(tuple(x.shape[2:]))
+    assert A.stride == layer.stride
+    assert_close(A(x), layer(x))
+    without = layer.operator(tuple(x.shape[2:]), affine=False)
+    assert_close(without(x), definition(layer, x, layer.weight))
+
+
+def test_affine_comes_after_the_stride_with_zeros_around_and_its_operator_agrees_inside(device):
+    layer, x = layer_and_image("stride 2", device)
+    with torch.no_grad():
+        layer.affine_weight.copy_(normal(*layer.affine_weight.shape, device=device))
+        layer.affine_bias.copy_(normal(*layer.affine_bias.shape, device=device, seed=1))
+    y = definition(layer, x, layer.weight)
+    assert_close(layer(x), F.conv2d(y, layer.affine_weight, layer.affine_bias, padding=1, groups=4))
+    on_torus = layer.operator((6, 8))(F.pad(x, (0, 2, 0, 2))) + layer.affine_bias[:, None, None]
+    assert_close(on_torus[:, :, 1:2, 1:3], layer(x)[:, :, 1:2, 1:3])  # away from the border of the 3 x 4 outputs
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------------
+@geometries
+@pytest.mark.parametrize("through", [False, True])
+def test_gradients_are_those_of_the_definition_with_v_held_or_not(name, through, device):
+    layer, x = layer_and_image(name, device, affine=False, through=through)
+    x.requires_grad_()
+    y = layer(x)
+    weights = normal(*y.shape, device=device, seed=3)
+    found = torch.autograd.grad((y * weights).sum(), (x, layer.weight))
+    y = definition(layer, x, layer.weight, None if through else torch.Tensor.detach)
+    wanted = torch.autograd.grad((y * weights).sum(), (x, layer.weight))
+    assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["no padding, odd torus", "circular"])
+def test_first_and_second_derivatives_are_those_of_differences(name, device):
+    layer, x = layer_and_image(name, device, affine=False, through=True)
+
+    def f(x, weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))[..., :2, :2]
+
+    point = (x[:1].requires_grad_(), layer.weight.detach().clone().requires_grad_())
+    assert torch.autograd.gradcheck(f, point, fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, point, fast_mode=True)
+
+
+def test_operator_has_the_gradient_of_the_layer(device):
+    for through in (False, True):
+        layer, x = layer_and_image("circular", device, affine=False, through=through)
+        by_layer = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+        by_operator = torch.autograd.grad(layer.operator(tuple(x.shape[2:]))(x).square().sum(), layer.weight)
+        assert_close(by_layer, by_operator)
+
+
+# ---- nulls ---------------------------------------------------------------------------------------------------------
+def test_floor_holds_at_spectral_nulls_and_leaves_every_other_frequency_untouched(device):
+    layer = ConvNorm2d(1, 3, 3, padding="same", padding_mode="circular", affine=False).to(device, torch.float64)
+    with torch.no_grad():
+        layer.weight[0] = 1  # a box has exact nulls on sizes that 3 divides
+        layer.weight[2] -= layer.weight[2].mean()
+        layer.weight[2] += 0.5 * FLOOR * layer.weight[2].norm() / 9  # half the floor at frequency 0
+    response = symbol(layer.operator((6, 9)))[..., 0].abs()  # (6, 9, 3)
+    null = torch.zeros(6, 9, dtype=torch.bool)
+    null[[2, 4]] = null[:, [3, 6]] = True
+    assert response[null][:, 0].max() < 1e-10
+    assert_close(response[~null][:, 0], torch.ones_like(response[~null][:, 0]))
+    assert_close(response[..., 1], torch.ones_like(response[..., 1]))
+    assert_close(response[0, 0, 2], torch.full_like(response[0, 0, 2], 0.5), rtol=1e-4, atol=0)
+    assert_close(response[..., 2].flatten()[1:], torch.ones(53, dtype=torch.float64, device=device))
+
+
+def test_box_and_centered_filters_stay_finite_in_float32(device):
+    layer = ConvNorm2d(2, 3, 3, padding=2).to(device)
+    with torch.no_grad():
+        layer.weight.sub_(layer.weight.mean((1, 2, 3), keepdim=True))
+        layer.weight[0] = 1
+    x = 1 + torch.randn(2, 2, 7, 4, device=device)
+    y = layer(x)
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert y.detach().norm() <= 1.01 * 3**0.5 * x.norm()  # Proposition 3.1 holds with nulls, too
+    assert layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_a_zero_channel_gives_zeros_and_finite_gradients(through, device):
+    layer, x = layer_and_image("plain", device, through=through, affine=False)
+    other = layer(x).detach()
+    with torch.no_grad():
+        layer.weight[1] = 0
+    y = layer(x)
+    assert (y[:, 1] == 0).all()
+    assert_close(y[:, [0, 2, 3, 4]], other[:, [0, 2, 3, 4]])
+    y.square().sum().backward()
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_float32_is_right_to_its_rounding(device):
+    layer, x = layer_and_image("plain", device)
+    wanted = layer(x)
+    assert_close(layer.float()(x.float()).double(), wanted, rtol=0, atol=3e-6)
+
+
+# ---- in the rest of the library ------------------------------------------------------------------------------------
+def test_layer_table_shows_what_the_layer_does(device):
+    model = nn.Sequential(ConvNorm2d(2, 3, 3, padding=1), nn.ReLU(), ConvNorm2d(3, 4, (3, 2), stride=(2, 1), gain=2.0))
+    table = layer_table(model.to(device, torch.float64), normal(2, 2, 6, 5, device=device))
+    assert [record.name for record in table] == ["0", "2"]
+    assert [record.in_shape for record in table] == [(2, 8, 7), (3, 8, 6)]  # the tori
+    for record, gain in zip(table, (1, 2), strict=True):
+        assert record.geometry == "torus"
+        assert gain - 1e-9 <= record.norm2 <= gain * record.out_shape[0] ** 0.5
+        assert_close(torch.tensor(record.channel_condition_numbers), torch.ones(record.out_shape[0]))

@@ -1,0 +1,369 @@
+"""Derivatives of ConvNorm2d of first, second and third order, however its weight and its input hang together."""
+
+import contextlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad, jacrev, vmap
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.filtered import filtered_convolution
+from tests.helpers.geometries import normal
+from tests.normalization.test_convnorm import definition, geometries, layer_and_image
+
+
+def exactly(device):
+    """How near to be where nothing but the order of sums may differ: a GPU has none that is fixed."""
+    return {"rtol": 0, "atol": 0} if device.type == "cpu" else {"rtol": 1e-4, "atol": 1e-5}
+
+
+through_or_not = pytest.mark.parametrize("through", [False, True])
+
+
+class Layers:
+    """Two layers as functions of their number, an image and a weight, by convkit and by their definition."""
+
+    def __init__(self, device, through: bool) -> None:
+        options = {"padding": "same", "through": through, "affine": False}
+        self.layers = [ConvNorm2d(2, 2, kernel, **options).to(device, torch.float64) for kernel in ((3, 2), (2, 3))]
+        self.x = normal(2, 2, 4, 5, device=device)
+        self.weights = [layer.weight.detach().clone() for layer in self.layers]
+        self.through, self.held = through, []
+
+    def apply(self, number, x, weight):
+        return functional_call(self.layers[number], {"weight": weight}, (x,))
+
+    def definition(self):
+        """For one evaluation. Unless ``through``, v is held at that of the first evaluation, call by call."""
+        held = iter(list(self.held)) if self.held else None
+
+        def hold(laid):
+            if held is not None:
+                return next(held)
+            self.held.append(laid.detach())
+            return laid.detach()
+
+        return lambda number, x, weight: definition(self.layers[number], x, weight, None if self.through else hold)
+
+
+def recurrent(layer, x, w, _):
+    state = x
+    for _ in range(4):
+        state = torch.tanh(x + layer(0, state, w))
+    return state
+
+
+NETWORKS = {  # functions of layers, an image and the two weights
+    "once": lambda layer, x, v, w: layer(0, x, v),
+    "twice": lambda layer, x, v, w: layer(0, layer(0, x, v), v),
+    "four times, recurrently": recurrent,
+    "its input depends on its weight": lambda layer, x, v, w: layer(0, x * v.square().mean() + v.flatten()[:5], v),
+    "its weight in a convolution before": lambda layer, x, v, w: layer(0, convolution(x, v), v),
+    "its weight in a convolution behind": lambda layer, x, v, w: convolution(layer(0, x, v), v),
+    "stack of two": lambda layer, x, v, w: layer(1, F.softplus(layer(0, x, v)), w),
+    "stack of two with tied weights": lambda layer, x, v, w: layer(1, layer(0, x, v), v.mT),
+    "weights that depend on each other": lambda layer, x, v, w: (
+        layer(0, x, v) * layer(1, x, w * v.square().sum()).sin()
+    ),
+}
+
+
+def convolution(x, weight):
+    return F.conv2d(F.pad(x, (0, 1, 1, 1)), weight)
+
+
+def loss(network, layer, x, v, w):
+    y = network(layer, x, v, w)
+    slope = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view_as(y)
+    return (slope * y).pow(3).sum() + y.sin().sum()
+
+
+def directional(gradients, directions):
+    return sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
+
+
+def differences(f, point, directions, h=1e-5):
+    """The derivative along the directions, by values at four points."""
+
+    def at(t):
+        return f(*(p + t * d for p, d in zip(point, directions, strict=True)))
+
+    return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+
+
+@through_or_not
+@pytest.mark.parametrize("name", NETWORKS)
+def test_first_and_second_derivatives_are_those_of_differences(name, through, device):
+    layers, network = Layers(device, through), NETWORKS[name]
+    point = [t.clone().requires_grad_() for t in (layers.x, *layers.weights)]
+    assert_close(loss(network, layers.apply, *point), loss(network, layers.definition(), *point))
+    plain = torch.autograd.grad(loss(network, layers.apply, *point), point, allow_unused=True)
+    first = torch.autograd.grad(loss(network, layers.apply, *point), point, create_graph=True, allow_unused=True)
+    assert_close(first, plain, rtol=1e-12, atol=1e-12)
+
+    def value(*point):
+        return loss(network, layers.definition(), *point)
+
+    def slope(*point):
+        """The first derivative along ``second``, of the definition."""
+        point = [t.detach().requires_grad_() for t in point]
+        return directional(torch.autograd.grad(value(*point), point, allow_unused=True), second)
+
+    second = [normal(*t.shape, device=device, seed=7 + i) for i, t in enumerate(point)]
+    found = torch.autograd.grad(directional(first, second), point, allow_unused=True)
+    for place, t in enumerate(point):  # along each argument alone
+        if plain[place] is None:
+            continue
+        along = [normal(*t.shape, device=device) if i == place else torch.zeros_like(p) for i, p in enumerate(point)]
+        at = [p.detach() for p in point]
+        with torch.no_grad():
+            assert_close(directional(plain, along), differences(value, at, along), rtol=1e-7, atol=1e-7)
+        assert_close(directional(found, along), differences(slope, at, along), rtol=1e-6, atol=1e-6)
+
+
+@through_or_not
+def test_third_derivatives_are_those_of_the_definition(through, device):
+    layers, network = Layers(device, through), NETWORKS["twice"]
+
+    def third(layer):
+        point = [t.clone().requires_grad_() for t in (layers.x, *layers.weights)]
+        value = loss(network, layer, *point)
+        for seed in range(2):
+            slopes = torch.autograd.grad(value, point[:2], create_graph=True)
+            value = sum((s * normal(*s.shape, device=device, seed=seed)).sum() for s in slopes)
+        return torch.autograd.grad(value, point[:2])
+
+    assert_close(third(layers.apply), third(layers.definition()))
+
+
+# ---- geometries ----------------------------------------------------------------------------------------------------
+@geometries
+def test_first_and_second_derivatives_by_image_weight_and_v(name, device):
+    layer, x = layer_and_image(name, device)
+    windows, weight = layer._windows(tuple(x.shape[2:])), layer.weight.detach().clone()
+    v = 1 + normal(windows.half * windows.torus[1], len(weight), device=device).square()
+
+    def f(x, weight, v):
+        return filtered_convolution(windows, x, weight, v, layer.groups)
+
+    point = [t.requires_grad_() for t in (x[:1].clone(), weight, v)]
+    assert torch.autograd.gradcheck(f, point, fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, point, fast_mode=True)
+
+
+@geometries
+@pytest.mark.parametrize("affine", [False, True])
+def test_first_and_second_derivatives_of_the_layer_in_every_geometry(name, affine, device):
+    layer, x = layer_and_image(name, device, affine=affine, through=True)
+
+    def f(x, *parameters):
+        named = zip(("weight", "affine_weight", "affine_bias"), parameters, strict=False)
+        return functional_call(layer, dict(named), (x,))[..., :2, :2]
+
+    point = [t.detach().clone().requires_grad_() for t in (x[:1], *layer.parameters())]
+    assert torch.autograd.gradcheck(f, point, fast_mode=True)
+    assert torch.autograd.gradgradcheck(f, point, fast_mode=True)
+
+
+@geometries
+def test_with_v_held_the_second_derivative_is_that_of_the_definition_in_every_geometry(name, device):
+    layer, x = layer_and_image(name, device, affine=False)
+
+    def second(f):
+        point = [t.detach().clone().requires_grad_() for t in (x, layer.weight)]
+        slopes = torch.autograd.grad(f(*point).pow(3).sum(), point, create_graph=True)
+        return slopes, torch.autograd.grad(sum(s.square().sum() for s in slopes), point)
+
+    by_layer = second(lambda x, weight: functional_call(layer, {"weight": weight}, (x,)))
+    assert_close(by_layer, second(lambda x, weight: definition(layer, x, weight, torch.Tensor.detach)))
+
+
+# ---- some gradients only, passes repeated ----------------------------------------------------------------------------
+@through_or_not
+@pytest.mark.parametrize("wanted", ["x", "weight"])
+def test_one_gradient_alone_is_the_same_in_each_order(wanted, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+
+    def slopes(both):
+        point = {"x": x.clone(), "weight": layer.weight.detach().clone()}
+        for name, t in point.items():
+            t.requires_grad_(both or name == wanted)
+        y = functional_call(layer, {"weight": point["weight"]}, (point["x"],))
+        first = torch.autograd.grad(y.pow(3).sum(), point[wanted], create_graph=True)
+        return first, torch.autograd.grad(first[0].square().sum(), point[wanted])
+
+    assert_close(slopes(both=False), slopes(both=True))
+
+
+@through_or_not
+def test_a_graph_may_be_passed_twice(through, device):
+    layer, x = layer_and_image("circular", device, through=through)
+    loss = layer(x.requires_grad_()).pow(3).sum()
+    once = torch.autograd.grad(loss, [x, layer.weight], retain_graph=True)
+    with_graph = torch.autograd.grad(loss, [x, layer.weight], create_graph=True)
+    assert_close(torch.autograd.grad(loss, [x, layer.weight]), once, **exactly(device))
+    assert_close(with_graph, once)
+
+
+@through_or_not
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_gradient_penalty_trains_as_by_the_definition(mode, through, device):
+    """WGAN-GP: the penalty is on the gradient of the outputs by the images, and is minimized over the weights."""
+    layers = Layers(device, through)
+    critic = getattr(nn.Sequential(*layers.layers), mode)()
+    x = layers.x.clone().requires_grad_()
+
+    def penalty(outputs):
+        (slope,) = torch.autograd.grad(outputs.square().sum(), x, create_graph=True)
+        return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+    found = penalty(critic(x))
+    found.backward()
+    weights = [w.clone().requires_grad_() for w in layers.weights]
+    by_definition = layers.definition()
+    wanted = penalty(by_definition(1, by_definition(0, x, weights[0]), weights[1]))
+    assert_close(found, wanted)
+    slopes = torch.autograd.grad(wanted, weights)
+    assert_close([layer.weight.grad for layer in critic], list(slopes))
+
+
+@through_or_not
+@pytest.mark.parametrize("saved", [torch.autograd.graph.save_on_cpu, contextlib.nullcontext])
+def test_what_a_backward_pass_needs_may_be_computed_again_or_kept_elsewhere(saved, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+    wanted = torch.autograd.grad(layer(x.requires_grad_()).pow(3).sum(), [x, layer.weight])
+    with saved():
+        y = layer(x) if saved is torch.autograd.graph.save_on_cpu else checkpoint(layer, x, use_reentrant=False)
+        assert_close(torch.autograd.grad(y.pow(3).sum(), [x, layer.weight]), wanted, **exactly(device))
+
+
+def test_a_weight_changed_before_the_backward_pass_is_refused(device):
+    layer, x = layer_and_image("stride 2", device)
+    y = layer(x)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+# ---- torch.func and other ways to ask ------------------------------------------------------------------------------
+@through_or_not
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_torch_func_finds_the_same(mode, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+    getattr(layer, mode)()
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def value(parameters, x):
+        return functional_call(layer, parameters, (x,)).pow(3).sum()
+
+    def slopes(x):
+        return dict(zip(parameters, torch.autograd.grad(layer(x).pow(3).sum(), layer.parameters()), strict=True))
+
+    assert_close(grad(value)(parameters, x), slopes(x))
+    assert_close(grad(value, 1)(parameters, x), jacrev(lambda x: layer(x).pow(3).sum())(x))
+    per_sample = vmap(grad(lambda parameters, x: value(parameters, x[None])), (None, 0))(parameters, x)
+    for place, image in enumerate(x):
+        assert_close({name: s[place] for name, s in per_sample.items()}, slopes(image[None]))
+    assert_close(vmap(layer)(x.unflatten(0, (2, 1))), layer(x)[:, None])
+    several = torch.stack([layer.weight.detach(), -2 * layer.weight.detach().flip(0)])
+    mapped = vmap(lambda weight: functional_call(layer, {"weight": weight}, (x,)))(several)
+    assert_close(mapped[1], functional_call(layer, {"weight": several[1]}, (x,)))
+    assert_close(slopes(x), grad(value)(parameters, x))  # nothing of all that is kept
+
+
+@through_or_not
+def test_hessians_and_their_products_with_vectors(through, device):
+    layers = Layers(device, through)
+    (weight, _), x = layers.weights, layers.x
+    vector = normal(*weight.shape, device=device, seed=5)
+
+    def value(weight, layer=layers.apply):
+        return layer(0, layer(0, x, weight), weight).sin().sum()
+
+    hessian = torch.autograd.functional.hessian(lambda weight: value(weight, layers.definition()), weight)
+    wanted = torch.tensordot(hessian, vector, 4)
+    for product in (torch.autograd.functional.hvp, torch.autograd.functional.vhp):
+        assert_close(product(value, weight, vector)[1], wanted)
+    assert_close(jacrev(jacrev(value))(weight), hessian)
+
+
+# ---- autocast ------------------------------------------------------------------------------------------------------
+def derivatives(layer, x, at=(), by=()):
+    """Outputs, first and second derivatives; the forward pass in the autocasts ``at``, the backward ones in ``by``."""
+
+    def under(kinds, task):
+        with contextlib.ExitStack() as stack:
+            for kind in kinds:
+                stack.enter_context(torch.autocast(x.device.type, **kind))
+            return task()
+
+    x = x.clone().requires_grad_()
+    inputs = [x, *layer.parameters()]
+    y = under(at, lambda: layer(x))
+    first = under(by, lambda: torch.autograd.grad(y.float().sin().sum(), inputs, create_graph=True))
+    loss = sum(slope.square().sum() for slope in first)
+    return y, first, under(by, lambda: torch.autograd.grad(loss, inputs))
+
+
+HALF = {"dtype": torch.bfloat16}
+AUTOCASTS = {
+    "forward": ([HALF], []),
+    "both": ([HALF], [HALF]),
+    "backward": ([], [HALF]),
+    "float16": ([{"dtype": torch.float16}], [{"dtype": torch.float16}]),
+    "nested": ([HALF, {"enabled": False}, HALF], [{"enabled": False}, {"dtype": torch.float16}]),
+    "off within": ([HALF, {"enabled": False}], [HALF, {"enabled": False}]),
+}
+
+
+@through_or_not
+@pytest.mark.parametrize("name", ["stride 2", "size 1", "circular"])
+@pytest.mark.parametrize("autocast", AUTOCASTS)
+def test_autocast_changes_no_digit_of_outputs_and_derivatives(autocast, name, through, device):
+    layer, x = layer_and_image(name, device, affine=False, through=through)
+    layer, x = layer.float(), x.float()
+    found, wanted = derivatives(layer, x, *AUTOCASTS[autocast]), derivatives(layer, x)
+    orders = 2 if x.is_cuda and name == "size 1" else 3  # there the second one is that of torch's convolution
+    assert_close(found[:orders], wanted[:orders], **exactly(device))
+
+
+@through_or_not
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_with_an_affine_a_backward_pass_is_the_same_inside_and_outside_autocast(dtype, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+    layer, x, at = layer.float(), x.float(), [{"dtype": dtype}]
+    y, first, _ = inside = derivatives(layer, x, at, at)
+    assert_close(inside, derivatives(layer, x, at), **exactly(device))
+    assert y.dtype == dtype
+    assert all(slope.dtype == torch.float32 for slope in first)
+    assert_close(first, derivatives(layer, x)[1], rtol=0.05, atol=0.05)  # bfloat16 keeps 8 bits
+
+
+# ---- compiled and exported -----------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of torch
+@pytest.mark.parametrize(("mode", "through"), [("train", True), ("eval", False)])
+def test_a_compiled_layer_is_one_graph_with_the_same_gradients(mode, through, device):
+    layer, x = layer_and_image("stride 2", device, through=through)
+    getattr(layer, mode)()
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        assert_close(compiled(x), layer(x))
+        found, wanted = (torch.autograd.grad(f(x).pow(3).sum(), layer.parameters()) for f in (compiled, layer))
+        assert_close(found, wanted)
+        layer.weight.data.mul_(normal(*layer.weight.shape, device=device))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_traced_leaves_no_tables_behind():
+    layer = ConvNorm2d(2, 3, 3, padding=(7, 8)).eval()  # a geometry that no other test has met
+    x = torch.randn(2, 2, 9, 4)
+    torch.export.export(layer, (x,), strict=False)
+    y = layer(x)
+    y.sum().backward()
+    assert_close(y, layer.train()(x))

@@ -1,0 +1,319 @@
+"""In evaluation mode ConvNorm2d is that of its present weight, however the weight was changed."""
+
+import copy
+import io
+import pickle
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
+from torch.optim.swa_utils import AveragedModel
+from torch.testing import assert_close
+
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.torus import Windows
+from tests.helpers.geometries import normal
+
+
+def network(device, **options) -> ConvNorm2d:
+    return ConvNorm2d(3, 4, (3, 2), padding=(1, 0), **options).to(device, torch.float64).eval()
+
+
+def image(device, size=(5, 6)):
+    return normal(2, 3, *size, device=device)
+
+
+def other_weight(layer):
+    return normal(*layer.weight.shape, device=layer.weight.device, dtype=layer.weight.dtype, seed=9)
+
+
+@pytest.fixture
+def roots(monkeypatch):
+    """Counts how often v is computed."""
+    calls = []
+    compute = Windows.inverse_root
+
+    def counted(self, weight):
+        calls.append(self)
+        return compute(self, weight)
+
+    monkeypatch.setattr(Windows, "inverse_root", counted)
+    return calls
+
+
+def assert_same(found, wanted):
+    assert_close(found, wanted, **({"rtol": 0, "atol": 0} if found.device.type == "cpu" else {}))
+
+
+def assert_fresh(layer, x):
+    """The outputs are those of a layer that has seen no other weight: bit for bit, where sums have a fixed order."""
+    fresh = ConvNorm2d(3, 4, (3, 2), padding=(1, 0), through=layer.through).to(layer.weight.device, layer.weight.dtype)
+    fresh.load_state_dict(layer.state_dict())
+    assert_same(layer(x), fresh.train()(x))
+
+
+def test_v_is_kept_while_weight_and_size_are_the_same_and_made_anew_in_training(roots):
+    layer, x = network("cpu"), image("cpu")  # on a GPU it is computed at every call
+    for _ in range(3):
+        y = layer(x)
+    assert len(roots) == 1
+    layer(image("cpu", (4, 6)))
+    assert len(roots) == 2
+    layer.train()
+    for _ in range(2):
+        assert torch.equal(layer(x), y)
+    assert len(roots) == 4
+
+
+# ---- every way to change a weight ----------------------------------------------------------------------------------
+def in_place(layer):
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] += 1
+
+
+def step_of_an_optimizer(layer):
+    optimizer = torch.optim.SGD([layer.weight], lr=0.1)
+    layer(image(layer.weight.device)).pow(3).sum().backward()
+    optimizer.step()
+
+
+def through_numpy(layer):
+    numbers = layer.weight.detach().cpu().numpy()
+    numbers[1] *= -1.5
+    numbers[0, 0] += 1
+    layer.weight.data.copy_(torch.from_numpy(numbers))  # on the CPU they share their memory already
+
+
+def another_tensor_on_its_memory(layer):
+    other = layer.weight.new_empty(0).set_(layer.weight.untyped_storage(), 0, layer.weight.shape)
+    other[:, 1] = other[:, 2]
+
+
+def a_view_made_before(layer):
+    view = layer.weight.detach().flatten()[3:9]
+    layer(image(layer.weight.device))
+    view.mul_(2)
+
+
+def a_view_without_gradients(layer):
+    with torch.no_grad():
+        layer.weight.flatten(1)[1].copy_(layer.weight.flatten(1)[2])
+
+
+def an_average_swapped_in(layer):
+    """As helpers for exponential moving averages do before a validation."""
+    average = other_weight(layer)
+    torch._foreach_lerp_([average], [layer.weight.data], 0.25)
+    torch._foreach_copy_([layer.weight.data], [average])
+
+
+def averaged_model(layer):
+    average = AveragedModel(layer)
+    layer.weight.data.copy_(other_weight(layer))
+    average.update_parameters(layer)
+    average.module(image(layer.weight.device))
+    average.update_parameters(copy.deepcopy(network(layer.weight.device)))
+    layer.weight.data.copy_(average.module.weight.data)
+
+
+def moved_to_another_dtype_and_back(layer):
+    layer.float()(image(layer.weight.device).float())
+    layer.weight.data[2] = layer.weight.data[1]
+    layer.double()
+
+
+def trained_in_between(layer):
+    layer.train()
+    layer.weight.data[:, 0] = 1
+    layer.eval()
+
+
+def modes_set_by_hand(layer):
+    layer.training = True
+    layer.weight.data[:, 0] = 1
+    layer.training = False
+
+
+def other_storage(layer):
+    with torch.no_grad():
+        layer.weight.set_(other_weight(layer))
+
+
+def swapped(layer):
+    torch.utils.swap_tensors(layer.weight, nn.Parameter(other_weight(layer)))
+
+
+def by_a_thread(layer):
+    thread = threading.Thread(target=lambda: layer.weight.data.mul_(other_weight(layer)))
+    thread.start()
+    thread.join()
+
+
+def next_number(layer):
+    """The smallest change that there is, of one number."""
+    first = layer.weight.data[1, 1, 1, 1]
+    first.copy_(torch.nextafter(first, first + 1))
+
+
+CHANGES = {
+    f.__name__.replace("_", " "): f
+    for f in (
+        *(in_place, step_of_an_optimizer, through_numpy, another_tensor_on_its_memory, a_view_made_before),
+        *(a_view_without_gradients, an_average_swapped_in, averaged_model, moved_to_another_dtype_and_back),
+        *(trained_in_between, modes_set_by_hand, other_storage, swapped, by_a_thread, next_number),
+    )
+} | {
+    "data": lambda layer: setattr(layer.weight, "data", other_weight(layer)),
+    "data.copy_": lambda layer: layer.weight.data.copy_(other_weight(layer)),
+    "data.mul_": lambda layer: layer.weight.data.mul_(other_weight(layer)),
+    "data.add_": lambda layer: layer.weight.data.add_(other_weight(layer), alpha=0.1),
+    "data.lerp_": lambda layer: layer.weight.data.lerp_(other_weight(layer), 0.01),
+    "data of one number": lambda layer: layer.weight.data[3, 2, 2, 1].add_(1),
+    "detached": lambda layer: layer.weight.detach().copy_(other_weight(layer)),
+    "storage": lambda layer: layer.weight.untyped_storage().copy_(other_weight(layer).untyped_storage()),
+    "foreach": lambda layer: torch._foreach_mul_([layer.weight.data], [other_weight(layer)]),
+    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(other_weight(layer))),
+    "a state dict": lambda layer: layer.load_state_dict({"weight": other_weight(layer)}, strict=False),
+    "a state dict, assigned": lambda layer: layer.load_state_dict(
+        {"weight": other_weight(layer)}, strict=False, assign=True
+    ),
+    "a vector": lambda layer: vector_to_parameters(
+        parameters_to_vector(layer.parameters()).flip(0), layer.parameters()
+    ),
+    "reset": lambda layer: layer.reset_parameters(),
+    # changes that a sum, a norm or a sum of squares does not show
+    "two filters swapped": lambda layer: layer.weight.data.copy_(layer.weight.data[[1, 0, 2, 3]]),
+    "two filters with turned signs": lambda layer: layer.weight.data[:2].neg_(),
+    "all signs turned": lambda layer: layer.weight.data.neg_(),
+    "two numbers swapped": lambda layer: (
+        layer.weight.data[0].view(-1)[:2].copy_(layer.weight.data[0].flatten()[:2].flip(0))
+    ),
+    "taps turned round": lambda layer: layer.weight.data.copy_(layer.weight.data.flip(2, 3)),
+    "input channels swapped in one filter": lambda layer: layer.weight.data[0].copy_(layer.weight.data[0, [2, 0, 1]]),
+    "one number up, another down": lambda layer: layer.weight.data.view(-1)[:2].add_(
+        torch.tensor([0.5, -0.5], dtype=layer.weight.dtype, device=layer.weight.device)
+    ),
+    "far below the others": lambda layer: layer.weight.data[2, 1, 0, 0].add_(1e-13),
+}
+
+
+@pytest.mark.parametrize("through", [False, True])
+@pytest.mark.parametrize("name", CHANGES)
+def test_evaluation_notices_every_change_of_the_weight(name, through, roots, device):
+    layer, x = network(device, through=through), image(device)
+    with torch.no_grad():
+        before = layer.weight.clone()
+        layer(x)
+        with torch.enable_grad():
+            CHANGES[name](layer)
+        assert not torch.equal(layer.weight, before)
+        seen = len(roots)
+        layer(x)
+        assert len(roots) == seen + 1
+        assert_fresh(layer, x)
+    assert_fresh(layer, x)
+    A, B = layer.operator((5, 6)), copy.deepcopy(layer).train().operator((5, 6))
+    assert_same(A.kernel, B.kernel)
+
+
+def test_a_change_shows_in_the_gradient_too(device):
+    layer, x = network(device), image(device)
+    layer(x)
+    layer.weight.data.copy_(other_weight(layer))
+    found = torch.autograd.grad(layer(x).pow(3).sum(), layer.parameters())
+    for slope, wanted in zip(
+        found, torch.autograd.grad(layer.train()(x).pow(3).sum(), layer.parameters()), strict=True
+    ):
+        assert_same(slope, wanted)
+
+
+def test_a_lost_weight_shows_and_a_repaired_one_is_right_again(device):
+    layer, x = network(device), image(device)
+    y = layer(x)
+    kept = layer.weight.detach().clone()
+    layer.weight.data[1, 0, 0, 0] = torch.nan
+    for _ in range(2):
+        assert layer(x)[:, 1].isnan().all()
+    layer.weight.data.copy_(kept)
+    assert_same(layer(x), y)
+
+
+# ---- other weights for one call, copies, dtypes --------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [nn.Parameter, torch.Tensor.clone])
+def test_weights_given_for_one_call_leave_no_trace(kind, device):
+    layer, x = network(device), image(device)
+    y = layer(x)
+    parameters = {"weight": kind(other_weight(layer))}
+    other = network(device)
+    other.load_state_dict({**layer.state_dict(), "weight": other_weight(layer)})
+    for _ in range(2):
+        assert_same(functional_call(layer, parameters, (x,)), other(x))
+        assert_same(layer(x), y)
+
+
+def test_copies_go_their_own_way_and_hold_nothing_that_depends_on_the_size(device):
+    layer, x = network(device), image(device)
+    y = layer(x)
+    assert set(layer.state_dict()) == {"weight", "affine_weight", "affine_bias"}
+    file = io.BytesIO()
+    torch.save(layer, file)
+    file.seek(0)
+    for other in (copy.deepcopy(layer), torch.load(file, weights_only=False), pickle.loads(pickle.dumps(layer))):
+        assert_same(other(x), y)
+        other.weight.data[1] *= -2
+        assert_close(other(x)[:, [0, 2, 3]], y[:, [0, 2, 3]])
+        assert_close(other(x)[:, 1], -y[:, 1])
+        assert other(image(device, (3, 4))).shape == (2, 4, 3, 3)
+        assert_same(layer(x), y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_another_dtype_has_its_own_v(dtype, device):
+    layer, x = network(device), image(device)
+    layer(x)
+    assert_fresh(layer.to(dtype), x.to(dtype))
+    layer.weight.data.mul_(other_weight(layer))
+    assert_fresh(layer, x.to(dtype))
+
+
+def test_a_parametrized_weight_that_moves_is_followed(device):
+    class Half(nn.Module):
+        def forward(self, weight):
+            return torch.cat([weight[:, :1], 0 * weight[:, 1:]], 1)
+
+    layer, x = network(device), image(device)
+    parametrize.register_parametrization(layer, "weight", Half())
+    for seed in range(3):
+        original = layer.parametrizations.weight.original
+        original.data.mul_(normal(*original.shape, device=device, seed=seed))
+        with parametrize.cached():
+            A = layer.operator((5, 6), affine=False)
+            M = A.matrix().unflatten(0, (A.out_shape[0], -1))
+            for Q in M:
+                assert_close(Q @ Q.T, torch.eye(len(Q), dtype=Q.dtype, device=device))
+            y = layer(x)
+        assert_same(layer.train()(x), y)
+        layer.eval()
+
+
+# ---- inference mode ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inference_mode_leaves_nothing_that_gradients_cannot_use(mode, dtype, device):
+    layer, x = network(device).to(dtype), image(device, (7, 4)).to(dtype)
+    with torch.inference_mode():
+        y = layer(x)
+    for _ in range(2):
+        getattr(layer, mode)()(x).pow(3).sum().backward()
+        assert_same(layer(x), y)
+
+
+def test_a_layer_made_in_inference_mode_is_followed(device):
+    with torch.inference_mode():
+        layer, x = network(device), image(device)
+        layer(x)
+        layer.weight.mul_(other_weight(layer))
+        assert_fresh(layer, x)

@@ -1,0 +1,128 @@
+"""ConvNorm2d as a module: its affine, dtypes, what it refuses. The noisy affine."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.noisy_affine import NoisyAffine2d
+from tests.helpers.geometries import normal
+
+
+def network(device) -> ConvNorm2d:
+    return ConvNorm2d(3, 4, (3, 2), padding=(1, 0)).to(device, torch.float64)
+
+
+def image(device, size=(5, 6)):
+    return normal(2, 3, *size, device=device)
+
+
+# ---- numbers and devices -------------------------------------------------------------------------------------------
+def test_affine_starts_as_gain_times_the_identity_and_can_be_left_out(device):
+    torch.manual_seed(1)
+    layer = ConvNorm2d(3, 4, (2, 3), padding=1, gain=1.5).to(device, torch.float64)
+    assert layer.affine_weight.shape == (4, 1, 3, 3)  # odd
+    bare = ConvNorm2d(3, 4, (2, 3), padding=1, affine=False).to(device, torch.float64)
+    bare.load_state_dict({"weight": layer.weight})
+    x = image(device)
+    assert_close(layer(x), 1.5 * bare(x))
+    assert layer.weight.std() > 0
+    layer(x).square().sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.grad.abs().sum() > 0
+
+
+def test_autocast_and_half_precision_compute_v_in_full(device):
+    layer, x = network(device).float(), image(device).float()
+    y = layer(x)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        assert_close(layer(x).float(), y, rtol=0.02, atol=0.02)
+        layer.affine_weight = None
+        assert_close(layer(x), ConvNorm2d.forward(layer, x))
+        assert layer(x).dtype == torch.float32
+    half = layer.to(torch.bfloat16)
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_channels_last_images_give_the_same(device):
+    layer, x = network(device), image(device)
+    assert_close(layer(x.to(memory_format=torch.channels_last)), layer(x))
+
+
+@pytest.mark.parametrize(
+    "arguments, options, words",
+    [
+        ((3, 4, 3), {"groups": 2}, "groups must divide both channel numbers"),
+        ((3, 4, 0), {}, "kernel_size must be positive"),
+        ((3, 4, 3), {"padding": "all"}, "padding must be 'same'"),
+        ((3, 4, 3), {"padding": -1}, "padding must not be negative"),
+        ((3, 4, 3), {"padding_mode": "reflect"}, "padding_mode must be"),
+        ((3, 4, 3), {"padding_mode": "circular"}, "circular padding must be"),
+        ((3, 4, 3), {"gain": math.nan}, "gain must be a finite number"),
+    ],
+)
+def test_convnorm_refuses(arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        ConvNorm2d(*arguments, **options)
+
+
+def test_convnorm_refuses_images(device):
+    layer = network(device)
+    with pytest.raises(ValueError, match="needed a batch of shape"):
+        layer(normal(2, 4, 5, 6, device=device))
+    with pytest.raises(ValueError, match=r"float64, got .* and torch\.float32"):
+        layer(image(device).float())
+    with pytest.raises(ValueError, match="kernel must fit"):
+        layer(image(device, (6, 1)))
+
+
+def test_a_diverged_weight_shows_in_the_output(device):
+    layer = network(device)
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = math.nan
+    assert layer(image(device))[:, 0].isnan().all()
+
+
+# ---- the noisy affine ----------------------------------------------------------------------------------------------
+def test_noise_is_drawn_for_each_sample_and_channel_with_the_stated_deviation(device):
+    layer = NoisyAffine2d(5, sigma=0.8, depth=0.25).to(device)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(1.0, 6.0))
+        layer.bias.copy_(torch.arange(5.0))
+    x = torch.ones(4000, 5, 2, 3, device=device)
+    noise = (layer(x) - layer.bias[:, None, None]) / layer.weight[:, None, None] - 1
+    assert_close(noise, noise[..., :1, :1].expand_as(noise))  # one draw for a whole map
+    draws = noise[..., 0, 0]
+    assert_close(draws.std(0), torch.full((5,), 0.2, device=device), rtol=0.05, atol=0)
+    assert draws.mean(0).abs().max() < 0.015
+    assert (torch.corrcoef(draws.T) - torch.eye(5, device=device)).abs().max() < 0.08
+    layer.sigma = 0.0
+    assert_close(layer(x), (x * layer.weight[:, None, None] + layer.bias[:, None, None]))
+
+
+def test_noise_stays_away_in_evaluation_and_from_the_global_order_of_sigma_zero(device):
+    layer, x = NoisyAffine2d(3, sigma=0.5).to(device), normal(2, 3, 4, 5, device=device, dtype=torch.float32)
+    assert_close(layer.eval()(x), x)
+    assert not torch.equal(layer.train()(x), x)
+    torch.manual_seed(3)
+    y = layer(x)
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), y)
+    assert {name: p.shape for name, p in layer.named_parameters()} == {"weight": (3,), "bias": (3,)}
+    assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf])
+def test_noisy_affine_refuses(sigma):
+    with pytest.raises(ValueError, match="sigma must be a finite number"):
+        NoisyAffine2d(3, sigma)
+    layer = NoisyAffine2d(3)
+    with pytest.raises(ValueError, match="sigma must be a finite number"):
+        layer.sigma = sigma
+    for depth in (0, 1.5):
+        with pytest.raises(ValueError, match="depth must be"):
+            NoisyAffine2d(3, depth=depth)
+    with pytest.raises(ValueError, match="needed a batch of shape"):
+        layer(torch.zeros(2, 4, 5, 5))

@@ -1,0 +1,300 @@
+"""Parametrizations against their formulas, written out anew row by row."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from convkit.normalization.weights import (
+    CenteredWeightNorm,
+    NewtonOrthogonal,
+    OperatorNorm,
+    WeightStandardization,
+    parametrized,
+)
+from convkit.norms import operator_norm
+from convkit.operators.operator import ConvOperator
+from tests.helpers.geometries import normal
+
+MAKERS = {
+    "standardization": WeightStandardization,
+    "centered norm": CenteredWeightNorm,
+    "newton": NewtonOrthogonal,
+    "operator norm": lambda: OperatorNorm((6, 5), padding=1, padding_mode="zeros"),
+}
+
+
+def conv(device, c_in=3, c_out=4, k=3, **options) -> nn.Conv2d:
+    layer = nn.Conv2d(c_in, c_out, k, padding=1, **options).to(device, torch.float64)
+    with torch.no_grad():
+        layer.weight.add_(0.3)
+    return layer
+
+
+def rows(layer) -> torch.Tensor:
+    return layer.weight.flatten(1)
+
+
+# ---- centered rows -------------------------------------------------------------------------------------------------
+def test_standardization_is_eq_15_as_printed_or_at_equal_scale(device):
+    layer = conv(device)
+    w = rows(layer).detach().clone()
+    printed = (w - w.mean(1, keepdim=True)) / w.var(1, correction=0, keepdim=True).sqrt()
+    assert_close(rows(parametrized(copy.deepcopy(layer), WeightStandardization(gain=None))), printed)
+    scaled = rows(parametrized(layer, WeightStandardization()))
+    assert_close(scaled, printed * math.sqrt(2 / w.shape[1]))
+    assert_close(scaled.norm(dim=1), torch.full((4,), 2**0.5, dtype=w.dtype, device=device))
+    with torch.no_grad():
+        layer.parametrizations.weight.original.mul_(1e-3).add_(5)  # neither mean nor scale shows
+    assert_close(rows(layer), scaled)
+
+
+def test_gradient_of_a_standardized_weight_carries_one_over_its_deviation(device):
+    sizes, first = [], conv(device)
+    for scale in (1.0, 0.1):
+        layer = copy.deepcopy(first)
+        with torch.no_grad():
+            layer.weight.mul_(scale)
+        parametrized(layer, WeightStandardization())
+        (layer.weight * normal(*layer.weight.shape, device=device)).sum().backward()
+        sizes.append(layer.parametrizations.weight.original.grad.norm())
+    assert_close(sizes[1], 10 * sizes[0])
+
+
+def test_a_row_that_became_constant_gives_finite_numbers(device):
+    layer = parametrized(conv(device), WeightStandardization(eps=1e-3))
+    with torch.no_grad():
+        layer.parametrizations.weight.original[1] = 0
+        layer.parametrizations.weight.original[2] = 0
+        layer.parametrizations.weight.original[2, 0, 0, 0] = 1e-4
+    layer.weight.sum().backward()
+    w = rows(layer)
+    assert (w[1] == 0).all()
+    assert_close(w[2].norm() * math.sqrt(27 / 26), 2**0.5 * torch.tensor(0.1).to(w))  # below eps: divided by eps
+    assert layer.parametrizations.weight.original.grad.isfinite().all()
+
+
+def test_centered_norm_starts_where_the_layer_was_and_learns_the_norms(device):
+    layer = conv(device)
+    w = rows(layer).detach().clone()
+    parametrized(layer, CenteredWeightNorm())
+    assert_close(rows(layer), w - w.mean(1, keepdim=True))
+    g = layer.parametrizations.weight.original0
+    assert g.numel() == 4
+    with torch.no_grad():
+        g.copy_(torch.tensor([1.0, -2.0, 3.0, 0.5]).view_as(g))
+        layer.parametrizations.weight.original1.mul_(7)
+    assert_close(rows(layer).norm(dim=1), g.flatten().abs())
+    assert_close(rows(layer).sum(1), torch.zeros(4, dtype=w.dtype, device=device))
+    rows(layer).square().sum().backward()
+    assert_close(g.grad.flatten(), 2 * g.flatten())
+
+
+# ---- Newton's iteration --------------------------------------------------------------------------------------------
+def newton(Z, steps, center):
+    """ONI as its paper writes it, matrix by matrix; more rows than columns: of the transpose."""
+    Z = Z - Z.mean(1, keepdim=True) if center else Z
+    if len(Z) > Z.shape[1]:
+        return newton(Z.T, steps, False).T
+    V = Z / (Z @ Z.T).norm() ** 0.5
+    S, B = V @ V.T, torch.eye(len(Z)).to(Z)
+    for _ in range(steps):
+        B = 1.5 * B - 0.5 * B @ B @ B @ S
+    return B @ V
+
+
+@pytest.mark.parametrize("shape, groups", [((4, 3, 3, 3), 1), ((9, 2, 1, 2), 1), ((6, 2, 3, 1), 3), ((8, 1, 1, 3), 2)])
+@pytest.mark.parametrize("center", [True, False])
+def test_newton_is_its_iteration_in_both_branches_and_each_group(shape, groups, center, device):
+    weight = normal(*shape, device=device)
+    oni = NewtonOrthogonal(iterations=3, scale=1.7, center=center, groups=groups)
+    wanted = torch.cat([1.7 * newton(Z, 3, center) for Z in weight.flatten(1).chunk(groups)])
+    assert_close(oni(weight), wanted.view_as(weight))
+    assert_close(oni(1e-30 * weight.float()).double(), oni(weight), rtol=1e-4, atol=1e-5)  # scale does not show
+    assert_close(oni(1e30 * weight.float()).double(), oni(weight), rtol=1e-4, atol=1e-5)
+
+
+def with_values_from_1_to_2(shape, device, centered=False):
+    """A weight of given singular values: near enough to each other for eight steps, which double small ones at best."""
+    outputs, inputs = shape[0], math.prod(shape[1:])
+    rows = normal(inputs, inputs, device=device)
+    rank = min(outputs, inputs - centered)
+    Vh = torch.linalg.qr(rows - rows.mean(0) if centered else rows).Q[:, :rank].T
+    U = torch.linalg.qr(normal(outputs, rank, device=device)).Q
+    return ((U * torch.linspace(2, 1, rank, dtype=U.dtype, device=device)) @ Vh).reshape(shape)
+
+
+def test_newton_converges_to_orthogonal_rows_or_columns_of_the_scale(device):
+    for shape in ((4, 3, 3, 3), (7, 2, 1, 2)):
+        weight = with_values_from_1_to_2(shape, device)
+        W = NewtonOrthogonal(iterations=8, center=False)(weight).flatten(1)
+        G = W @ W.T if len(W) <= W.shape[1] else W.T @ W
+        assert_close(G, 2 * torch.eye(len(G), dtype=W.dtype, device=device))
+    weight = with_values_from_1_to_2((7, 2, 1, 2), device, centered=True)
+    assert_close(weight.flatten(1).sum(1), torch.zeros(7, dtype=weight.dtype, device=device))
+    S = torch.linalg.svdvals(NewtonOrthogonal(iterations=8)(weight).flatten(1))  # four columns that sum to zero
+    assert_close(S, torch.tensor([2**0.5] * 3 + [0.0], dtype=W.dtype, device=device), atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("iterations", [5, 8, 15, 30])
+@pytest.mark.parametrize("shape", [(8, 2, 3, 3), (9, 3, 1, 3), (7, 2, 1, 2)])
+def test_newton_in_float32_stays_near_float64_however_often_it_iterates(shape, iterations, device):
+    weight = normal(*shape, device=device)
+    oni = NewtonOrthogonal(iterations)
+    grown = 1e-7 * 1.5**iterations  # centered, two of them have a singular value 0, which the first rounding makes 1e-8
+    assert_close(oni(weight.float()).double(), oni(weight), rtol=0, atol=2e-6 + grown)
+    assert float(torch.linalg.matrix_norm(oni(weight).flatten(1), 2)) <= oni.scale * (1 + 1e-12)
+
+
+def test_newton_keeps_zero_rows_and_zero_weights(device):
+    weight = normal(4, 3, 3, 3, device=device)
+    weight[2] = 0
+    for some in (weight, 0 * weight):
+        some.requires_grad_()
+        W = NewtonOrthogonal()(some)
+        assert (W[2] == 0).all()
+        W.square().sum().backward()
+        assert some.grad.isfinite().all()
+        some = some.detach()
+
+
+# ---- the true operator norm ----------------------------------------------------------------------------------------
+GEOMETRIES = [
+    ((6, 5), 1, 1, 1, 1, "zeros"),
+    ((6, 8), 2, 1, 1, 1, "zeros"),
+    ((5, 6), 1, "same", 2, 2, "circular"),
+    ((4, 6), (1, 2), "same", 1, 1, "circular"),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("bound", [1.0, 0.3])
+def test_the_norm_of_the_layer_is_the_bound_on_the_torus_and_at_most_that_with_zeros(geometry, bound, device):
+    groups = geometry[4]
+    weight = normal(6, 4 // groups, 3, 3, device=device)
+    W = OperatorNorm(*geometry, bound=bound)(weight)
+    assert_close(W / W.norm(), weight / weight.norm())
+    A = ConvOperator(W, *geometry)
+    wanted = torch.tensor(bound, dtype=W.dtype, device=device)
+    assert_close(torch.linalg.matrix_norm(A.torus().matrix(), 2), wanted)
+    norm = torch.linalg.matrix_norm(A.matrix(), 2)
+    if geometry[-1] == "circular":
+        assert_close(norm, wanted)
+    else:
+        assert 0.8 * bound < norm <= bound
+
+
+def test_gradient_goes_through_the_norm(device):
+    p = OperatorNorm((4, 5))
+    weight, weights = normal(3, 2, 3, 2, device=device).requires_grad_(), normal(3, 2, 3, 2, device=device, seed=4)
+
+    def dense(w):
+        return w / torch.linalg.matrix_norm(ConvOperator(w, (4, 5)).matrix(), 2)
+
+    found = torch.autograd.grad((p(weight) * weights).sum(), weight)
+    assert_close(found, torch.autograd.grad((dense(weight) * weights).sum(), weight))
+
+
+def test_between_exact_readings_the_frequency_is_kept_and_evaluation_is_exact(device):
+    layer = parametrized(conv(device), OperatorNorm((6, 5), padding="same", every=3))
+    w = layer.parametrizations.weight.original
+
+    def norm():
+        return operator_norm(ConvOperator(layer.weight, (6, 5)), 2)
+
+    one = torch.ones((), dtype=w.dtype, device=device)
+    layer.parametrizations.weight[0].readings.zero_()
+    assert_close(norm(), one)  # exact: the constant image is on top
+    with torch.no_grad():
+        w.mul_(torch.tensor([[1.0, -1, 1], [-1, 1, -1], [1, -1, 1]]).to(w))  # now a checkerboard is
+    assert norm() > 1.1  # the kept frequency sees less than the norm
+    assert norm() > 1.1
+    assert_close(norm(), one)  # every third
+    layer.eval()
+    with torch.no_grad():
+        w.mul_(torch.tensor([[1.0, -1, 1], [-1, 1, -1], [1, -1, 1]]).to(w))
+    assert_close(norm(), one)
+
+
+def test_a_zero_or_diverged_weight_passes(device):
+    p = OperatorNorm((4, 5))
+    weight = torch.zeros(3, 2, 3, 3, device=device, requires_grad=True)
+    p(weight).sum().backward()
+    assert (p(weight) == 0).all()
+    assert p(torch.full((3, 2, 3, 3), math.nan, device=device)).isnan().all()
+
+
+# ---- all of them ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", MAKERS)
+def test_trains_saves_loads_and_copies(name, device):
+    layer = parametrized(conv(device), MAKERS[name]())
+    x = normal(2, 3, 6, 5, device=device)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (layer(x) - 1).square().mean().backward()
+        assert all(p.grad.abs().sum() > 0 for p in layer.parameters())
+        optimizer.step()
+    twin = parametrized(conv(device), MAKERS[name]())
+    twin.load_state_dict(layer.state_dict())
+    for other in (twin, copy.deepcopy(layer)):
+        assert torch.equal(other(x), layer(x))
+
+
+@pytest.mark.parametrize("name", ["standardization", "centered norm", "newton"])
+def test_rows_of_one_number_are_refused_before_training(name):
+    with pytest.raises(ValueError, match="fan-in of 2"):
+        parametrized(nn.Conv2d(1, 3, 1), MAKERS[name]())
+
+
+@pytest.mark.parametrize("name", ["standardization", "centered norm"])
+def test_constant_rows_are_refused_before_training(name):
+    layer = nn.Conv2d(3, 4, 3)
+    nn.init.constant_(layer.weight[2], 0.1)
+    with pytest.raises(ValueError, match="1 constant ones \\(the first is row 2\\)"):
+        parametrized(layer, MAKERS[name]())
+
+
+def test_linear_layers_are_taken_and_others_are_not():
+    assert_close(
+        parametrized(nn.Linear(5, 3), WeightStandardization(gain=2.0)).weight.norm(dim=1), torch.full((3,), 2.0)
+    )
+    with pytest.raises(ValueError, match="needs a convolution or a linear layer, got ConvTranspose2d"):
+        parametrized(nn.ConvTranspose2d(3, 4, 3), WeightStandardization())
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: WeightStandardization(gain=0), "gain must be a positive number"),
+        (lambda: WeightStandardization(eps=-1), "eps must be a positive number"),
+        (lambda: NewtonOrthogonal(scale=math.inf), "scale must be a positive number"),
+        (lambda: NewtonOrthogonal(iterations=0), "iterations and groups must be at least 1"),
+        (lambda: OperatorNorm((4, 4), bound=0), "bound must be a positive number"),
+        (lambda: OperatorNorm((4, 4), every=0), "every must be at least 1"),
+        (lambda: OperatorNorm((4, 4), every=1.5), r"every must be a whole number, got 1\.5"),
+        (lambda: OperatorNorm((4, 4), bound=True), "bound must be a positive number, got True"),
+        (lambda: NewtonOrthogonal(iterations=5.0), r"iterations must be a whole number, got 5\.0"),
+        (lambda: parametrized(nn.Conv2d(2, 3, 3), NewtonOrthogonal(groups=2)), "groups must divide"),
+        (lambda: parametrized(nn.Conv2d(2, 3, 3), OperatorNorm((4, 4), padding=0)), "torus needs"),
+    ],
+)
+def test_bad_arguments_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_numbers_of_other_libraries_are_plain():
+    layer = OperatorNorm(np.array([6, 5]), bound=torch.tensor(0.5, requires_grad=True), every=np.int64(2))
+    assert (layer.bound, layer.every, layer.frequency.shape) == (0.5, 2, (1, 2))
+    assert OperatorNorm(np.int64(6)).frequency.shape == OperatorNorm(torch.Size([6])).frequency.shape == (1, 1)
+    newton = NewtonOrthogonal(np.uint8(3), np.float32(0.5), groups=torch.tensor(1))
+    assert (newton.iterations, newton.scale, newton.groups) == (3, 0.5, 1)
+    assert {type(n) for n in (layer.bound, layer.every, newton.iterations, newton.scale, newton.groups)} == {int, float}
+    weight = torch.randn(4, 3, 3, 3)
+    expected = OperatorNorm((6, 5), bound=0.5)(weight)
+    assert_close(OperatorNorm(np.array([6, 5]), bound=np.float64(0.5))(weight), expected, rtol=0, atol=0)

@@ -1,0 +1,222 @@
+"""What nbval leaves out (``pytest --nbval -p tests.notebooks.plugin``): stored outputs are there, are new, have words.
+
+Each code cell is run in a fresh kernel and its stored outputs must be
+
+- there: execution counts 1..n, no error, nothing on stderr, no cell skipped by a tag or a comment;
+- the same: text exactly, figures by pixels (``figure_distance``), a trailing ``;`` honored;
+- described: every picture has a non-empty alt text.
+
+A cell that holds a widget is run, and needs its stored picture and words; of these only the picture is compared.
+A cell tagged ``nbval-ignore-output`` is run and not compared: at most three in a notebook, named at the end.
+"""
+
+import base64
+import html
+import io
+import os
+import re
+import subprocess
+import tempfile
+
+import numpy as np
+import pytest
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel, start_new_kernel
+from nbval.plugin import IPyNbCell, IPyNbFile
+from PIL import Image
+
+BLOCK, CONTRAST, SHARE = 4, 0.1, 5e-4
+TOLERANCE = f"at most {SHARE:.2%} may differ by more than {CONTRAST:.0%} of full scale"
+MOST_IGNORED = 3
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_IMAGE = re.compile(r"<img\b[^>]*>")
+_ALT = re.compile(r'\balt="([^"]*)"')
+_DATA = re.compile(r'src="data:([^";]*);base64,([^"]*)"')
+
+
+def figure_distance(one: str, other: str) -> float:
+    """The share of blocks that differ between two base64 PNGs, from 0 to 1; 1 when their sizes differ.
+
+    Blocks, because another processor or font library moves the gray at the edge of a letter, but no line.
+    """
+    first, second = (_blocks(Image.open(io.BytesIO(base64.b64decode(png)))) for png in (one, other))
+    if first.shape != second.shape:
+        return 1.0
+    return float((np.abs(first - second).max(axis=-1) > CONTRAST).mean())
+
+
+def _blocks(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image.convert("RGB"), dtype=float) / 255
+    height, width, _ = pixels.shape
+    pixels = np.pad(pixels, ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0)), constant_values=1.0)
+    return pixels.reshape(len(pixels) // BLOCK, BLOCK, -1, BLOCK, 3).mean(axis=(1, 3))
+
+
+def pictures_without_words(outputs: list) -> list[str]:
+    """Why a reader who sees no pictures would miss something in these outputs."""
+    faults = []
+    for data in (output["data"] for output in outputs if "data" in output):
+        images = _IMAGE.findall(data.get("text/html", ""))
+        if any(kind.startswith("image/") for kind in data):
+            faults.append("a picture outside text/html, where alt text is lost (use convkit.teaching.show)")
+        for image in images:
+            alt = _ALT.search(image)
+            if alt is None or not html.unescape(alt[1]).strip():
+                faults.append("a picture with an empty alt text")
+    return faults
+
+
+class StrictKernel(RunningKernel):
+    """A kernel free of the user's own start-up files, which keeps a history."""
+
+    def __init__(self, cwd: str, seconds: float) -> None:
+        self.private = tempfile.TemporaryDirectory()
+        more = {"IPYTHONDIR": self.private.name, "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        options = {"stderr": subprocess.DEVNULL, "cwd": cwd, "env": os.environ | more}
+        self.km, self.kc = start_new_kernel(seconds, CURRENT_ENV_KERNEL_NAME, **options)
+        self._ensure_iopub_up()
+
+    def execute_cell_input(self, cell_input, allow_stdin=None):
+        # with history: IPython looks there for the trailing ";" that mutes a result
+        return self.kc.execute(cell_input, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
+
+    def stop(self):
+        super().stop()
+        self.private.cleanup()
+
+
+class StrictFile(IPyNbFile):
+    """Numbers the cells as a run from top to bottom would, and runs them with the Python that runs the tests."""
+
+    def setup(self):
+        self.kernel = StrictKernel(str(self.path.parent), self.config.option.nbval_kernel_startup_timeout)
+
+    def collect(self):
+        cells = [
+            StrictCell.from_parent(self, name=item.name, cell_num=item.cell_num, cell=item.cell, options=item.options)
+            for item in super().collect()
+        ]
+        if not cells:
+            raise self.CollectError(f"{self.path.name} has no code cell")
+        ignored = 0
+        for count, item in enumerate((item for item in cells if item.cell.source.strip()), start=1):
+            item.expected_count = count
+            if not item.options["check"]:
+                ignored += 1
+                item.ignored = ignored
+                item.user_properties.append(("ignored output", f"{self.path.name} {item.name}"))
+        return cells
+
+
+class StrictCell(IPyNbCell):
+    """Judges the stored outputs before the run, and compares figures after it."""
+
+    expected_count: int | None = None
+    ignored = 0
+
+    def runtest(self):
+        faults = self.stored_faults()
+        if faults:
+            self.raise_cell_error("; ".join(faults))
+        super().runtest()
+        if not self.options["check"] and bool(self.test_outputs) != bool(self.cell.outputs):
+            self.raise_cell_error(
+                "the stored outputs of an ignored cell are gone, or are new: build the notebook again"
+            )
+
+    def stored_faults(self) -> list[str]:
+        faults = pictures_without_words(self.cell.outputs)
+        if self.options["skip"]:
+            faults.append("a cell may not be skipped")
+        if self.ignored > MOST_IGNORED:
+            faults.append(f"more than {MOST_IGNORED} cells of this notebook ignore their outputs")
+        if self.cell.execution_count != self.expected_count:
+            faults.append(
+                f"execution count {self.cell.execution_count}, expected {self.expected_count}: build it again"
+            )
+        for output in self.cell.outputs:
+            if output.output_type == "error" and not self.options["check_exception"]:
+                faults.append(f"a stored error: {output.ename}: {output.evalue}")
+            if output.output_type == "stream" and output.name == "stderr":
+                faults.append(f"stored text on stderr: {output.text.strip()[:200]}")
+        return faults
+
+    def compare_outputs(self, test, ref, skip_compare=None):
+        """Called by nbval with the outputs of the run and the stored ones; says what differs in the traceback."""
+        self.comparison_traceback = []
+        try:
+            has_widget = any(WIDGET_VIEW in output.get("data", {}) for output in test)
+            compare = self._compare_widget if has_widget else self._compare
+            compare(test, ref)
+        except _Differs as difference:
+            self.comparison_traceback.append(str(difference))
+        return not self.comparison_traceback
+
+    def _compare(self, test, ref) -> None:
+        if [output.output_type for output in test] != [output.output_type for output in ref]:
+            raise _Differs(f"stored outputs {list(map(_kind, ref))}, the run gives {list(map(_kind, test))}")
+        for new, old in zip(test, ref, strict=True):
+            if new.output_type == "stream":
+                _same(f"text on {new.name}", (new.name, new.text), (old.name, old.text))
+            elif new.output_type == "error":
+                _same("error", (new.ename, new.evalue), (old.ename, old.evalue))
+            else:
+                _same("kinds of data", sorted(new.data), sorted(old.data))
+                for kind in new.data:
+                    self._compare_data(kind, new.data[kind], old.data[kind])
+
+    def _compare_data(self, kind, new, old) -> None:
+        if kind == "text/html":
+            _same(kind, _DATA.sub("", new), _DATA.sub("", old))
+            self._compare_figures(new, old)
+        else:
+            _same(kind, new, old)
+
+    def _compare_figures(self, new: str, old: str) -> None:
+        """The pictures of two pieces of HTML, compared one by one."""
+        new_figures, old_figures = (_DATA.findall(text) for text in (new, old))
+        _same("number of pictures", len(new_figures), len(old_figures))
+        for (_, one), (_, other) in zip(new_figures, old_figures, strict=True):
+            distance = figure_distance(one, other)
+            if distance > SHARE:
+                raise _Differs(
+                    f"the figure differs in {distance:.2%} of its blocks of {BLOCK} x {BLOCK} pixels: {TOLERANCE}"
+                )
+
+    def _compare_widget(self, test, ref) -> None:
+        new, old = (
+            [output.data for output in outputs if _DATA.search(output.get("data", {}).get("text/html", ""))]
+            for outputs in (test, ref)
+        )
+        if not old:
+            raise _Differs("the cell shows a panel, but no picture of it is stored: build the notebook again")
+        if not all(data.get("text/plain", "").strip() for data in old):
+            raise _Differs("the stored picture of a panel has no words")
+        _same("number of panels", len(new), len(old))
+        for new_data, old_data in zip(new, old, strict=True):
+            self._compare_figures(new_data["text/html"], old_data["text/html"])
+
+
+class _Differs(Exception):
+    pass
+
+
+def _kind(output) -> str:
+    return output.get("name") or ", ".join(output.get("data", {})) or output.output_type
+
+
+def _same(what: str, new, old) -> None:
+    if new != old:
+        raise _Differs(f"{what} differs\nstored:\n{old}\nthe run gives:\n{new}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(parent):
+    return [StrictFile.from_parent(parent, path=node.path) if type(node) is IPyNbFile else node for node in (yield)]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    reports = (report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, []))
+    ignored = [value for report in reports for name, value in report.user_properties if name == "ignored output"]
+    if ignored:
+        terminalreporter.write_line(f"outputs run and not compared: {len(ignored)} ({', '.join(sorted(ignored))})")

@@ -1,0 +1,220 @@
+"""A notebook is tampered with in every cell, each in another way, and each is refused; the untouched one passes."""
+
+import base64
+import copy
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("nbval")
+
+import nbformat
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from convkit.teaching import execute, stored
+from convkit.teaching.pictures import png_bytes
+from tests import ROOT
+from tests.notebooks.plugin import MOST_IGNORED, SHARE, figure_distance
+
+START = """
+import time
+from matplotlib.figure import Figure
+from convkit.teaching import show
+from convkit.widgets.panel import Panel, slider
+
+def line(slope):
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1], [0, slope])
+    return figure
+
+class Line(Panel):
+    title, size = "A line", (3, 2)
+    def controls(self):
+        return {"slope": slider("slope", 1, 0, 3)}
+    def draw(self, figure, slope):
+        figure.subplots().plot([0, slope])
+        return f"A line of slope {slope}."
+"""
+
+
+def code_of(figure: Figure, **options) -> str:
+    return base64.b64encode(png_bytes(figure, **options)).decode()
+
+
+def change_picture(figure: Figure, **options) -> Callable:
+    """Another picture with the same words."""
+
+    def tamper(cell):
+        old = data(cell)["text/html"]
+        data(cell)["text/html"] = re.sub(r"base64,[^\"]*", f"base64,{code_of(figure, **options)}", old)
+
+    return tamper
+
+
+def falling() -> Figure:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1], [0, -1])
+    return figure
+
+
+def data(cell) -> dict:
+    return cell.outputs[0].data
+
+
+def change(**values) -> Callable:
+    return lambda cell: cell.update(values)
+
+
+def change_data(**values) -> Callable:
+    return lambda cell: data(cell).update({kind.replace("_", "/"): value for kind, value in values.items()})
+
+
+def output(kind: str, **fields) -> dict:
+    return nbformat.v4.new_output(kind, **fields)
+
+
+class Fault(NamedTuple):
+    source: str
+    tamper: Callable
+    message: str  # what the refusal says
+    tags: tuple[str, ...] = ()
+
+
+SHOW = "show(line(1), 'A rising line.')"
+TICK = "print(time.perf_counter())"
+IGNORED = ("nbval-ignore-output",)
+FAULTS = {
+    "a changed result": Fault("6 * 7", change_data(text_plain="43"), "text/plain differs"),
+    "a changed line": Fault(
+        "print('one')\nprint('two')",
+        lambda cell: cell.outputs[0].update(text="one\nthree\n"),
+        "text on stdout differs",
+    ),
+    "a lost output": Fault("print('here')", change(outputs=[]), "stored outputs [], the run gives ['stdout']"),
+    "an output too many": Fault(
+        "kept = 1", change(outputs=[output("stream", name="stdout", text="1\n")]), "stored outputs ['stdout']"
+    ),
+    "a stripped cell": Fault("print('there')", change(outputs=[], execution_count=None), "execution count None"),
+    "a stripped silent cell": Fault("silent = 1", change(execution_count=None), "execution count None"),
+    "a wrong count": Fault("1 + 1", change(execution_count=99), "execution count 99"),
+    "an edited source": Fault("print(2 * 3)", change(source="print(2 * 4)"), "text on stdout differs"),
+    "a source that fails": Fault("print(4)", change(source="print(unknown)"), "caused an exception"),
+    "a semicolon gone": Fault("3 * 4;", change(source="3 * 4"), "stored outputs [], the run gives"),
+    "a semicolon added": Fault("3 * 5", change(source="3 * 5;"), "the run gives []"),
+    "another figure": Fault(SHOW, change_picture(falling(), bbox_inches="tight"), "the figure differs in"),
+    "a figure of another size": Fault(
+        SHOW,
+        change_picture(Figure(figsize=(2, 2))),
+        "the figure differs in 100.00%",
+    ),
+    "a figure without html": Fault(SHOW, lambda cell: data(cell).pop("text/html"), "kinds of data differs"),
+    "a figure stored twice": Fault(
+        SHOW, lambda cell: data(cell).update({"image/png": code_of(falling())}), "a picture outside text/html"
+    ),
+    "a figure without alt": Fault(SHOW, change_data(text_html="<img src=''>"), "a picture with an empty alt"),
+    "a figure with a blank alt": Fault(SHOW, change_data(text_html="<img alt=' '>"), "a picture with an empty alt"),
+    "a figure with other words": Fault(
+        SHOW,
+        lambda cell: data(cell).update({"text/html": data(cell)["text/html"].replace("rising", "falling")}),
+        "html",
+    ),
+    "a stored error": Fault(
+        "print(1)", change(outputs=[output("error", ename="E", evalue="v", traceback=[])]), "a stored error: E: v"
+    ),
+    "a stored warning": Fault(
+        "print(2)", change(outputs=[output("stream", name="stderr", text="Warning: x")]), "stored text on stderr"
+    ),
+    "a cell skipped by a tag": Fault("5", change(metadata={"tags": ["nbval-skip"]}), "may not be skipped"),
+    "a cell skipped by a comment": Fault("7", change(source="# NBVAL_SKIP\n7"), "may not be skipped"),
+    "a panel without picture": Fault(
+        "Line()", lambda cell: data(cell).pop("text/html"), "the cell shows a panel, but no picture"
+    ),
+    "a panel with an old picture": Fault("Line()", change_picture(falling()), "the figure differs in"),
+    "a panel without alt": Fault("Line()", change_data(text_html="<img alt=''>"), "a picture with an empty alt"),
+    "a panel without words": Fault("Line()", change_data(text_plain=" "), "has no words"),
+    "a stripped ignored cell": Fault(TICK, change(outputs=[]), "an ignored cell are gone", IGNORED),
+    "a second ignored cell": Fault(TICK, change(execution_count=1), "execution count 1", IGNORED),
+    "a third ignored cell": Fault(TICK, change(source=f"{TICK}; 1 / 0"), "caused an exception", IGNORED),
+    "a fourth ignored cell": Fault("8", change(metadata={"tags": list(IGNORED)}), f"more than {MOST_IGNORED} cells"),
+}
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory) -> dict[tuple[str, str], str]:
+    """(notebook, cell) -> what pytest said against it, empty where it passed."""
+    folder = tmp_path_factory.mktemp("tampered")
+    cells = [nbformat.v4.new_code_cell(START)]
+    for fault in FAULTS.values():
+        cells.append(nbformat.v4.new_code_cell(fault.source, metadata={"tags": list(fault.tags)}))
+    notebook = execute(nbformat.v4.new_notebook(cells=cells), folder)
+    (folder / "untouched.ipynb").write_text(stored(notebook), encoding="utf-8")
+    tampered = copy.deepcopy(notebook)
+    for cell, fault in zip(tampered.cells[1:], FAULTS.values(), strict=True):
+        fault.tamper(cell)
+    nbformat.write(tampered, folder / "tampered.ipynb")
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\njunit_family = xunit1\n")
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "tests.notebooks.plugin", "-p", "no:cacheprovider"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, "--color=no", "--junitxml=report.xml"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "outputs run and not compared: 7 (" in done.stdout  # three cells of one notebook, four of the other
+    verdict = {}
+    for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
+        said = "".join((fault.text or "") for fault in case if fault.tag in ("failure", "error", "skipped"))
+        verdict[Path(case.get("file", "")).stem, case.get("name", "")] = said
+    return verdict
+
+
+@pytest.mark.parametrize("place", range(len(FAULTS) + 1))
+def test_untouched_cell_passes(verdicts, place):
+    assert verdicts["untouched", f"Cell {place}"] == ""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_tampered_cell_is_refused_with_its_reason(verdicts, name):
+    place = list(FAULTS).index(name) + 1
+    assert FAULTS[name].message in verdicts["tampered", f"Cell {place}"]
+
+
+def drawn(slope: float = 1, width: float = 1.5, last: str = "1") -> str:
+    figure = Figure(figsize=(6, 3))
+    ax = figure.subplots()
+    ax.plot([0, 1], [0, slope], linewidth=width)
+    ax.set_xticks([0, 1], ["0", last])
+    return code_of(figure)
+
+
+@pytest.mark.parametrize("other", [{"slope": 0.95}, {"width": 3}, {"last": "tenth"}])
+def test_figure_distance_sees_a_moved_line_a_thick_line_and_a_word(other):
+    assert figure_distance(drawn(), drawn()) == 0
+    assert figure_distance(drawn(), drawn(**other)) > SHARE
+
+
+def test_figure_distance_overlooks_a_little_noise():
+    generator = np.random.default_rng(0)
+    image = generator.random((40, 60, 3))
+    noisy = np.clip(image + 0.05 * generator.standard_normal(image.shape), 0, 1)
+    assert 0 <= figure_distance(_png(image), _png(noisy)) <= SHARE
+
+
+def _png(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray((255 * image).astype(np.uint8)).save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,238 @@
+"""From layers and networks to operators: what a layer does on the sizes it meets, and a clear answer otherwise."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+from torch.testing import assert_close
+
+from convkit.operators.network import conv_operators, input_shapes
+from convkit.operators.operator import ConvOperator
+from tests.helpers.geometries import inputs, normal
+
+
+class Doubled(nn.Module):
+    """A parametrization: the weight times two."""
+
+    def forward(self, weight):
+        return 2 * weight
+
+
+class Residual(nn.Module):
+    """A layer that is more than its parts and says what it does: a convolution plus the identity."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.inner = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+    def operator(self, input_shape):
+        identity = torch.eye(len(self.inner.weight)).to(self.inner.weight)[..., None, None]
+        return ConvOperator(self.inner.weight + identity, input_shape)
+
+
+def network(device):
+    """Every kind of layer and of state that a forward pass can meet; built on the device in float64."""
+    layers = nn.Sequential(
+        nn.Conv2d(2, 4, (3, 2), stride=(1, 2), padding=(1, 0)),
+        nn.BatchNorm2d(4),
+        nn.Sequential(nn.Dropout(0.5), nn.Conv2d(4, 3, 3, padding="same", padding_mode="circular"), nn.ReLU()),
+        nn.AdaptiveAvgPool2d((2, 1)),
+        nn.Flatten(),
+        nn.Linear(6, 5),
+    )
+    return layers.to(device, torch.float64)
+
+
+# ---- from_layer ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize(
+    "layer_type, size", [(nn.Conv1d, (7,)), (nn.Conv2d, (7, 6)), (nn.Conv3d, (5, 4, 6))], ids=("1-D", "2-D", "3-D")
+)
+def test_from_layer_takes_over_the_whole_geometry_and_leaves_the_bias(device, layer_type, size, mode):
+    layer = layer_type(4, 6, 3, stride=2, padding=1, dilation=2, groups=2, padding_mode=mode).to(device, torch.float64)
+    A = ConvOperator.from_layer(layer, size)
+    d, x = len(size), inputs(A)
+    assert (A.stride, A.dilation, A.groups, A.padding_mode) == ((2,) * d, (2,) * d, 2, mode)
+    assert A.kernel is layer.weight
+    assert_close(A(x), layer(x) - layer.bias.view(-1, *[1] * d))
+
+
+def test_from_layer_of_a_linear_layer_on_vectors_is_its_weight(device):
+    layer = nn.Linear(5, 3, device=device, dtype=torch.float64)
+    A = ConvOperator.from_layer(layer, (1, 1))
+    assert_close(A.matrix(), layer.weight)
+    x = normal(4, 5, device=device)
+    assert_close(A(x[..., None, None])[..., 0, 0], layer(x) - layer.bias)
+
+
+@pytest.mark.parametrize("size", [4, (4,)])
+def test_from_layer_of_a_linear_layer_on_sequences_repeats_its_weight(device, size):
+    layer = nn.Linear(5, 3, bias=False, device=device, dtype=torch.float64)
+    A = ConvOperator.from_layer(layer, size)
+    x = normal(2, 4, 5, device=device)  # (batch, positions, features)
+    assert_close(A(x.mT).mT, layer(x))
+
+
+def test_from_layer_reads_a_parametrized_weight_now(device):
+    layer = nn.Conv1d(2, 3, 2, bias=False, device=device, dtype=torch.float64)
+    raw = layer.weight
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    A = ConvOperator.from_layer(layer, 5)
+    assert_close(A.kernel, 2 * raw)
+    assert_close(A(inputs(A)), layer(inputs(A)))
+    A.matrix().sum().backward()
+    assert raw.grad is not None
+    with torch.no_grad():
+        raw.mul_(10)
+    assert_close(ConvOperator.from_layer(layer, 5).matrix(), 10 * A.matrix())
+
+
+def test_from_layer_asks_a_layer_that_knows_its_operator(device):
+    layer = Residual(3).to(device, torch.float64)
+    A = ConvOperator.from_layer(layer, (4, 5))
+    assert_close(A(inputs(A)), layer(inputs(A)))
+
+
+def test_from_layer_takes_a_subclass_that_only_builds_itself_differently(device):
+    class Three(nn.Conv2d):
+        def __init__(self):
+            super().__init__(2, 4, 3, bias=False)
+
+    layer = Three().to(device, torch.float64)
+    A = ConvOperator.from_layer(layer, (5, 6))
+    assert_close(A(inputs(A)), layer(inputs(A)))
+
+
+def test_a_transposed_layer_is_the_adjoint_as_its_refusal_says(device):
+    layer = nn.ConvTranspose2d(3, 2, (3, 2), (2, 1), bias=False, device=device, dtype=torch.float64)
+    y = normal(2, 3, 4, 5, device=device)
+    size = tuple(layer(y).shape[2:])
+    A = ConvOperator(layer.weight, size, layer.stride, 0, padding_mode="zeros")
+    assert_close(A.adjoint(y), layer(y))
+
+
+# ---- input_shapes and conv_operators -------------------------------------------------------------------------------
+def test_input_shapes_are_by_name_what_each_layer_meets(device):
+    x = normal(3, 2, 7, 8, device=device)
+    assert input_shapes(network(device), x) == {"0": (7, 8), "2.1": (7, 4), "5": (1, 1)}
+
+
+def test_conv_operators_do_what_the_layers_do(device):
+    model, x = network(device), normal(3, 2, 7, 8, device=device)
+    operators = conv_operators(model, x)
+    assert list(operators) == ["0", "2.1", "5"]
+    for name, A in operators.items():
+        layer = model.get_submodule(name)
+        y = inputs(A)
+        if isinstance(layer, nn.Linear):
+            assert_close(A(y)[..., 0, 0] + layer.bias, layer(y[..., 0, 0]))
+        else:
+            assert_close(A(y) + layer.bias[:, None, None], layer(y))
+
+
+def test_a_layer_with_an_operator_speaks_for_its_parts(device):
+    model = nn.Sequential(Residual(2), nn.Conv2d(2, 3, 2)).to(device, torch.float64)
+    operators = conv_operators(model, normal(1, 2, 4, 5, device=device))
+    assert list(operators) == ["0", "1"]
+    assert_close(operators["0"](inputs(operators["0"])), model[0](inputs(operators["0"])))
+    assert list(conv_operators(model[0], normal(1, 2, 4, 5, device=device))) == [""]
+
+
+def test_a_single_layer_is_a_network(device):
+    layer = nn.Conv3d(1, 2, 2).to(device, torch.float64)
+    assert input_shapes(layer, normal(1, 1, 3, 4, 5, device=device)) == {"": (3, 4, 5)}
+
+
+def test_sequences_and_inputs_without_a_batch_have_their_sizes_too(device):
+    linear = nn.Linear(5, 3, device=device, dtype=torch.float64)
+    assert input_shapes(linear, normal(2, 7, 5, device=device)) == {"": (7,)}
+    assert input_shapes(linear, normal(2, 7, 6, 5, device=device)) == {"": (7, 6)}
+    assert input_shapes(linear, normal(5, device=device)) == {"": (1, 1)}
+    conv = nn.Conv2d(2, 3, 2, device=device, dtype=torch.float64)
+    assert input_shapes(conv, normal(2, 5, 6, device=device)) == {"": (5, 6)}
+
+
+def test_inputs_given_by_keyword_are_seen(device):
+    class ByKeyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 2)
+
+        def forward(self, x):
+            return self.conv(input=x)
+
+    model = ByKeyword().to(device, torch.float64)
+    assert input_shapes(model, normal(1, 2, 4, 5, device=device)) == {"conv": (4, 5)}
+
+
+def test_layers_that_the_input_does_not_reach_are_not_listed(device):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Conv1d(1, 1, 1), nn.Conv1d(1, 1, 1)
+
+        def forward(self, x):
+            return self.used(x)
+
+    assert list(input_shapes(Half().to(device, torch.float64), normal(1, 1, 4, device=device))) == ["used"]
+
+
+def test_a_layer_met_twice_with_one_size_is_fine_and_with_two_is_refused(device):
+    conv = nn.Conv2d(2, 2, 3, padding=1)
+    x = normal(1, 2, 8, 6, device=device)
+    assert input_shapes(nn.Sequential(conv, conv).to(device, torch.float64), x) == {"0": (8, 6)}
+    model = nn.Sequential(conv, nn.MaxPool2d(2), conv).to(device, torch.float64)
+    with pytest.raises(ValueError, match=r"layer '0' .*\(8, 6\) and \(4, 3\).*; make its operators one by one"):
+        input_shapes(model, x)
+
+
+@pytest.mark.parametrize("function", [input_shapes, conv_operators])
+def test_a_training_network_is_left_as_it_was(device, function):
+    model = network(device)
+    model[2].eval()  # some parts in training mode, some not
+    x = normal(3, 2, 7, 8, device=device)
+    modes = [module.training for module in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random_state, copy = torch.get_rng_state(), x.clone()
+    function(model, x)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.equal(x, copy)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("function", [input_shapes, conv_operators])
+def test_a_look_at_a_spectrally_normalized_network_is_no_step_of_its_power_iteration(device, function):
+    model = parametrizations.spectral_norm(nn.Conv2d(2, 3, 2).to(device, torch.float64))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    function(model, normal(1, 2, 4, 5, device=device))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
+def test_a_network_is_left_as_it_was_when_its_forward_fails(device):
+    model = network(device)
+    with pytest.raises(RuntimeError):
+        input_shapes(model, normal(3, 1, 7, 8, device=device))  # one channel, two expected
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_gradients_flow_from_the_operators_to_the_networks_weights(device):
+    model = network(device)
+    operators = conv_operators(model, normal(3, 2, 7, 8, device=device))
+    sum(A.matrix().square().sum() for A in operators.values()).backward()
+    assert model[0].weight.grad is not None
+    assert model[5].weight.grad is not None
+
+
+def test_a_lazy_network_is_measured_once_it_has_its_numbers(device):
+    model = nn.Sequential(nn.LazyConv2d(3, 2), nn.Flatten(), nn.LazyLinear(4)).to(device, torch.float64)
+    operators = conv_operators(model, normal(1, 2, 4, 5, device=device))
+    assert operators["0"].in_shape == (2, 4, 5)
+    assert operators["2"].in_shape == (36, 1, 1)

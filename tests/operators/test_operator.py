@@ -1,0 +1,228 @@
+"""ConvOperator is the convolution that its definition and torch's layers compute, and its adjoint is the adjoint."""
+
+import warnings
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from torch import nn
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from convkit.operators.operator import ConvOperator
+from tests.helpers import reference
+from tests.helpers.geometries import EVERYTHING, Geometry, geometries, inputs, normal, outputs
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+everything = pytest.mark.parametrize("geometry", EVERYTHING.values(), ids=EVERYTHING)
+
+
+def written_out(A: ConvOperator) -> torch.Tensor:
+    """The matrix of A by the definition."""
+    pads = reference.same_pads(A.kernel.shape[2:], A.dilation) if A.padding == "same" else A.padding
+    kernel = A.kernel.cpu().numpy()
+    M = reference.dense_matrix(kernel, A.input_shape, A.stride, pads, A.dilation, A.groups, A.padding_mode)
+    return torch.as_tensor(M, device=A.kernel.device)
+
+
+# ---- the linear map ------------------------------------------------------------------------------------------------
+@given(geometry=geometries())
+def test_matrix_is_the_definition_entry_by_entry(device, geometry):
+    A = geometry.operator(device)
+    assert_close(A.matrix(), written_out(A))
+
+
+@given(geometry=geometries())
+def test_apply_and_adjoint_multiply_by_the_definition_and_its_transpose(device, geometry):
+    A = geometry.operator(device)
+    M, x, y = written_out(A), inputs(A), outputs(A)
+    assert_close(A(x), (x.flatten(1) @ M.T).reshape(-1, *A.out_shape))
+    assert_close(A.adjoint(y), (y.flatten(1) @ M).reshape(-1, *A.in_shape))
+
+
+@given(geometry=geometries())
+def test_adjoint_identity(device, geometry):
+    A = geometry.operator(device)
+    x, y = inputs(A), outputs(A)
+    assert_close((A(x) * y).sum(), (x * A.adjoint(y)).sum())
+
+
+@everything
+def test_shapes_are_those_of_inputs_outputs_and_matrix(device, geometry):
+    A = geometry.operator(device)
+    assert A(inputs(A, batch=2)).shape == (2, *A.out_shape)
+    assert A.adjoint(outputs(A, batch=2)).shape == (2, *A.in_shape)
+    assert A.matrix().shape == (np.prod(A.out_shape), np.prod(A.in_shape))
+
+
+def test_matrix_comes_from_the_shorter_side_and_is_the_same_from_both(device):
+    for shape in [(5, 2, 3), (2, 5, 3)]:  # more rows, then more columns
+        A = Geometry(shape, (4,)).operator(device)
+        assert_close(A.matrix(), written_out(A))
+
+
+@everything
+def test_apply_adjoint_and_matrix_are_differentiable(device, geometry):
+    A = geometry.operator(device)
+    kernel = A.kernel.requires_grad_()
+    x, y = inputs(A, batch=2).requires_grad_(), outputs(A, batch=2).requires_grad_()
+    noise = 1e-12 if device.type == "cuda" else 0.0  # index_add sums in no fixed order on the GPU
+    assert gradcheck(lambda kernel, x: geometry.with_kernel(kernel)(x), (kernel, x), nondet_tol=noise)
+    assert gradcheck(lambda kernel, y: geometry.with_kernel(kernel).adjoint(y), (kernel, y), nondet_tol=noise)
+    assert gradcheck(lambda kernel: geometry.with_kernel(kernel).matrix(), (kernel,), nondet_tol=noise)
+
+
+@everything
+def test_float32_is_as_exact_as_its_rounding(device, geometry):
+    A, B = geometry.operator(device, torch.float32), geometry.operator(device)
+    x, y = inputs(A), outputs(A)
+    assert A(x).dtype == A.adjoint(y).dtype == A.matrix().dtype == torch.float32
+    # at most 50 products of size 10 are summed: 50 * 10 * eps = 6e-5 in the worst order
+    assert_close(A(x).double(), B(inputs(B)), rtol=0, atol=6e-5)
+    assert_close(A.adjoint(y).double(), B.adjoint(outputs(B)), rtol=0, atol=6e-5)
+
+
+# ---- torch's layers ------------------------------------------------------------------------------------------------
+@given(geometry=geometries())
+def test_equals_torchs_layer_wherever_torch_has_the_geometry(device, geometry):
+    A = geometry.operator(device)
+    sides = A.pads
+    in_words = geometry.padding == "valid" or (geometry.padding == "same" and set(A.stride) == {1})
+    assume(in_words or all(before == after for before, after in sides))
+    # torch's circular padding wraps once at most
+    assume(A.padding_mode == "zeros" or all(max(p) <= n for p, n in zip(sides, A.input_shape, strict=True)))
+    padding = geometry.padding if in_words else tuple(before for before, _ in sides)
+    layer = CONV[len(A.input_shape)](
+        A.in_shape[0],
+        A.out_shape[0],
+        A.kernel.shape[2:],
+        A.stride,
+        padding,
+        A.dilation,
+        A.groups,
+        bias=False,
+        padding_mode=A.padding_mode,
+        device=device,
+        dtype=torch.float64,
+    )
+    layer.weight = nn.Parameter(A.kernel)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")  # a copy, not an error
+        expected = layer(inputs(A))
+    assert_close(A(inputs(A)), expected)
+    assert_close(ConvOperator.from_layer(layer, A.input_shape)(inputs(A)), expected)
+
+
+@pytest.mark.parametrize("mode", ["circular", "zeros"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_same_pads_as_torch_does_for_even_and_odd_kernels(device, mode, size):
+    layer = nn.Conv1d(1, 1, size, padding="same", bias=False, padding_mode=mode, device=device, dtype=torch.float64)
+    A = ConvOperator(layer.weight, 5, padding_mode=mode)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
+        assert_close(A(inputs(A)), layer(inputs(A)))
+    assert A.pads == (((size - 1) // 2, size // 2),)
+
+
+# ---- arguments -----------------------------------------------------------------------------------------------------
+def test_ints_are_broadcast_over_the_axes(device):
+    kernel = normal(4, 1, 2, 3, device=device)
+    A = ConvOperator(kernel, 6, 2, 1, 3, 2, "zeros")
+    B = ConvOperator(kernel, (6, 6), (2, 2), ((1, 1), (1, 1)), (3, 3), 2, "zeros")
+    assert (A.input_shape, A.stride, A.dilation, A.padding) == (B.input_shape, B.stride, B.dilation, B.padding)
+    assert_close(A.matrix(), B.matrix())
+
+
+def test_every_way_to_write_a_padding(device):
+    kernel = normal(1, 1, 3, 2, device=device)
+    same = [(1, (1, 1)), ((2, 1), ((2, 2), (1, 1))), ("valid", 0), ([[0, 1], [2, 0]], ((0, 1), (2, 0)))]
+    for one, other in same:
+        assert ConvOperator(kernel, (5, 6), padding=one).pads == ConvOperator(kernel, (5, 6), padding=other).pads
+    assert ConvOperator(kernel, (5, 6), padding=((0, 1), (2, 0))).pads == ((0, 1), (2, 0))
+    assert ConvOperator(kernel, (5, 6)).pads == ((1, 1), (0, 1))
+
+
+def test_sizes_may_be_anything_that_is_an_integer(device):
+    kernel = normal(1, 1, 3, 2, device=device)
+    A = ConvOperator(kernel, torch.Size((5, 6)), np.int64(2), padding=(np.int64(1), 1), groups=np.int64(1))
+    assert (A.input_shape, A.stride, A.pads, A.groups) == ((5, 6), (2, 2), ((1, 1), (1, 1)), 1)
+    assert all(type(number) is int for number in (*A.input_shape, *A.stride, A.groups))
+
+
+def test_an_operator_is_immutable_and_holds_the_live_kernel(device):
+    kernel = normal(2, 1, 3, device=device).requires_grad_()
+    A = ConvOperator(kernel, 5)
+    assert A.kernel is kernel
+    with pytest.raises(FrozenInstanceError):
+        A.stride = (2,)
+    before = A.matrix().detach().clone()
+    with torch.no_grad():
+        kernel.mul_(2)
+    assert_close(A.matrix(), 2 * before)
+    A(inputs(A)).sum().backward()
+    assert kernel.grad is not None
+
+
+def test_repr_names_the_geometry_and_not_the_numbers(device):
+    A = Geometry((4, 1, 2, 3), (6, 9), (2, 3), ((0, 1), (2, 3)), (3, 1), 2, "zeros").operator(device, torch.float32)
+    assert repr(A) == (
+        "ConvOperator(kernel (4, 1, 2, 3) float32, input_shape=(6, 9), stride=(2, 3), padding=((0, 1), (2, 3)), "
+        "dilation=(3, 1), groups=2, padding_mode='zeros')"
+    )
+
+
+@everything
+def test_nothing_given_is_changed(device, geometry):
+    A = geometry.operator(device)
+    x, y = inputs(A), outputs(A)
+    copies = A.kernel.clone(), x.clone(), y.clone()
+    A(x)
+    A.adjoint(y)
+    A.matrix()
+    A.kernel_on_torus()
+    for tensor, copy in zip((A.kernel, x, y), copies, strict=True):
+        assert torch.equal(tensor, copy)
+
+
+def test_results_share_no_memory_with_the_kernel_or_the_input(device):
+    A = Geometry((1, 1, 1), (1,), padding_mode="zeros").operator(device)  # nothing to pad, one tap, one pixel
+    x = inputs(A)
+    for result in (A(x), A.adjoint(x), A.matrix()):
+        result.zero_()
+    assert (A.kernel != 0).all()
+    assert (x != 0).all()
+
+
+# ---- wrapping and relatives ----------------------------------------------------------------------------------------
+def test_a_circular_kernel_longer_than_the_image_is_folded_and_not_cropped(device):
+    kernel = normal(2, 3, 7, device=device)
+    A = ConvOperator(kernel, 3, padding=((0, 6),))
+    folded = torch.stack([kernel[..., 0::3].sum(-1), kernel[..., 1::3].sum(-1), kernel[..., 2::3].sum(-1)], -1)
+    assert_close(A.matrix(), ConvOperator(folded, 3, padding=((0, 2),)).matrix())
+    assert_close(A.kernel_on_torus(), folded)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((2, 3, 3, 2), (4, 5), dilation=(3, 1)),
+        Geometry((2, 3, 5), (3,), padding=((3, 1),)),
+        Geometry((2, 1, 2, 3, 1), (4, 2, 3), padding=((1, 0), (0, 2), (0, 0))),
+    ],
+)
+def test_kernel_on_torus_is_what_output_0_reads(device, geometry):
+    A = geometry.operator(device)
+    rows = A.matrix().reshape(*A.out_shape, *A.in_shape)
+    assert_close(A.kernel_on_torus(), rows[(slice(None), *[0] * len(A.input_shape))])
+
+
+@everything
+def test_circular_is_the_circular_same_relative_on_the_same_size(device, geometry):
+    A = geometry.operator(device)
+    B = A.circular()
+    assert B.kernel is A.kernel
+    assert (B.padding, B.padding_mode) == ("same", "circular")
+    assert (B.input_shape, B.stride, B.dilation, B.groups) == (A.input_shape, A.stride, A.dilation, A.groups)
+    assert_close(B.matrix(), written_out(B))

@@ -1,0 +1,373 @@
+"""Objectives of adversarial training against their formulas, and inside the loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from convkit.attacks import pgd
+from convkit.data import digits, subset
+from convkit.methods.build import network
+from convkit.methods.registry import METHODS
+from convkit.training.adversarial import OBJECTIVES, FreeTraining, alp, get_objective, pgd_training, trades
+from convkit.training.loop import cross_entropy, fit
+
+DATA = subset(digits(), 120)
+SMALL = {"widths": (4, 6, 8)}
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 5))
+
+
+@pytest.fixture
+def batch():
+    return torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def attacked(model, x, y, eps, step, steps):
+    torch.manual_seed(1)
+    return pgd(model, x, y, eps, step, steps)
+
+
+def test_pgd_training_is_the_loss_of_the_attacked_images(model, batch):
+    x, y = batch
+    at = attacked(model, x, y, 0.1, 0.04, 3)
+    torch.manual_seed(1)
+    loss, logits = pgd_training(0.1, 0.04, 3)(model, x, y)
+    assert_close(logits, model(at))
+    assert_close(loss, F.cross_entropy(model(at), y))
+    assert loss > F.cross_entropy(model(x), y)
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_alp_is_half_of_each_loss_and_the_square_between_their_logits(model, batch):
+    x, y = batch
+    at = attacked(model, x, y, 0.1, 0.04, 3)
+    torch.manual_seed(1)
+    loss, logits = alp(0.1, 0.04, 3, weight=2.5)(model, x, y)
+    clean, worse = model(x), model(at)
+    by_hand = -(clean.log_softmax(1) + worse.log_softmax(1)).gather(1, y[:, None]).mean() / 2
+    assert_close(loss, by_hand + 2.5 * ((clean - worse) ** 2).sum() / 30)
+    assert_close(logits, worse)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_trades_is_the_clean_loss_and_the_divergence_at_the_images_that_raise_it(model, batch, joint):
+    x, y = batch
+    seen = []
+    handle = model.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    loss, logits = trades(0.1, 0.04, 5, beta=3.0, joint=joint)(model, x, y)
+    handle.remove()
+    clean, at = seen[-1].chunk(2) if joint else seen[-2:]
+    assert len(seen) == 1 + 5 + (1 if joint else 2)
+    assert_close(clean, x)
+    assert (at - x).abs().max() <= 0.1 + 1e-6
+    assert at.min() >= 0
+    assert at.max() <= 1
+    p, q = model(x).softmax(1), model(at).softmax(1)
+    divergence = (p * (p.log() - q.log())).sum(1).mean()
+    assert_close(loss, F.cross_entropy(model(x), y) + 3 * divergence)
+    assert_close(logits, model(x))
+    near = (x + 0.001 * torch.randn_like(x)).clamp(0, 1)
+    q = model(near).softmax(1)
+    assert divergence > 10 * (p * (p.log() - q.log())).sum(1).mean()
+
+
+@pytest.mark.parametrize("make", [alp, trades])
+def test_batchnorm_sees_clean_and_attacked_images_one_after_the_other_or_as_one_batch(make):
+    x, y = torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+    for joint in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(6, 5))
+        seen = []
+        handle = model[1].register_forward_pre_hook(lambda norm, args, seen=seen: seen.append((norm.training, *args)))
+        make(0.1, 0.04, 2, joint=joint)(model, x, y)
+        handle.remove()
+        batches = [batch for training, batch in seen if training]
+        assert [len(batch) for batch in batches] == ([12] if joint else [6, 6])
+        mean = torch.zeros(3)
+        for batch in batches:
+            mean = 0.9 * mean + 0.1 * batch.mean((0, 2, 3))
+        assert_close(model[1].running_mean, mean)
+        assert model[1].num_batches_tracked == len(batches)
+
+
+def test_attacks_see_evaluation_mode_and_the_loss_training_mode():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(6, 5)).train()
+    modes = []
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    x, y = torch.rand(4, 1, 3, 4), torch.tensor([0, 1, 2, 3])
+    for objective, passes in ((pgd_training(0.1, 0.05, 2), 1), (alp(0.1, 0.05, 2), 2), (trades(0.1, 0.05, 2), 2)):
+        modes.clear()
+        objective(model, x, y)
+        assert modes == [False] * (len(modes) - passes) + [True] * passes
+        assert len(modes) > passes
+        assert model.training
+
+
+# ---- gradients where probabilities are 0 -----------------------------------------------------------------------------
+LOSSES = {"pgd": pgd_training, "alp": alp, "trades": trades, "free": lambda eps, step, steps: FreeTraining(eps)}
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize(
+    "dtype, apart",
+    [
+        (dtype, apart)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        for apart in (3.0, 30.0, 90.0, 104.0, 150.0, 1e3, 1e4, 1e12)
+        if apart < torch.finfo(dtype).max
+    ],
+)
+def test_trades_has_a_gradient_wherever_it_has_a_value(dtype, apart, joint):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(dtype)
+    x, y = torch.rand(6, 1, 3, 4, dtype=dtype), torch.tensor([0, 1, 2, 3, 4, 0])
+    with torch.no_grad():
+        model[1].weight.mul_(apart / (model(x).amax(1) - model(x).amin(1)).amax())
+    loss, _ = trades(0.1, 0.04, 3, joint=joint)(model, x, y)
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert model[1].weight.grad.abs().max() > 0
+
+
+def test_the_gradient_of_trades_is_that_of_finite_differences_beside_a_probability_of_0(monkeypatch):
+    shift = torch.tensor([[0.3, -0.2, 0.1], [-0.1, 0.2, 0.4]], dtype=torch.float64)
+    monkeypatch.setattr("convkit.training.adversarial._far_in_divergence", lambda model, x, *_: x + shift)
+    x = torch.tensor([[0.0, -2.0, -2000.0], [1.0, 0.5, -5000.0]], dtype=torch.float64, requires_grad=True)
+    objective = trades(0.5, 0.1, 1, beta=2.0)
+    assert F.softmax(x, 1)[0, 2] == 0
+    assert torch.autograd.gradcheck(lambda x: objective(nn.Identity(), x, torch.tensor([1, 0]))[0], (x,))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weights", [0.0, 1e-30, 300.0, 1e8])
+def test_every_objective_has_a_gradient_for_a_network_that_answers_all_alike_or_with_huge_logits(name, weights):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    with torch.no_grad():
+        model[1].weight.mul_(weights)
+        model[1].bias.zero_()
+    x, y = torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+    objective = LOSSES[name](0.1, 0.04, 2)
+    for _ in range(2):  # free training moves its noise by the first gradient
+        loss, _ = objective(model, x, y)
+        assert loss.isfinite()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_free_training_moves_the_noise_by_the_gradient_of_the_same_pass(model, batch):
+    x, y = batch
+    free = FreeTraining(eps=0.03, replays=2)
+    noise = torch.zeros_like(x)
+    for replay in range(5):
+        at = (x + noise).clamp(0, 1).requires_grad_()
+        expected = F.cross_entropy(model(at), y)
+        (slope,) = torch.autograd.grad(expected, at)
+        loss, _ = free(model, x, y)
+        assert_close(loss, expected)
+        loss.backward()
+        noise = (noise + 0.03 * slope.sign()).clamp(-0.03, 0.03)
+        assert free.replay == replay + 1
+    assert_close(free.state_dict()["noise"], noise)
+
+
+def test_the_noise_is_kept_between_batches_or_reset(model, batch):
+    x, y = batch
+    for reset in (False, True):
+        free = FreeTraining(eps=0.03, replays=2, reset=reset)
+        for _ in range(2):
+            free(model, x, y)[0].backward()
+        free(model, x.flip(0), y)
+        assert (free.noise.abs().max() == 0) == reset
+
+
+def test_free_training_goes_on_where_the_images_are_not_where_the_checkpoint_lay():
+    """The meta device stands for a GPU: it, too, refuses operands of another device."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to("meta")
+    x, y = torch.empty(6, 1, 3, 4, device="meta"), torch.empty(6, dtype=torch.long, device="meta")
+    free = FreeTraining(eps=0.03, replays=4)
+    free.load_state_dict({"noise": torch.full((6, 1, 3, 4), 0.01), "replay": 2})
+    for replay in (3, 4, 5):
+        loss, _ = free(model, x, y)
+        loss.backward()
+        assert free.state_dict()["noise"].device.type == "meta"
+        assert free.replay == replay
+
+
+def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(batch):
+    x, y = batch
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    free = FreeTraining(eps=0.03)
+    free(model, x, y)[0].backward()
+    free._seen.grad[0] = float("nan")
+    noise = free.state_dict()["noise"]
+    assert (noise[0] == 0).all()
+    assert (noise[1:] != 0).any()
+
+
+def test_each_batch_comes_as_often_as_it_is_replayed():
+    seen = []
+
+    class Watching(FreeTraining):
+        def __call__(self, model, x, y):
+            seen.append(y.clone())
+            return super().__call__(model, x, y)
+
+    list(
+        fit(
+            network("cnn9", DATA, "batchnorm", **SMALL),
+            DATA,
+            "batchnorm",
+            steps=7,
+            batch_size=30,
+            objective=Watching(replays=3),
+        )
+    )
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[2], seen[3])
+    assert torch.equal(seen[3], seen[5])
+
+
+@pytest.mark.parametrize("method", ["batchnorm", "sphere", "convnorm+batchnorm", "norm_decay_linf"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pgd_training(0.1, 0.05, 2),
+        lambda: alp(0.1, 0.05, 2),
+        lambda: trades(0.1, 0.05, 2),
+        lambda: trades(0.1, 0.05, 2, joint=True),
+        FreeTraining,
+    ],
+    ids=["pgd", "alp", "trades", "joint", "free"],
+)
+def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
+    def run(objective, **options):
+        model = network("cnn9", DATA, method, **SMALL)
+        return fit(model, DATA, method, steps=6, batch_size=30, objective=objective, **options)
+
+    whole = list(run(make()))
+    assert len(whole) == 6
+    assert all(record.diverged is None for record in whole)
+    file = tmp_path / "run.pt"
+    first = run(make(), checkpoint=file)
+    for _ in range(3):
+        next(first)
+    first.close()
+    assert list(run(make(), checkpoint=file)) == whole
+
+
+@pytest.mark.parametrize(
+    "make, one, other",
+    [
+        (pgd_training, {"eps": 0.1}, {"eps": 0.07}),
+        (pgd_training, {"step": 0.05}, {"step": 0.04}),
+        (pgd_training, {"steps": 1}, {"steps": 2}),
+        (alp, {"eps": 0.1}, {"eps": 0.07}),
+        (alp, {"weight": 1.0}, {"weight": 2.0}),
+        (alp, {"joint": False}, {"joint": True}),
+        (trades, {"eps": 0.1}, {"eps": 0.07}),
+        (trades, {"beta": 6.0}, {"beta": 1.0}),
+        (trades, {"joint": False}, {"joint": True}),
+        (FreeTraining, {"eps": 0.1}, {"eps": 0.07}),
+        (FreeTraining, {"replays": 4}, {"replays": 2}),
+        (FreeTraining, {"reset": False}, {"reset": True}),
+    ],
+)
+def test_a_checkpoint_of_another_attack_is_refused(make, one, other, tmp_path):
+    def run(numbers):
+        few = {"steps": 1} if make in (alp, trades) else {}
+        model = network("cnn9", DATA, "batchnorm", **SMALL)
+        return list(
+            fit(model, DATA, "batchnorm", steps=2, objective=make(**few | numbers), checkpoint=tmp_path / "run.pt")
+        )
+
+    before = run(one)
+    with pytest.raises(ValueError, match=f"its objective is '{make.__name__}.*go on with the same"):
+        run(other)
+    assert run(one) == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_kit_trains_under_each_objective(method):
+    for name in OBJECTIVES:
+        model = network("cnn9", DATA, method, seed=1, widths=(16, 16, 16))  # GroupNorm has 16 groups
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        records = list(fit(model, DATA, method, steps=2, batch_size=8, objective=get_objective(name, 0.05)))
+        assert [record.step for record in records] == [1, 2]
+        assert not records[-1].diverged
+        assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_bad_numbers_are_refused(model, batch):
+    x, y = batch
+    with pytest.raises(ValueError, match="at least 1 replay and eps of 0 or more, got 0"):
+        FreeTraining(replays=0)
+    with pytest.raises(ValueError, match="eps"):
+        pgd_training(eps=-1)(model, x, y)
+
+
+# ---- by name ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_by_its_name_is_the_one_of_its_function(name, model, batch):
+    by_hand = {
+        "clean": cross_entropy,
+        "free": FreeTraining(0.2),
+        "pgd": pgd_training(0.2, 0.05, 10),
+        "alp": alp(0.2, 0.05, 10),
+        "trades": trades(0.2, 0.05, 10),
+    }[name]
+    losses = []
+    for objective in (get_objective(name, 0.2), by_hand):
+        torch.manual_seed(3)
+        losses.append([])
+        for _ in range(2):
+            loss, _ = objective(model, *batch)
+            loss.backward()  # by its gradient free training moves its noise
+            losses[-1].append(loss.detach())
+    assert_close(*losses, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name, eps, words", [("fgsm", 0.1, "needed one of clean, free"), ("pgd", 1.5, "got 1.5")])
+def test_an_objective_that_there_is_not(name, eps, words):
+    with pytest.raises(ValueError, match=words):
+        get_objective(name, eps)
+
+
+@pytest.mark.parametrize("name", ["pgd", "alp", "trades", "free"])
+def test_numbers_of_other_libraries_make_the_same_objective(name):
+    makers = {"pgd": pgd_training, "alp": alp, "trades": trades, "free": FreeTraining}
+    own = {"replays": 2} if name == "free" else {"step": 0.25, "steps": 3}
+    own |= {"alp": {"weight": 2.0}, "trades": {"beta": 2.0}}.get(name, {})
+    usual = makers[name](eps=0.125, **own).__qualname__
+    for kind in (np.asarray, torch.tensor, lambda n: (np.uint8 if isinstance(n, int) else np.float32)(n)):
+        numbers = {key: kind(value) for key, value in own.items()}
+        assert makers[name](eps=kind(0.125), **numbers).__qualname__ == usual
+        assert get_objective(name, kind(0.125)).__qualname__ == get_objective(name, 0.125).__qualname__
+    for wrong in (math.nan, True, torch.tensor([0.1, 0.2]), "0.1"):
+        for make in (makers[name], lambda eps: get_objective(name, eps)):
+            with pytest.raises(ValueError, match="eps must be"):
+                make(eps=wrong)
+
+
+def test_replays_of_other_libraries_train():
+    objective = FreeTraining(np.float32(0.125), np.int64(2))
+    assert len(list(fit(network("cnn9", DATA, "plain", **SMALL), DATA, "plain", steps=3, objective=objective))) == 3
+
+
+def test_attacks_take_numbers_of_other_libraries(model, batch):
+    x, y = batch
+    expected = pgd(model, x, y, 0.125, 0.0625, 2, restarts=2, generator=torch.Generator().manual_seed(0))
+    for real, whole in ((np.float32, np.int64), (np.asarray, np.asarray), (torch.tensor, torch.tensor)):
+        options = {"restarts": whole(2), "generator": torch.Generator().manual_seed(0)}
+        assert torch.equal(pgd(model, x, y, real(0.125), real(0.0625), whole(2), **options), expected)

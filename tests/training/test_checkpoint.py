@@ -1,0 +1,305 @@
+"""Checkpoints come back as they were, or not at all."""
+
+import datetime
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from decimal import Decimal
+from functools import reduce
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from convkit.training.checkpoint import check_place, load_checkpoint, save_checkpoint
+
+STATE = {
+    "weights": {"a": torch.arange(600, dtype=torch.float32).view(20, 30), "b": torch.tensor(3)},
+    "step": 7,
+    "history": [{"loss": 0.1 + 0.2, "why": None}, {"loss": float("inf"), "why": "too large"}],
+    "bfloat": torch.ones(3, dtype=torch.bfloat16),
+    "nothing": torch.empty(0, 4),
+}
+
+
+def test_round_trip(tmp_path):
+    file = tmp_path / "folder" / "run.pt"
+    save_checkpoint(file, STATE)
+    again = load_checkpoint(file)
+    assert_close(again["weights"], STATE["weights"], rtol=0, atol=0)
+    assert_close(again["bfloat"], STATE["bfloat"], rtol=0, atol=0)
+    assert again["history"] == STATE["history"]
+    assert again["step"] == 7
+    assert os.listdir(file.parent) == ["run.pt"]
+
+
+def test_it_is_read_without_running_code(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    file = tmp_path / "run.pt"
+    torch.save({"state": Trap(), "digest": ""}, file)
+    with pytest.raises(ValueError, match="cannot be read as one"):
+        load_checkpoint(file)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_off_is_refused_with_its_name_and_left_alone(part, tmp_path):
+    file = tmp_path / "run.pt"
+    save_checkpoint(file, STATE)
+    cut = file.read_bytes()[: int(part * file.stat().st_size)]
+    file.write_bytes(cut)
+    with pytest.raises(ValueError, match=r"needed a checkpoint of the kit, got .*run\.pt"):
+        load_checkpoint(file)
+    assert file.read_bytes() == cut
+
+
+def test_every_changed_number_is_noticed(tmp_path):
+    file = tmp_path / "run.pt"
+    save_checkpoint(file, STATE)
+    whole = file.read_bytes()
+    place = whole.index(torch.tensor([598.0, 599.0]).numpy().tobytes())
+    file.write_bytes(whole[:place] + b"\x01" + whole[place + 1 :])
+    with pytest.raises(ValueError, match=r"digest does not fit|cannot be read"):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", {"model": 1}, [1, 2]])
+def test_other_files_are_refused(content, tmp_path):
+    file = tmp_path / "run.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError, match="cannot be read as one"):
+        load_checkpoint(file)
+
+
+# ---- what a checkpoint cannot hold -----------------------------------------------------------------------------------
+class Subclass(Tensor):
+    pass
+
+
+def quantized() -> Tensor:
+    with warnings.catch_warnings(action="ignore"):  # torch is about to move it elsewhere
+        return torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8)
+
+
+def compressed() -> Tensor:
+    with warnings.catch_warnings(action="ignore"):  # a beta of torch's
+        return torch.eye(2).to_sparse_csr()
+
+
+def marked(thing, mark):
+    thing.mark = mark
+    return thing
+
+
+def circle() -> list:
+    found = []
+    found.append(found)
+    return found
+
+
+Pair = namedtuple("Pair", "a b")
+DTYPES = [
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64, torch.float16),
+    *(torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.float8_e4m3fn),
+]
+
+
+def tensors():
+    """Tensors of many kinds, all of which a checkpoint holds."""
+    shapes = st.lists(st.integers(0, 3), max_size=3)
+    plain = st.builds(lambda shape, dtype: torch.ones(shape).cumsum(-1).to(dtype), shapes, st.sampled_from(DTYPES))
+    changes = [
+        *(lambda t: t, nn.Parameter, lambda t: t.mT if t.ndim > 1 else t, lambda t: t.expand(2, *t.shape)),
+        *(lambda t: t.to_sparse(), lambda t: t * 1j, lambda t: (t * 1j).conj(), lambda t: (t * 1j).conj().imag),
+        *(lambda t: t.clone().requires_grad_(), lambda t: t.clone().requires_grad_() * 2, lambda t: t[..., :1]),
+    ]
+    real = st.builds(lambda shape: torch.randn([n + 1 for n in shape]), shapes)
+    return plain | st.builds(lambda change, t: change(t), st.sampled_from(changes), real)
+
+
+HELD = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.complex_numbers(), st.text()),
+    *(st.binary(min_size=1), st.builds(bytearray, st.binary()), st.sampled_from(DTYPES), tensors()),
+    *(st.just(torch.device("cpu")), st.builds(torch.Size, st.lists(st.integers(0, 9))), st.just(2**1999)),
+)
+REFUSED = {
+    "numpy.float64": np.float64(1),
+    "numpy.int64": np.int64(1),
+    "numpy.bool": np.True_,
+    "numpy.str_": np.str_("a"),
+    "numpy.ndarray": np.ones(2),
+    "frozenset": frozenset("a"),
+    "tests.training.test_checkpoint.Pair": Pair(1, 2),
+    "collections.Counter": Counter("a"),
+    "collections.defaultdict": defaultdict(int),
+    "datetime.date": datetime.date(2020, 1, 1),
+    "decimal.Decimal": Decimal(1),
+    "pathlib": Path("a"),
+    "function": circle,
+    "range": range(3),
+    "tests.training.test_checkpoint.Subclass": torch.ones(2).as_subclass(Subclass),
+    "quantized tensor": quantized(),
+    "meta device": torch.ones(2, device="meta"),
+    "layout torch.sparse_csr": compressed(),
+    "empty bytes": b"",
+    "more than 2000 bits": 2**2000,
+    "in more than 100 others": reduce(lambda inner, _: [inner], range(101), []),
+}
+KEYS = st.text(max_size=3) | st.integers(0, 9) | st.none() | st.tuples(st.booleans(), st.floats(allow_nan=False))
+
+
+def states(leaves):
+    return st.dictionaries(
+        st.sampled_from("abc"),
+        st.recursive(
+            leaves,
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=3),
+                st.lists(inner, max_size=3).map(tuple),
+                st.dictionaries(KEYS, inner, max_size=3),
+                st.dictionaries(KEYS, inner, max_size=3).map(OrderedDict),
+                st.sets(KEYS, max_size=3),
+            ),
+            max_leaves=8,
+        ),
+        max_size=3,
+    )
+
+
+def equal(ours, theirs) -> bool:
+    """The same values of the same types, bit for bit, in the same order."""
+    if type(ours) is not type(theirs):
+        return False
+    if isinstance(ours, dict):
+        return equal(list(ours.items()), list(theirs.items()))
+    if isinstance(ours, list | tuple):
+        return len(ours) == len(theirs) and all(map(equal, ours, theirs))
+    if isinstance(ours, Tensor):
+        about = [(t.dtype, t.shape, t.layout, t.requires_grad) for t in (ours, theirs)]
+        whole = [(t.to_dense() if t.is_sparse else t).detach() for t in (ours, theirs)]
+        if whole[0].dtype == torch.float8_e4m3fn:
+            whole = [t.float() for t in whole]
+        return about[0] == about[1] and torch.equal(*whole)
+    return ours == theirs if isinstance(ours, set) else repr(ours) == repr(theirs)
+
+
+@given(state=states(HELD))
+def test_what_is_saved_comes_back_with_its_types(state):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.pt"
+        save_checkpoint(file, state)
+        assert equal(load_checkpoint(file), state)
+
+
+@given(state=states(HELD | st.sampled_from(list(REFUSED.values()))))
+def test_a_state_comes_back_as_it_was_or_the_old_file_stays(state):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.pt"
+        save_checkpoint(file, STATE)
+        before = file.read_bytes()
+        said = None
+        try:
+            save_checkpoint(file, state)
+        except ValueError as error:
+            said = str(error)
+        if said is None:
+            assert equal(load_checkpoint(file), state)
+        else:
+            assert any(words in said for words in REFUSED)
+            assert file.read_bytes() == before
+        assert os.listdir(folder) == ["run.pt"]
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_could_not_be_read_back_is_refused_with_its_place(words, tmp_path):
+    file = tmp_path / "run.pt"
+    save_checkpoint(file, STATE)
+    before = file.read_bytes()
+    with pytest.raises(
+        ValueError, match=rf"^a\['b'\]\[1\]\[None\].*: .*{re.escape(words)}.*, which a checkpoint cannot"
+    ):
+        save_checkpoint(file, {"fine": 1, "a": {"b": [0, {None: REFUSED[words]}]}})
+    assert file.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+
+@pytest.mark.parametrize(
+    "state, words",
+    [
+        ({"model": {"_extra_state": np.float64(1)}}, "extra state of the network: a value of type numpy.float64"),
+        ({"model": {"blocks.3._extra_state": Path("a")}}, r"extra state of layer blocks\.3: a value of type pathlib"),
+        ({"model": {"a._extra_state": {"b": [b""]}}}, r"extra state of layer a, at \['b'\]\[0\]: empty bytes"),
+        ({"a": {np.int64(3): 1}}, r"a\[np.int64\(3\)\]: a value of type numpy.int64"),
+        ({"a": {torch.ones(1): 1}}, "a: a dict with a tensor as a key"),
+        ({"a": marked(torch.ones(1), np.float32(1))}, r"a\['mark'\]: a value of type numpy.float32"),
+        ({"a": marked(OrderedDict(), np.float32(1))}, r"a\['mark'\]: a value of type numpy.float32"),
+        ({"a": circle()}, r"a\[0\]: a list or dict that holds itself"),
+    ],
+)
+def test_the_place_is_said_as_python_reaches_it(state, words, tmp_path):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        save_checkpoint(tmp_path / "run.pt", state)
+    assert os.listdir(tmp_path) == []
+
+
+def test_attributes_of_tensors_and_of_state_dicts_come_back(tmp_path):
+    file = tmp_path / "run.pt"
+    state = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
+    save_checkpoint(file, state)  # itself, or inside
+    again = load_checkpoint(file)
+    assert equal(again, state)
+    assert again._metadata == state._metadata
+    save_checkpoint(file, MappingProxyType({"model": state, "a": marked(torch.ones(1), [1])}))
+    again = load_checkpoint(file)
+    assert equal(again["model"], state)
+    assert again["model"]._metadata == state._metadata
+    assert again["a"].mark == [1]
+
+
+def test_a_set_of_words_is_read_in_another_process(tmp_path):
+    file = tmp_path / "run.pt"
+    save_checkpoint(file, {"words": set("abcdefgh")})
+    code = f"from convkit.training import load_checkpoint; print(sorted(load_checkpoint({str(file)!r})['words']))"
+    for seed in ("1", "2"):  # of the order of words in a set
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert told.stdout.strip() == str(sorted("abcdefgh"))
+
+
+def test_a_save_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
+    file = tmp_path / "run.pt"
+    save_checkpoint(file, STATE)
+    before = file.read_bytes()
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(file, {"a": 1})
+    assert file.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_a_place_where_nothing_can_be_written_is_noticed_before(tmp_path):
+    check_place(tmp_path / "new" / "run.pt")
+    assert os.listdir(tmp_path / "new") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        check_place(tmp_path / "file" / "run.pt")

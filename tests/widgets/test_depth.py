@@ -1,0 +1,114 @@
+"""The panel of notebook 00: signal and gradient on their way through many layers."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from convkit.norms import operator_norm
+from convkit.operators.operator import ConvOperator
+from convkit.widgets import depth
+from convkit.widgets.depth import DepthPanel
+
+KINDS = ("random 3 × 3", "all-pass", "blur")
+SOURCES = ("photograph", "handwritten digit", "noise")
+
+
+def through(maps, x):
+    """The image before the first map, after it, after the second, ..."""
+    images = [x]
+    for apply in maps:
+        images.append(apply(images[-1]))
+    return images
+
+
+def test_panel_starts_with_a_picture_and_its_numbers_in_words():
+    panel = DepthPanel()
+    signal, gradient = depth.norms_by_layer(**panel.values)
+    assert panel.png.startswith(b"\x89PNG")
+    assert not panel.words.alert
+    assert f"signal's norm is {float(signal[-1]):.0e}".replace("e-0", "e-") in panel.words
+    assert f"gradient's {float(gradient[-1]):.0e}".replace("e-0", "e-") in panel.words
+    assert "only the largest singular value" in panel.words
+
+
+@pytest.mark.parametrize("change", [{"norm": 1.1}, {"depth": 11}, {"kind": "blur"}, {"source": "noise"}])
+def test_every_control_changes_picture_and_words(change):
+    panel = DepthPanel()
+    before = panel.png, panel.words
+    panel.set(**change)
+    assert panel.png != before[0]
+    assert panel.words != before[1]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_curves_and_picture_are_what_the_operators_do(kind, source):
+    norm, number = 0.9, 7
+    image = depth.pictures()[source]
+    operators = depth.layers(kind, tuple(image.shape))[:number]
+    signal, gradient = depth.norms_by_layer(norm, number, kind, source)
+    images = through(operators, image[None, None])
+    assert_close(signal, torch.stack([norm**i * x.norm() for i, x in enumerate(images)]))
+    assert_close(depth.after_layers(number, kind, source), images[-1][0, 0])
+
+    x = image[None, None].clone().requires_grad_()
+    noise = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(2))
+    noise = noise / noise.norm()
+    scaled = [ConvOperator(norm * A.kernel, A.input_shape) for A in operators]
+    back = through([A.adjoint for A in reversed(scaled)], noise)
+    assert_close(gradient, torch.stack([g.norm() for g in back]))
+    through(scaled, x)[-1].backward(noise)
+    assert x.grad is not None
+    assert_close(x.grad, back[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layer_has_norm_one_and_all_pass_layers_nothing_else(kind):
+    for A in depth.layers(kind, (8, 6))[:5]:
+        values = torch.linalg.svdvals(A.matrix())
+        assert_close(values[0], values.new_tensor(1.0))
+        assert_close(operator_norm(A, 2), values[0])
+        assert bool(values[-1] > 0.999) == (kind == "all-pass")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_curve_crosses_its_ceiling_and_all_pass_lies_on_it(kind):
+    signal, gradient = depth.norms_by_layer(1.2, 40, kind, "photograph")
+    ceiling = 1.2 ** torch.arange(41, dtype=signal.dtype)
+    assert (signal <= ceiling * (1 + 1e-9)).all()
+    assert (gradient <= ceiling * (1 + 1e-9)).all()
+    assert torch.allclose(signal, ceiling) == torch.allclose(gradient, ceiling) == (kind == "all-pass")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_inputs_have_norm_one(source):
+    assert_close(depth.pictures()[source].norm(), torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_lost_signals_and_explosions_turn_the_words_red_and_say_why():
+    panel = DepthPanel()
+    panel.set(depth=30)
+    assert panel.words.alert
+    assert panel.words.startswith("Vanished")
+    assert "only the largest singular value" in panel.words
+    panel.set(kind="all-pass", norm=1.6)
+    assert panel.words.alert
+    assert panel.words.startswith("Exploded")
+    assert "every singular value is 1.60" in panel.words
+    panel.set(norm=0.8)
+    assert not panel.words.alert
+    assert "signal's norm is 0.0012" in panel.words  # 0.8**30
+
+
+def test_one_layer_is_spoken_of_in_the_singular():
+    panel = DepthPanel()
+    panel.set(depth=1)
+    assert panel.words.startswith("After 1 layer the")
+    assert len(panel.figure.axes[0].lines[0].get_xdata()) == 2
+
+
+@pytest.mark.parametrize(
+    "value, text", [(1.0, "1"), (0.0123, "0.012"), (8e-4, "8e-4"), (237.4, "237"), (9999, "9999"), (1.6e10, "2e10")]
+)
+def test_numbers_read_well(value, text):
+    assert depth._number(value) == text

@@ -1,0 +1,180 @@
+"""The panel of notebook 10: its spectra are those of dense matrices, for the kit's networks and the reader's own."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from convkit.operators.network import conv_operators
+
+pytest.importorskip("ipywidgets")
+from convkit.plots import plot_gaps, plot_radii
+from convkit.widgets.spectra import SpectraPanel
+
+TORUS, CIRCLE = "zeros, by their torus", "made circular"
+LAYERS = ["0", "3", "6", "9"]
+
+
+def mine(seed: int) -> nn.Sequential:
+    """Zero padding with BatchNorm, a stride, a circular layer with groups, a head; every axis another size."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 4, (3, 2), padding=(1, 1)), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.Conv2d(6, 6, 3, padding=1, groups=2, padding_mode="circular"), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Linear(6, 5),
+    )
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.2, 3)
+            nn.init.normal_(module.weight)
+    return model.double().eval()
+
+
+X = torch.zeros(1, 2, 6, 5, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def shared() -> SpectraPanel:
+    return SpectraPanel(mine(0), X, mine(1))
+
+
+@pytest.fixture
+def panel(shared) -> SpectraPanel:
+    """One panel for all tests: making another costs a second drawing."""
+    shared.set(**shared._first)
+    return shared
+
+
+def dense(model, layer, folded=False, boundary=TORUS) -> torch.Tensor:
+    """The singular values of the matrix of what the panel says that it measures."""
+    A = conv_operators(model, X)[layer]
+    if folded and layer in ("0", "3"):
+        norm = model[int(layer) + 1]
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        A = replace(A, kernel=A.kernel * gain.view(-1, 1, 1, 1))
+    if not A.is_block_circulant:
+        A = A.torus() if boundary == TORUS else A.circular()
+    if not A.is_block_circulant:  # a circle whose size the stride does not divide
+        A = replace(A, input_shape=tuple(math.ceil(n / s) * s for n, s in zip(A.input_shape, A.stride, strict=True)))
+    return torch.linalg.svdvals(A.matrix().detach())
+
+
+@pytest.mark.parametrize("boundary", [TORUS, CIRCLE])
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_values_are_those_of_the_dense_matrix(panel, layer, folded, boundary):
+    for name, model in panel._models.items():
+        seen = panel._spectrum(name, layer, folded, boundary)
+        wanted = dense(model, layer, folded, boundary)
+        assert_close(seen.values, wanted)
+        assert seen.exact == (layer in ("6", "9"))
+        assert seen.norm == pytest.approx(float(wanted[0]))
+        assert seen.stable_rank == pytest.approx(float(wanted.square().sum() / wanted[0] ** 2))
+
+
+def test_first_state_tells_the_norms_and_how_many_are_exact(panel):
+    norms = {layer: float(dense(panel._models["trained"], layer)[0]) for layer in LAYERS}
+    low, high = min(norms, key=norms.get), max(norms, key=norms.get)
+    assert f"norms from {norms[low]:.3g} ({low}) to {norms[high]:.3g} ({high})" in panel.words
+    assert "2 of 4 layers are exact, the others measured on the torus" in panel.words
+    lines = panel.figure.axes[0].lines
+    assert [line.get_label() for line in lines] == LAYERS
+    for line, layer in zip(lines, LAYERS, strict=True):
+        assert line.get_ydata()[0] == pytest.approx(norms[layer])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"layer": "3"}, {"view": "relative to the largest"}, {"view": "by relative rank"}, {"folded": True}),
+        *({"weights": "at the start"}, {"weights": "both"}, {"log": True}, {"boundary": CIRCLE}),
+    ],
+    ids=str,
+)
+def test_every_control_changes_picture_or_words(panel, change):
+    before = panel.png, str(panel.words)
+    panel.set(**change)
+    assert panel.png != before[0]
+    if not change.keys() & {"view", "log"}:
+        assert str(panel.words) != before[1]
+    assert not panel.words.alert
+
+
+def test_a_picked_layer_tells_its_numbers_and_whose_they_are(panel):
+    panel.set(layer="3")
+    A = conv_operators(panel._models["trained"], X)["3"]
+    own, values = torch.linalg.svdvals(A.matrix().detach()), dense(panel._models["trained"], "3")
+    assert f"norm {values[0]:.4g}, condition number {values[0] / values[-1]:.3g}" in panel.words
+    assert f"of {len(values)}. These are numbers of the torus on" in panel.words
+    assert f"own norm, converged, is {own[0]:.4g}, below it as it must be" in panel.words
+    panel.set(boundary=CIRCLE)
+    assert "numbers of the same layer on a circle" in panel.words
+    assert "as it must be" not in panel.words
+    panel.set(layer="6", boundary=TORUS)
+    assert "All exact: the layer has Fourier blocks." in panel.words
+    panel.set(folded=True)
+    assert "nothing behind it to fold" in panel.words
+    panel.set(layer="0")
+    assert "BatchNorm's gains in it" in panel.words
+
+
+def test_views_divide_by_the_largest_and_by_the_number(panel):
+    panel.set(layer="9", view="by relative rank")
+    line = next(line for line in panel.figure.axes[0].lines if line.get_label() == "9")
+    values = dense(panel._models["trained"], "9")
+    assert_close(torch.tensor(line.get_ydata()), values / values[0])
+    assert_close(torch.tensor(line.get_xdata()), torch.arange(1, 6, dtype=torch.float64) / 5)
+
+
+def test_a_layer_that_loses_rank_has_an_infinite_condition_number():
+    panel = SpectraPanel(nn.Sequential(nn.Conv2d(2, 3, 1, stride=2, bias=False)).double(), X[..., :4])
+    panel.set(layer="0")
+    assert "condition number infinite" in panel.words  # 2 channels to 3: a third of the outputs follows from the others
+    panel.set(log=True)
+    values = panel.figure.axes[0].lines[0].get_ydata()
+    assert (values[values == values] > 1e-5).all()  # rounding is left out
+
+
+def test_without_a_model_it_shows_the_kits_own_kernels():
+    assert "64 to 128" in dict(SpectraPanel()._controls["layer"].options)
+
+
+@torch.no_grad()
+def test_the_models_are_left_as_they_were():
+    model = mine(0).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    SpectraPanel(model, X).set(folded=True)
+    assert model.training
+    for name, tensor in model.state_dict().items():
+        assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_bad_input_is_told_in_a_sentence():
+    with pytest.raises(ValueError, match="needs x, a batch that the model takes"):
+        SpectraPanel(mine(0))
+    with pytest.raises(ValueError, match="layers of the same names, got '3', '6', '9' in one of them alone"):
+        SpectraPanel(mine(0), X, mine(0)[:3])
+    with pytest.raises(ValueError, match=r"layer '0'.*padding mode 'zeros' or 'circular', got 'reflect'"):
+        SpectraPanel(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")), X.float())
+    with pytest.raises(ValueError, match="needed a model with convolutions or linear layers"):
+        SpectraPanel(nn.ReLU(), X)
+
+
+def test_the_gap_goes_from_the_largest_found_to_the_smallest_bound():
+    row = {"steepest found": [1.0, 3.0], "bound, folded": 50.0, "bound": [80.0, 60.0], "product": 900.0}
+    ax = plot_gaps({"one": row, "closed": {"steepest found": 2.0, "bound": 2.0}}, aside="product")
+    band = next(line for line in ax.lines if line.get_linewidth() > 5)
+    assert list(band.get_xdata()) == [3.0, 50.0]
+    assert sum(line.get_linewidth() > 5 for line in ax.lines) == 1
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(row)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["one", "closed"]
+
+
+def test_the_line_of_equal_radii_is_where_they_are_equal():
+    ax = plot_radii({"one": ([0.5, 2.0], [0.1, 0.2]), "two": ([0.25], [1e-9])})
+    x, y = ax.lines[-1].get_data()
+    assert list(x) == list(y) == [0.25, 2.0]

@@ -1,0 +1,311 @@
+"""The runner: records as the bare loop gives them, messages let in, few pictures, and every end in order."""
+
+import asyncio
+import itertools
+import threading
+
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from convkit.data import digits, subset
+from convkit.methods.build import network
+from convkit.plots import TrainingPlot
+from convkit.training.loop import fit
+from convkit.training.plan import Record
+from convkit.widgets.training import runner as live
+from convkit.widgets.training.knobs import knob_sliders
+from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track, progress
+from tests.helpers.training_panels import rests, until
+
+DATA = subset(digits(), 200, test_count=60)
+
+
+def records(count, loss=1.0, **last):
+    """The records of an invented run; ``last`` belongs to the last of them."""
+    for step in range(1, count + 1):
+        yield Record(step, loss / step, 0.5, 0.1, **(last if step == count else {}))
+
+
+def noted(steps, given):
+    """The records of an invented run with these steps, each put down when it is given."""
+    for step in steps:
+        given.append(Record(step, 1 / step, 0.5, 0.1))
+        yield given[-1]
+
+
+class Clock:
+    """A clock that only moves when something takes time."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def ticking(self, records, seconds):
+        for record in records:
+            self.now += seconds
+            yield record
+
+
+def runner(tracks, paint=lambda: None, **options):
+    return Runner(tracks, paint, **options)
+
+
+# ---- turns and slices ------------------------------------------------------------------------------------------------
+def test_tracks_advance_by_turns_and_a_longer_one_goes_on_alone():
+    order = []
+
+    def noted(name, count):
+        for record in records(count):
+            order.append(name)
+            yield record
+
+    tracks = [Track("a", noted("a", 2)), Track("b", noted("b", 4))]
+    asyncio.run(runner(tracks).run())
+    assert order == ["a", "b", "a", "b", "b", "b"]
+    assert [track.ended for track in tracks] == ["done", "done"]
+    assert [record.step for record in tracks[1].history] == [1, 2, 3, 4]
+
+
+def test_records_are_those_of_the_bare_loops_whoever_else_runs():
+    def fresh(method, seed):
+        model = network("cnn9", DATA, method, seed=seed, widths=(4, 6, 8))
+        return fit(model, DATA, method, steps=8, batch_size=16, seed=seed, evaluate_every=4, measure_every=4)
+
+    bare = [list(fresh("batchnorm", 0)), list(fresh("sphere", 1))]
+    result = asyncio.run(live.run({"one": fresh("batchnorm", 0), "two": fresh("sphere", 1)}))
+    assert list(result.values()) == bare
+    assert asyncio.run(live.run(fresh("sphere", 1))) == bare[1]
+
+
+@pytest.mark.parametrize("step_seconds, steps_of_a_slice", [(SLICE / 3.5, 4), (10 * SLICE, 1)])
+def test_messages_get_in_after_each_slice(step_seconds, steps_of_a_slice):
+    clock, seen = Clock(), []
+    track = Track("a", clock.ticking(records(12), step_seconds))
+    one = runner([track], clock=clock)
+
+    async def page():
+        while not one.over:
+            seen.append(len(track.history))
+            await asyncio.sleep(0)
+
+    async def both():
+        await asyncio.gather(one.run(), page())
+
+    asyncio.run(both())
+    assert seen[:3] == [steps_of_a_slice, 2 * steps_of_a_slice, 3 * steps_of_a_slice]
+
+
+@pytest.mark.parametrize("paint_seconds", [0.001, 0.1])
+def test_pictures_take_a_fifth_of_the_time_and_come_six_times_a_second_at_most(paint_seconds):
+    clock, painted = Clock(), []
+
+    def paint():
+        painted.append(clock.now)
+        clock.now += paint_seconds
+
+    asyncio.run(runner([Track("a", clock.ticking(records(1000), 0.02))], paint, clock=clock).run())
+    apart = [after - before for before, after in itertools.pairwise(painted[:-1])]
+    assert min(apart) >= 1 / PAINTS
+    assert paint_seconds / min(apart) <= SHARE + 1e-9
+    assert max(apart) < max(1 / PAINTS, paint_seconds / SHARE) + 2 * SLICE  # no fewer than that, either
+    assert painted[-1] == clock.now - paint_seconds  # the end is always painted
+
+
+# ---- pause, stop, interrupt ------------------------------------------------------------------------------------------
+def test_a_paused_run_holds_and_goes_on_where_it_was():
+    clock = Clock()
+    track = Track("a", clock.ticking(records(50), SLICE))
+    one = runner([track], clock=clock)
+
+    async def reader():
+        task = asyncio.create_task(one.run())
+        await until(lambda: len(track.history) >= 5)
+        one.paused = True
+        held = len(track.history)
+        await rests(one)
+        assert len(track.history) == held
+        assert progress(one, 50).startswith(f"Paused at step {held} of 50.")
+        one.paused = False
+        await task
+
+    asyncio.run(reader())
+    assert [record.step for record in track.history] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_stop_ends_the_run_after_the_slice_it_is_in(paused):
+    clock, closed = Clock(), []
+
+    def endless():
+        try:
+            yield from clock.ticking(noted(itertools.count(1), []), SLICE)
+        finally:
+            closed.append(True)
+
+    track = Track("a", endless())
+    one = runner([track], clock=clock)
+
+    async def reader():
+        task = asyncio.create_task(one.run())
+        await until(lambda: len(track.history) >= 5)
+        one.paused, one.stopping = paused, True
+        await task
+
+    asyncio.run(reader())
+    assert len(track.history) <= 6
+    assert (track.ended, one.over, closed) == ("stopped", True, [True])
+    assert progress(one, 100).startswith(f"Stopped at step {len(track.history)} of 100. A: loss ")
+    assert not progress(one).alert
+
+
+def test_an_interrupt_ends_the_run_cleanly_and_the_history_stays():
+    given = []
+
+    async def reader():
+        task = asyncio.create_task(live.run(noted(itertools.count(1), given)))
+        await until(lambda: given)
+        task.cancel()
+        return await task
+
+    history = asyncio.run(reader())
+    assert len(history) == len(given) >= 1
+
+
+# ---- ends that are worth a sentence ----------------------------------------------------------------------------------
+def broken(error):
+    yield from records(3)
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (ValueError("every cannot change"), "the run has ended, every cannot change."),
+        (KeyError("lost"), "the run has ended, this is a bug: KeyError: 'lost'."),
+    ],
+)
+def test_what_a_run_raises_becomes_a_sentence_and_the_other_goes_on(error, words):
+    tracks = [Track("a", broken(error)), Track("b", records(7))]
+    one = runner(tracks)
+    asyncio.run(one.run())
+    assert (len(tracks[0].history), len(tracks[1].history)) == (3, 7)
+    assert words in progress(one)
+    assert progress(one).alert
+
+
+def test_a_diverged_run_ends_with_its_sentence():
+    one = runner([Track("plain", records(3, diverged="the loss is nan at step 3"))])
+    asyncio.run(one.run())
+    assert "Plain: the run has ended, the loss is nan at step 3." in progress(one)
+    assert progress(one).alert
+    assert len(asyncio.run(live.run(records(3, diverged="the loss is nan")))) == 3
+
+
+def test_run_raises_what_a_run_raised_once_all_have_ended():
+    with pytest.raises(ValueError, match="the run: this is a bug: KeyError: 'lost'"):
+        asyncio.run(live.run(broken(KeyError("lost"))))
+
+
+def test_a_picture_that_fails_does_not_end_the_run(monkeypatch):
+    views = []
+
+    def shown(view):
+        views.append(view)
+        monkeypatch.setattr(TrainingPlot, "show", lambda *_: 1 / 0)
+
+    monkeypatch.setattr(live, "_display", shown)
+    assert len(asyncio.run(live.run(records(5)))) == 5
+    assert views[0].words == "this is a bug in the panel: ZeroDivisionError: division by zero"
+
+
+# ---- steering --------------------------------------------------------------------------------------------------------
+def test_a_knob_is_moved_between_two_steps_and_written_down_once():
+    knobs, seen = {"lr": 0.1}, []
+
+    def reading():
+        for record in records(6):
+            seen.append(knobs["lr"])
+            yield record
+
+    track = Track("a", reading(), knobs)
+    track.step()
+    for value in (0.1, 0.2, 0.3):
+        thread = threading.Thread(target=track.steer, args=("lr", value))
+        thread.start()
+        thread.join()
+    assert knobs == {"lr": 0.1}  # not before the next step
+    track.step()
+    track.steer("lr", 0.3)
+    track.step()
+    assert seen == [0.1, 0.3, 0.3]
+    assert track.steered == {1: {"lr": 0.3}}
+
+
+# ---- the view --------------------------------------------------------------------------------------------------------
+def test_the_view_is_shown_once_and_brought_up_to_date_at_the_end(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, view):
+            shown.append((view.words, view.png))
+
+    monkeypatch.setattr(live, "_display", lambda view: shown.append((view.words, view.png)) or Handle())
+    control = knob_sliders("plain", {}, "lr")
+    asyncio.run(live.run(records(4, test_accuracy=0.5, norms={"a": 1.0, "b": 3.0}), controls=control))
+    (before, first), (after, last) = shown
+    assert before == "Training: step 0. The run: no step yet."
+    assert after == "After 4 steps. The run: loss 0.25, test accuracy 50.0 %, largest norm 3."
+    assert first != last
+
+
+def test_pause_and_stop_of_the_view(monkeypatch):
+    views = []
+    monkeypatch.setattr(live, "_display", views.append)
+
+    async def reader():
+        task = asyncio.create_task(live.run(noted(itertools.count(1), [])))
+        await until(lambda: views and views[0].runner.step > 3)
+        (view,) = views
+        view._pause.click()
+        assert (view._pause.description, view.words[:6]) == ("Resume", "Paused")
+        view._pause.click()
+        assert view._pause.description == "Resume"  # the runner paints when it is on again
+        view._stop.click()
+        history = await task
+        assert view._pause.disabled
+        assert view._stop.disabled
+        assert view.words.startswith(f"Stopped at step {len(history)}.")
+
+    asyncio.run(reader())
+
+
+def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(monkeypatch):
+    views = []
+    monkeypatch.setattr(live, "_display", views.append)
+    monkeypatch.setattr(live, "SLICE", 0)
+    monkeypatch.setattr(live, "PAINTS", 1e-6)  # after the first step no picture is due
+
+    def pausing():  # as a page does it, on another thread
+        for record in noted(itertools.count(1), []):
+            if record.step == 5:
+                thread = threading.Thread(target=views[0]._pause.click)
+                thread.start()
+                thread.join()
+                said.append(views[0].words)
+            yield record
+
+    async def reader():
+        task = asyncio.create_task(live.run(pausing()))
+        await until(lambda: said)
+        await rests(views[0].runner)
+        said.append(views[0].words)
+        views[0]._stop.click()
+        return await task
+
+    said = []
+    assert len(asyncio.run(reader())) == 5
+    assert said[0].startswith("Training: step ")
+    assert said[1].startswith("Paused at step 5. ")
