@@ -1,14 +1,57 @@
-"""Numbers where they enter the kit: made plain Python, or refused in one sentence."""
+"""Numbers and names where they enter the kit: made plain Python and looked up, or refused in one sentence."""
 
+import difflib
 import math
 import operator
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 LARGEST = sys.float_info.max
+Entry = TypeVar("Entry")
+
+
+class UnknownNameError(ValueError, KeyError):
+    """A registry has no entry of this name; the message holds the nearest names."""
+
+    __str__ = ValueError.__str__  # that of KeyError puts the sentence in quotes
+
+
+class Registry(Mapping[str, Entry], Generic[Entry]):
+    """Entries of one kind by name, in the order in which they came; ``register`` adds one, also from outside.
+
+    ``registry[name]`` raises ``UnknownNameError`` with the nearest names where there is none.
+    """
+
+    def __init__(self, name: str, entries: Mapping[str, Entry] | None = None) -> None:
+        self.name, self._entries = name, dict(entries or {})
+
+    def register(self, name: str, entry: Entry, replace: bool = False) -> Entry:
+        """Add an entry and return it; ``ValueError`` for a name that is taken, unless ``replace``."""
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{self.name} needs a name for its new entry, got {said(name)}; give it a word")
+        if name in self._entries and not replace:
+            raise ValueError(f"{self.name} has an entry {name!r}; take another name, or replace it by replace=True")
+        self._entries[name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> Entry:
+        if not isinstance(name, str) or name not in self._entries:
+            near = difflib.get_close_matches(str(name).lower(), {key.lower(): key for key in self}, n=3, cutoff=0.3)
+            names = [key for word in near for key in self if key.lower() == word] or list(self)
+            raise UnknownNameError(f"{self.name} has no entry {said(name)}; near it: {', '.join(names)}")
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(self)})"
 
 
 def plain(value: Any) -> Any:

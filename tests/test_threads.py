@@ -13,7 +13,7 @@ from convkit.attacks import autoattack, fgsm, pgd
 from convkit.audit.product import product_bound
 from convkit.audit.tracker import NormTracker
 from convkit.penalties import mean_norm
-from convkit.training.adversarial import alp, pgd_training, trades
+from convkit.training.adversarial import ALP, TRADES, PGDTraining
 from tests.helpers.meetings import LAYERS, LONG, QUESTIONS, Meeting, Training, X, Y, aside, made, own, same
 
 questions = pytest.mark.parametrize("question", QUESTIONS)
@@ -122,7 +122,7 @@ def test_an_attack_inside_an_attack_and_inside_a_step_of_its_own_training():
     model = Guarded(made("batchnorm"))
     assert pgd(model, X, Y, 0.1, 0.03, 2).shape == X.shape
     modes = [module.training for module in model.modules()]
-    for objective in (pgd_training(0.1, 0.03, 2), alp(0.1, 0.03, 2), trades(0.1, 0.03, 2)):
+    for objective in (PGDTraining(0.1, 0.03, 2), ALP(0.1, 0.03, 2), TRADES(0.1, 0.03, 2)):
         loss, _ = objective(model, X, Y)
         loss.backward()
         assert [module.training for module in model.modules()] == modes

@@ -1,5 +1,6 @@
 """What hooks on an optimizer share: they can be taken off, saved and resumed, and a copy without them is noticed."""
 
+import functools
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,8 @@ class Handle:
 
     ``steps`` counts the calls of ``optimizer.step()``. To resume, make model, optimizer and hook as at the start, then
     load the state of each, in any order. A copied or unpickled optimizer, or one that was given the state of another,
-    lacks the hook: its first step raises ``RuntimeError`` until the hook is made anew for it.
+    lacks the hook: its first step raises ``RuntimeError`` until the hook is made anew for it. This is noticed in
+    processes in which some handle was made: the first one adds a check, a look at one entry, to every optimizer's step.
     """
 
     kind = ""
@@ -37,6 +39,7 @@ class Handle:
                     "the optimizer, or leave it out here (of a parametrized weight the optimizer has the original)"
                 )
         self.steps = 0
+        _watch()
         self._optimizer, self._names = optimizer, list(names)
         self._device = next(iter(weights.values())).device.type
         self._hook: Any = (optimizer.register_step_pre_hook if before else optimizer.register_step_post_hook)(self._run)
@@ -47,6 +50,12 @@ class Handle:
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, plain(value) if name in self.live else value)
+
+    def update(self, settings: Mapping[str, Any]) -> None:
+        """Change the numbers in ``live`` to those of ``settings``; other entries are for others."""
+        for name in self.live:
+            if name in settings and getattr(self, name) != settings[name]:
+                setattr(self, name, settings[name])
 
     def remove(self) -> None:
         """Take the hook off; the weights stay as they are. Once more is no error."""
@@ -124,4 +133,7 @@ def _notice(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any])
         _mark(optimizer, _ATTACHED[optimizer])
 
 
-register_optimizer_step_pre_hook(_notice)
+@functools.cache
+def _watch() -> None:
+    """From the first handle on: importing this module leaves other people's optimizers alone."""
+    register_optimizer_step_pre_hook(_notice)

@@ -33,6 +33,9 @@ def network(
     network: a copy of it whose convolutions are replaced by the method's layers, with its weights (see ``convert``).
     Inputs are images in [0, 1]; the first step of a network from ``MODELS`` is ``(x - mean) / std``. The weights are of
     ``dtype``: unless given, float32, or what those of the finished network are; torch's default dtype has no say.
+
+    ``knobs`` are the method's; here those count that shape layers. ``fit`` reads them from the layers, and takes the
+    others itself.
     """
     method = get_method(method)
     settings, seed = method.settings(knobs), seed_number(seed)
@@ -50,5 +53,4 @@ def network(
         built = built.to(x.device, dtype)  # what a layer makes in a dtype of its own, too
         if method.finish is not None:
             method.finish(built, input_shapes(built, as_input(built, x)), settings)
-    built.__dict__ |= {"made_for": method.name, "made_with": settings}  # fit begins with these knobs
     return built

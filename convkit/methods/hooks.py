@@ -23,6 +23,10 @@ def sphere(center: bool, scale: bool) -> Any:
     return constrain
 
 
+def after_each_clip(step: int, knobs: Mapping[str, Any]) -> bool:
+    return step % knobs["every"] == 0
+
+
 def clip(optimizer: torch.optim.Optimizer, model: nn.Module, shapes: Shapes, knobs: Mapping[str, Any]) -> Handle:
     """S clips convolutions, not the linear head."""
     convolutions = {name: shapes[name] for name in shapes if isinstance(model.get_submodule(name), nn.Conv2d)}

@@ -1,7 +1,7 @@
-"""The layers and constraints of the methods: what the knobs of each make of a convolution and of an optimizer."""
+"""The layers of the methods: what the knobs of each make of a convolution, and how a network shows them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -10,6 +10,8 @@ from convkit.methods.method import Layer, Shapes
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
+
+Found = TypeVar("Found", bound=nn.Module)
 
 
 # ---- layers --------------------------------------------------------------------------------------------------------
@@ -92,4 +94,27 @@ def bounded(model: nn.Module, shapes: Shapes, knobs: Mapping[str, Any]) -> None:
             parametrize.register_parametrization(layer, "weight", OperatorNorm(shape, *geometry))
 
 
-# ---- constraints and penalties -------------------------------------------------------------------------------------
+# ---- what a finished network shows ---------------------------------------------------------------------------------
+def _first(model: nn.Module, kind: type[Found]) -> Found | None:
+    return next((module for module in model.modules() if isinstance(module, kind)), None)
+
+
+def read_groups(model: nn.Module) -> dict[str, Any]:
+    norm = _first(model, nn.GroupNorm)
+    return {"groups": norm.num_groups} if norm else {}
+
+
+def read_noise(model: nn.Module) -> dict[str, Any]:
+    layer = _first(model, NoisyAffine2d)
+    return {"sigma": layer.sigma} if layer else {}
+
+
+def read_convnorm(model: nn.Module) -> dict[str, Any]:
+    layer = _first(model, ConvNorm2d)
+    return {"affine": layer.affine_weight is not None, "through": layer.through} if layer else {}
+
+
+def set_noise(model: nn.Module, knobs: Mapping[str, Any]) -> None:
+    for layer in model.modules():
+        if isinstance(layer, NoisyAffine2d):
+            layer.sigma = knobs["sigma"]

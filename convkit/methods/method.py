@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from convkit.constraints.handle import Handle
 
 Shapes = dict[str, tuple[int, ...]]
 Layer = Callable[..., nn.Module]  # (c_in, c_out, kernel_size, stride, padding, dilation, groups, depth)
-Layers = Callable[[Mapping[str, Any]], Layer]
-Constrain = Callable[[torch.optim.Optimizer, nn.Module, Shapes, Mapping[str, Any]], Handle | None]
+Settings = Mapping[str, Any]  # all knobs of a method
+Layers = Callable[[Settings], Layer]
+Constrain = Callable[[torch.optim.Optimizer, nn.Module, Shapes, Settings], Handle | None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,19 @@ class Knob:
 class Method:
     """One way to train: what its layers are, what acts on the optimizer, what is added to the loss.
 
-    ``layer(knobs)`` is the layer factory. ``finish(model, shapes, knobs)`` changes the finished network where the
-    layers need the sizes of their inputs. ``constrain(optimizer, model, shapes, knobs)`` returns the hook's handle.
-    ``penalty(model, shapes, knobs)`` is added to the loss. ``knobs`` holds the kit's defaults (see ``METHODS``).
+    - ``layer(knobs)`` is the layer factory.
+    - ``knobs`` holds the kit's defaults (see ``METHODS``).
+    - ``layers`` are the classes of modules that the method puts into a network, besides convolutions. By them ``fit``
+      sees that a network is one of this method, and not of another.
+    - ``optional`` has those that are there only where a knob is True, by that knob.
+    - ``read(model)`` returns the other knobs that shaped a network, read from its layers.
+    - ``finish(model, shapes, knobs)`` changes the finished network where layers need the sizes of their inputs.
+    - ``constrain(optimizer, model, shapes, knobs)`` returns the hook's handle. At each step it gets the knobs that it
+      declares live.
+    - ``steer(model, knobs)`` sets, at each step, what else of the knobs lives in the network.
+    - ``penalty(model, shapes, knobs)`` is added to the loss.
+    - ``unsettles(step, knobs)`` says whether the constraint changed the weights so much at this step that BatchNorm's
+      running statistics have to be taken anew.
     """
 
     name: str
@@ -56,9 +67,14 @@ class Method:
     source: str
     layer: Layers
     knobs: Mapping[str, Knob]
+    layers: tuple[type[nn.Module], ...] = ()
+    optional: Mapping[str, type[nn.Module]] = field(default_factory=dict)
+    read: Callable[[nn.Module], Mapping[str, Any]] | None = None
+    finish: Callable[[nn.Module, Shapes, Settings], None] | None = None
     constrain: Constrain | None = None
-    penalty: Callable[[nn.Module, Shapes, Mapping[str, Any]], Tensor] | None = None
-    finish: Callable[[nn.Module, Shapes, Mapping[str, Any]], None] | None = None
+    steer: Callable[[nn.Module, Settings], None] | None = None
+    penalty: Callable[[nn.Module, Shapes, Settings], Tensor] | None = None
+    unsettles: Callable[[int, Settings], bool] | None = None
 
     def settings(self, knobs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All knobs: the method's defaults, and the given ones in their place; ``ValueError`` for what it cannot be."""

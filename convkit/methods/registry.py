@@ -1,26 +1,34 @@
 """Every way of training that the kit compares, by name: its layers, its constraints, its penalty, its knobs."""
 
-import difflib
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Any
 
+from torch import nn
 from torch.nn.utils import parametrizations
 
-from convkit.methods.hooks import clip, clip_reshaped, decay, sphere
-from convkit.methods.layers import bounded, convnorm_layers, layers, newton, noise_by_depth, sphere_layers, standardized
+from convkit.checks import Registry
+from convkit.methods.hooks import after_each_clip, clip, clip_reshaped, decay, sphere
+from convkit.methods.layers import (
+    bounded,
+    convnorm_layers,
+    layers,
+    newton,
+    noise_by_depth,
+    read_convnorm,
+    read_groups,
+    read_noise,
+    set_noise,
+    sphere_layers,
+    standardized,
+)
 from convkit.methods.method import Knob, Method
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
 from convkit.penalties import orthogonality
 
-
-def get_method(name: "str | Method") -> Method:
-    """The method of that name; ``ValueError`` with the nearest names for an unknown one."""
-    if isinstance(name, Method):
-        return name
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=3, cutoff=0.3) or list(METHODS)
-        raise ValueError(f"METHODS has no {name!r}; near it: {', '.join(near)}")
-    return METHODS[name]
+BatchNorm = nn.modules.batchnorm._BatchNorm
+WeightNorm, SpectralNorm = parametrizations._WeightNorm, parametrizations._SpectralNorm  # pyright: ignore
 
 
 # ---- knobs ---------------------------------------------------------------------------------------------------------
@@ -55,135 +63,14 @@ _DECAY = {
     ),
 }
 _SPHERE = {"sigma": SIGMA, "noise": NOISE}
-_ALL = [
-    Method("plain", "no normalization", "", layers(), _knobs()),
-    Method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3)),
-    Method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs()),
-    Method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS)),
-    Method("weight_standardization", "weight standardization", "Qiao et al. 2019", layers("", standardized), _knobs()),
-    Method(
-        "weight_standardization+batchnorm",
-        "weight standardization and BatchNorm",
-        "Qiao et al. 2019",
-        layers("batch", standardized),
-        _knobs(),
-    ),
-    Method(
-        "weight_standardization+groupnorm",
-        "weight standardization and GroupNorm",
-        "Qiao et al. 2019",
-        layers("group", standardized),
-        _knobs(groups=GROUPS),
-    ),
-    Method(
-        "weight_norm",
-        "weight norm",
-        "Salimans & Kingma 2016",
-        layers("", lambda conv, _: parametrizations.weight_norm(conv)),
-        _knobs(batchnorm=_with_batchnorm(False)),
-    ),
-    Method(
-        "spectral_norm",
-        "norm of the reshaped kernel divided out",
-        "Miyato et al. 2018",
-        layers("", lambda conv, _: parametrizations.spectral_norm(conv)),
-        _knobs(batchnorm=_with_batchnorm(True)),
-    ),
-    Method(
-        "operator_norm",
-        "operator norm divided out",
-        "the true norm in place of the reshaped kernel's",
-        layers(),
-        _knobs(batchnorm=_with_batchnorm(True)),
-        finish=bounded,
-    ),
-    Method(
-        "oni",
-        "orthogonal rows by Newton's iteration",
-        "Huang et al. 2020",
-        layers("", newton),
-        _knobs(0.01, batchnorm=_with_batchnorm(False)),
-    ),
-    Method(
-        "ocnn",
-        "penalty for rows that are not orthogonal",
-        "Wang et al. 2020",
-        layers("batch"),
-        _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3)),
-        penalty=lambda model, shapes, knobs: knobs["beta"] * orthogonality(model),
-    ),
-    Method(
-        "convnorm",
-        "ConvNorm",
-        "C",
-        convnorm_layers,
-        _knobs(0.02, gain=Knob(2**0.5, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
-        | {"batchnorm": _with_batchnorm(False)},
-    ),
-    Method(
-        "convnorm+batchnorm",
-        "ConvNorm and BatchNorm",
-        "C",
-        convnorm_layers,
-        _knobs(gain=Knob(1.0, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
-        | {"batchnorm": _with_batchnorm(True)},
-    ),
-    Method(
-        "sphere",
-        "centered sphere with noise",
-        "W",
-        sphere_layers,
-        _knobs(radius=RADIUS, **_SPHERE),
-        sphere(True, True),
-        finish=noise_by_depth,
-    ),
-    Method(
-        "sphere_without_noise",
-        "centered sphere",
-        "W",
-        sphere_layers,
-        _knobs(radius=RADIUS) | {"sigma": Knob(0.0, "noise σ", 0, 5), "noise": NOISE},
-        sphere(True, True),
-        finish=noise_by_depth,
-    ),
-    Method(
-        "sphere_only",
-        "sphere, not centered",
-        "W",
-        sphere_layers,
-        _knobs(radius=RADIUS, **_SPHERE),
-        sphere(False, True),
-        finish=noise_by_depth,
-    ),
-    Method(
-        "centre_only",
-        "centered, any norm",
-        "W",
-        sphere_layers,
-        _knobs(**_SPHERE),
-        sphere(True, False),
-        finish=noise_by_depth,
-    ),
-    Method(
-        "norm_clip",
-        "BatchNorm, operator norm clipped",
-        "S",
-        layers("batch"),
-        _knobs(bound=BOUND, every=EVERY, rounds=Knob(1, "rounds of clip and crop", 1, 100, live=False)),
-        clip,
-    ),
-    Method(
-        "reshaped_clip",
-        "BatchNorm, reshaped kernel clipped",
-        "S",
-        layers("batch"),
-        _knobs(bound=BOUND, every=EVERY),
-        clip_reshaped,
-    ),
-    Method("norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(1)),
-    Method("norm_decay_linf", "BatchNorm, l∞ norm decay", "L", layers("batch"), _knobs(**_DECAY), decay(math.inf)),
-]
-METHODS: Mapping[str, Method] = MappingProxyType({one.name: one for one in _ALL})
+_BATCH = {"layers": (BatchNorm,)}
+_CHOICE = {"optional": {"batchnorm": BatchNorm}}
+_GROUP = {"layers": (nn.GroupNorm,), "read": read_groups}
+_NOISE = {"layers": (NoisyAffine2d,), "read": read_noise, "steer": set_noise, "finish": noise_by_depth}
+_FRAMES = {"layers": (ConvNorm2d,), "read": read_convnorm, **_CHOICE}
+_CLIP = {**_BATCH, "unsettles": after_each_clip}
+
+METHODS: Registry[Method] = Registry("METHODS")
 """All methods by name. What defines a method is its source's: W's radius and 16 groups, a clip every 100 steps as in S,
 L's smoothing. Learning rates, weight decay and strengths are the kit's own, chosen for small networks on small data;
 weight decay is 0 except in ``weight_decay``. The papers' runs had others:
@@ -195,3 +82,196 @@ weight decay is 0 except in ``weight_decay``. The papers' runs had others:
 
 To follow one of them, give its numbers as ``knobs``.
 """
+
+
+def _method(name: str, words: str, source: str, layer: Any, knobs: dict[str, Knob], **parts: Any) -> None:
+    METHODS.register(name, Method(name, words, source, layer, knobs, **parts))
+
+
+_method("plain", "no normalization", "", layers(), _knobs())
+_method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3), **_BATCH)
+_method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs(), **_BATCH)
+_method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS), **_GROUP)
+_method(
+    "weight_standardization",
+    "weight standardization",
+    "Qiao et al. 2019",
+    layers("", standardized),
+    _knobs(),
+    layers=(WeightStandardization,),
+)
+_method(
+    "weight_standardization+batchnorm",
+    "weight standardization and BatchNorm",
+    "Qiao et al. 2019",
+    layers("batch", standardized),
+    _knobs(),
+    layers=(WeightStandardization, BatchNorm),
+)
+_method(
+    "weight_standardization+groupnorm",
+    "weight standardization and GroupNorm",
+    "Qiao et al. 2019",
+    layers("group", standardized),
+    _knobs(groups=GROUPS),
+    **_GROUP | {"layers": (WeightStandardization, nn.GroupNorm)},
+)
+_method(
+    "weight_norm",
+    "weight norm",
+    "Salimans & Kingma 2016",
+    layers("", lambda conv, _: parametrizations.weight_norm(conv)),
+    _knobs(batchnorm=_with_batchnorm(False)),
+    layers=(WeightNorm,),
+    **_CHOICE,
+)
+_method(
+    "spectral_norm",
+    "norm of the reshaped kernel divided out",
+    "Miyato et al. 2018",
+    layers("", lambda conv, _: parametrizations.spectral_norm(conv)),
+    _knobs(batchnorm=_with_batchnorm(True)),
+    layers=(SpectralNorm,),
+    **_CHOICE,
+)
+_method(
+    "operator_norm",
+    "operator norm divided out",
+    "the true norm in place of the reshaped kernel's",
+    layers(),
+    _knobs(batchnorm=_with_batchnorm(True)),
+    layers=(OperatorNorm,),
+    finish=bounded,
+    **_CHOICE,
+)
+_method(
+    "oni",
+    "orthogonal rows by Newton's iteration",
+    "Huang et al. 2020",
+    layers("", newton),
+    _knobs(0.01, batchnorm=_with_batchnorm(False)),
+    layers=(NewtonOrthogonal,),
+    **_CHOICE,
+)
+_method(
+    "ocnn",
+    "penalty for rows that are not orthogonal",
+    "Wang et al. 2020",
+    layers("batch"),
+    _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3)),
+    penalty=lambda model, shapes, knobs: knobs["beta"] * orthogonality(model),
+    **_BATCH,
+)
+_method(
+    "convnorm",
+    "ConvNorm",
+    "C",
+    convnorm_layers,
+    _knobs(0.02, gain=Knob(2**0.5, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
+    | {"batchnorm": _with_batchnorm(False)},
+    **_FRAMES,
+)
+_method(
+    "convnorm+batchnorm",
+    "ConvNorm and BatchNorm",
+    "C",
+    convnorm_layers,
+    _knobs(gain=Knob(1.0, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
+    | {"batchnorm": _with_batchnorm(True)},
+    **_FRAMES,
+)
+_method(
+    "sphere",
+    "centered sphere with noise",
+    "W",
+    sphere_layers,
+    _knobs(radius=RADIUS, **_SPHERE),
+    constrain=sphere(True, True),
+    **_NOISE,
+)
+_method(
+    "sphere_without_noise",
+    "centered sphere",
+    "W",
+    sphere_layers,
+    _knobs(radius=RADIUS) | {"sigma": Knob(0.0, "noise σ", 0, 5), "noise": NOISE},
+    constrain=sphere(True, True),
+    **_NOISE,
+)
+_method(
+    "sphere_only",
+    "sphere, not centered",
+    "W",
+    sphere_layers,
+    _knobs(radius=RADIUS, **_SPHERE),
+    constrain=sphere(False, True),
+    **_NOISE,
+)
+_method(
+    "centre_only",
+    "centered, any norm",
+    "W",
+    sphere_layers,
+    _knobs(**_SPHERE),
+    constrain=sphere(True, False),
+    **_NOISE,
+)
+_method(
+    "norm_clip",
+    "BatchNorm, operator norm clipped",
+    "S",
+    layers("batch"),
+    _knobs(bound=BOUND, every=EVERY, rounds=Knob(1, "rounds of clip and crop", 1, 100, live=False)),
+    constrain=clip,
+    **_CLIP,
+)
+_method(
+    "reshaped_clip",
+    "BatchNorm, reshaped kernel clipped",
+    "S",
+    layers("batch"),
+    _knobs(bound=BOUND, every=EVERY),
+    constrain=clip_reshaped,
+    **_CLIP,
+)
+_method(
+    "norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers("batch"), _knobs(**_DECAY), constrain=decay(1), **_BATCH
+)
+_method(
+    "norm_decay_linf",
+    "BatchNorm, l∞ norm decay",
+    "L",
+    layers("batch"),
+    _knobs(**_DECAY),
+    constrain=decay(math.inf),
+    **_BATCH,
+)
+
+
+def get_method(name: "str | Method") -> Method:
+    """The method of that name; ``ValueError`` with the nearest names for an unknown one."""
+    return name if isinstance(name, Method) else METHODS[name]
+
+
+def shown_knobs(model: nn.Module, method: Method) -> dict[str, Any]:
+    """The knobs that shaped a network of this method, as its layers show them.
+
+    Raises ``ValueError`` for a network that lacks the method's layers or has those of another method.
+    """
+    kinds = {kind for one in (method, *METHODS.values()) for kind in (*one.layers, *one.optional.values())}
+    found = {kind for kind in kinds if any(isinstance(module, kind) for module in model.modules())}
+    needed, allowed = set(method.layers), {*method.layers, *method.optional.values()}
+    if not needed <= found <= allowed:
+        lacking = ", ".join(sorted(_word(kind) for kind in needed - found))
+        foreign = ", ".join(sorted(_word(kind) for kind in found - allowed))
+        got = " and ".join([*([f"no {lacking}"] if lacking else []), *([f"{foreign}"] if foreign else [])])
+        raise ValueError(
+            f"{method.name} needs a network with {', '.join(map(_word, method.layers)) or 'no normalization'}, got one "
+            f"with {got}; make it by network(model, data, {method.name!r})"
+        )
+    chosen = {name: kind in found for name, kind in method.optional.items()}
+    return {**chosen, **(method.read(model) if method.read else {})}
+
+
+def _word(kind: type[nn.Module]) -> str:
+    return kind.__name__.strip("_")

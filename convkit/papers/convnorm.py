@@ -21,7 +21,7 @@ from convkit.operators.operator import ConvOperator
 from convkit.papers.runs import Experiment, percents, short
 from convkit.randomness import seeded
 from convkit.spectra import channel_condition_numbers
-from convkit.training.evaluation import evaluate
+from convkit.training.evaluation import evaluate, recalibrate_batchnorm
 from convkit.training.loop import fit
 from convkit.training.sweeps import sweep
 
@@ -81,12 +81,7 @@ def with_steady_statistics(model: nn.Module, data: Data) -> nn.Module:
     The running averages that training leaves lag behind: with torch's momentum of 0.1 by about ten steps.
     """
     model = copy.deepcopy(model).train()
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over what comes
-    for some in torch.arange(len(data)).split(480):
-        model(data.train_batch(some)[0])
+    recalibrate_batchnorm(model, (data.train_batch(some)[0] for some in torch.arange(len(data)).split(480)))
     return model
 
 

@@ -23,7 +23,7 @@ from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.papers.runs import Experiment, short
 from convkit.robustness.lipschitz import local_lipschitz, margins
-from convkit.training.adversarial import alp, get_objective, trades
+from convkit.training.adversarial import ALP, TRADES, get_objective
 from convkit.training.loop import fit
 from convkit.training.sweeps import sweep
 
@@ -60,7 +60,7 @@ WITHOUT_BATCHNORM: list[Row] = [  # they learn more slowly
     ("ConvNorm", "convnorm", {}, "clean", 600),
 ]
 OBJECTIVES: list[Row] = [(name, "batchnorm", {}, name, 240) for name in ("pgd", "alp", "trades")]
-JOINT = {"alp": alp, "trades": trades}  # clean and attacked images in one batch: the stored numbers were made so
+JOINT = {"alp": ALP, "trades": TRADES}  # clean and attacked images in one batch: the stored numbers were made so
 GROUPS = {"norms": NORMS, "free": FREE, "without BatchNorm": WITHOUT_BATCHNORM, "objectives": OBJECTIVES}
 
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from convkit.loading import face
 
 if TYPE_CHECKING:
+    from convkit.training.adversarial import ALP as ALP
     from convkit.training.adversarial import OBJECTIVES as OBJECTIVES
+    from convkit.training.adversarial import TRADES as TRADES
     from convkit.training.adversarial import FreeTraining as FreeTraining
-    from convkit.training.adversarial import alp as alp
+    from convkit.training.adversarial import PGDTraining as PGDTraining
     from convkit.training.adversarial import get_objective as get_objective
-    from convkit.training.adversarial import pgd_training as pgd_training
-    from convkit.training.adversarial import trades as trades
     from convkit.training.checkpoint import load_checkpoint as load_checkpoint
     from convkit.training.checkpoint import save_checkpoint as save_checkpoint
     from convkit.training.evaluation import evaluate as evaluate

@@ -1,6 +1,7 @@
 """What adversarial training minimizes: objectives for ``fit``, each a function of network, images and labels."""
 
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,46 +10,55 @@ from torch import Tensor, nn
 
 from convkit.attacks.checks import borrowed, gaussian, own_copy
 from convkit.attacks.gradient import pgd
-from convkit.checks import number, real, said, whole
+from convkit.checks import Registry, number, real, said, whole
 from convkit.training.loop import cross_entropy
 from convkit.training.run import Objective
 
 
-def pgd_training(eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10) -> Objective:
+@dataclass(frozen=True)
+class PGDTraining:
     """PGD-AT: the cross-entropy of the images that ``pgd`` finds, ``CE(f(x'), y)`` (Madry et al. 2018).
 
     The attack sees the network in evaluation mode. The logits are those of ``x'``.
     """
-    eps, step, steps = _ascent(eps, step, steps)
 
-    def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(pgd(model, x, y, eps, step, steps))
+    eps: float = 8 / 255
+    step: float = 2 / 255
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(pgd(model, x, y, self.eps, self.step, self.steps))
         return F.cross_entropy(logits, y), logits
 
-    return _named(objective, "pgd_training", eps=eps, step=step, steps=steps)
 
-
-def alp(
-    eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, weight: float = 1.0, joint: bool = False
-) -> Objective:
+@dataclass(frozen=True)
+class ALP:
     """Adversarial logit pairing: ``(CE(f(x), y) + CE(f(x'), y)) / 2 + weight |f(x) - f(x')|^2`` (Kannan et al. 2018).
 
     The square is the mean over images and classes, as Liang & Huang ran it. The network sees ``x``, then ``x'``; with
-    ``joint`` both in one batch, as in ``trades``. The logits are those of ``x'``.
+    ``joint`` both in one batch, as in ``TRADES``. The logits are those of ``x'``.
     """
-    (eps, step, steps), weight = _ascent(eps, step, steps), number("weight", weight)
 
-    def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        clean, attacked = _answers(model, x, pgd(model, x, y, eps, step, steps), joint)
+    eps: float = 8 / 255
+    step: float = 2 / 255
+    steps: int = 10
+    weight: float = 1.0
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        clean, attacked = _answers(model, x, pgd(model, x, y, self.eps, self.step, self.steps), self.joint)
         loss = (F.cross_entropy(clean, y) + F.cross_entropy(attacked, y)) / 2
-        return loss + weight * F.mse_loss(clean, attacked), attacked
-
-    return _named(objective, "alp", eps=eps, step=step, steps=steps, weight=weight, joint=bool(joint))
+        return loss + self.weight * F.mse_loss(clean, attacked), attacked
 
 
-def trades(
-    eps: float = 8 / 255, step: float = 2 / 255, steps: int = 10, beta: float = 6.0, joint: bool = False
-) -> Objective:
+@dataclass(frozen=True)
+class TRADES:
     """TRADES: ``CE(f(x), y) + beta KL(f(x) || f(x'))``, x' by ascent on that divergence (Zhang et al. 2019).
 
     The ascent begins at ``x + 0.001 N(0, 1)``, in evaluation mode, within ``eps`` in every pixel and in [0, 1]. The
@@ -59,15 +69,32 @@ def trades(
     to those of ``x``. With ``joint`` both are one batch: a single pass, normalized by the statistics of the mixture, to
     which the running ones take one step. Without such layers, and without noise, the two differ by rounding only.
     """
-    (eps, step, steps), beta = _ascent(eps, step, steps, least=0), number("beta", beta)
 
-    def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        clean, attacked = _answers(model, x, _far_in_divergence(model, x, eps, step, steps), joint)
-        return F.cross_entropy(clean, y) + beta * _divergence(clean, attacked), clean
+    eps: float = 8 / 255
+    step: float = 2 / 255
+    steps: int = 10
+    beta: float = 6.0
+    joint: bool = False
 
-    return _named(objective, "trades", eps=eps, step=step, steps=steps, beta=beta, joint=bool(joint))
+    def __post_init__(self) -> None:
+        _make_plain(self, least=0)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at = _far_in_divergence(model, x, self.eps, self.step, self.steps)
+        clean, attacked = _answers(model, x, at, self.joint)
+        return F.cross_entropy(clean, y) + self.beta * _divergence(clean, attacked), clean
 
 
+@dataclass
+class _Noise:
+    """What free training keeps from one replay to the next."""
+
+    noise: Tensor | None = None
+    replay: int = 0
+    seen: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class FreeTraining:
     """*Free* adversarial training: each batch ``replays`` times, weights and noise both step (Shafahi et al. 2019).
 
@@ -76,80 +103,98 @@ class FreeTraining:
     zero. It is saved with the run's checkpoint. Liu et al. take 4 replays.
     """
 
-    def __init__(self, eps: float = 8 / 255, replays: int = 4, reset: bool = False) -> None:
-        eps, replays = number("eps", eps), whole("replays", replays)
+    eps: float = 8 / 255
+    replays: int = 4
+    reset: bool = False
+    _kept: _Noise = field(default_factory=_Noise, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        eps, replays = number("eps", self.eps), whole("replays", self.replays)
         if replays < 1 or not eps >= 0:
             raise ValueError(
                 f"needed at least 1 replay and eps of 0 or more, got {replays} and {eps}; 4 and 8/255 are usual"
             )
-        self.eps, self.replays, self.reset = eps, replays, reset
-        self.noise: Tensor | None = None
-        self.replay = 0
-        self._seen: Tensor | None = None
-        _named(self, "FreeTraining", eps=eps, replays=replays, reset=reset)
+        for name, value in (("eps", eps), ("replays", replays), ("reset", bool(self.reset))):
+            object.__setattr__(self, name, value)
+
+    @property
+    def noise(self) -> Tensor | None:
+        """What is added to the images of the present batch."""
+        return self._kept.noise
+
+    @property
+    def replay(self) -> int:
+        """How many replays there were."""
+        return self._kept.replay
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         self._move()
-        if self.noise is None or self.noise.shape != x.shape or (self.reset and self.replay % self.replays == 0):
-            self.noise = torch.zeros_like(x)
-        self.noise = self.noise.to(x)  # that of a checkpoint is on the CPU
-        self.replay += 1
-        self._seen = (x + self.noise).clamp(0, 1).requires_grad_()
-        logits = model(self._seen)
+        kept = self._kept
+        if kept.noise is None or kept.noise.shape != x.shape or (self.reset and kept.replay % self.replays == 0):
+            kept.noise = torch.zeros_like(x)
+        kept.noise = kept.noise.to(x)  # that of a checkpoint is on the CPU
+        kept.replay += 1
+        kept.seen = (x + kept.noise).clamp(0, 1).requires_grad_()
+        logits = model(kept.seen)
         return F.cross_entropy(logits, y), logits
 
     def _move(self) -> None:
         """The noise's step, by the gradient that the last backward pass left on the images."""
-        if self._seen is not None and self._seen.grad is not None and self.noise is not None:
-            signs = self._seen.grad.sign().nan_to_num()  # a gradient that float16 could not hold moves nothing
-            self.noise = (self.noise + self.eps * signs).clamp(-self.eps, self.eps)
-        self._seen = None
+        kept = self._kept
+        if kept.seen is not None and kept.seen.grad is not None and kept.noise is not None:
+            signs = kept.seen.grad.sign().nan_to_num()  # a gradient that float16 could not hold moves nothing
+            kept.noise = (kept.noise + self.eps * signs).clamp(-self.eps, self.eps)
+        kept.seen = None
 
     def state_dict(self) -> dict[str, Any]:
         self._move()
-        return {"noise": self.noise, "replay": self.replay}
+        return {"noise": self._kept.noise, "replay": self._kept.replay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.noise, self.replay, self._seen = state["noise"], int(state["replay"]), None
+        kept = self._kept
+        kept.noise, kept.replay, kept.seen = state["noise"], int(state["replay"]), None
 
 
-OBJECTIVES = MappingProxyType(
-    {
-        "clean": "the images as they are",
-        "free": "free adversarial training",
-        "pgd": "PGD-AT",
-        "alp": "adversarial logit pairing",
-        "trades": "TRADES",
-    }
-)
+@dataclass(frozen=True)
+class Goal:
+    """An entry of ``OBJECTIVES``: what it is called, and ``make(eps)``, which returns an objective for one run."""
+
+    words: str
+    make: Callable[[float], Objective]
+
+
+# attacks take 10 steps of eps / 4, as PGD-AT was published for 8/255
+OBJECTIVES: Registry[Goal] = Registry("OBJECTIVES")
+OBJECTIVES.register("clean", Goal("the images as they are", lambda eps: cross_entropy))
+OBJECTIVES.register("free", Goal("free adversarial training", FreeTraining))
+OBJECTIVES.register("pgd", Goal("PGD-AT", lambda eps: PGDTraining(eps, eps / 4)))
+OBJECTIVES.register("alp", Goal("adversarial logit pairing", lambda eps: ALP(eps, eps / 4)))
+OBJECTIVES.register("trades", Goal("TRADES", lambda eps: TRADES(eps, eps / 4)))
 
 
 def get_objective(name: str, eps: float = 8 / 255) -> Objective:
     """The objective of this name in ``OBJECTIVES``, against changes of at most ``eps`` in every pixel.
 
-    Attacks take 10 steps of ``eps / 4``, as PGD-AT was published for 8/255; ``"clean"`` has none. A new one for each
-    run, since ``"free"`` keeps its noise. Raises ``ValueError`` for another name and for an ``eps`` outside [0, 1].
+    Attacks take 10 steps of ``eps / 4``; ``"clean"`` has none. A new one for each run, since ``"free"`` keeps its
+    noise. Raises ``ValueError`` for an unknown name and for an ``eps`` outside [0, 1].
     """
-    if name not in OBJECTIVES:
-        raise ValueError(f"needed one of {', '.join(OBJECTIVES)}, got {name!r}")
-    size = real(eps)
+    goal, size = OBJECTIVES[name], real(eps)
     if size is None or not 0 <= size <= 1:
         raise ValueError(f"eps must be from 0 to 1, a part of the way from black to white, got {said(eps)}")
-    if name == "free":
-        return FreeTraining(size)
-    attacked = {"pgd": pgd_training, "alp": alp, "trades": trades}
-    return attacked[name](size, size / 4) if name in attacked else cross_entropy
+    return goal.make(size)
 
 
-def _ascent(eps: float, step: float, steps: int, least: int = 1) -> tuple[float, float, int]:
-    """The numbers of an attack, plain, since they become part of a checkpoint."""
-    return number("eps", eps, 0), number("step", step, 0), whole("steps", steps, least)
-
-
-def _named(objective: Any, name: str, **numbers: float) -> Any:
-    """The objective, with a name that says its numbers: a checkpoint is refused where they differ."""
-    objective.__qualname__ = f"{name}({', '.join(f'{key}={value}' for key, value in numbers.items())})"
-    return objective
+def _make_plain(objective: Any, least: int = 1) -> None:
+    """Make the numbers plain, since they become part of a checkpoint: ``repr(objective)`` says whose it is."""
+    numbers = {"eps": number("eps", objective.eps, 0), "step": number("step", objective.step, 0)}
+    numbers["steps"] = whole("steps", objective.steps, least)
+    for name in ("weight", "beta"):
+        if hasattr(objective, name):
+            numbers[name] = number(name, getattr(objective, name))
+    if hasattr(objective, "joint"):
+        numbers["joint"] = bool(objective.joint)
+    for name, value in numbers.items():
+        object.__setattr__(objective, name, value)
 
 
 def _answers(model: nn.Module, x: Tensor, at: Tensor, joint: bool) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """The accuracy of a network on test images."""
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convkit.checks import whole
 from convkit.data.dataset import Data
@@ -21,3 +23,21 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
             x, y = data.test_batch(some)
             right += int((copy(as_input(model, x)).argmax(1) == y).sum())
     return right / len(data.test_labels)
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the running statistics of BatchNorm to their means over ``batches``, where the old ones do not fit.
+
+    A network without BatchNorm is asked nothing. Its modes stay as they are; in training mode each batch counts.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over the batches
+    if norms:
+        for x in batches:
+            model(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

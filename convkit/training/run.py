@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from convkit.checks import plain, whole
 from convkit.data.augmentation import augment
 from convkit.data.dataset import Data
 from convkit.methods.method import Method
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.methods.registry import shown_knobs
 from convkit.operators.dtypes import as_input
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.network import input_shapes
 from convkit.randomness import seeded
 from convkit.training.checkpoint import EXTRA, load_checkpoint, save_checkpoint, state_of
-from convkit.training.evaluation import evaluate
+from convkit.training.evaluation import evaluate, recalibrate_batchnorm
 from convkit.training.plan import PRECISIONS, Plan, Record
 
 DIVERGED = 100.0  # times the loss at the start (or of guessing, if that is larger): there the run ends
@@ -35,15 +35,10 @@ class Run:
     def __init__(
         self, model: nn.Module, data: Data, method: Method, knobs: Mapping[str, Any], plan: Plan, objective: Objective
     ) -> None:
-        made_for, made_with = getattr(model, "made_for", method.name), getattr(model, "made_with", {})
-        if made_for != method.name:
-            raise ValueError(
-                f"the network was made for {made_for!r}, got the method {method.name!r}; make it by network(...)"
-            )
         plan.check(data)
         self.model, self.data, self.method, self.plan, self.objective = model, data, method, plan, objective
-        self.knobs, self.made_with = knobs, made_with
-        self.start = method.settings({**made_with, **knobs})
+        self.knobs, self.shown = knobs, shown_knobs(model, method)
+        self.start = method.settings({**self.shown, **knobs})
         self.augment = augment(plan.augmentation)
         self.replays = whole("the objective's replays", getattr(objective, "replays", 1), 1)
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -77,7 +72,6 @@ class Run:
             raise ValueError(f"the network must give {data.classes} logits an image, got outputs of shape {outputs}")
         self.handle = method.constrain and method.constrain(self.optimizer, model, self.shapes, self.start)
         self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
-        self.noisy = [m for m in model.modules() if isinstance(m, NoisyAffine2d)]
         self.history: list[Record] = []
 
     @property
@@ -102,8 +96,8 @@ class Run:
             if diverged is None:
                 self.scaler.scale(total).backward()
                 diverged = self._update()
-                if diverged is None and "every" in settings and (number + 1) % settings["every"] == 0:
-                    self._measure_anew(number)
+                if diverged is None and self.method.unsettles and self.method.unsettles(number + 1, settings):
+                    recalibrate_batchnorm(self.model, (self._batch(number + 1 + i)[0] for i in range(MEASURED)))
         last = number + 1 == plan.steps
         due = {
             name: every and (last or (number + 1) % every == 0) and not diverged
@@ -163,12 +157,15 @@ class Run:
         weights = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
         data = [self.data.name, len(self.data), len(self.data.test_labels)]
         plan = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.plan).items()}
-        objective = getattr(self.objective, "__qualname__", type(self.objective).__qualname__)
+        objective = repr(self.objective) if is_dataclass(self.objective) else self.objective
+        objective = getattr(
+            objective, "__qualname__", objective if isinstance(objective, str) else type(objective).__qualname__
+        )
         return plain({"method": self.method.name, **plan, "objective": objective, "data": data, "weights": weights})
 
     def _steer(self, number: int) -> dict[str, Any]:
         """Give the knobs as they are now to all that listens."""
-        settings = self.method.settings({**self.made_with, **self.knobs})
+        settings = self.method.settings({**self.shown, **self.knobs})
         for name, knob in self.method.knobs.items():
             if not knob.live and settings[name] != self.start[name]:
                 raise ValueError(
@@ -179,11 +176,10 @@ class Run:
             group["lr"] = settings["lr"] * self.plan.rate(number)
             group["momentum"] = settings["momentum"]
             group["weight_decay"] = settings["weight_decay"] if group["decayed"] else 0.0
-        for name in {"radius", "bound", "beta"} & set(settings):
-            if self.handle is not None and getattr(self.handle, name, None) != settings[name]:
-                setattr(self.handle, name, settings[name])
-        for layer in self.noisy:
-            layer.sigma = settings.get("sigma", layer.sigma)
+        if self.handle is not None:
+            self.handle.update(settings)
+        if self.method.steer is not None:
+            self.method.steer(self.model, settings)
         return settings
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
@@ -198,19 +194,6 @@ class Run:
         )
         x, y = self.data.train_batch(order[place * self.plan.batch_size :][: self.plan.batch_size])
         return self.augment(x, torch.Generator().manual_seed(_mixed(self.plan.seed, number))).to(self.x.dtype), y
-
-    @torch.no_grad()
-    def _measure_anew(self, number: int) -> None:
-        """The running statistics of BatchNorm after a clip, whose weights those from before do not fit."""
-        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean over the batches
-        for following in range(number + 1, number + 1 + MEASURED if norms else number):
-            self.model(self._batch(following)[0])
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
     def _lost(self, loss: float) -> str | None:
         start = max(self.history[0].loss if self.history else loss, math.log(self.data.classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,11 +30,13 @@ def running_cell() -> Cell | None:
     return Cell(name, request["header"]["msg_id"])
 
 
+@functools.cache
 def prepare() -> ipywidgets.Widget | None:
-    """In a notebook: say when its kernel is unfit for panels, let messages past a busy cell, and open a comm.
+    """In a notebook, once: say when its kernel is unfit for panels, let messages past a busy cell, and open a comm.
 
-    JupyterLab sends widget messages past a busy cell (on a subshell) once the kernel has opened a comm, so one is
-    opened well before the first panel: it is returned, to be kept. Outside of a kernel nothing happens.
+    Every panel calls this before its own widgets are made. JupyterLab sends widget messages past a busy cell (on a
+    subshell) once the kernel has opened a comm; the widget of that comm is returned, and kept. Outside of a kernel
+    nothing happens.
     """
     if _kernel() is None:
         return None

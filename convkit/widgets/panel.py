@@ -15,7 +15,6 @@ from convkit.teaching.pictures import DPI, few_colors, picture_bundle, picture_h
 from convkit.widgets.controls import NumberGrid
 from convkit.widgets.kernel import prepare
 
-_first_comm = prepare()  # before any panel: see there
 _drawing = threading.RLock()  # a subshell is a thread, and matplotlib's font cache is not made for two of them
 _RED = "#b3001b"  # on white: contrast 7 to 1
 
@@ -41,6 +40,7 @@ class Panel:
     size: tuple[float, float] = (9, 4)
 
     def __init__(self) -> None:
+        prepare()
         self.figure = Figure(figsize=self.size, dpi=DPI, facecolor="white", layout="constrained")
         FigureCanvasAgg(self.figure)
         self._controls = self.controls()

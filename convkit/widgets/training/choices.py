@@ -66,7 +66,7 @@ class ChoicesPanel(LivePanel):
         controls: dict[str, Any] = {
             "data": choice("data", self._names),
             "model": choice("model", list(self._models)),
-            "trained on": choice("trained on", list(OBJECTIVES.values())),
+            "trained on": choice("trained on", [goal.words for goal in OBJECTIVES.values()]),
         }
         for label, value in {"attack ε": 0.1, **self._numbers}.items():
             controls[label] = ipywidgets.Text(
@@ -108,7 +108,7 @@ class ChoicesPanel(LivePanel):
                 slot=slot,
                 method=value["method"],
                 knobs=value["knobs"],
-                objective=next(n for n, words in OBJECTIVES.items() if words == self._controls["trained on"].value),
+                objective=next(n for n, goal in OBJECTIVES.items() if goal.words == self._controls["trained on"].value),
                 eps=eps or 0.0,
                 data=data,
                 data_code=self._data_code(data),

@@ -128,7 +128,7 @@ class Run:
             "learning rate": number_text(s.knobs["lr"]),
             "other knobs": "; ".join(f"{method.knobs[name].words} {number_text(v)}" for name, v in own.items()),
             "moved while training": " ".join(self.moved()),
-            "trained on": "" if s.objective == "clean" else f"{OBJECTIVES[s.objective]}, ε {number_text(s.eps)}",
+            "trained on": "" if s.objective == "clean" else f"{OBJECTIVES[s.objective].words}, ε {number_text(s.eps)}",
             "data": s.data,
             "model": model_name(s.model, s.options),
             "batch size": str(s.batch_size),

@@ -106,14 +106,14 @@ def test_without_a_loop_start_trains_to_the_end_and_the_history_is_that_of_the_b
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "clean"])
 def test_methods_train_on_attacked_images(objective):
     panel = small(first=1)
-    panel.set(**{"trained on": OBJECTIVES[objective], "attack ε": "0.2", "steps": "3"})
-    assert f"The next Start has trained on: {OBJECTIVES[objective]}, attack ε: 0.2" in panel.words
+    panel.set(**{"trained on": OBJECTIVES[objective].words, "attack ε": "0.2", "steps": "3"})
+    assert f"The next Start has trained on: {OBJECTIVES[objective].words}, attack ε: 0.2" in panel.words
     press(panel, "Start")
     expected = {name: bare(name, 3, objective=objective, eps=0.2) for name in ("batchnorm", "sphere")}
     assert panel.history == expected != {name: bare(name, 3) for name in ("batchnorm", "sphere")}
     for run in panel.runs[2:]:
         assert again(run) == run.history
-        assert run.row()["trained on"] == f"{OBJECTIVES[objective]}, ε 0.2"
+        assert run.row()["trained on"] == f"{OBJECTIVES[objective].words}, ε 0.2"
         assert evaluate(run.model, DATA) == run.history[-1].test_accuracy
     assert panel.runs[0].row()["trained on"] == ""
 
