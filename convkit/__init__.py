@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convkit.norms import certify as certify
     from convkit.norms import operator_norm as operator_norm
     from convkit.norms import power_iteration as power_iteration
+    from convkit.operators.geometry import NoFourierBlocks as NoFourierBlocks
     from convkit.operators.network import conv_operators as conv_operators
     from convkit.operators.network import input_shapes as input_shapes
     from convkit.operators.operator import ConvOperator as ConvOperator

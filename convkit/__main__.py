@@ -1,6 +1,6 @@
-"""The commands of a clone, `python3 -m convkit lab | test | build | bench | experiments`, in the environment they make.
+"""The commands of a clone, `python3 -m convkit lab | test | build | bench | papers`, in the environment they make.
 
-Where convkit is installed without its repository, `bench` and `experiments` run in the environment that it is in.
+Where convkit is installed without its repository, `bench` and `papers` run in the environment that it is in.
 Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
 so that an old Python is answered in one sentence.
 """
@@ -27,15 +27,15 @@ from convkit.loading import MissingExtraError
 USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit COMMAND [...])
 
   lab          check this machine with the first notebook, then open JupyterLab on it
-  test         run all tests and all notebooks, and compare the notebooks' outputs
+  test         run tests and notebooks, and compare the notebooks' outputs (`test --quick`, `test --all`)
   build        run notebooks anew and save their outputs (all of them, or those named)
   bench        measure the kit against what people use today (`bench --quick`, `bench --help`)
-  experiments  run the papers' tables and figures in small, by name (`experiments --help`)
+  papers       run the papers' tables and figures in small, by name (`papers` lists them, `papers --help`)
   setup        only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
 (`test -k spectra`, `test tests/test_norms.py`).
-Installed by pip, without the repository, convkit has `bench` and `experiments` alone.
+Installed by pip, without the repository, convkit has `bench` and `papers` alone.
 """
 
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
@@ -134,9 +134,17 @@ def lab(extra: list[str]) -> int:
 
 
 def test_command(extra: list[str]) -> list[str]:
-    """pytest on tests and notebooks; where `extra` names paths, pytest leaves testpaths alone."""
+    """pytest on tests and notebooks; where `extra` names paths, pytest leaves testpaths alone.
+
+    `--quick` leaves out the browser, all notebooks but the first and tests marked slow; `--all` has those marked full.
+    """
+    quick, everything = "--quick" in extra, "--all" in extra
+    extra = [argument for argument in extra if argument not in ("--quick", "--all")]
+    paths = f"tests notebooks/{FIRST.name}" if quick else "tests notebooks"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    command = [sys.executable, "-m", "pytest", "-o", "testpaths=tests notebooks", "-p", "tests.notebooks.plugin"]
+    command = [sys.executable, "-m", "pytest", "-o", f"testpaths={paths}", "-p", "tests.notebooks.plugin"]
+    command += ["--ignore=tests/browser", "-m", "not slow and not full"] if quick else []
+    command += ["-m", "not full"] if not (quick or everything) else []
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
     # loadfile: the cells of a notebook share a kernel, so one worker must run them all; in their order: the browser's
     # files take longest and come first
@@ -174,8 +182,8 @@ def bench(extra: list[str]) -> int:
     return run(extra)
 
 
-def experiments(extra: list[str]) -> int:
-    """Runs an experiment by name, or lists them."""
+def papers(extra: list[str]) -> int:
+    """Runs an experiment of the papers by name, or lists them."""
     from convkit.papers.command import main as run
 
     return run(extra)
@@ -187,9 +195,17 @@ def setup(extra: list[str]) -> int:
     return 0
 
 
-OWN_HELP = {"bench", "experiments"}  # these answer --help themselves
-ANYWHERE = {"bench", "experiments"}  # these need no notebooks and no tests
-COMMANDS = {"lab": lab, "test": test, "build": build, "bench": bench, "experiments": experiments, "setup": setup}
+OWN_HELP = {"bench", "papers", "experiments"}  # these answer --help themselves
+ANYWHERE = {"bench", "papers", "experiments"}  # these need no notebooks and no tests
+COMMANDS = {
+    "lab": lab,
+    "test": test,
+    "build": build,
+    "bench": bench,
+    "papers": papers,
+    "experiments": papers,
+    "setup": setup,
+}
 
 
 def main(arguments: list[str]) -> int:

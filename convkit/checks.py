@@ -39,9 +39,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         if not isinstance(name, str) or name not in self._entries:
-            near = difflib.get_close_matches(str(name).lower(), {key.lower(): key for key in self}, n=3, cutoff=0.3)
-            names = [key for word in near for key in self if key.lower() == word] or list(self)
-            raise UnknownNameError(f"{self.name} has no entry {said(name)}; near it: {', '.join(names)}")
+            wanted = name.lower() if isinstance(name, str) else ""
+            words = difflib.get_close_matches(wanted, [key.lower() for key in self], n=3, cutoff=0.3)
+            near = [key for key in self if key.lower() in words]
+            which = f"near it: {', '.join(near)}" if near else f"there are {', '.join(self) or 'none yet'}"
+            raise UnknownNameError(f"{self.name} has no {said(name)}; {which}")
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -95,6 +97,14 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     if found is None or not low <= found <= high:
         kind = "number" if math.isfinite(high) else "finite number"
         raise ValueError(f"{name} must be a {kind}{_limits(low, high)}, got {said(value)}{advice}")
+    return found
+
+
+def positive(name: str, value: Any, advice: str = "") -> float:
+    """``value`` as a plain finite number above 0; else ``ValueError`` with its name."""
+    found = real(value)
+    if found is None or found <= 0:
+        raise ValueError(f"{name} must be a positive number, got {said(value)}{advice}")
     return found
 
 

@@ -6,8 +6,9 @@ import ast
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = {"convkit", "torch", "numpy", "scipy"}  # without these nothing runs, and Python's own message says enough
 
 
-def face(package: str, extra: str = "") -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose names are loaded on first use (PEP 562).
 
     The names are those that the package's ``__init__.py`` imports below ``if TYPE_CHECKING:``, where editors and type
-    checkers read them. ``extra`` is the extra of convkit without which they cannot be loaded.
+    checkers read them.
     """
     module = sys.modules[package]
     tree = ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
@@ -31,12 +32,19 @@ def face(package: str, extra: str = "") -> tuple[Callable[[str], Any], Callable[
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        with needs(extra, package) if extra else nullcontext():
-            value = getattr(import_module(homes[name]), name)
+        value = getattr(import_module(homes[name]), name)
         setattr(module, name, value)
         return value
 
     return load, lambda: sorted({*vars(module), *names}), names
+
+
+def require(extra: str, what: str, *packages: str) -> None:
+    """Raise ``MissingExtraError`` where one of the packages is not installed; none of them is loaded."""
+    with needs(extra, what):
+        for package in packages:
+            if find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 class MissingExtraError(ModuleNotFoundError):

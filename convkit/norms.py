@@ -7,16 +7,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.engine.blocks import Gram, half_set, normalized, reduced_taps, require_blocks
-from convkit.engine.hermitian import eigh, positive_definite
+from convkit.checks import positive
+from convkit.engine.blocks import Blocks, require_blocks
+from convkit.engine.hermitian import positive_definite
 from convkit.engine.lanczos import leading_values
-from convkit.engine.largest import top_frequency
-from convkit.engine.workers import workers
+from convkit.engine.largest import largest_singular_value
+from convkit.operators.geometry import Axis, axes_of
 from convkit.operators.operator import ConvOperator
 
 
 def operator_norm(A: ConvOperator, ord: float) -> Tensor:
-    """``torch.linalg.matrix_norm(A.matrix(), ord)`` for ``ord`` 1, 2 or inf, a scalar with gradient.
+    """Return ``torch.linalg.matrix_norm(A.matrix(), ord)`` for ``ord`` 1, 2 or inf, a scalar with gradient.
 
     1 and inf are exact for every geometry: with ``|K|`` as kernel, ``||A||_inf = max A(1)`` and
     ``||A||_1 = max A*(1)``, where taps that meet on one pixel of a circular image are summed before the absolute
@@ -27,25 +28,34 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     either proved to be smaller than another one, by its Frobenius norm or a Cholesky factorization, or compared with
     the others in float64. Elsewhere 2 is converged as in ``leading_singular_values``.
     Raises ``ValueError`` for another ``ord``.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, -2.0]]]), 5)
+    >>> [round(float(operator_norm(A, ord)), 3) for ord in (1, 2, torch.inf)]
+    [3.0, 2.87, 3.0]
     """
     if ord == 2:
-        return _largest_of_blocks(A) if A.is_block_circulant else leading_values(A, 1)[0]
+        return largest_singular_value(A) if A.is_block_circulant else leading_values(A, 1)[0]
     if ord not in (1, math.inf):
         raise ValueError(f"ord must be 1, 2 or torch.inf, got {ord!r}; for others take matrix_norm of A.matrix()")
     A = _without_meeting_taps(A)
     taps = A.kernel.abs()
     # inf: all channels that an output reads; 1: all outputs that read a channel
     sums = taps.sum(1) if ord == math.inf else taps.unflatten(0, (A.groups, -1)).sum(1).flatten(0, 1)
-    for axis in range(len(A.input_shape)):
-        sums = sums.movedim(1, -1) @ _meetings(A, axis, ord).T.to(sums)  # the next axis of taps moves to place 1
+    for axis in axes_of(A):
+        cases = _taps_per_output(axis) if ord == math.inf else _taps_per_pixel(axis)
+        sums = sums.movedim(1, -1) @ cases.T.to(sums)  # the next axis of taps moves to place 1
     return sums.amax()
 
 
 def power_iteration(A: ConvOperator, steps: int = 50, generator: torch.Generator | None = None) -> Tensor:
-    """An estimate from below of the operator norm 2: ``|A v|`` after some steps of ``v <- A* A v`` on a random start.
+    """Return an estimate from below of the norm 2: ``|A v|`` after some steps of ``v <- A* A v`` on a random start.
 
     For every geometry. Never above the norm except by rounding; how far below is not known. The graph is kept, so the
     derivative is that of the estimate. Virmaux & Scaman 2018. Raises ``ValueError`` for fewer than one step.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> power_iteration(A, 100).round(decimals=4)
+    tensor(4.)
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}; 50 is usual")
@@ -58,71 +68,50 @@ def power_iteration(A: ConvOperator, steps: int = 50, generator: torch.Generator
 
 
 def certify(A: ConvOperator, bound: float) -> bool:
-    """Whether the operator norm 2 is proved to be below ``bound``: a Cholesky factor at every frequency.
+    """Return whether the operator norm 2 is proved to be below ``bound``: a Cholesky factor at every frequency.
 
     ``bound^2 - B(f) B(f)*`` has one exactly when all singular values of the block are below ``bound``. All is computed
     in float64, and ``bound^2`` is first lowered by more than rounding can have added to the blocks' products and to
     the factorization, about 1e-12 of it for small kernels and 1e-9 for 512 channels. ``True`` is a proof; ``False``
-    says that the norm is above the bound or too near to it. Raises ``ValueError`` for ``bound <= 0`` and where no
-    blocks exist (use ``A.torus()``, which bounds a zero-padded operator).
+    says that the norm is above the bound or too near to it. Raises ``ValueError`` for ``bound <= 0`` and
+    ``NoFourierBlocks`` where ``symbol(A)`` does (use ``A.torus()``, which bounds a zero-padded operator).
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> certify(A, 4.001), certify(A, 3.999)
+    (True, False)
     """
-    if not (bound > 0 and math.isfinite(bound)):
-        raise ValueError(f"certify needs a positive bound, got {bound}; 1.0001 * operator_norm(A, 2) is a tight one")
+    positive("certify's bound", bound, "; 1.0001 * operator_norm(A, 2) is a tight one")
     require_blocks(A, "certify")
-    taps, scale = normalized(reduced_taps(A))
-    bound = bound / scale
-    half, gram = half_set(taps.size), Gram(taps)
-    _, t, rows, columns = taps.taps.shape
+    blocks = Blocks(A)
+    gram, bound = blocks.gram(), bound / blocks.scale
+    _, t, rows, columns = blocks.taps.shape
     # the blocks' products: sums of at most 8 (t^2 + rows + columns) terms of size |B(f)|^2 <= (sum of taps' norms)^2;
     # the factorization: backward error below 8 r (r + 1) roundings of the level (its trace has r terms)
-    largest = taps.taps.double().flatten(2).norm(dim=2).sum(1).amax()
+    largest = blocks.taps.detach().double().flatten(2).norm(dim=2).sum(1).amax()
     roundings = 8 * (t * t + rows + columns) * largest**2 + 8 * gram.side * (gram.side + 1) * bound**2
     level = bound**2 - torch.finfo(torch.float64).eps * roundings
-    identity = torch.eye(gram.side, dtype=torch.float64, device=taps.taps.device)
-    for some in half.frequencies.split(gram.chunk):
-        groups_apart = (level * identity - gram.at(some)).flatten(0, 1)
-        if not positive_definite(groups_apart).all():
-            return False
-    return True
+    level = level * torch.eye(gram.side, dtype=torch.float64, device=gram.device)
+    chunks = blocks.frequencies.split(gram.chunk)
+    return all(positive_definite((level - gram.at(some)).flatten(0, 1)).all() for some in chunks)
 
 
-def _largest_of_blocks(A: ConvOperator) -> Tensor:
-    """The largest singular value of the one block that has it, with the gradient of ``u* B v``."""
-    taps = reduced_taps(A)
-    frequency, group = top_frequency(taps, half_set(taps.size))
-    block = replace(taps, taps=taps.taps[group : group + 1]).blocks(frequency)[0, 0]
-    with workers(block.device):  # one small matrix: a second thread only costs
-        if not block.requires_grad:
-            return torch.linalg.svdvals(block)[0]
-        # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
-        block = block if block.shape[0] <= block.shape[1] else block.mH
-        exact = block.detach().to(torch.complex128) / normalized(taps)[1]
-        u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
-        v = exact.mH @ u
-    v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
-    return (u.conj().to(block) @ block @ v.to(block)).real
-
-
-def _meetings(A: ConvOperator, axis: int, ord: float) -> Tensor:
-    n, k, (before, _) = A.input_shape[axis], A.kernel.shape[axis + 2], A.pads[axis]
-    places = (A.stride[axis], A.dilation[axis], before)
-    return _cases(n, k, A.out_shape[axis + 1], *places, A.padding_mode == "circular", ord == 1)
+# ---- private ---------------------------------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=1024)
+def _taps_per_output(axis: Axis) -> Tensor:
+    """Return which taps an output reads inside the image, the different cases along an axis: ``(cases, taps)``."""
+    return torch.unique(axis.reads()[1].long(), dim=0)
 
 
 @functools.lru_cache(maxsize=1024)
-def _cases(n: int, k: int, outputs: int, stride: int, dilation: int, before: int, wrap: bool, inputs: bool) -> Tensor:
-    """How often each tap meets one output, or one input: the distinct cases along an axis, shape ``(cases, k)``."""
-    pixels = stride * torch.arange(outputs)[:, None] + dilation * torch.arange(k) - before
-    if wrap:
-        pixels = pixels % n
-    inside = ((pixels >= 0) & (pixels < n)).long()
-    if inputs:
-        inside = torch.zeros(n, k, dtype=torch.long).scatter_add(0, pixels.clamp(0, n - 1), inside)
-    return torch.unique(inside, dim=0)
+def _taps_per_pixel(axis: Axis) -> Tensor:
+    """Return how often each tap meets a pixel, the different cases along an axis: ``(cases, taps)``."""
+    pixels, inside = axis.reads()
+    times = torch.zeros(axis.size, axis.taps, dtype=torch.long)
+    return torch.unique(times.scatter_add(0, pixels.clamp(0, axis.size - 1), inside.long()), dim=0)
 
 
 def _without_meeting_taps(A: ConvOperator) -> ConvOperator:
-    """The same circular map with a kernel whose taps all read different pixels."""
+    """Return the same linear map with a kernel whose taps all read different pixels."""
     axes = zip(A.input_shape, A.dilation, A.kernel.shape[2:], strict=True)
     if A.padding_mode == "zeros" or all(k <= n // math.gcd(n, d) for n, d, k in axes):
         return A

@@ -13,11 +13,10 @@ from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.geometry import check_kernel
 from convkit.operators.network import layer_operator, named_layers, naming
-from convkit.operators.operator import ConvOperator
+from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def mean_norm(model: nn.Module, shapes: Mapping[str, Any], ord: float = 1) -> Tensor:
@@ -51,7 +50,7 @@ def reshaped_spectral_penalty(model: nn.Module) -> Tensor:
     over them. Raises ``ValueError`` for a model without such layers.
     """
     norms = []
-    for name, layer in _layers("reshaped_spectral_penalty", model, (*_CONVOLUTIONS, nn.Linear)):
+    for name, layer in _layers("reshaped_spectral_penalty", model, LAYERS):
         with naming(name), evaluation_copy(layer) as copy:
             weight = copy.weight
             kernel = weight[..., None] if weight.ndim == 2 else weight
@@ -108,7 +107,7 @@ def _layers(kind: str, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> 
     """The layers of some kinds by name; ``ValueError`` for none, and for one that its weight does not describe."""
     layers = []
     for name, layer in model.named_modules():
-        if hasattr(layer, "operator") or isinstance(layer, _TRANSPOSED):
+        if has_operator(layer) or isinstance(layer, TRANSPOSED):
             raise ValueError(
                 f"{kind} needs layers that their weight describes, got {name!r}, a {type(layer).__name__}; take "
                 "spectral_penalty, or penalize the other layers' modules alone"

@@ -6,53 +6,68 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from convkit.engine.blocks import Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
+from convkit.checks import positive, whole
+from convkit.engine.blocks import Blocks, half_set, require_blocks
 from convkit.engine.hermitian import eigh
-from convkit.engine.workers import workers
+from convkit.engine.workers import thread_pool
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import from_symbol, symbol
 
 
 def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
-    """The projection of ``A.matrix()`` on the ball of matrices whose operator norm is at most ``bound``.
+    """Return the projection of ``A.matrix()`` on the ball of matrices whose operator norm is at most ``bound``.
 
     Singular values above ``bound`` become ``bound``, the vectors stay (Sedghi et al. 2019, Proposition 9): a
-    convolution again, with a kernel as large as the image. Exact, up to rounding in the kernel's precision. Raises
-    ``ValueError`` for ``bound <= 0`` and where ``symbol`` does. The derivative is right where the values are distinct.
+    convolution again, with a kernel as large as the image. Exact, up to rounding in the kernel's precision. The
+    derivative is right where the values are distinct. Raises ``ValueError`` for ``bound <= 0`` and ``NoFourierBlocks``
+    where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> symbol(clip_singular_values(A, 3.0)).real.flatten().round(decimals=3)
+    tensor([3., 2., 0., 2.])
     """
     _check(A, bound, 1, "clip_singular_values")
     blocks = symbol(A)
     if math.prod(A.stride) > 1:  # the aliases in the block at -f stand in another order than those at f
-        return from_symbol(blocks - _excess(blocks, bound), A.stride, A.groups)
-    half = half_set(A.input_shape)
-    flat = blocks.flatten(0, len(A.input_shape) - 1)
-    excess = _excess(flat[half.chosen.to(flat.device)], bound)[half.where.to(flat.device)]
-    mirrored = (half.chosen[half.where] != torch.arange(len(half.where))).to(flat.device)
-    excess = torch.where(mirrored.view(-1, *[1] * (excess.ndim - 1)), excess.conj(), excess)
-    return from_symbol(blocks - excess.view_as(blocks), groups=A.groups)
+        excess = _excess(blocks, bound)
+    else:
+        half = half_set(A.input_shape, A.input_shape).frequencies.to(blocks.device)
+        here, opposite = tuple(half.T), tuple(-half.T)
+        some = _excess(blocks[here], bound)
+        excess = torch.zeros_like(blocks).index_put(opposite, some.conj()).index_put(here, some)
+    return from_symbol(blocks - excess, A.stride, A.groups)
 
 
 def clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
-    """One round of Sedghi et al. 2019, section 3: clip the singular values, then crop to the kernel's own size.
+    """Return ``A`` after one round of Sedghi et al. 2019, section 3: clip the singular values, then crop the kernel.
 
     The nearest kernel of A's size to ``clip_singular_values(A, bound)``. Cropping puts the norm above ``bound``
-    again: by a percent where the bound is near the norm, by a third and more where it is far below. Errors as there.
+    again: by a percent where the bound is near the norm, by a third and more where it is far below. Raises
+    ``ValueError`` for ``bound <= 0`` and ``NoFourierBlocks`` where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> clip_and_crop(A, 3.0).kernel
+    tensor([[[0.7500, 1.7500, 0.7500]]])
     """
     _check(A, bound, 1, "clip_and_crop")
-    return _round(A, bound)
+    return _clip_and_crop(A, bound)
 
 
 def alternating_projections(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
-    """A kernel of A's own size with operator norm at most ``bound``, by clipping and cropping in turns.
+    """Return a kernel of A's own size with operator norm at most ``bound``, by clipping and cropping in turns.
 
     The limit lies in both sets (Cheney & Goldstein 1959) and need not be the point nearest to A: ``dykstra`` finds
     that. After the last round the kernel is scaled, so that the bound holds on return. Raises ``ValueError`` for
-    ``bound <= 0``, for fewer than one round and where no blocks exist.
+    ``bound <= 0`` and for fewer than one round, and ``NoFourierBlocks`` where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> operator_norm(alternating_projections(A, 3.0), 2).round(decimals=3)
+    tensor(3.)
     """
     _check(A, bound, rounds, "alternating_projections")
     for _ in range(rounds):
-        B = _round(A, bound)
+        B = _clip_and_crop(A, bound)
         if B is A:
             return A
         A = B
@@ -60,37 +75,49 @@ def alternating_projections(A: ConvOperator, bound: float, rounds: int = 30) -> 
 
 
 def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
-    """The kernel of A's own size with operator norm at most ``bound`` that is nearest to A, approached in rounds.
+    """Return the kernel of A's own size with operator norm at most ``bound`` nearest to A, approached in rounds.
 
     Dykstra's algorithm (Boyle & Dykstra 1986) in its dual form: with p collecting what clipping took away, ``x = A -
     crop(p)`` and ``p <- excess(x + p)``. The latter is a gradient step on the dual problem, so it is accelerated
-    (FISTA, restarted where it overshoots). Scaled at the end, so that the bound holds on return. Errors as in
-    ``alternating_projections``.
+    (FISTA, restarted where it overshoots). Scaled at the end, so that the bound holds on return. Raises ``ValueError``
+    for ``bound <= 0`` and for fewer than one round, and ``NoFourierBlocks`` where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> dykstra(A, 3.0).kernel.round(decimals=3)
+    tensor([[[0.6670, 1.6670, 0.6670]]])
     """
     _check(A, bound, rounds, "dykstra")
-    taps, half = _taps(A)
-    kernel = A.kernel
-    p = q = torch.zeros_like(taps.blocks(half.frequencies))
+    blocks = Blocks(A)
+    times = blocks.times.to(A.kernel.device).view(-1, 1, 1, 1)
+
+    def without(p: Tensor) -> ConvOperator:
+        return replace(A, kernel=A.kernel - blocks.to_kernel(blocks.to_taps(p)))
+
+    p = q = torch.zeros_like(blocks.at(blocks.frequencies))
     momentum = 1.0
     for _ in range(rounds):
-        B = replace(A, kernel=kernel - _cropped(taps, q, half))
-        new = _excess(reduced_taps(B).blocks(half.frequencies) + q, bound)
-        step, weights = new - p, half.times.to(q.device).view(-1, *[1] * (q.ndim - 1))
-        if (((q - new) * weights).conj() * step).sum().real > 0:
+        x = Blocks(without(q), blocks.scale)
+        new = _excess(x.at(x.frequencies) + q, bound / blocks.scale)
+        step = new - p
+        if (((q - new) * times).conj() * step).sum().real > 0:
             momentum, q = 1.0, new  # restart
         else:
             faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
             q = new + (momentum - 1) / faster * step
             momentum = faster
         p = new
-    return _scaled(replace(A, kernel=kernel - _cropped(taps, p, half)), bound)
+    return _scaled(without(p), bound)
 
 
 def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
-    """The kernel whose reshaped matrix ``(c_out, c_in * kernel_size)`` is projected on the ball of radius ``bound``.
+    """Return the kernel with its reshaped matrix ``(c_out, c_in * kernel_size)`` projected on the ball of ``bound``.
 
     What Sedghi et al. 2019, section 4.4, compare with (after Yoshida & Miyato 2017): it bounds the operator norm only
     by ``sqrt(prod(kernel_size)) * bound``. Every geometry; group by group. Raises ``ValueError`` for ``bound <= 0``.
+
+    >>> A = ConvOperator(torch.tensor([[[3.0, 0.0, 4.0]]]), 4)
+    >>> clip_reshaped_kernel(A, 1.0).kernel.round(decimals=3)
+    tensor([[[0.6000, 0.0000, 0.8000]]])
     """
     _check_bound(bound, 1, "clip_reshaped_kernel")
     matrices = A.kernel.unflatten(0, (A.groups, -1)).flatten(2)
@@ -99,15 +126,17 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
 
 
 def project_centered_sphere(weight: Tensor, radius: float) -> Tensor:
-    """The nearest weight whose rows, one an output channel, have mean 0 and norm ``radius``; of the weight's shape.
+    """Return the nearest weight whose rows have mean 0 and norm ``radius``.
 
-    A row is all that leads to one output: every input channel and tap. Centering and scaling in turn is the projection
-    on both sets at once, since scaling keeps the mean 0 (Ikami et al., eq. 11). Exact to rounding. Raises
-    ``ValueError`` for ``radius <= 0`` and for rows that centering leaves nothing of: of one entry, constant, not
+    A row is all that leads to one output channel: every input channel and tap. Centering and then scaling is the
+    projection on both sets at once, since scaling keeps the mean 0 (Ikami et al., eq. 11). Exact to rounding. Raises
+    ``ValueError`` for ``radius <= 0`` and for rows that are zero once centered (constant, or of one entry) or not
     finite.
+
+    >>> project_centered_sphere(torch.tensor([[1.0, 2.0, 3.0]]), radius=2**0.5).round(decimals=3)
+    tensor([[-1.,  0.,  1.]])
     """
-    if not (radius > 0 and math.isfinite(radius)):
-        raise ValueError(f"project_centered_sphere needs a positive radius, got {radius}; 2**0.5 is the paper's")
+    positive("project_centered_sphere's radius", radius, "; 2**0.5 is the paper's")
     if not isinstance(weight, Tensor) or weight.ndim < 2:
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
         raise ValueError(f"needed a weight (c_out, ...) of at least 2 axes, got {shape}; a bias has no rows")
@@ -123,9 +152,9 @@ def project_centered_sphere(weight: Tensor, radius: float) -> Tensor:
 
 
 def _constrained_rows(rows: Tensor, radius: float | None, center: bool = True) -> tuple[Tensor, Tensor]:
-    """Rows centered and scaled to ``radius`` (``None``: any), and which rows allow it, shape ``(rows, 1)``.
+    """Return rows centered and scaled to ``radius`` (``None``: not scaled), and which rows allow it, ``(rows, 1)``.
 
-    Those that are finite and, to be scaled, still above rounding once centered.
+    Those allow it that are finite and, to be scaled, still above rounding once centered.
     """
     info = torch.finfo(rows.dtype)
     largest = torch.linalg.vector_norm(rows, math.inf, dim=1, keepdim=True)
@@ -142,44 +171,32 @@ def _constrained_rows(rows: Tensor, radius: float | None, center: bool = True) -
     return units / norms * radius, fine
 
 
-def _round(A: ConvOperator, bound: float) -> ConvOperator:
-    with workers(A.kernel.device) as run:
-        taps, half = _taps(A)
-        gram, scale = None, 1.0
-        if not (torch.is_grad_enabled() and A.kernel.requires_grad):
-            taps, scale = normalized(taps)
-            gram = Gram(taps, dtype=A.kernel.dtype)
+def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
+    """Return ``clip_and_crop(A, bound)``, or ``A`` itself where no singular value is above the bound."""
+    blocks = Blocks(A)
+    bound = bound / blocks.scale
+    if blocks.taps.requires_grad:
+        correction = blocks.to_taps(_excess(blocks.at(blocks.frequencies), bound))
+    else:
+        gram, everything = blocks.gram(dtype=A.kernel.dtype), torch.arange(len(blocks.frequencies))
 
-        def correction(some: Tensor) -> Tensor:
-            frequencies = half.frequencies[some]
-            excess = _excess(taps.blocks(frequencies), bound / scale, None if gram is None else gram.at(frequencies))
-            return taps.from_blocks(excess, frequencies, half.times[some])
+        def correct(some: Tensor) -> Tensor:
+            frequencies = blocks.frequencies[some]
+            return blocks.to_taps(_excess(blocks.at(frequencies), bound, gram.at(frequencies)), some)
 
-        everything = torch.arange(len(half.frequencies))
-        if gram is None:
-            corrections = correction(everything)
-        else:
-            work = len(taps.taps) * len(everything) * gram.side**3
-            corrections = torch.stack(run(correction, everything, gram.chunk, work)).sum(0)
-        if not corrections.any():
-            return A
-        return replace(A, kernel=A.kernel - scale * taps.to_kernel(corrections))
-
-
-def _taps(A: ConvOperator) -> tuple[Taps, HalfSet]:
-    taps = reduced_taps(A)
-    return taps, half_set(taps.size)
-
-
-def _cropped(taps: Taps, blocks: Tensor, half: HalfSet) -> Tensor:
-    return taps.to_kernel(taps.from_blocks(blocks, half.frequencies, half.times))
+        with thread_pool(A.kernel.device) as map_pieces:
+            operations = len(everything) * A.groups * gram.side**3
+            correction = torch.stack(map_pieces(correct, everything, gram.chunk, operations)).sum(0)
+    if not correction.any():
+        return A
+    return replace(A, kernel=A.kernel - blocks.to_kernel(correction))
 
 
 def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
-    """``U max(S - bound, 0) V*`` of each block ``U S V*``; blocks below the bound are not decomposed.
+    """Return ``U max(S - bound, 0) V*`` for each block ``U S V*``; blocks below the bound are not decomposed.
 
-    ``gram`` holds ``B B*`` of each block, or ``B* B`` where that is smaller; it is computed where it is not given.
-    It serves only to find the share of each block that is above, which has no unit.
+    ``gram`` holds ``B B*`` of each block, or ``B* B`` where that is smaller; it is computed where it is not given. It
+    serves only to find the share of each block that is above, which has no unit.
     """
     wide = blocks.shape[-2] <= blocks.shape[-1]
     if gram is None:  # of blocks in units near the bound, whose squares neither overflow nor vanish
@@ -201,19 +218,19 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
 
 
 def _scaled(A: ConvOperator, bound: float) -> ConvOperator:
-    """``A``, scaled down where its norm is above the bound; by four roundings more, so that rounding is below, too."""
+    """Return ``A`` scaled down to the bound where its norm is above it, and by four roundings more."""
     norm = operator_norm(A, 2)
     factor = bound / norm * (1 - 4 * torch.finfo(norm.dtype).eps)
     return replace(A, kernel=A.kernel * factor.clamp(max=1))
 
 
 def _check(A: ConvOperator, bound: float, rounds: int, name: str) -> None:
+    """Raise ``ValueError`` for a bad bound or number of rounds, and ``NoFourierBlocks`` where ``A`` has no blocks."""
     _check_bound(bound, rounds, name)
     require_blocks(A, name)
 
 
 def _check_bound(bound: float, rounds: int, name: str) -> None:
-    if not (bound > 0 and math.isfinite(bound)):
-        raise ValueError(f"{name} needs a positive bound, got {bound}; the ball of radius 0 holds only the zero kernel")
-    if rounds < 1:
-        raise ValueError(f"{name} needs at least one round, got rounds={rounds}")
+    """Raise ``ValueError`` for a bound that is not positive and finite, and for fewer than one round."""
+    positive(f"{name}'s bound", bound, "; the ball of radius 0 holds only the zero kernel")
+    whole(f"{name}'s rounds", rounds, 1, advice="; 30 are usual")

@@ -1,16 +1,16 @@
 """Symbols and singular values of convolutions: exact by Fourier where they exist, matrix-free everywhere else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from convkit.engine.blocks import CHUNK, Gram, HalfSet, Taps, half_set, normalized, reduced_taps, require_blocks
+from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import eigvalsh
 from convkit.engine.lanczos import leading_values
-from convkit.engine.workers import Run, workers
+from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.geometry import positive_ints
 from convkit.operators.operator import ConvOperator
 
@@ -18,15 +18,20 @@ SMALL = 1e-4  # of the largest value: below, the square of a value has lost digi
 
 
 def symbol(A: ConvOperator) -> Tensor:
-    """The blocks that the Fourier transform leaves of ``A``, shape ``(*frequencies, c_out, c_in * prod(stride))``.
+    """Return the Fourier blocks of ``A``, complex, shape ``(*frequencies, c_out, c_in * prod(stride))``.
 
     At stride 1: ``fftn(A x)[f] = symbol(A)[f] @ fftn(x)[f]``, phases included; the exponent is positive because the
-    layer correlates. At stride s there are ``n / s`` frequencies an axis, and a block holds side by side the
+    layer correlates. At stride s there are ``n / s`` frequencies per axis, and a block holds side by side the
     ``prod(s)`` blocks of the frequencies ``g + r n / s`` that subsampling folds onto g, divided by ``sqrt(prod(s))``;
     the identity then holds for orthonormal transforms. Groups add an axis before the matrix:
-    ``(*frequencies, groups, c_out / groups, c_in * prod(stride) / groups)``. Complex.
+    ``(*frequencies, groups, c_out / groups, c_in * prod(stride) / groups)``.
 
-    Exact. Raises ``ValueError`` where no such blocks exist. Theorem 6 of Sedghi et al. 2019, and aliasing.
+    Exact. Raises ``NoFourierBlocks`` unless the boundary is circular with "same" padding (or the windows neither
+    overlap nor cross it) and the stride divides the size. Theorem 6 of Sedghi et al. 2019, and aliasing.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> symbol(A).real.flatten()
+    tensor([4., 2., 0., 2.])
     """
     require_blocks(A, "symbol")
     d, (c_out, c_in) = len(A.input_shape), A.kernel.shape[:2]
@@ -41,10 +46,14 @@ def symbol(A: ConvOperator) -> Tensor:
 
 
 def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1) -> ConvOperator:
-    """The circular operator with these blocks, its kernel as large as the image: the inverse of ``symbol``.
+    """Return the circular operator with these blocks, its kernel as large as the image: the inverse of ``symbol``.
 
-    ``blocks`` has the shape that ``symbol`` gives for this stride and these groups. Exact; raises ``ValueError`` when
+    ``blocks`` has the shape that ``symbol`` gives for this stride and these groups. Exact. Raises ``ValueError`` when
     the blocks at frequencies +f and -f are not conjugate, since then no real kernel has them.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> from_symbol(symbol(A)).kernel
+    tensor([[[1., 2., 1., 0.]]])
     """
     if not isinstance(blocks, Tensor):
         raise TypeError(f"from_symbol needs a tensor of blocks, got {type(blocks).__name__}; use symbol(A)")
@@ -80,71 +89,83 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
 
 
 def spectrum(A: ConvOperator) -> Tensor:
-    """The singular values frequency by frequency, ``(*frequencies, min(c_out, c_in * prod(stride)))``, descending.
+    """Return the singular values of each block, ``(*frequencies, min(c_out, c_in * prod(stride)))``, descending.
 
-    Exact; raises as ``symbol`` does. Computed once for each pair of frequencies +f and -f, where the blocks of a real
-    kernel are conjugate, on the smallest torus that has these blocks: from float64 Gram blocks, which are right to
-    1e-12 of the largest value, values below 1e-4 of it again from the blocks themselves. With a gradient, from the
-    blocks alone.
+    Exact. Computed once for each pair of frequencies +f and -f, where the blocks of a real kernel are conjugate, on
+    the smallest torus that has these blocks: from float64 Gram blocks, which are right to 1e-12 of the largest value,
+    values below 1e-4 of it again from the blocks themselves. With a gradient, from the blocks alone. Raises
+    ``NoFourierBlocks`` where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> spectrum(A).flatten().round(decimals=4)
+    tensor([4., 2., 0., 2.])
     """
-    coarse = [n // s for n, s in zip(A.input_shape, A.stride, strict=True)]
-    with workers(A.kernel.device) as run:
-        values, half = _values(A, "spectrum", run)
-        return values[half.where.to(values.device)].unflatten(0, coarse)
+    values, blocks = _values(A, "spectrum")
+    return values[blocks.index.to(values.device)].unflatten(0, blocks.grid)
 
 
 def singular_values(A: ConvOperator) -> Tensor:
-    """All singular values of ``A.matrix()``, sorted, shape ``(min(rows, columns),)``.
+    """Return all singular values of ``A.matrix()``, sorted, shape ``(min(rows, columns),)``.
 
-    The union over frequencies of those of the blocks ``symbol(A)`` (Sedghi et al. 2019, Theorem 6). Exact as
-    ``spectrum`` is; raises ``ValueError`` where no blocks exist. Differentiable where the values are distinct.
+    The union over frequencies of those of the blocks ``symbol(A)`` (Sedghi et al. 2019, Theorem 6), as exact as
+    ``spectrum(A)``. Differentiable where the values are distinct. Raises ``NoFourierBlocks`` where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 4)
+    >>> singular_values(A).round(decimals=4)
+    tensor([4., 2., 2., 0.])
     """
-    with workers(A.kernel.device) as run:
-        values, half = _values(A, "singular_values", run)
-        times = torch.bincount(half.where).repeat_interleave(values.shape[1]).to(values.device)
-        values, order = values.flatten().sort(descending=True)
-        return values.repeat_interleave(times[order])
+    values, blocks = _values(A, "singular_values")
+    times = blocks.times.repeat_interleave(values.shape[1]).to(values.device)
+    values, order = values.flatten().sort(descending=True)
+    return values.repeat_interleave(times[order])
 
 
 def condition_number(A: ConvOperator) -> Tensor:
-    """The largest over the smallest singular value of ``A.matrix()``, infinite where the smallest is 0; a scalar.
+    """Return the largest over the smallest singular value of ``A.matrix()``, infinite where the smallest is 0.
 
-    NaN for the zero operator, as in ``torch.linalg.cond``. Exact to rounding; raises ``ValueError`` where
-    ``singular_values`` does.
+    NaN for the zero operator, as in ``torch.linalg.cond``. Exact to rounding. Raises ``NoFourierBlocks`` where
+    ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 4.0, 1.0]]]), 4)
+    >>> condition_number(A).round(decimals=4)
+    tensor(3.)
     """
-    with workers(A.kernel.device) as run:
-        values, _ = _values(A, "condition_number", run)
+    values, _ = _values(A, "condition_number")
     return values[:, 0].amax() / values[:, -1].amin()
 
 
 def channel_condition_numbers(A: ConvOperator) -> Tensor:
-    """The condition number of each output channel's matrix (one channel's rows of ``A.matrix()``), shape ``(c_out,)``.
+    """Return the condition number of each output channel's matrix (its rows of ``A.matrix()``), shape ``(c_out,)``.
 
     The largest over the smallest, over the frequencies, of the norm of the channel's row in the block: at stride 1
     ``max_f / min_f`` of ``sqrt(sum_i |a_ki(f)|^2)``, what Figure 2 of Liu et al. 2021 averages. Infinite where the
-    smallest is 0. Exact; raises ``ValueError`` as ``symbol`` does where no blocks exist.
+    smallest is 0. Exact. Raises ``NoFourierBlocks`` where ``symbol(A)`` does.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 4.0, 1.0]], [[0.0, 5.0, 0.0]]]), 4)
+    >>> channel_condition_numbers(A).round(decimals=4)
+    tensor([3., 1.])
     """
     require_blocks(A, "channel_condition_numbers")
-    taps = reduced_taps(replace(A, kernel=A.kernel.double()))
-    groups, _, rows, columns = taps.taps.shape
-    chunk = max(1, CHUNK // (16 * groups * rows * columns))
-    norms = [
-        torch.linalg.vector_norm(taps.blocks(some), dim=-1).flatten(1)
-        for some in half_set(taps.size).frequencies.split(chunk)
-    ]
-    largest, smallest = torch.cat(norms).amax(0), torch.cat(norms).amin(0)
+    blocks = Blocks(replace(A, kernel=A.kernel.double()))
+    chunks = blocks.frequencies.split(blocks.chunk)
+    norms = torch.cat([torch.linalg.vector_norm(blocks.at(some), dim=-1).flatten(1) for some in chunks])
+    largest, smallest = norms.amax(0), norms.amin(0)
     ratios = largest / torch.where(smallest > 0, smallest, 1)
     return torch.where(smallest > 0, ratios, math.inf).to(A.kernel.dtype)
 
 
 def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
-    """The k largest singular values of ``A.matrix()``, sorted, shape ``(k,)``, for every geometry.
+    """Return the k largest singular values of ``A.matrix()``, sorted, shape ``(k,)``, for every geometry.
 
-    Matrix-free: implicitly restarted Lanczos iteration (ARPACK, in float64) on A and its adjoint, and again beside
-    what was found until nothing larger is left, since a Krylov space sees only one copy of a repeated value. Small
-    operators are decomposed densely. Converged: each square is right to 1e-10 of the largest, in the kernel's dtype;
-    ``RuntimeError`` otherwise. The first derivative is exact (that of ``u* A v`` with the singular vectors held fixed).
-    Raises ``ValueError`` for k < 1 or more than there are.
+    Matrix-free: implicitly restarted Lanczos iteration (ARPACK, in float64) on A and its adjoint, repeated on the
+    complement of the vectors found so far until it finds no larger value, since a Krylov space sees only one copy of a
+    repeated value. Small operators are decomposed densely. Each square is right to 1e-10 of the largest, in the
+    kernel's dtype. The first derivative is exact (that of ``u* A v`` with the singular vectors held fixed). Raises
+    ``RuntimeError`` where the iteration does not converge and ``ValueError`` for k < 1 or more than there are.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
+    >>> leading_singular_values(A, 2).round(decimals=4)
+    tensor([3., 1.])
     """
     rows, columns = math.prod(A.out_shape), math.prod(A.in_shape)
     if not 1 <= k <= min(rows, columns):
@@ -154,40 +175,43 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     return leading_values(A, k)
 
 
-def _values(A: ConvOperator, name: str, run: Run) -> tuple[Tensor, HalfSet]:
-    """Singular values, descending, at each frequency of the half set: shape ``(F, values of a frequency)``."""
+# ---- private ---------------------------------------------------------------------------------------------------------
+def _values(A: ConvOperator, name: str) -> tuple[Tensor, Blocks]:
+    """Return the singular values at ``blocks.frequencies``, descending, ``(F, values of a block)``; and the blocks."""
     require_blocks(A, name)
-    taps = reduced_taps(A)
-    half = half_set(taps.size, taps.frequencies)
-    if torch.is_grad_enabled() and A.kernel.requires_grad:
-        values = torch.linalg.svdvals(taps.blocks(half.frequencies))
-    else:
-        values = _values_from_gram(taps, half, run).to(A.kernel.dtype)
-    return values.flatten(1).sort(descending=True).values, half  # the union over groups
+    blocks = Blocks(A)
+    with thread_pool(A.kernel.device) as map_pieces:
+        if blocks.taps.requires_grad:
+            values = torch.linalg.svdvals(blocks.at(blocks.frequencies))
+        elif len(blocks.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed
+            values = torch.linalg.svdvals(blocks.at(blocks.frequencies).real.double())
+        else:
+            values = _values_from_gram(blocks, map_pieces)
+        values = (values * blocks.scale).to(A.kernel.dtype)
+        return values.flatten(1).sort(descending=True).values, blocks  # the union over groups
 
 
-def _values_from_gram(taps: Taps, half: HalfSet, run: Run) -> Tensor:
-    taps, scale = normalized(taps)
-    if len(half.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed: one decomposition
-        return torch.linalg.svdvals(taps.blocks(half.frequencies).real.double()) * scale
-    gram = Gram(taps)
-    work = len(taps.taps) * gram.side**3  # for one frequency
-    squares = taps.taps.new_zeros(len(half.frequencies), len(taps.taps), gram.side, dtype=torch.float64)
+def _values_from_gram(blocks: Blocks, map_pieces: MapPieces) -> Tensor:
+    """Return the singular values of the blocks in float64, ``(F, groups, side)``, as roots of eigenvalues."""
+    gram, groups = blocks.gram(), len(blocks.taps)
 
-    def decompose(some: Tensor) -> None:
-        real = bool(half.real[some[0]])  # all of them are, or none
-        squares[some.to(squares.device)] = eigvalsh(gram.at(half.frequencies[some], real))
+    def eigenvalues(some: Tensor) -> Tensor:
+        real = bool(blocks.self_conjugate[some[0]])  # all of them are, or none
+        return eigvalsh(gram.at(blocks.frequencies[some], real))
 
-    for kind in (half.real, ~half.real):
+    def directly(some: Tensor) -> Tensor:
+        return torch.linalg.svdvals(blocks.at(blocks.frequencies[some]))
+
+    def decompose(work: Callable[[Tensor], Tensor], some: Tensor) -> Tensor:
+        return torch.cat(map_pieces(work, some, gram.chunk, len(some) * groups * gram.side**3))
+
+    squares = blocks.taps.new_zeros(len(blocks.frequencies), groups, gram.side, dtype=torch.float64)
+    for kind in (blocks.self_conjugate, ~blocks.self_conjugate):
         if kind.any():
-            run(decompose, kind.nonzero().flatten(), gram.chunk, work * int(kind.sum()))
+            squares[kind.to(squares.device)] = decompose(eigenvalues, kind.nonzero().flatten())
     values = squares.clamp_min(0).sqrt().flip(-1)
-
-    def again(some: Tensor) -> None:
-        values[some.to(values.device)] = torch.linalg.svdvals(taps.blocks(half.frequencies[some]))
-
-    if taps.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
-        small = (values[..., -1] < SMALL * values.amax()).any(1).nonzero().flatten().cpu()
-        if len(small):
-            run(again, small, gram.chunk, work * len(small))
-    return values * scale
+    if blocks.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
+        small = (values[..., -1] < SMALL * values.amax()).any(1)
+        if small.any():
+            values[small] = decompose(directly, small.nonzero().flatten().cpu())
+    return values

@@ -1,16 +1,29 @@
 """Questions without an answer: what was needed, what came, and after a semicolon what to do instead."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence
 from torch import nn
 
-from convkit.norms import operator_norm, power_iteration
+from convkit.bounds import gram_iteration_bound
+from convkit.norms import certify, operator_norm, power_iteration
 from convkit.operators.circulants import circulant, doubly_block_circulant
+from convkit.operators.geometry import NoFourierBlocks
 from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
-from convkit.spectra import condition_number, from_symbol, leading_singular_values, singular_values, spectrum, symbol
+from convkit.projections import alternating_projections, clip_and_crop, clip_singular_values, dykstra
+from convkit.spectra import (
+    channel_condition_numbers,
+    condition_number,
+    from_symbol,
+    leading_singular_values,
+    singular_values,
+    spectrum,
+    symbol,
+)
 from tests.helpers.geometries import Geometry
 
 KERNEL = torch.ones(4, 3, 3, 2)
@@ -49,13 +62,30 @@ WAYS_OUT = r"; use A.matrix\(\) .*, leading_singular_values\(A, k\) .*, "
 )
 def test_a_boundary_without_blocks_is_named_with_the_ways_out(function, geometry, words):
     A = ConvOperator(KERNEL, (5, 6), **geometry)
-    refused(ValueError, f"^{function.__name__} needs {words}", lambda: function(A))
+    refused(NoFourierBlocks, f"^{function.__name__} needs {words}", lambda: function(A))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        channel_condition_numbers,
+        gram_iteration_bound,
+        *(partial(f, bound=0.5) for f in (certify, clip_singular_values, clip_and_crop)),
+        *(partial(f, bound=0.5) for f in (alternating_projections, dykstra)),
+    ],
+    ids=lambda f: getattr(f, "func", f).__name__,
+)
+@pytest.mark.parametrize("geometry", [{"padding_mode": "zeros"}, {"stride": 2}, {"padding": 1}])
+def test_all_that_needs_blocks_refuses_such_a_boundary_by_name(function, geometry):
+    name = getattr(function, "func", function).__name__
+    refused(NoFourierBlocks, f"^{name} needs .*{WAYS_OUT}", lambda: function(ConvOperator(KERNEL, (5, 6), **geometry)))
 
 
 @pytest.mark.parametrize("geometry", [{"padding": 1}, {"stride": 2}])
 def test_a_circular_operator_without_blocks_has_no_torus(geometry):
     words = r"torus needs zero padding, or .*, got circular padding .* and stride .*; use A.circular\(\)"
-    refused(ValueError, words, ConvOperator(KERNEL, (5, 6), **geometry).torus)
+    words += r" .*leading_singular_values\(A, k\) or A.matrix\(\)"
+    refused(NoFourierBlocks, words, ConvOperator(KERNEL, (5, 6), **geometry).torus)
 
 
 # ---- layers and networks -------------------------------------------------------------------------------------------
@@ -128,8 +158,8 @@ def test_a_number_out_of_range_is_refused(call, error, words):
     (lambda: from_symbol(BLOCKS[0]), ValueError, r"needs complex blocks .*, got \(2, 3\) torch.complex64.*; "),
     (lambda: from_symbol(BLOCKS[None, None, None]), ValueError, r"needs complex .*, got \(1, 1, 1, 4, 2, 3\).*; "),
     (lambda: from_symbol(BLOCKS, 2), ValueError, r"multiple of prod\(stride\) = 2 .*, got \(4, 2, 3\).*; "),
-    (lambda: from_symbol(BLOCKS, 0), ValueError, "stride must be positive, got 0; "),
-    (lambda: from_symbol(BLOCKS, 1, 0), ValueError, "groups must be positive, got 0; "),
+    (lambda: from_symbol(BLOCKS, 0), ValueError, "stride must be a whole number of at least 1, got 0; "),
+    (lambda: from_symbol(BLOCKS, 1, 0), ValueError, "groups must be a whole number of at least 1, got 0; "),
     (lambda: from_symbol(BLOCKS[None], 1, 3), ValueError, r"an axis of 3 groups, got \(1, 4, 2, 3\).*; "),
     (lambda: from_symbol(1j * BLOCKS), ValueError, r"needs conjugate blocks at \+f and -f.* got .*; "),
     (lambda: from_symbol(BLOCKS * torch.nan), ValueError, "must be finite, got .* NaN or infinite entries; "),

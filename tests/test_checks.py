@@ -2,6 +2,7 @@
 
 import enum
 import math
+import pickle
 from collections import namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convkit.checks import number, plain, real, said, seed_number, sequence, whole
+from convkit.checks import Registry, UnknownNameError, number, plain, positive, real, said, seed_number, sequence, whole
 from convkit.operators.geometry import positive_ints
 
 
@@ -79,6 +80,18 @@ def test_limits_are_said():
         number("x", 1, 2)
     with pytest.raises(ValueError, match=r"^x must be a finite number, got nan$"):
         number("x", math.nan)
+
+
+@pytest.mark.parametrize("value", [0, -1, np.float32(0), *NOT_NUMBERS], ids=name)
+def test_what_is_not_above_zero_is_not_positive(value):
+    with pytest.raises(ValueError, match=r"^x must be a positive number, got .*; 1 is usual$"):
+        positive("x", value, "; 1 is usual")
+
+
+@pytest.mark.parametrize("value", [*FLOATS, *INTS, 5e-324], ids=name)
+def test_what_is_above_zero_is_positive(value):
+    found = positive("x", value)
+    assert (type(found), found) == (type(real(value)), real(value))
 
 
 def test_a_float_is_a_whole_number_only_where_that_is_asked_for():
@@ -152,5 +165,64 @@ def test_sizes_may_be_arrays(value):
 
 @pytest.mark.parametrize("value", [True, (3, True), np.array([True, True]), np.array([3.0, 4.0]), 3.0, "3"], ids=name)
 def test_sizes_are_whole_numbers(value):
-    with pytest.raises(TypeError, match="kernel_size must be an int or a tuple of ints"):
+    with pytest.raises(ValueError, match=r"kernel_size must be a whole number of at least 1, got .*; give one number"):
         positive_ints(value, 2, "kernel_size")
+
+
+# ---- registries ----------------------------------------------------------------------------------------------------
+def test_entries_are_found_by_name_in_the_order_in_which_they_came():
+    registry = Registry("SHAPES", {"square": 4})
+    assert registry.register("disc", 0) == 0
+    assert registry.register("Triangle", 3) == 3
+    assert list(registry.items()) == [("square", 4), ("disc", 0), ("Triangle", 3)]
+    assert (registry["disc"], registry.get("star"), "disc" in registry, "star" in registry) == (0, None, True, False)
+    assert (len(registry), repr(registry)) == (3, "SHAPES(square, disc, Triangle)")
+
+
+def test_a_registry_is_not_changed_by_what_it_was_made_from():
+    given = {"square": 4}
+    registry = Registry("SHAPES", given)
+    given["disc"] = 0
+    registry.register("star", 5)
+    assert (list(registry), list(given)) == (["square", "star"], ["square", "disc"])
+
+
+def test_a_name_that_is_taken_is_replaced_only_where_that_is_asked_for():
+    registry = Registry("SHAPES", {"square": 4, "disc": 0})
+    with pytest.raises(ValueError, match=r"^SHAPES has an entry 'square'; take another name, or replace it by repl"):
+        registry.register("square", 5)
+    assert registry["square"] == 4
+    assert registry.register("square", 5, replace=True) == 5
+    assert list(registry.items()) == [("square", 5), ("disc", 0)]  # in its old place
+
+
+@pytest.mark.parametrize("name", ["", None, 3, ["square"]])
+def test_a_new_entry_needs_a_word_for_its_name(name):
+    registry = Registry("SHAPES")
+    with pytest.raises(ValueError, match=r"^SHAPES needs a name for its new entry, got .*; give it a word"):
+        registry.register(name, 1)
+    assert not registry
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_or_with_all():
+    registry = Registry("SHAPES", {"square": 4, "Squares": 8, "disc": 0, "ring": 0})
+    for unknown, words in (
+        ("sqare", "'sqare'; near it: square, Squares"),
+        ("RING", "'RING'; near it: ring"),
+        ("xyz", "'xyz'; there are square, Squares, disc, ring"),
+        ("", "''; there are square, Squares, disc, ring"),
+        (None, "None; there are square, Squares, disc, ring"),
+        (["disc"], "['disc']; there are square, Squares, disc, ring"),
+    ):
+        with pytest.raises(UnknownNameError) as caught:
+            registry[unknown]
+        assert str(caught.value) == f"SHAPES has no {words}"
+    with pytest.raises(ValueError, match=r"^SHAPES has no 'disc'; there are none yet$"):
+        Registry("SHAPES")["disc"]
+
+
+def test_an_unknown_name_is_an_error_of_both_kinds():
+    assert issubclass(UnknownNameError, ValueError)
+    assert issubclass(UnknownNameError, KeyError)
+    error = pickle.loads(pickle.dumps(UnknownNameError("SHAPES has no 'disc'")))
+    assert (type(error), str(error)) == (UnknownNameError, "SHAPES has no 'disc'")

@@ -174,14 +174,17 @@ def test_the_test_command_follows_the_policy_for_notebooks():
     assert 1 <= int(command[command.index("-n") + 1]) <= 8
     assert command[command.index("-p") + 1] == "tests.notebooks.plugin"
     assert "--max-worker-restart=0" in command
+    assert command[command.index("-m", 3) + 1] == "not full"
     assert command[-1] == "-x"
 
 
 @pytest.mark.parametrize(
     "arguments, collected",
     [
-        ([], ["alpha", "beta", "Cell 0"]),
-        (["-k", "notebooks"], ["Cell 0"]),  # a word, though it is the name of a folder, too
+        ([], ["alpha", "slow", "beta", "Cell 0", "Cell 0"]),
+        (["--quick"], ["alpha", "beta", "Cell 0"]),
+        (["--all"], ["alpha", "slow", "full", "beta", "Cell 0", "Cell 0"]),
+        (["-k", "notebooks"], ["Cell 0", "Cell 0"]),  # a word, though it is the name of a folder, too
         (["tests/test_b.py"], ["beta"]),
     ],
 )
@@ -190,13 +193,19 @@ def test_named_paths_are_tested_alone_and_else_tests_and_notebooks(tmp_path, arg
     pytest.importorskip("nbval")
     for folder in ("tests", "notebooks"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\ntestpaths = ['tests']\n", encoding="utf-8")
-    for name in ("__init__", "notebook_plugin"):
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\ntestpaths = ['tests']\nmarkers = ['slow', 'full']\n", encoding="utf-8"
+    )
+    (tmp_path / "tests" / "notebooks").mkdir()
+    for name in ("__init__", "notebooks/__init__", "notebooks/plugin"):
         (tmp_path / "tests" / f"{name}.py").touch()
-    (tmp_path / "tests" / "test_a.py").write_text("def test_alpha(): pass\n", encoding="utf-8")
+    marked = [f"@pytest.mark.{mark}\ndef test_{mark}(): pass\n" for mark in ("slow", "full")]
+    alpha = "\n".join(["import pytest\n\ndef test_alpha(): pass\n", *marked])
+    (tmp_path / "tests" / "test_a.py").write_text(alpha, encoding="utf-8")
     (tmp_path / "tests" / "test_b.py").write_text("def test_beta(): pass\n", encoding="utf-8")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
-    nbformat.write(notebook, tmp_path / "notebooks" / "00_one.ipynb")
+    for name in ("00_start_here", "01_next"):
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
     command = commands.test_command([*arguments, "-n", "0", "--collect-only", "-q"])
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     found = [line.split("::")[-1].removeprefix("test_") for line in result.stdout.splitlines() if "::" in line]
@@ -216,7 +225,7 @@ def test_workers_get_one_thread_each_unless_the_user_says_otherwise(monkeypatch)
 
 
 def test_build_takes_the_named_notebooks_or_all_in_order(monkeypatch, tmp_path):
-    teaching = pytest.importorskip("convkit.teaching")
+    teaching = pytest.importorskip("convkit.teaching.notebooks")
     built = []
     monkeypatch.setattr(teaching, "build", built.extend)
     monkeypatch.setattr(commands, "FIRST", tmp_path / "00_start_here.ipynb")

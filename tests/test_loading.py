@@ -103,9 +103,9 @@ def test_without_tqdm_a_run_has_no_bar_and_is_otherwise_the_same(monkeypatch):
 # ---- every import ----------------------------------------------------------------------------------------------------
 WHOLE = {"plots", "widgets"}  # folders whose __init__ tells what is missing before any of their files is read
 FALLS_BACK = {  # files that go on without a package, each in its own way
-    "workers.py": {"threadpoolctl"},  # with one worker
-    "cases.py": {"art"},  # without that rival
-    "extras.py": {"tqdm"},  # without a bar
+    "engine/workers.py": {"threadpoolctl"},  # with one worker
+    "bench/cases.py": {"art"},  # without that baseline
+    "loading.py": {"tqdm"},  # without a bar
     "__main__.py": {"matplotlib", "nbclient"},  # `lab` and `test`, which run in the clone's environment alone
 }
 
@@ -130,7 +130,7 @@ def test_every_import_from_an_extra_stands_in_a_block_that_names_it(file):
     if path.parts[0] in WHOLE and path.name != "__init__.py":
         return
     foreign = set(bare_imports(ast.parse(file.read_text(encoding="utf-8")))) - sys.stdlib_module_names - CORE
-    assert foreign == FALLS_BACK.get(str(path), set())
+    assert foreign == FALLS_BACK.get(path.as_posix(), set())
 
 
 def test_that_check_sees_a_bare_import_and_passes_a_named_one():
@@ -159,7 +159,7 @@ def test_every_module_imports_or_names_its_extra(copy):
     code = """
 import importlib, pkgutil
 import convkit
-from convkit.extras import MissingExtraError
+from convkit.loading import MissingExtraError
 for module in pkgutil.walk_packages(convkit.__path__, "convkit."):
     try:
         importlib.import_module(module.name)
@@ -189,9 +189,9 @@ def test_what_needs_an_extra_says_so_when_it_is_called(copy):
 import torch
 from convkit.attacks import autoattack
 from convkit.data import load, mnist
-from convkit.extras import MissingExtraError
+from convkit.loading import MissingExtraError
 from convkit.teaching import show
-from convkit.trained import train
+from convkit.data.trained import train
 flat, images, labels = torch.nn.Flatten(), torch.rand(1, 1, 2, 2), torch.zeros(1, dtype=torch.long)
 for call in {list(CALLS)!r}:
     try:
@@ -243,9 +243,9 @@ def test_commands_that_need_the_repository_say_so(copy, name):
 
 def test_bench_runs_without_a_bar_and_says_before_it_measures_that_it_cannot_draw(copy):
     small = """
-import convkit.bench as bench
-from convkit.contests import Contest
-bench.contests = lambda device, quick: iter([Contest("a question", "a case", lambda: 1, {"another": lambda: 2})])
+import convkit.bench.timing as bench
+from convkit.bench.cases import Case
+bench.cases = lambda device, quick: iter([Case("a question", "a case", lambda: 1, {"another": lambda: 2})])
 bench.growth = lambda *_: {}
 bench.main(["--quick", "--json", "numbers.json"])
 """
@@ -260,16 +260,16 @@ bench.main(["--quick", "--json", "numbers.json"])
 
 def test_experiments_are_listed_and_leave_their_results_where_one_stands(copy):
     toys = """
-import convkit.experiments.command as command
+import convkit.papers.command as command
 from convkit.data import digits
-from convkit.experiments.experiment import Experiment
-command.EXPERIMENTS["toy"] = Experiment("a toy", 0, lambda folder, keep: {"rows": [1]}, lambda results: "shown")
-command.EXPERIMENTS["written"] = Experiment("needs digits", 0, lambda folder, keep: digits(), str)
+from convkit.papers.runs import experiment
+experiment("toy", "a toy", 0, lambda results: "shown")(lambda runs: {"rows": [1]})
+experiment("written", "needs digits", 0, str)(lambda runs: digits())
 assert [command.main(words) for words in ([], ["toy"])] == [0, 0]
 """
-    result = command(copy, "experiments", "written", before=toys)
+    result = command(copy, "papers", "written", before=toys)
     assert result.returncode == 1
     assert "written to " + str((copy / "toy.json").resolve()) in result.stdout
     assert (copy / "toy.json").exists()
-    assert result.stderr.startswith("convkit experiments: the data set digits needs sklearn")
+    assert result.stderr.startswith("convkit papers: the data set digits needs sklearn")
     assert len(result.stderr.splitlines()) == 1

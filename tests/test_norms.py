@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from convkit.engine import largest as krylov
-from convkit.engine.blocks import Gram, half_set, normalized, reduced_taps
+from convkit.engine import largest
+from convkit.engine.blocks import Blocks, Gram
 from convkit.engine.largest import DENSE_SIDE, top_frequency
 from convkit.norms import operator_norm, power_iteration
 from convkit.operators.operator import ConvOperator
@@ -155,7 +155,7 @@ def test_operator_norm_of_many_channels_is_the_plain_maximum(device, dtype, geom
             A, kernel=A.kernel * torch.linspace(1, 0.1, len(A.kernel)).to(A.kernel).view(-1, *[1] * (A.kernel.ndim - 1))
         )
         assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12 if dtype == torch.float64 else 2e-6)
-        taken.append(min(reduced_taps(A).taps.shape[2:]) > DENSE_SIDE)
+        taken.append(min(Blocks(A).taps.shape[2:]) > DENSE_SIDE)
     assert all(taken)  # the Krylov path was what ran
 
 
@@ -163,16 +163,18 @@ def test_operator_norm_of_many_channels_is_the_plain_maximum(device, dtype, geom
 @pytest.mark.parametrize("factor", [0.0, 0.3, 0.99, 1.0, 1.2, 100.0])
 def test_operator_norm_is_right_also_where_the_iterations_are_not(device, monkeypatch, groups, factor):
     A = Geometry((30 * groups, 28, 3, 3), (8, 7), groups=groups).operator(device)
-    taps, _ = normalized(reduced_taps(A))
-    top = max(float(torch.linalg.eigvalsh(Gram(taps).at(half_set(taps.size).frequencies)).max()), 0)
+    blocks = Blocks(A)
+    top = max(float(torch.linalg.eigvalsh(blocks.gram().at(blocks.frequencies)).max()), 0)
     monkeypatch.setattr("convkit.engine.largest._reached", lambda *_: factor * top)  # 1.2: more than any block reaches
     assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
 
 
 def test_only_blocks_near_the_largest_are_decomposed(device, monkeypatch):
     taken = []
-    largest = krylov._largest
-    monkeypatch.setattr(krylov, "_largest", lambda *some: taken.append(len(some[2])) or largest(*some))
+    decompose = largest._largest_eigenvalues
+    monkeypatch.setattr(
+        largest, "_largest_eigenvalues", lambda gram, some, pool: taken.append(len(some)) or decompose(gram, some, pool)
+    )
     for seed in range(5):
         A = Geometry((30, 28, 3, 3), (20, 22)).operator(device, seed=seed)
         assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
@@ -190,11 +192,10 @@ def test_float32_products_of_few_digits_are_noticed(device, monkeypatch):
             noise = normal(*blocks.shape, device=device, dtype=torch.float32, seed=int(frequencies.sum()))
             return blocks * (1 + 1e-3 * noise)
 
-    monkeypatch.setattr(krylov, "Gram", Coarse)
+    monkeypatch.setattr("convkit.engine.blocks.Gram", Coarse)
     for seed in range(5):
         A = Geometry((40, 36, 3, 3), (8, 7)).operator(device, seed=seed)
-        taps = normalized(reduced_taps(A))[0]
-        assert krylov._rough(taps, half_set(taps.size)).dtype == torch.float64
+        assert largest._rough_gram(Blocks(A)).dtype == torch.float64
         assert_close(operator_norm(A, 2), largest_of_symbol(A), atol=0, rtol=1e-12)
 
 
@@ -213,8 +214,7 @@ def test_gradient_of_operator_norm_is_that_of_the_plain_maximum(device):
 
 def test_top_frequency_is_where_the_largest_value_is(device):
     A = Geometry((30, 26, 3, 3), (10, 12)).operator(device)
-    taps = reduced_taps(A)
-    frequency, group = top_frequency(taps, half_set(taps.size))
+    frequency, group = top_frequency(Blocks(A))
     assert group == 0
     assert_close(spectrum(A)[tuple(frequency[0].tolist())][0], largest_of_symbol(A))
 

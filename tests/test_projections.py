@@ -167,13 +167,13 @@ def test_projections_change_nothing_and_repeat_themselves(device):
 @pytest.mark.parametrize("project", ALL)
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
 def test_bounds_that_are_none_are_refused(device, project, bound):
-    with pytest.raises(ValueError, match=f"{project.__name__} needs a positive bound, got"):
+    with pytest.raises(ValueError, match=f"{project.__name__}'s bound must be a positive number, got"):
         project(CIRCULAR["2-D"].operator(device), bound)
 
 
 @pytest.mark.parametrize("project", BOUNDED)
 def test_no_rounds_are_refused(device, project):
-    with pytest.raises(ValueError, match="at least one round, got rounds=0"):
+    with pytest.raises(ValueError, match="rounds must be a whole number of at least 1, got 0"):
         project(CIRCULAR["2-D"].operator(device), 1.0, rounds=0)
 
 

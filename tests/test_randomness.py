@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convkit.attacks.ensemble import _draw_privately, _Instead
-from convkit.engine.workers import workers
+from convkit.engine.workers import thread_pool
 from convkit.methods.build import network
 from convkit.randomness import drawing, seeded
 from convkit.training.loop import fit
@@ -118,16 +118,16 @@ def test_threads_that_begin_beside_a_decomposition_have_as_many_as_they_would_ha
         own, entered, leave = blas(), threading.Event(), threading.Event()
 
         def another() -> int:
-            with workers(torch.device("cpu")):
+            with thread_pool(torch.device("cpu")):
                 entered.set()
                 assert leave.wait(LONG)
                 return torch.get_num_threads()
 
         with ThreadPoolExecutor(1) as pool:
-            with workers(torch.device("cpu")) as run:
+            with thread_pool(torch.device("cpu")) as map_pieces:
                 assert aside(torch.get_num_threads).result() == 3
                 assert torch.get_num_threads() == 1
-                assert set(run(lambda some: torch.get_num_threads(), torch.arange(50), 9, 1.0)) == {1}
+                assert set(map_pieces(lambda some: torch.get_num_threads(), torch.arange(50), 9, 1.0)) == {1}
                 assert aside(torch.get_num_threads).result() == 3
                 future = pool.submit(another)
                 assert entered.wait(LONG)

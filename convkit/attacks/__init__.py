@@ -12,5 +12,6 @@ if TYPE_CHECKING:
     from convkit.attacks.evaluation import robust_accuracy as robust_accuracy
     from convkit.attacks.gradient import fgsm as fgsm
     from convkit.attacks.gradient import pgd as pgd
+    from convkit.attacks.registry import ATTACKS as ATTACKS
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from convkit.attacks.checks import (
     borrowed,
     check_classes,
-    check_count,
     check_finite,
     check_images,
     check_labels,
@@ -18,6 +17,7 @@ from convkit.attacks.checks import (
     own_copy,
     uniform,
 )
+from convkit.checks import whole
 
 
 def simba(
@@ -41,10 +41,10 @@ def simba(
     """
     check_images(x)
     check_labels(y, x)
-    size = check_size("step", step, x, positive=True)
+    size = check_size("step", step, x, above=True)
     number = x[0].numel()
     steps = number if steps is None else steps
-    steps = check_count("steps", steps)
+    steps = whole("steps", steps, 1)
     if basis not in ("pixel", "dct") or (basis == "dct" and x.ndim < 3):
         raise ValueError(f'basis must be "pixel" or, for images (N, ..., height, width), "dct", got {basis!r}')
     with borrowed(model, x) as copy, torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convkit.checks import whole
+from convkit.checks import Registry, number, plain, positive, said
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.randomness import drawing
 
@@ -86,31 +86,23 @@ def check_finite(finite: Tensor | bool) -> None:
         )
 
 
-def check_size(name: str, value: float | Tensor, x: Tensor, positive: bool = False) -> Tensor:
+def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False) -> Tensor:
     """``value`` as a tensor that broadcasts over ``x``: one number, or one an image."""
     sizes = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if sizes.ndim and sizes.shape != x.shape[:1]:
         raise ValueError(f"{name} must be one number or one an image, {(len(x),)}, got shape {tuple(sizes.shape)}")
-    low = float(sizes.min())
-    if not (low > 0 if positive else low >= 0) or not sizes.isfinite().all():
-        raise ValueError(
-            f"{name} must be {'above' if positive else 'at least'} 0 and finite, got {float(sizes.min()):.4g}; it is "
-            "in the units of images in [0, 1], such as 8 / 255"
-        )
+    advice = "; it is in the units of images in [0, 1], such as 8 / 255"
+    for extreme in sizes.aminmax():
+        positive(name, extreme, advice) if above else number(name, extreme, 0, advice=advice)
     return sizes.view(-1, *[1] * (x.ndim - 1)) if sizes.ndim else sizes
-
-
-def check_count(name: str, value: int) -> int:
-    """The number as a plain int of at least 1."""
-    return whole(name, value, 1)
 
 
 def check_norm(norm: str | float) -> float:
     """2 or infinity; ``"inf"`` and ``math.inf`` both name the largest change of a coordinate."""
-    number = {"inf": math.inf, "2": 2.0}.get(norm, math.nan) if isinstance(norm, str) else float(norm)
-    if number not in (2.0, math.inf):
-        raise ValueError(f'norm must be "inf" or 2, got {norm!r}')
-    return number
+    found = {"inf": math.inf, "2": 2.0}.get(norm) if isinstance(norm, str) else plain(norm)
+    if found not in (2.0, math.inf):
+        raise ValueError(f'norm must be "inf" or 2, got {said(norm)}; for another one project the images yourself')
+    return float(found)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -128,15 +120,11 @@ def log_odds(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -math.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
 
 
-LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+LOSSES: Registry[Loss] = Registry("LOSSES", {"ce": cross_entropy, "margin": margin})
 
 
 def chosen_loss(loss: str | Loss) -> Loss:
-    if callable(loss):
-        return loss
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be {', '.join(map(repr, LOSSES))} or a function of (logits, labels), got {loss!r}")
-    return LOSSES[loss]
+    return loss if callable(loss) else LOSSES[loss]
 
 
 def uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from convkit.attacks.checks import (
     borrowed,
     check_classes,
-    check_count,
     check_images,
     check_labels,
     check_logits,
@@ -22,6 +21,7 @@ from convkit.attacks.checks import (
     check_size,
     own_copy,
 )
+from convkit.checks import whole
 from convkit.loading import needs
 from convkit.randomness import drawing
 
@@ -49,7 +49,7 @@ def autoattack(
     """
     check_images(x)
     check_labels(y, x)
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = whole("batch_size", batch_size, 1)
     check_size("eps", eps, x)
     size, kind = float(eps), check_norm(norm)
     if x.ndim != 4:

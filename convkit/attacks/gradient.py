@@ -10,7 +10,6 @@ from convkit.attacks.checks import (
     Loss,
     borrowed,
     check_classes,
-    check_count,
     check_finite,
     check_images,
     check_labels,
@@ -22,6 +21,7 @@ from convkit.attacks.checks import (
     own_copy,
     uniform,
 )
+from convkit.checks import whole
 
 
 def fgsm(
@@ -78,9 +78,9 @@ def pgd(
     check_images(x)
     x = own_copy(x)
     ball = _Ball(x, check_size("eps", eps, x), check_norm(norm))
-    strides = check_size("step", step, x, positive=True)
-    steps = check_count("steps", steps)
-    restarts = check_count("restarts", restarts)
+    strides = check_size("step", step, x, above=True)
+    steps = whole("steps", steps, 1)
+    restarts = whole("restarts", restarts, 1)
     if restarts > 1 and not random_start:
         raise ValueError(f"{restarts} restarts without random_start all do the same; leave random_start on")
     search = _Search(model, x, y, targets, loss, until_wrong)

@@ -16,11 +16,10 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import apart, evaluation_copy
-from convkit.operators.operator import ConvOperator
+from convkit.operators.operator import LAYERS, ConvOperator, has_operator
 
 CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MAXPOOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -118,8 +117,8 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
-            hasattr(m, "operator")
-            or isinstance(m, (*_CONVOLUTIONS, *_BATCHNORMS, NoisyAffine2d))
+            has_operator(m)
+            or isinstance(m, (*LAYERS, *_BATCHNORMS, NoisyAffine2d))
             or super().is_leaf_module(m, module_qualified_name)
         )
 
@@ -218,12 +217,12 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
         return norm(inner) * norm(affine)
     if isinstance(kit, NoisyAffine2d):
         return float(kit.weight.detach().abs().max())
-    if hasattr(module, "operator") or isinstance(module, _CONVOLUTIONS):
+    if has_operator(module) or isinstance(module, LAYERS):
         if isinstance(module, nn.Linear):
             shape = (1, 1)  # the same map at every position
         else:
-            shape = tuple(x.shape[2:] if hasattr(module, "operator") else x.shape[2 - module.weight.ndim :])
-        return norm(ConvOperator.from_layer(module, shape))
+            shape = tuple(x.shape[2:] if has_operator(kit) else x.shape[2 - kit.weight.ndim :])
+        return norm(ConvOperator.from_layer(kit, shape))
     if is_one_of(_BATCHNORMS):
         if module.running_var is None:
             raise ValueError("it divides by the deviations of its batch, which has no bound; track running statistics")

@@ -2,8 +2,8 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex
 
 import torch
@@ -17,16 +17,25 @@ from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import channel_condition_numbers, condition_number
 
+COLUMNS = {  # the numbers of a layer, and how a table heads them
+    "norm1": "norm 1",
+    "norm2": "norm 2",
+    "norm_inf": "norm inf",
+    "stable_rank": "stable rank",
+    "condition_number": "condition",
+    "channel_condition_numbers": "of channels (mean)",
+}
+
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What was measured of one layer; ``methods`` says how, by the name of the number.
+    """The numbers of one layer; ``methods`` says, for each number that was asked for, how it was computed.
 
     ``geometry`` is ``"exact"`` where the Fourier transform makes the layer block-diagonal, so that every number is
     the layer's own. Elsewhere it is ``"matrix-free"``, where the norm 2 and the stable rank are the layer's own, or
     ``"torus"``, where they are those of the torus that contains it, the norm an upper bound. Condition numbers are
     then those of a circular relative, the torus for zero padding. A zero-padded ``ConvNorm2d`` is measured on the torus
-    that it normalizes on.
+    that it normalizes on. A number that was not asked for is NaN, or ``()``.
     """
 
     name: str
@@ -36,13 +45,13 @@ class LayerRecord:
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     geometry: str
-    norm1: float
-    norm2: float
-    norm_inf: float
-    stable_rank: float  # squared Frobenius norm over squared norm 2; 0 for a layer of zeros
-    condition_number: float
-    channel_condition_numbers: tuple[float, ...]  # one an output channel
-    methods: Mapping[str, str]
+    norm1: float = math.nan
+    norm2: float = math.nan
+    norm_inf: float = math.nan
+    stable_rank: float = math.nan  # squared Frobenius norm over squared norm 2; 0 for a layer of zeros
+    condition_number: float = math.nan
+    channel_condition_numbers: tuple[float, ...] = ()  # one per output channel
+    methods: Mapping[str, str] = field(default_factory=dict)
     folded: str = ""  # the kind of the layer behind it whose gains are part of the numbers
 
 
@@ -50,7 +59,13 @@ class LayerTable(list[LayerRecord]):
     """A list of ``LayerRecord`` that prints as a table, also in a notebook."""
 
     def column(self, name: str) -> list[Any]:
-        """One number of every layer, to plot: ``table.column("norm2")``."""
+        """Return one number of every layer, to plot: ``table.column("norm2")``.
+
+        Raises ``ValueError`` for a number that the table was not asked for.
+        """
+        if name in COLUMNS and not all(name in record.methods for record in self):
+            asked = ", ".join(self[0].methods)
+            raise ValueError(f"this table has no column {name!r}, only {asked}; ask layer_table for it by columns=...")
         return [getattr(record, name) for record in self]
 
     def __repr__(self) -> str:
@@ -69,38 +84,49 @@ class LayerTable(list[LayerRecord]):
         def size(numbers: Sequence[SupportsIndex]) -> str:
             return "×".join(map(str, numbers))
 
-        heads = ["layer", "kind", "in", "out", "kernel", "stride", "norm 1", "norm 2", "norm inf", "stable rank"]
-        rows = [[*heads, "condition", "of channels (mean)", "norm 2 by", "condition numbers by"]]
+        columns = [name for name in COLUMNS if all(name in record.methods for record in self)]
+        sources = {"norm2": "norm 2 by", "condition_number": "condition numbers by"}
+        sources = {name: head for name, head in sources.items() if name in columns}
+        heads = ["layer", "kind", "in", "out", "kernel", "stride"]
+        rows = [[*heads, *(COLUMNS[name] for name in columns), *sources.values()]]
         for record in self:
             shapes = [size(record.in_shape), size(record.out_shape), size(record.kernel_size), size(record.stride)]
-            channels = record.channel_condition_numbers
-            numbers = [record.norm1, record.norm2, record.norm_inf, record.stable_rank, record.condition_number]
-            cells = [f"{number:.4g}" for number in (*numbers, sum(channels) / len(channels))]
-            methods = [record.methods["norm2"], record.methods["condition_number"]]
             kind = f"{record.kind} and {record.folded}" if record.folded else record.kind
-            rows.append([record.name, kind, *shapes, *cells, *methods])
+            numbers = [getattr(record, name) for name in columns]
+            means = [sum(number) / len(number) if isinstance(number, tuple) else number for number in numbers]
+            cells = [f"{number:.4g}" for number in means]
+            rows.append([record.name, kind, *shapes, *cells, *(record.methods[name] for name in sources)])
         return rows
 
 
-def layer_table(model: nn.Module, x: Tensor, torus: bool = False, folded: bool = False) -> LayerTable:
-    """A ``LayerRecord`` for each convolution and linear layer that ``model(x)`` reaches, in the model's order.
+def layer_table(
+    model: nn.Module,
+    x: Tensor,
+    layers: Iterable[str] | None = None,
+    columns: Iterable[str] | None = None,
+    torus: bool = False,
+    folded: bool = False,
+) -> LayerTable:
+    """Return a ``LayerRecord`` for each convolution and linear layer that ``model(x)`` reaches, in the model's order.
 
-    With ``torus=True`` the norm 2 of a layer without Fourier blocks (zero padding, mostly) is bounded by that of the
-    torus around it, at a fraction of the cost of converging it. With ``folded=True`` the gains in evaluation mode of a
-    BatchNorm or ``NoisyAffine2d`` that stands behind a convolution in the same ``nn.Sequential`` are part of it.
-    Biases and shifts are no part of a norm. The model is left as it was; raises ``ValueError`` as ``conv_operators``
-    does, with the name of the layer.
+    ``layers`` are the names of those to measure, ``columns`` the numbers to compute (names of ``COLUMNS``); without
+    them it is all. With ``torus=True`` the norm 2 of a layer without Fourier blocks (zero padding, mostly) is bounded
+    by that of the torus around it, at a fraction of the cost of converging it. With ``folded=True`` the gains in
+    evaluation mode of a BatchNorm or ``NoisyAffine2d`` that stands behind a convolution in the same ``nn.Sequential``
+    are part of it. Biases and shifts are no part of a norm. The model is left as it was. Raises ``ValueError`` for
+    names that there are not, and as ``conv_operators`` does, with the name of the layer.
     """
     with torch.no_grad():
+        columns = _chosen("columns", columns, COLUMNS)
         operators = conv_operators(model, x)
         gains = channel_gains(model) if folded else {}
         records = LayerTable()
-        for name, A in operators.items():
+        for name in _chosen("layers", layers, operators):
+            A, layer = operators[name], model.get_submodule(name)
             behind, gain = gains.get(name, ("", None))
             if gain is not None:
                 A = with_gain(A, gain)
-            layer = model.get_submodule(name)
-            record = _record(name, type(layer).__name__, A, torus, behind)
+            record = _record(name, type(layer).__name__, A, columns, torus, behind)
             if isinstance(layer, ConvNorm2d) and layer.padding_mode == "zeros" and any(layer.span):
                 words = f"its torus, {'×'.join(map(str, A.input_shape))}"  # that is what it normalizes on
                 record = replace(record, geometry="torus", methods=dict.fromkeys(record.methods, words))
@@ -127,36 +153,54 @@ def fourier_relative(A: ConvOperator) -> tuple[ConvOperator, str]:
 # ---- private -------------------------------------------------------------------------------------------------------
 
 
-def _record(name: str, kind: str, A: ConvOperator, torus: bool, folded: str) -> LayerRecord:
+def _chosen(kind: str, names: Iterable[str] | None, known: Iterable[str]) -> list[str]:
+    """The names that are asked for, in the order of the known ones; all of these for ``None``."""
+    asked = list(known if names is None else names)
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"layer_table needs {kind} among {', '.join(known)}, got {name!r}")
+    return [name for name in known if name in asked]
+
+
+def _record(name: str, kind: str, A: ConvOperator, columns: list[str], torus: bool, folded: str) -> LayerRecord:
     relative, where = fourier_relative(A)
+    geometry, by_norm2, measured = "matrix-free", "converged, matrix-free", A
     if A.is_block_circulant:
-        geometry, norm2, norm2_by, measured = "exact", operator_norm(A, 2), where, A
+        geometry, by_norm2 = "exact", where
     elif torus:
-        geometry, norm2, norm2_by, measured = "torus", torus_bound(A), f"{where}, upper bound", relative
-    else:
-        geometry, norm2, norm2_by, measured = "matrix-free", operator_norm(A, 2), "converged, matrix-free", A
+        geometry, by_norm2, measured = "torus", f"{where}, upper bound", relative
     by_relative = where if geometry == "exact" else f"{where}, not the layer's own"
+    methods = {
+        "norm1": "exact, column sums",
+        "norm2": by_norm2,
+        "norm_inf": "exact, row sums",
+        "stable_rank": f"exact Frobenius norm, norm 2 by: {by_norm2}",
+        "condition_number": by_relative,
+        "channel_condition_numbers": by_relative,
+    }
+    numbers: dict[str, Any] = {}
+    if "norm1" in columns:
+        numbers["norm1"] = float(operator_norm(A, 1))
+    if "norm_inf" in columns:
+        numbers["norm_inf"] = float(operator_norm(A, math.inf))
+    if {"norm2", "stable_rank"} & set(columns):
+        norm2 = torus_bound(A) if geometry == "torus" else operator_norm(A, 2)
+        numbers["norm2"] = float(norm2)
+        if "stable_rank" in columns:
+            numbers["stable_rank"] = float(frobenius_bound(measured) / norm2) ** 2 if norm2 > 0 else 0.0
+    if "condition_number" in columns:
+        numbers["condition_number"] = float(condition_number(relative))
+    if "channel_condition_numbers" in columns:
+        numbers["channel_condition_numbers"] = tuple(channel_condition_numbers(relative).tolist())
     return LayerRecord(
-        name,
-        kind,
-        A.in_shape,
-        A.out_shape,
-        tuple(A.kernel.shape[2:]),
-        A.stride,
-        geometry,
-        float(operator_norm(A, 1)),
-        float(norm2),
-        float(operator_norm(A, math.inf)),
-        float(frobenius_bound(measured) / norm2) ** 2 if norm2 > 0 else 0.0,
-        float(condition_number(relative)),
-        tuple(channel_condition_numbers(relative).tolist()),
-        {
-            "norm1": "exact, column sums",
-            "norm2": norm2_by,
-            "norm_inf": "exact, row sums",
-            "stable_rank": f"exact Frobenius norm, norm 2 by: {norm2_by}",
-            "condition_number": by_relative,
-            "channel_condition_numbers": by_relative,
-        },
-        folded,
+        name=name,
+        kind=kind,
+        in_shape=A.in_shape,
+        out_shape=A.out_shape,
+        kernel_size=tuple(A.kernel.shape[2:]),
+        stride=A.stride,
+        geometry=geometry,
+        methods={column: methods[column] for column in columns},
+        folded=folded,
+        **{column: numbers[column] for column in columns},
     )

@@ -1,4 +1,4 @@
-"""The norms of a network's layers followed through training at little cost."""
+"""``NormTracker``: estimates of the norms of a network's layers during training, at little cost."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.engine.blocks import CHUNK, HalfSet, Taps, half_set, reduced_taps
+from convkit.engine.blocks import CHUNK, Blocks
 from convkit.engine.lanczos import DENSE_LIMIT, leading_right_vectors
 from convkit.engine.largest import top_frequency
 from convkit.operators.evaluation import evaluation_copy
-from convkit.operators.network import input_shapes
+from convkit.operators.network import input_shapes, layer_operator
 from convkit.operators.operator import ConvOperator
 
 WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
@@ -22,14 +22,20 @@ Product = Callable[[Tensor], Tensor]
 
 
 class NormTracker:
-    """The norm 2 of every convolution and linear layer during training, from below, at little cost.
+    """Follow the norm 2 of every convolution and linear layer during training: from below, at little cost.
 
     Call ``update`` after optimizer steps. The first call and every ``refresh``-th after it compute the norms and
     choose what to follow: the largest Fourier blocks of a layer (at most ``candidates``), or, where it has none, the
     layer as a whole. The calls between look for the largest value in the Krylov space that ``steps`` steps make of the
-    vectors of the last call; as many other blocks are looked at in turn and may take the place of one that is followed.
+    vectors of the last call; they also look at as many other blocks in turn, which may replace one that is followed.
     ``deficits`` holds, by layer, how far the estimate was below the norm at the last refresh, relative to it. The sizes
     of the layers' inputs are those of ``model(x)``.
+
+    >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
+    >>> tracker = NormTracker(nn.Sequential(layer), torch.ones(1, 1, 4))
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> {name: round(norm, 3) for name, norm in tracker.update().items()}
+    {'0': 3.0}
     """
 
     def __init__(self, model: nn.Module, x: Tensor, refresh: int = 50, candidates: int = 16, steps: int = 2) -> None:
@@ -41,11 +47,11 @@ class NormTracker:
         self.updates = 0
         self.deficits: dict[str, float] = {}
         self._states: dict[str, dict[str, Tensor]] = {}
-        self._operators()  # what has no operator is refused now
+        self._operators()  # a layer without an operator is refused now
 
     @torch.no_grad()
     def update(self) -> dict[str, float]:
-        """The norm of each layer as its weights are now, by name: exact at a refresh, else an estimate from below.
+        """Return the norm of each layer with its present weights: exact at a refresh, else an estimate from below.
 
         Raises ``ValueError`` with the layer's name for weights that are not finite; the tracker is then as before.
         """
@@ -64,12 +70,12 @@ class NormTracker:
         return norms
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the model and the arguments: tensors and numbers only."""
+        """Return everything but the model and the arguments, in tensors and numbers only."""
         states = {name: dict(state) for name, state in self._states.items()}
         return {"updates": self.updates, "deficits": dict(self.deficits), "states": states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the tracker that gave ``state_dict`` was; ``ValueError`` when it tracked other layers."""
+        """Continue from the state of another tracker; raise ``ValueError`` if it tracked other layers."""
         unknown = state_dict["states"].keys() - self.shapes.keys()
         if unknown or (state_dict["states"] and state_dict["states"].keys() != self.shapes.keys()):
             raise ValueError(
@@ -80,19 +86,17 @@ class NormTracker:
         self._states = {name: dict(state) for name, state in state_dict["states"].items()}
 
     def _operators(self) -> dict[str, ConvOperator]:
+        """Return the operator of each layer with its present weights."""
         operators = {}
         with evaluation_copy(self.model) as copy:  # a parametrized weight may take a step when it is read in training
             for name, shape in self.shapes.items():
-                try:
-                    operators[name] = ConvOperator.from_layer(copy.get_submodule(name), shape)
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"layer {name!r}: {error}") from error
+                operators[name] = layer_operator(name, copy.get_submodule(name), shape)
         return operators
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
-    """The norm, and the vectors to follow it from."""
+    """Return the norm of a layer and the state from which to follow it."""
     B = replace(A, kernel=A.kernel.double())
     if not A.is_block_circulant:
         side = min(math.prod(A.in_shape), math.prod(A.out_shape))
@@ -102,31 +106,29 @@ def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
             V = leading_right_vectors(B, FREE_WIDTH).flatten(1)
         norm = torch.linalg.matrix_norm(B(V.reshape(-1, *A.in_shape)).flatten(1), 2)
         return float(norm), {"vectors": V.mT[None].to(A.kernel.dtype)}
-    taps, exact = reduced_taps(A), reduced_taps(B)
-    half = half_set(taps.size)
-    frequency, group = top_frequency(taps, half)
-    block = replace(exact, taps=exact.taps[group : group + 1]).blocks(frequency)[0, 0]
-    _, S, Vh = torch.linalg.svd(block, full_matrices=False)
-    groups, _, rows, columns = taps.taps.shape
-    total = len(half.frequencies) * groups
-    start = _random(columns, 1, taps.taps)
+    blocks, exact = Blocks(A), Blocks(B)
+    frequency, group = top_frequency(blocks)
+    _, S, Vh = torch.linalg.svd(exact.group(group).at(frequency)[0, 0], full_matrices=False)
+    groups, _, rows, columns = blocks.taps.shape
+    total = len(blocks.frequencies) * groups
+    start = _random(columns, 1, blocks.taps)
     values = []
     for some in torch.arange(total).split(max(1, CHUNK // (16 * rows * columns))):
         V = start.expand(len(some), -1, -1)
-        values.append(_improve(_products(_blocks(taps, half, some)), V, RANKING_STEPS)[0])
-    top = int((half.frequencies == frequency).all(1).nonzero()[0, 0]) * groups + group
+        values.append(_improve(_products(_numbered(blocks, some)), V, RANKING_STEPS)[0])
+    top = int((blocks.frequencies == frequency).all(1).nonzero()[0, 0]) * groups + group
     values = torch.cat(values).cpu()
     values[top] = math.inf  # what is known
     index = values.topk(min(candidates, total)).indices
     width = min(rows, columns, max(WIDTH, candidates // total))
-    blocks = _blocks(taps, half, index)
-    _, V = _improve(_products(blocks), _random(columns, width, taps.taps).expand(len(index), -1, -1), RANKING_STEPS)
+    start = _random(columns, width, blocks.taps).expand(len(index), -1, -1)
+    _, V = _improve(_products(_numbered(blocks, index)), start, RANKING_STEPS)
     V[0] = Vh[:width].mH
-    return float(S[0]), {"vectors": V, "index": index, "next": torch.tensor(0)}
+    return float(S[0]) * exact.scale, {"vectors": V, "index": index, "next": torch.tensor(0)}
 
 
 def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[float, dict[str, Tensor]]:
-    """An estimate of the norm from below and the vectors after some more steps."""
+    """Return an estimate of the norm from below, and the state after some more steps."""
     V = state["vectors"]
     if "index" not in state:
 
@@ -138,46 +140,46 @@ def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[floa
 
         values, V = _improve((forward, backward), V.to(A.kernel), steps)
         return float(values), {"vectors": V}
-    taps, index = reduced_taps(A), state["index"].cpu()
-    half = half_set(taps.size)
-    total = len(half.frequencies) * len(taps.taps)
-    V = V.to(taps.taps.device, taps.taps.dtype.to_complex())
-    values, V = _improve(_products(_blocks(taps, half, index)), V, steps)
-    # as many other blocks in turn, from what the largest has taught: whoever grew takes the place of the least
+    blocks, index = Blocks(A, scale=1), state["index"].cpu()
+    total = len(blocks.frequencies) * len(blocks.taps)
+    V = V.to(blocks.taps.device, blocks.taps.dtype.to_complex())
+    values, V = _improve(_products(_numbered(blocks, index)), V, steps)
+    # as many other blocks in turn, from what the largest has taught: one that grew takes the place of the least
     turn = (state["next"].cpu() + torch.arange(len(index))) % total
     others = turn[~torch.isin(turn, index)]
     if len(others):
-        start = _random(V.shape[1], V.shape[2], taps.taps)
+        start = _random(V.shape[1], V.shape[2], blocks.taps)
         start[:, 0] = V[values.argmax(), :, 0]
-        more, W = _improve(_products(_blocks(taps, half, others)), start.expand(len(others), -1, -1), steps)
+        more, W = _improve(_products(_numbered(blocks, others)), start.expand(len(others), -1, -1), steps)
         values, best = torch.cat([values, more]).topk(len(index))
         V, index = torch.cat([V, W])[best], torch.cat([index, others])[best.cpu()]
     return float(values.max()), {"vectors": V, "index": index, "next": (turn[-1] + 1) % total}
 
 
-def _blocks(taps: Taps, half: HalfSet, index: Tensor) -> Tensor:
-    """Blocks by their number, frequency times groups plus group: shape ``(len(index), rows, columns)``."""
-    groups, _, rows, columns = taps.taps.shape
-    frequencies, group = half.frequencies[index // groups], index % groups
-    blocks = taps.taps.new_empty(len(index), rows, columns, dtype=taps.taps.dtype.to_complex())
+def _numbered(blocks: Blocks, index: Tensor) -> Tensor:
+    """Return blocks by their number, frequency times groups plus group: ``(len(index), rows, columns)``."""
+    groups, _, rows, columns = blocks.taps.shape
+    frequencies, group = blocks.frequencies[index // groups], index % groups
+    found = blocks.taps.new_empty(len(index), rows, columns, dtype=blocks.taps.dtype.to_complex())
     for g in group.unique().tolist():
-        its = group == g
-        blocks[its.to(blocks.device)] = replace(taps, taps=taps.taps[g : g + 1]).blocks(frequencies[its])[:, 0]
-    return blocks
+        found[(group == g).to(found.device)] = blocks.group(g).at(frequencies[group == g])[:, 0]
+    return found
 
 
 def _random(columns: int, width: int, like: Tensor) -> Tensor:
+    """Return the same random columns at each call, complex, of the precision and device of ``like``."""
     return torch.randn(columns, width, generator=torch.Generator().manual_seed(0)).to(like).to(like.dtype.to_complex())
 
 
 def _products(blocks: Tensor) -> tuple[Product, Product]:
+    """Return the functions that multiply by the blocks and by their adjoints."""
     return lambda V: blocks @ V, lambda U: blocks.mH @ U
 
 
 def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The largest value and the leading vectors of B on the Krylov space of ``B* B`` from some vectors.
+    """Return the largest singular values and the leading vectors of B on the Krylov space of ``B* B`` that V spans.
 
-    ``V`` has shape ``(batch, columns, width)``; so have the vectors that come back, orthonormal ones.
+    ``V`` and the returned vectors have shape ``(batch, columns, width)``; those are orthonormal.
     """
     forward, backward = products
     space = [V]

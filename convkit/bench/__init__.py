@@ -1,1 +1,1 @@
-"""How fast the kit is: ratios against what people use today, measured in one run."""
+"""The benchmark: ratios of our time and that of baselines, measured in one run."""

@@ -1,4 +1,4 @@
-"""What people use today for the same questions, written anew from the formulas: the other side of the benchmark."""
+"""Baselines of the benchmark: published algorithms, reimplemented from their formulas."""
 
 import numpy as np
 import torch
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from convkit.operators.operator import ConvOperator
 
 
-def two_lines(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def two_lines(kernel: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """All singular values as Sedghi et al. 2019 compute them; ``kernel`` has shape ``(k, k, c, d)``."""
     transforms = np.fft.fft2(kernel, size, axes=(0, 1))
     return np.linalg.svd(transforms, compute_uv=False)
 
 
-def two_lines_clip(kernel: np.ndarray, size: tuple[int, int], bound: float) -> np.ndarray:
+def two_lines_clip(kernel: np.ndarray, size: tuple[int, ...], bound: float) -> np.ndarray:
     """Clip and crop as in appendix A of Sedghi et al. 2019."""
     U, S, Vh = np.linalg.svd(np.fft.fft2(kernel, size, axes=(0, 1)), full_matrices=False)
     clipped = np.fft.ifft2((U * np.minimum(S, bound)[..., None, :]) @ Vh, axes=(0, 1)).real

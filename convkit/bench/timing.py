@@ -6,33 +6,34 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from convkit.bench.cases import Contest, Task, contests, random_operator
+from convkit.bench.cases import Case, Task, cases, random_operator
 from convkit.loading import MissingExtraError, progress_bar
 from convkit.provenance import versions
 from convkit.spectra import singular_values
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How often each contestant is asked, and the seconds after which a slow one is not asked again."""
+class Budget:
+    """How many times each implementation is timed, and the seconds after which a slow one is not timed again."""
 
     rounds: int
-    patience: float
+    seconds: float
 
 
-FULL, QUICK = Pace(5, 12.0), Pace(3, 1.0)
+FULL, QUICK = Budget(5, 12.0), Budget(3, 1.0)
 SPAN = 0.02  # seconds that one turn takes at least: quick tasks are called several times in it
-REST = 0.05  # seconds between contestants: BLAS threads keep a core busy for a while after their last work
+REST = 0.05  # seconds between two implementations: BLAS threads keep a core busy for a while after their last work
 
 
 @dataclass
 class Result:
-    """Median seconds of each contestant, and the rounds it took part in."""
+    """Median seconds of each implementation, and the number of rounds in which it was timed."""
 
     question: str
     case: str
@@ -43,19 +44,19 @@ class Result:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Time of each other contestant relative to ours."""
+        """Time of each baseline relative to ours."""
         return {name: seconds / self.ours for name, seconds in self.others.items()}
 
 
-def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
-    """Run all contestants in turn, several times, after one unmeasured call of ours; medians."""
-    contestants = {"convkit": contest.ours, **contest.others}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    calls = dict.fromkeys(contestants, 1)
-    contest.ours()
-    for _ in range(pace.rounds):
-        for name, task in contestants.items():
-            if sum(seconds[name]) * calls[name] > pace.patience:
+def time_case(case: Case, budget: Budget, synchronize: Task) -> Result:
+    """Time ours and the baselines in turn, several times, after one unmeasured call of ours; medians."""
+    tasks = {"convkit": case.ours, **case.baselines}
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    calls = dict.fromkeys(tasks, 1)
+    case.ours()
+    for _ in range(budget.rounds):
+        for name, task in tasks.items():
+            if sum(seconds[name]) * calls[name] > budget.seconds:
                 continue
             time.sleep(REST)
             synchronize()
@@ -68,10 +69,10 @@ def race(contest: Contest, pace: Pace, synchronize: Task) -> Result:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ours = medians.pop("convkit")
     counts = {name: len(times) for name, times in seconds.items()}
-    return Result(contest.question, contest.case, ours, medians, dict(contest.targets), counts)
+    return Result(case.question, case.inputs, ours, medians, dict(case.targets), counts)
 
 
-def growth(device: torch.device, pace: Pace, synchronize: Task) -> dict[str, float]:
+def growth(device: torch.device, budget: Budget, synchronize: Task) -> dict[str, float]:
     """Exponents p of time ~ size^p of ``singular_values``, in the image's side, the channels and the kernel's side."""
     exponents = {}
     for name, sizes in (
@@ -83,14 +84,14 @@ def growth(device: torch.device, pace: Pace, synchronize: Task) -> dict[str, flo
         seconds = []
         for size in sizes:
             A = random_operator(*size, device)
-            contest = Contest(name, str(size), lambda A=A: singular_values(A), {})
-            seconds.append(race(contest, pace, synchronize).ours)
+            case = Case(name, str(size), partial(singular_values, A), {})
+            seconds.append(time_case(case, budget, synchronize).ours)
         exponents[name] = float(np.polyfit(np.log([size[axis] for size in sizes]), np.log(seconds), 1)[0])
     return exponents
 
 
 def table(results: list[Result]) -> str:
-    """Each question with our time and the others' as multiples of it, beside the target."""
+    """Each case with our time and the baselines' as multiples of it, beside the target."""
     lines = []
     for result in results:
         lines.append(f"{result.question}: {result.case}   ({result.ours * 1e3:.3g} ms)")
@@ -134,16 +135,16 @@ def main(arguments: list[str] | None = None) -> int:
         except MissingExtraError as error:
             parser.error(f"--plot cannot draw here: {error}")
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    pace = QUICK if options.quick else FULL
+    budget = QUICK if options.quick else FULL
     results: list[Result] = []
     exponents: dict[str, float] = {}
-    planned = list(contests(device, options.quick))
+    planned = list(cases(device, options.quick))
     try:
-        for contest in progress_bar(planned, desc="contests", disable=not sys.stderr.isatty()):
-            results.append(race(contest, pace, synchronize))
-        exponents = growth(device, pace, synchronize)
+        for case in progress_bar(planned, desc="cases", disable=not sys.stderr.isatty()):
+            results.append(time_case(case, budget, synchronize))
+        exponents = growth(device, budget, synchronize)
     except KeyboardInterrupt:
-        print(f"stopped after {len(results)} of {len(planned)} contests")
+        print(f"stopped after {len(results)} of {len(planned)} cases")
     print(table(results))
     if exponents:
         print("all singular values take time ~ " + ", ".join(f"({name})^{p:.1f}" for name, p in exponents.items()))

@@ -8,15 +8,14 @@ from torch.nn.utils import parametrize
 from torch.optim.optimizer import Optimizer
 
 from convkit.bounds import flattened_norm
-from convkit.checks import real, said
-from convkit.constraints.handle import Handle, positive
+from convkit.checks import positive, whole
+from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
 from convkit.operators.network import layer_operator, named_layers, naming
-from convkit.operators.operator import ConvOperator
+from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
 
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+WITHOUT = "; take the hook off to do without"
 
 
 def clip_operator_norm(
@@ -36,7 +35,7 @@ def clip_operator_norm(
     optimizer does not have, parametrized weights, circular layers whose stride does not divide the input (make the
     size fit, or leave the layer out of ``shapes``), and after a step that left weights that are not finite.
     """
-    rounds = _at_least_one("clip_operator_norm needs rounds of at least 1", rounds, "1 is the paper's")
+    rounds = whole("clip_operator_norm's rounds", rounds, 1, advice="; 1 is the paper's")
     layers = named_layers("clip_operator_norm", model, shapes)
     return NormClip(optimizer, layers, bound, every, dict(shapes), rounds)
 
@@ -52,7 +51,7 @@ def clip_reshaped_norm(
     as in ``clip_operator_norm`` with ``geometry`` ``"reshaped"``. Raises ``ValueError`` as there.
     """
     if layers is None:
-        layers = [name for name, m in model.named_modules() if isinstance(m, _LAYERS + _TRANSPOSED)]
+        layers = [name for name, m in model.named_modules() if isinstance(m, LAYERS + TRANSPOSED)]
     return ReshapedClip(optimizer, named_layers("clip_reshaped_norm", model, layers), bound, every)
 
 
@@ -62,8 +61,8 @@ class Clip(Handle):
     live = ("bound",)
 
     def __init__(self, optimizer: Optimizer, layers: dict[str, nn.Module], bound: float, every: int) -> None:
-        self.bound, self._layers = positive(self.kind, "bound", bound), layers
-        self.every = _at_least_one(f"{self.kind} needs every of at least 1 step", every, "100 is the paper's")
+        self.bound, self._layers = positive(f"{self.kind}'s bound", bound, WITHOUT), layers
+        self.every = whole(f"{self.kind}'s every", every, 1, advice="; 100 is the paper's")
         self.record: dict[str, dict[str, Any]] = {}
         self._weights = {name: _plain_weight(self.kind, name, layer) for name, layer in layers.items()}
         if len({id(weight) for weight in self._weights.values()}) < len(layers):
@@ -84,7 +83,7 @@ class Clip(Handle):
     def _apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if (self.steps + 1) % self.every:
             return
-        positive(self.kind, "bound", self.bound)
+        positive(f"{self.kind}'s bound", self.bound, WITHOUT)
         new, record = {}, {}
         for name, weight in self._weights.items():
             A, geometry = self._operator(name)
@@ -140,7 +139,7 @@ class ReshapedClip(Clip):
     def _operator(self, name: str) -> tuple[ConvOperator, str]:
         layer = self._layers[name]
         kernel, groups = self._weights[name], getattr(layer, "groups", 1)
-        if not isinstance(layer, _LAYERS):
+        if not isinstance(layer, LAYERS):
             raise ValueError(f"clip_reshaped_norm needs Conv1d, Conv2d, Conv3d or Linear, got {name!r}; leave it out")
         with naming(name):
             kernel = kernel[..., None] if kernel.ndim == 2 else kernel
@@ -151,15 +150,8 @@ class ReshapedClip(Clip):
         return A, flattened_norm(A)
 
 
-def _at_least_one(needed: str, value: Any, remedy: str) -> int:
-    found = real(value)
-    if not isinstance(found, int) or found < 1:
-        raise ValueError(f"{needed}, got {said(value)}; {remedy}")
-    return found
-
-
 def _plain_weight(kind: str, name: str, layer: nn.Module) -> Tensor:
-    computed = hasattr(layer, "operator") or parametrize.is_parametrized(layer, "weight")
+    computed = has_operator(layer) or parametrize.is_parametrized(layer, "weight")
     weight = getattr(layer, "weight", None)
     if computed or not isinstance(weight, nn.Parameter):
         raise ValueError(

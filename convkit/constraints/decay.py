@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from convkit.checks import plain, real, said
+from convkit.checks import number, plain, real, said
 from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
@@ -125,8 +125,4 @@ class NormDecay(Handle):
         return {name: p for name, p in zip(weights, gradients, strict=True) if p is not None}
 
     def _check_beta(self) -> None:
-        beta = real(self.beta)
-        if beta is None or beta < 0:
-            raise ValueError(
-                f"norm_decay needs a finite beta of at least 0, got {said(self.beta)}; the paper has 1e-5 .. 1e-2"
-            )
+        number("norm_decay's beta", self.beta, 0, advice="; the paper has 1e-5 .. 1e-2")

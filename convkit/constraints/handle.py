@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from convkit.checks import number, plain, real, said
+from convkit.checks import number, plain
 
 MARK = "convkit"  # entry of an optimizer's first group: the kinds of its hooks. A copy keeps the entry, not the hooks
 _ATTACHED: "weakref.WeakKeyDictionary[Optimizer, list[str]]" = weakref.WeakKeyDictionary()
@@ -97,14 +97,6 @@ class Handle:
 
     def _apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise NotImplementedError
-
-
-def positive(kind: str, name: str, value: Any) -> float:
-    """The value as a plain number; ``ValueError`` unless it is positive and finite."""
-    found = real(value)
-    if found is None or found <= 0:
-        raise ValueError(f"{kind} needs a positive {name}, got {said(value)}; take the hook off to do without")
-    return found
 
 
 # ---- optimizers that lost their hooks ------------------------------------------------------------------------------

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from convkit.constraints.handle import Handle, positive
+from convkit.checks import positive
+from convkit.constraints.handle import Handle
 from convkit.projections import _constrained_rows  # project_centered_sphere, without waiting to look for bad rows
+
+WITHOUT = "; take the hook off to do without"
 
 
 def centered_sphere(
@@ -64,7 +67,7 @@ class Sphere(Handle):
     def __init__(
         self, optimizer: Optimizer, weights: dict[str, Tensor], radius: float, center: bool, scale: bool
     ) -> None:
-        self.radius = positive(self.kind, "radius", radius)
+        self.radius = positive(f"{self.kind}'s radius", radius, WITHOUT)
         self._weights, self._center, self._scale = weights, center, scale
         self._alike: dict[Any, list[str]] = {}  # kernels of one fan-in make one matrix: few operations for many layers
         for name, weight in weights.items():
@@ -83,7 +86,7 @@ class Sphere(Handle):
 
     def _projected(self, keep: bool = False) -> dict[str, Tensor]:
         """The weights on the set; with ``keep``, rows that are on it to rounding as they are."""
-        positive(self.kind, "radius", self.radius)
+        positive(f"{self.kind}'s radius", self.radius, WITHOUT)
         new, fine = {}, []
         for names in self._alike.values():
             rows = torch.cat([self._weights[name].flatten(1) for name in names])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from convkit.data.dataset import Data as Data
     from convkit.data.label_noise import noisy_labels as noisy_labels
     from convkit.data.registry import DATA as DATA
+    from convkit.data.registry import Loader as Loader
     from convkit.data.registry import cifar10 as cifar10
     from convkit.data.registry import cifar100 as cifar100
     from convkit.data.registry import digits as digits

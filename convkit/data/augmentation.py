@@ -1,14 +1,14 @@
 """Changed copies of training images, a whole batch at once on its own device: crops, flips, Cutout, a random policy."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from convkit.checks import whole
+from convkit.checks import Registry, whole
 
 # Every function takes a batch (n, channels, height, width) in [0, 1] and returns another; the batch itself is left
 # alone. Random numbers are drawn in float32 where the generator lives and moved, so that one seed of a generator on the
@@ -17,9 +17,7 @@ from convkit.checks import whole
 
 def random_crop(x: Tensor, padding: int, generator: Generator | None = None) -> Tensor:
     """Each image moved by up to ``padding`` pixels along both axes, black where nothing is left."""
-    padding = whole("random_crop's padding", padding)
-    if padding < 0:
-        raise ValueError(f"random_crop needs a padding of 0 or more pixels, got {padding}")
+    padding = whole("random_crop's padding", padding, 0)
     n, _, height, width = x.shape
     down, right = _integers(0, 2 * padding + 1, (2, n), x, generator)
     windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view of every crop there is
@@ -38,9 +36,7 @@ def cutout(x: Tensor, size: int, generator: Generator | None = None) -> Tensor:
     which is the mean color of the *data set*, the same for every image. In a dark or bright image the square here is
     closer to what it covers, and so hides less. The center is any pixel; the square may reach over the border.
     """
-    size = whole("cutout's size", size, floats=True)
-    if size < 1:
-        raise ValueError(f"cutout needs a size of 1 pixel or more, got {size}; leave it out instead")
+    size = whole("cutout's size", size, 1, advice="; leave cutout out instead", floats=True)
     n, _, height, width = x.shape
     top = _integers(0, height, (n, 1, 1, 1), x, generator) - size // 2
     left = _integers(0, width, (n, 1, 1, 1), x, generator) - size // 2
@@ -81,14 +77,15 @@ def _cutout(x: Tensor, generator: Generator | None) -> Tensor:
     return cutout(x, x.shape[-1] // 2, generator)
 
 
-AUGMENTATIONS: Mapping[str, tuple[Augmentation, ...]] = MappingProxyType(
+AUGMENTATIONS: Registry[Sequence[Augmentation]] = Registry(  # the steps of each, in order
+    "AUGMENTATIONS",
     {
         "none": (),
         "crop": (_crop,),
         "crop+flip": (_crop, random_flip),
         "crop+flip+cutout": (_crop, random_flip, _cutout),
         "auto": (_crop, random_flip, auto_augment, _cutout),
-    }
+    },
 )
 
 
@@ -98,8 +95,6 @@ def augment(name: str) -> Augmentation:
     Crops move by an eighth of the width and ``cutout`` takes half of it: the usual 4 and 16 pixels of 32. "auto" is
     crop, flip, ``auto_augment`` and ``cutout``. Raises ``ValueError`` for an unknown name.
     """
-    if not isinstance(name, str) or name not in AUGMENTATIONS:
-        raise ValueError(f"needed one of the augmentations {', '.join(AUGMENTATIONS)}; got {name!r}")
     steps = AUGMENTATIONS[name]
 
     def augmented(x: Tensor, generator: Generator | None = None) -> Tensor:

@@ -28,7 +28,7 @@ class Source:
     addresses: tuple[str, ...]  # any of them serves the downloads
     downloads: Mapping[str, str]
     folders: tuple[str, ...]  # the files lie in the folder that is named, or in one of these inside it
-    records: tuple[int, int] | None = None  # images in each training file and in the test file; None: IDX files say it
+    records: tuple[int, ...] = ()  # images in each training file and in the test file; IDX files say it themselves
     label_bytes: int = 0  # before the pixels of each record; the last of them is the label
 
 

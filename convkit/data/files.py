@@ -31,7 +31,7 @@ def load_source(source: Source, folder: str | Path | None, name: str | None) -> 
     where = download(source) if folder is None else Path(folder)
     files = read_files(source, where)
     name = _checked_name(source, files, name)
-    read = _read_idx_pair if source.records is None else _read_records
+    read = _read_records if source.records else _read_idx_pair
     training, test = read(source, files, 0), read(source, files, 1)
     return Data(name, *training, *test, source.class_names)
 
@@ -103,7 +103,6 @@ def _checked_name(source: Source, files: Mapping[str, bytes], name: str | None) 
 # ---- layouts -------------------------------------------------------------------------------------------------------
 def _read_records(source: Source, files: Mapping[str, bytes], part: int) -> Part:
     """CIFAR's layout: each record is its label bytes and 3 × 32 × 32 pixel bytes, nothing between them."""
-    assert source.records is not None
     size, records = source.label_bytes + 3 * 32 * 32, source.records[part]
     images, labels = [], []
     for name in (source.train, source.test)[part]:

@@ -33,9 +33,7 @@ def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) 
     Test labels stay right, and ``clean_labels`` of the result are the right training labels. Raises ``ValueError`` for
     a rate outside [0, 1], an unknown kind, and labels that are noisy already.
     """
-    rate, seed = number("rate", rate), seed_number(seed)
-    if not 0 <= rate <= 1:
-        raise ValueError(f"noisy_labels needs a rate in [0, 1], got {rate}; 0.4 replaces 40 % of the labels")
+    rate, seed = number("rate", rate, 0, 1, "; 0.4 replaces 40 % of the labels"), seed_number(seed)
     if kind not in KINDS:
         raise ValueError(f"noisy_labels knows the kinds {', '.join(KINDS)}; got {kind!r}")
     if data.labels is not data.clean_labels:

@@ -1,14 +1,13 @@
 """The data sets of the kit, by name: two that come with it, three that are read from their official files."""
 
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from convkit.checks import whole
+from convkit.checks import Registry, whole
 from convkit.data.catalog import CIFAR10, CIFAR100, DIGITS, MNIST
 from convkit.data.dataset import Data
 from convkit.data.figures import FIGURES, draw
@@ -65,10 +64,24 @@ def cifar100(folder: str | Path | None = None, name: str | None = None) -> Data:
     return load_source(CIFAR100, folder, name)
 
 
-DATA: Mapping[str, Callable[..., Data]] = MappingProxyType(
-    {function.__name__: function for function in (digits, shapes, mnist, cifar10, cifar100)}
+@dataclass(frozen=True)
+class Loader:
+    """An entry of ``DATA``: the function that returns the data set.
+
+    Its first argument is a folder of files, unless the data set is ``offline``: then it needs none.
+    """
+
+    load: Callable[..., Data]
+    offline: bool = False
+
+
+DATA: Registry[Loader] = Registry(
+    "DATA",
+    {
+        **{"digits": Loader(digits, offline=True), "shapes": Loader(shapes, offline=True)},
+        **{"mnist": Loader(mnist), "cifar10": Loader(cifar10), "cifar100": Loader(cifar100)},
+    },
 )
-OFFLINE = ("digits", "shapes")
 
 
 def load(name: str, /, folder: str | Path | None = None, **options: Any) -> Data:
@@ -77,11 +90,9 @@ def load(name: str, /, folder: str | Path | None = None, **options: Any) -> Data
 
     Raises ``ValueError`` for an unknown name, with the nearest ones.
     """
-    if name not in DATA:
-        near = get_close_matches(str(name).lower(), DATA, cutoff=0.4) or list(DATA)
-        raise ValueError(f"needed one of {len(DATA)} data sets, got {name!r}; the nearest names are {', '.join(near)}")
-    if name in OFFLINE:
-        if folder is not None:
-            raise ValueError(f"{name} comes with the kit and takes no folder, got {str(folder)!r}; leave it out")
-        return DATA[name](**options)
-    return DATA[name](folder, **options)
+    loader = DATA[name]
+    if not loader.offline:
+        return loader.load(folder, **options)
+    if folder is not None:
+        raise ValueError(f"{name} needs no files and takes no folder, got {str(folder)!r}; leave it out")
+    return loader.load(**options)

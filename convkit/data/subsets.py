@@ -8,15 +8,17 @@ from torch import Tensor
 from convkit.checks import number, seed_number, whole
 from convkit.data.dataset import Data
 
+MANY = "; there are no other images to choose from"
+
 
 def subset(data: Data, count: int, seed: int = 0, test_count: int | None = None) -> Data:
     """``count`` of the training images, as evenly from every class as there are images; ``test_count`` likewise.
 
     With the same seed a smaller subset is part of a larger one. Raises ``ValueError`` for more images than there are.
     """
-    count, seed = _checked_count("count", count, len(data)), seed_number(seed)
+    count, seed = whole("count", count, 1, len(data), MANY), seed_number(seed)
     if test_count is not None:
-        test_count = _checked_count("test_count", test_count, len(data.test_images))
+        test_count = whole("test_count", test_count, 1, len(data.test_images), MANY)
     chosen = _evenly(data.clean_labels, data.classes, seed)[:count].sort().values
     if test_count is not None:
         some = _evenly(data.test_labels, data.classes, seed)[:test_count].sort().values
@@ -29,7 +31,7 @@ def scarce(data: Data, share: float, seed: int = 0) -> Data:
 
     A class that has fewer gives all of them. Raises ``ValueError`` for a share outside (0, 1] or one that leaves none.
     """
-    share, seed = _checked_share("share", share, 1.0), seed_number(seed)
+    share, seed = number("share", share, 0, 1, "; 0.1 is a tenth"), seed_number(seed)
     each = int(share * len(data) / data.classes + 1e-9)  # 1e-9: 0.3 * 1000 / 10 is 30, not 29
     if each < 1:
         raise ValueError(f"scarce needs an image of each class, and share={share} of {len(data)} leaves none; raise it")
@@ -43,8 +45,8 @@ def holdout(data: Data, fraction: float = 0.1, seed: int = 0) -> Data:
     For choosing learning rates and the like. Labels of the held-out images are the clean ones. Raises ``ValueError``
     for a fraction outside (0, 1) and one that leaves a part empty.
     """
-    fraction, seed = _checked_share("fraction", fraction), seed_number(seed)
-    count = _checked_count("fraction * len(data)", round(fraction * len(data)), len(data) - 1)
+    fraction, seed = number("fraction", fraction, 0, 1, "; 0.1 is a tenth"), seed_number(seed)
+    count = whole("fraction * len(data)", round(fraction * len(data)), 1, len(data) - 1, MANY)
     order = proportionally(data.clean_labels, data.classes, seed)
     held, kept = order[:count].sort().values, order[count:].sort().values
     data = replace(data, test_images=data.images[held], test_labels=data.clean_labels[held])
@@ -83,17 +85,3 @@ def proportionally(labels: Tensor, classes: int, seed: int) -> Tensor:
     """All indices in an order whose beginnings hold the same share of every class."""
     counts = torch.bincount(labels.cpu(), minlength=classes)[labels.cpu()]
     return ((_places(labels, classes, seed).double() + 0.5) / counts).argsort(stable=True).to(labels.device)
-
-
-def _checked_count(name: str, count: int, available: int) -> int:
-    count = whole(name, count)
-    if not 1 <= count <= available:
-        raise ValueError(f"{name} must lie in 1 .. {available}, the images there are to choose from; got {count}")
-    return count
-
-
-def _checked_share(name: str, share: float, most: float | None = None) -> float:
-    share = number(name, share)
-    if not (0 < share < 1 or share == most):
-        raise ValueError(f"{name} must lie between 0 and 1{' (which is allowed)' if most else ''}, got {share}")
-    return share

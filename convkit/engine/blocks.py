@@ -1,239 +1,243 @@
-"""The blocks of a block-circulant convolution at any frequencies, on the smallest torus that has its spectrum."""
+"""The Fourier blocks of a block-circulant convolution, and their Gram matrices, at any frequency."""
 
+import copy
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from convkit.operators.geometry import NoFourierBlocks, sum_by_place
 from convkit.operators.operator import ConvOperator
 
 MOST_TAPS = 256  # with more, the list of lags is longer than the kernel is worth
-CHUNK = 2**26  # bytes of Gram blocks held at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Taps:
-    """A stride-1 convolution on a torus as a list of taps: ``B(f) = sum_t taps[t] exp(2 pi i <f, offsets[t] / size>)``.
-
-    ``taps`` has shape ``(groups, t, rows, columns)`` and is a rearrangement of the live kernel, ``offsets`` has shape
-    ``(t, axes)`` on the torus ``size``. Strides became channels (polyphase), and an axis whose offsets have a common
-    divisor with the size shrank by it: dilation, and kernels of size 1, whose torus is one pixel.
-    """
-
-    taps: Tensor
-    offsets: Tensor
-    size: tuple[int, ...]
-    frequencies: tuple[int, ...]  # of the operator: multiples of ``size``, with copies of the same blocks
-    split: tuple[int, ...]  # (offsets, stride) of each axis: how the kernel's axes were cut
-    places: tuple[Tensor, ...]  # on each axis, where tap j of the kernel went: offset * stride + phase
-
-    def phases(self, frequencies: Tensor) -> Tensor:
-        """Angles ``2 pi <f, offset / size>`` in float64, shape ``(frequencies, t)``, for frequencies ``(F, axes)``."""
-        return _angles(frequencies, self.offsets, self.size)
-
-    def blocks(self, frequencies: Tensor) -> Tensor:
-        """``B(f)`` for each row of ``frequencies``, shape ``(F, groups, rows, columns)``; has the kernel's gradient."""
-        angles = self.phases(frequencies).to(self.taps.device, self.taps.dtype)
-        flat = self.taps.movedim(1, 0).flatten(1)  # (t, groups * rows * columns)
-        real, imaginary = angles.cos() @ flat, angles.sin() @ flat
-        return torch.complex(real, imaginary).unflatten(1, (self.taps.shape[0], *self.taps.shape[2:]))
-
-    def from_blocks(self, blocks: Tensor, frequencies: Tensor, times: Tensor) -> Tensor:
-        """The taps of the nearest kernel of this support, ``(groups, t, rows, columns)``: the inverse of ``blocks``.
-
-        ``times`` says how often each frequency counts: 2 where it stands for -f, too.
-        """
-        weights = times.double()[:, None] / math.prod(self.size)
-        angles = self.phases(frequencies)
-        cos, sin = ((weights * wave).to(self.taps.device, self.taps.dtype) for wave in (angles.cos(), angles.sin()))
-        flat = blocks.flatten(1)
-        taps = cos.T @ flat.real + sin.T @ flat.imag
-        return taps.unflatten(1, (self.taps.shape[0], *self.taps.shape[2:])).movedim(0, 1)
-
-    def to_kernel(self, taps: Tensor) -> Tensor:
-        """Taps in the kernel's shape again: undoes ``reduced_taps``; taps that meet on a pixel share alike."""
-        d, (groups, _, rows, columns) = len(self.size), taps.shape
-        lengths, strides = self.split[::2], self.split[1::2]
-        kernel = taps.reshape(groups, *lengths, rows, columns // math.prod(strides), *strides)
-        kernel = kernel.permute(0, 1 + d, 2 + d, *(axis for i in range(d) for axis in (1 + i, 3 + d + i)))
-        kernel = kernel.reshape(groups * rows, -1, *(o * s for o, s in zip(lengths, strides, strict=True)))
-        for axis, places in enumerate(self.places, start=2):
-            sharing = torch.bincount(places)[places].view(-1, *[1] * (d + 1 - axis))
-            kernel = kernel.index_select(axis, places.to(kernel.device)) / sharing.to(kernel)
-        return kernel
+CHUNK = 2**26  # bytes of blocks held at a time
 
 
 def require_blocks(A: ConvOperator, name: str) -> None:
-    """Raise ``ValueError``, naming the ways out, unless the Fourier transform makes ``A`` block-diagonal."""
+    """Raise ``NoFourierBlocks``, naming the ways out, unless the Fourier transform makes ``A`` block-diagonal."""
     if A.is_block_circulant:
         return
     if A.padding_mode == "zeros":
-        raise ValueError(
+        raise NoFourierBlocks(
             f"{name} needs circular 'same' padding, got zero padding {A.pads}, whose matrix no Fourier transform makes "
             "block-diagonal; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
             "values, A.torus() for upper bounds of all of them, or A.circular() for its circular relative"
         )
     if any(n % s for n, s in zip(A.input_shape, A.stride, strict=True)):
-        raise ValueError(
+        raise NoFourierBlocks(
             f"{name} needs a stride that divides the size, got stride {A.stride} on {A.input_shape}, where no shift "
             "keeps the rows; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
             "values, or stride 1 for upper bounds of all of them"
         )
-    raise ValueError(
+    raise NoFourierBlocks(
         f"{name} needs circular padding of {A.span} in all ('same'), got {A.pads}; use A.matrix() for the exact "
         "operator, leading_singular_values(A, k) for its largest values, or A.circular() for its circular relative"
     )
 
 
-def normalized(taps: Taps) -> tuple[Taps, float]:
-    """The taps, detached, divided by a power of two that makes the largest about 1; and that number.
+class Blocks:
+    """The Fourier blocks ``B(f)`` of a block-circulant operator, all in units of ``scale``.
 
-    Gram blocks hold squares, which overflow or vanish for kernels of extreme scale. A power of two costs no digit.
+    ``B(f) = sum_t taps[t] exp(2 pi i <f, offsets[t] / torus>)`` has the singular values of the block of ``symbol(A)``
+    at f, divided by ``scale``; where gradients are recorded, it has the gradient of the kernel. A stride turns pixels
+    into channels. An axis on which all offsets share a divisor with the size (dilation, kernels of size 1) shrinks by
+    it, since its blocks repeat: ``torus`` is the smallest one that has all of them.
+
+    Attributes:
+        taps: The kernel, rearranged: ``(groups, t, rows, columns)``.
+        offsets: Where on the torus each tap lies: ``(t, axes)``.
+        torus: Number of frequencies on each axis after which the blocks repeat.
+        grid: Number of frequencies of ``symbol(A)`` on each axis, a multiple of ``torus``.
+        frequencies: One of each pair ``{f, -f}`` of the torus, whose blocks are conjugate: ``(F, axes)``.
+        times: How many frequencies of the grid each of them stands for: ``(F,)``.
+        self_conjugate: Whether ``f = -f``, so that the block is real: ``(F,)``.
+        index: For each frequency of the grid, flattened, the one that stands for it: ``(prod(grid),)``.
+        scale: A power of two, which costs no digit: the largest tap is then about 1, and squares neither overflow nor
+            vanish. Given as an argument, it is used as it is.
     """
-    largest = float(taps.taps.detach().abs().amax())
-    scale = 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0  # at most 2^1023, a float64
-    return replace(taps, taps=taps.taps.detach() / scale), scale
 
-
-def reduced_taps(A: ConvOperator) -> Taps:
-    """The taps of ``A`` on the smallest torus whose blocks, repeated, have the singular values of ``symbol(A)``.
-
-    The blocks equal those of ``symbol`` up to unitary factors. ``A`` must be block circulant.
-    """
-    kernel, c_out = A.kernel, A.kernel.shape[0]
-    offsets, places, sizes, coarse = [], [], [], []
-    for axis, n in enumerate(A.input_shape, start=2):
-        s = A.stride[axis - 2]
-        pixels = torch.arange(kernel.shape[axis]) * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
-        distinct, where = torch.unique(pixels // s, return_inverse=True)
-        places.append(where * s + pixels % s)  # taps that meet are summed
-        shape = (*kernel.shape[:axis], len(distinct) * s, *kernel.shape[axis + 1 :])
-        kernel = kernel.new_zeros(shape).index_add(axis, places[-1].to(kernel.device), kernel)
-        divisor = math.gcd(n // s, *(distinct - distinct[0]).tolist())
-        offsets.append((distinct - distinct[0]) // divisor)
-        sizes.append(n // s // divisor)
-        coarse.append(n // s)
-    d = len(sizes)
-    split = tuple(size for o, s in zip(offsets, A.stride, strict=True) for size in (len(o), s))
-    taps = kernel.reshape(A.groups, c_out // A.groups, kernel.shape[1], *split)
-    taps = taps.permute(0, *range(3, 3 + 2 * d, 2), 1, 2, *range(4, 4 + 2 * d, 2))
-    taps = taps.reshape(A.groups, -1, c_out // A.groups, kernel.shape[1] * math.prod(A.stride))
-    offset = torch.cartesian_prod(*offsets).reshape(-1, d)
-    return Taps(taps, offset, tuple(sizes), tuple(coarse), split, tuple(places))
-
-
-@dataclass(frozen=True, eq=False)
-class HalfSet:
-    """One frequency of each pair {f, -f} of a torus, where the blocks of a real kernel are conjugate."""
-
-    frequencies: Tensor  # (F, axes)
-    chosen: Tensor  # (F,) the same as flat indices
-    real: Tensor  # (F,) bool: f = -f, the block is real
-    where: Tensor  # for each frequency of the whole grid, flat: its place in the list
+    def __init__(self, A: ConvOperator, scale: float | None = None) -> None:
+        kernel, offsets, self._places = A.kernel, [], []
+        self.torus: tuple[int, ...] = ()
+        self.grid = tuple(n // s for n, s in zip(A.input_shape, A.stride, strict=True))
+        for axis, (n, s) in enumerate(zip(A.input_shape, A.stride, strict=True), start=2):
+            pixels = torch.arange(kernel.shape[axis]) * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
+            offset, where = torch.unique(pixels // s, return_inverse=True)
+            self._places.append(where * s + pixels % s)
+            kernel = sum_by_place(kernel, axis, self._places[-1], len(offset) * s)
+            divisor = math.gcd(n // s, *(offset - offset[0]).tolist())
+            offsets.append((offset - offset[0]) // divisor)
+            self.torus += (n // s // divisor,)
+        d, rows = len(A.stride), kernel.shape[0] // A.groups
+        self._cut = [size for o, s in zip(offsets, A.stride, strict=True) for size in (len(o), s)]  # of each axis
+        taps = kernel.reshape(A.groups, rows, -1, *self._cut)
+        taps = taps.permute(0, *range(3, 3 + 2 * d, 2), 1, 2, *range(4, 4 + 2 * d, 2))
+        taps = taps.reshape(A.groups, math.prod(map(len, offsets)), rows, -1)
+        if scale is None:
+            largest = float(taps.detach().abs().amax())
+            scale = 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0  # at most 2^1023, a float64
+        self.taps, self.scale = taps if scale == 1 else taps / scale, scale
+        self.offsets = torch.cartesian_prod(*offsets).reshape(-1, d)
+        self.frequencies, self.times, self.self_conjugate, self.index = half_set(self.torus, self.grid)
 
     @property
-    def times(self) -> Tensor:
-        """How many frequencies of the torus each one stands for: 1 where f = -f, else 2."""
-        return 2 - self.real.long()
+    def chunk(self) -> int:
+        """Number of frequencies whose blocks may be held at a time."""
+        groups, _, rows, columns = self.taps.shape
+        return max(1, CHUNK // (16 * groups * rows * columns))
+
+    def at(self, frequencies: Tensor) -> Tensor:
+        """Return ``B(f)`` for each row f of ``frequencies``: ``(F, groups, rows, columns)``, complex."""
+        phases = angles(frequencies, self.offsets, self.torus).to(self.taps.device, self.taps.dtype)
+        flat = self.taps.movedim(1, 0).flatten(1)  # (t, groups * rows * columns)
+        real, imaginary = phases.cos() @ flat, phases.sin() @ flat
+        return torch.complex(real, imaginary).unflatten(1, (self.taps.shape[0], *self.taps.shape[2:]))
+
+    def gram(self, expected: int | None = None, dtype: torch.dtype = torch.float64) -> "Gram":
+        """Return the Gram blocks, of which about ``expected`` will be asked for (by default one per frequency)."""
+        return Gram(self, expected or len(self.frequencies), dtype)
+
+    def group(self, number: int) -> "Blocks":
+        """Return the blocks of one group of channels alone, in the same units."""
+        return self.with_taps(self.taps[number : number + 1])
+
+    def with_taps(self, taps: Tensor) -> "Blocks":
+        """Return the blocks of other taps on the same torus."""
+        blocks = copy.copy(self)
+        blocks.taps = taps
+        return blocks
+
+    def to_taps(self, values: Tensor, indices: Tensor | slice = slice(None)) -> Tensor:
+        """Return the taps whose blocks are nearest to ``values``, which are blocks at ``frequencies[indices]``.
+
+        At all frequencies this is the inverse of ``at``; the taps for parts of them add up to it.
+        """
+        weights = self.times[indices].double()[:, None] / math.prod(self.grid)
+        phases = angles(self.frequencies[indices], self.offsets, self.torus)
+        cos, sin = ((weights * wave).to(self.taps.device, self.taps.dtype) for wave in (phases.cos(), phases.sin()))
+        flat = values.flatten(1)
+        taps = cos.T @ flat.real + sin.T @ flat.imag
+        return taps.unflatten(1, (self.taps.shape[0], *self.taps.shape[2:])).movedim(0, 1)
+
+    def to_kernel(self, taps: Tensor) -> Tensor:
+        """Return taps in the kernel's shape, no longer in units of ``scale``; a sum of several entries is shared."""
+        d, (groups, _, rows, _) = len(self.torus), taps.shape
+        lengths, strides = self._cut[::2], self._cut[1::2]
+        kernel = taps.reshape(groups, *lengths, rows, -1, *strides)
+        kernel = kernel.permute(0, 1 + d, 2 + d, *(axis for i in range(d) for axis in (1 + i, 3 + d + i)))
+        kernel = kernel.reshape(groups * rows, -1, *(o * s for o, s in zip(lengths, strides, strict=True)))
+        for axis, places in enumerate(self._places, start=2):
+            shares = torch.bincount(places)[places].view(-1, *[1] * (d + 1 - axis))
+            kernel = kernel.index_select(axis, places.to(kernel.device)) / shares.to(kernel)
+        return self.scale * kernel
+
+
+class HalfSet(NamedTuple):
+    """One frequency of each pair ``{f, -f}``; the fields are described in ``Blocks``."""
+
+    frequencies: Tensor
+    times: Tensor
+    self_conjugate: Tensor
+    index: Tensor
 
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # tables made there could not be used in training
-def half_set(size: tuple[int, ...], repeated: tuple[int, ...] | None = None) -> HalfSet:
-    """The canonical half of the frequencies of a torus; ``where`` on a grid of ``repeated`` copies of it."""
-    numbers = torch.arange(math.prod(size)).reshape(*size)
-    axes = tuple(range(len(size)))
+def half_set(torus: tuple[int, ...], grid: tuple[int, ...]) -> HalfSet:
+    """Return half of the frequencies of a torus, which stand for those of a grid of copies of it."""
+    numbers = torch.arange(math.prod(torus)).reshape(torus)
+    axes = tuple(range(len(torus)))
     opposite = numbers.flip(axes).roll([1] * len(axes), axes)
-    chosen, where = torch.unique(torch.minimum(numbers, opposite).flatten(), return_inverse=True)
-    where = where.reshape(*size)
-    if repeated is not None:
-        where = where.tile([whole // part for whole, part in zip(repeated, size, strict=True)])
-    frequencies = torch.stack(torch.unravel_index(chosen, tuple(size)), dim=1)
-    return HalfSet(frequencies, chosen, (opposite == numbers).flatten()[chosen], where.flatten())
+    chosen, index = torch.unique(torch.minimum(numbers, opposite).flatten(), return_inverse=True)
+    index = index.reshape(torus).tile([whole // part for whole, part in zip(grid, torus, strict=True)]).flatten()
+    frequencies = torch.stack(torch.unravel_index(chosen, torus), dim=1)
+    return HalfSet(frequencies, torch.bincount(index), (opposite == numbers).flatten()[chosen], index)
 
 
 class Gram:
-    """The Gram blocks ``B(f) B(f)^H`` (or ``B^H B`` where that is smaller) of detached taps, in float64 by default.
+    """The Gram blocks ``B(f) B(f)^H`` (or ``B^H B`` where that is smaller), detached, in units of ``scale^2``.
 
-    Built from the autocorrelation of the taps, ``G(f) = sum_l H_l exp(i <l, f>)``, wherever that takes fewer
-    operations than the blocks themselves.
+    Computed from the autocorrelation of the taps, ``G(f) = sum_l H_l exp(2 pi i <f, l / torus>)`` over the lags l
+    between two taps, wherever that takes fewer operations than the blocks themselves. They have ``side`` rows, and
+    ``chunk`` is the number of frequencies whose Gram blocks may be held at a time.
     """
 
-    def __init__(self, taps: Taps, frequencies: int | None = None, dtype: torch.dtype = torch.float64) -> None:
-        kernel = taps.taps.detach().to(dtype)
-        self.wide = kernel.shape[2] <= kernel.shape[3]
-        self._taps = replace(taps, taps=kernel)
-        kernel = kernel if self.wide else kernel.mT
+    def __init__(self, blocks: Blocks, expected: int, dtype: torch.dtype) -> None:
+        kernel = blocks.taps.detach().to(dtype)
+        self._blocks, self._torus = blocks.with_taps(kernel), blocks.torus
+        self._wide = kernel.shape[2] <= kernel.shape[3]
+        kernel = kernel if self._wide else kernel.mT
         groups, t, r, c = kernel.shape
-        frequencies = frequencies or math.prod(taps.size) // 2 + 1  # that will be asked for
-        self._sums = None
-        lags, where, flipped = _half_lags(taps.offsets[:MOST_TAPS], taps.size)
-        by_lags, by_blocks = t * t * r * c + 4 * len(lags) * r * frequencies, 4 * (t + 2 * r) * c * frequencies
-        if t <= MOST_TAPS and by_lags < by_blocks:
-            sums = kernel.new_zeros(len(lags), groups, r, r)
-            for a in range(t):
-                products = (
-                    kernel[:, a:].flatten(1, 2) @ kernel[:, a].mT
-                )  # K_b K_a^T for b >= a, lag offset_b - offset_a
-                products = products.unflatten(1, (t - a, r)).movedim(1, 0)
-                turn = flipped[a, a:]
-                if turn.any():  # only on a torus that the lags go round
-                    products = torch.where(turn.to(kernel.device)[:, None, None, None], products.mT, products)
-                products[0] *= 0.5
-                sums.index_add_(0, where[a, a:].to(kernel.device), products)
-            odd = sums - sums.mT if self.wide else sums.mT - sums  # the taps were transposed, not their phases turned
-            self._sums = ((sums + sums.mT).flatten(1), odd.flatten(1))
-            self._lags = lags
         self.side, self.dtype, self.device = r, dtype, kernel.device
-        self.chunk = max(1, int(CHUNK // (16 * groups * r * r)))  # frequencies at a time
+        self.chunk = max(1, CHUNK // (16 * groups * r * r))
+        self._lags, index, opposite = _half_lags(blocks.offsets[:MOST_TAPS], blocks.torus)
+        by_lags, by_blocks = t * t * r * c + 4 * len(self._lags) * r * expected, 4 * (t + 2 * r) * c * expected
+        self._sums = None
+        if t <= MOST_TAPS and by_lags < by_blocks:
+            sums = kernel.new_zeros(len(self._lags), groups, r, r)
+            for a in range(t):  # the products K_b K_a^T for b >= a belong to the lags offset_b - offset_a
+                products = (kernel[:, a:].flatten(1, 2) @ kernel[:, a].mT).unflatten(1, (t - a, r)).movedim(1, 0)
+                if opposite[a, a:].any():  # only on a torus that the lags go round
+                    mirrored = opposite[a, a:].to(kernel.device)[:, None, None, None]
+                    products = torch.where(mirrored, products.mT, products)
+                products[0] *= 0.5
+                sums.index_add_(0, index[a, a:].to(kernel.device), products)
+            odd = sums - sums.mT if self._wide else sums.mT - sums  # the taps were transposed, not their phases turned
+            self._sums = ((sums + sums.mT).flatten(1), odd.flatten(1))
 
     def at(self, frequencies: Tensor, real: bool = False) -> Tensor:
-        """The Gram blocks at these frequencies, shape ``(F, groups, side, side)``; real ones where f = -f."""
-        groups = self._taps.taps.shape[0]
+        """Return the Gram blocks at these frequencies, ``(F, groups, side, side)``; ``real`` ones if all ``f = -f``."""
         if self._sums is None:
-            blocks = self._taps.blocks(frequencies)
+            blocks = self._blocks.at(frequencies)
             blocks = blocks.real if real else blocks
-            return blocks @ blocks.mH if self.wide else blocks.mH @ blocks
+            return blocks @ blocks.mH if self._wide else blocks.mH @ blocks
         even, odd = self._sums
-        angles = _angles(frequencies, self._lags, self._taps.size).to(even)
-        shape = (len(frequencies), groups, self.side, self.side)
+        phases = angles(frequencies, self._lags, self._torus).to(even)
+        shape = (len(frequencies), len(self._blocks.taps), self.side, self.side)
         if real:
-            return (angles.cos() @ even).view(shape)
-        return torch.complex(angles.cos() @ even, angles.sin() @ odd).view(shape)
+            return (phases.cos() @ even).view(shape)
+        return torch.complex(phases.cos() @ even, phases.sin() @ odd).view(shape)
 
     def bounds(self, frequencies: Tensor) -> Tensor:
-        """Upper bounds of the largest eigenvalues, shape ``(F, groups)``, without a block: their Frobenius norms.
+        """Return upper bounds of the largest eigenvalues, ``(F, groups)``: the Frobenius norms, without any block.
 
-        The squared norm is a quadratic form of the phases, of inner products between lags; infinite where the blocks
-        are not built from lags.
+        The squared norm is a quadratic form of the phases. Infinite where the blocks are not computed from lags.
         """
-        groups = self._taps.taps.shape[0]
+        taps = self._blocks.taps
         if self._sums is None:
-            return self._taps.taps.new_full((len(frequencies), groups), math.inf)
-        angles = _angles(frequencies, self._lags, self._taps.size).to(self._taps.taps.device)
-        squares = angles.new_zeros(())
-        for waves, sums in zip((angles.cos(), angles.sin()), self._sums, strict=True):
-            by_group = sums.unflatten(1, (groups, -1)).movedim(1, 0).double()
-            squares = squares + (waves @ (by_group @ by_group.mT) * waves).sum(2)  # (groups, F)
-        return squares.clamp_min(0).sqrt().T.to(self._taps.taps)
+            return taps.new_full((len(frequencies), len(taps)), math.inf)
+        phases = angles(frequencies, self._lags, self._torus).to(taps.device)
+        (even, odd), cos, sin = self._inner_products, phases.cos(), phases.sin()
+        squares = (cos @ even * cos + sin @ odd * sin).sum(2)  # (groups, F)
+        return squares.clamp_min(0).sqrt().T.to(taps)
+
+    @functools.cached_property
+    def _inner_products(self) -> list[Tensor]:
+        """The inner products between the sums of two lags, even and odd: ``(groups, lags, lags)`` each."""
+        by_group = (s.unflatten(1, (len(self._blocks.taps), -1)).movedim(1, 0).double() for s in self._sums or ())
+        return [sums @ sums.mT for sums in by_group]
 
 
-def _angles(frequencies: Tensor, offsets: Tensor, size: Sequence[int]) -> Tensor:
+def angles(frequencies: Tensor, pixels: Tensor, torus: Sequence[int]) -> Tensor:
+    """Return ``2 pi <f, p / torus>`` for all pairs of rows f and p, ``(frequencies, pixels)``, in float64."""
     # whole numbers are reduced first, so that the angles are right to the last bit even on large tori
-    turns = torch.zeros(len(frequencies), len(offsets), dtype=torch.float64)
-    for axis, n in enumerate(size):
-        turns += (frequencies[:, axis, None] * offsets[None, :, axis] % n).double() / n
+    turns = torch.zeros(len(frequencies), len(pixels), dtype=torch.float64)
+    for axis, n in enumerate(torus):
+        turns += (frequencies[:, axis, None] * pixels[None, :, axis] % n).double() / n
     return 2 * math.pi * turns
 
 
-def _half_lags(offsets: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """One of each pair of lags {l, -l} between taps; for taps (a, b) the place of b - a in it, and whether it is -l."""
-    steps = torch.tensor(size)
-    place = torch.tensor([math.prod(size[axis + 1 :]) for axis in range(len(size))])
+def _half_lags(offsets: Tensor, torus: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one of each pair ``{l, -l}`` of lags between taps, which of them is b - a up to its sign, and the sign.
+
+    The second and third have an entry for each pair (a, b) of taps: an index, and whether the lag is -l.
+    """
+    steps = torch.tensor(torus)
+    place = torch.tensor([math.prod(torus[axis + 1 :]) for axis in range(len(torus))])
     lags = (offsets[None, :] - offsets[:, None]) % steps
     flat, opposite = (lags * place).sum(-1), (-lags % steps * place).sum(-1)
-    chosen, where = torch.unique(torch.minimum(flat, opposite), return_inverse=True)
-    return torch.stack(torch.unravel_index(chosen, tuple(size)), dim=1), where, opposite < flat
+    chosen, index = torch.unique(torch.minimum(flat, opposite), return_inverse=True)
+    return torch.stack(torch.unravel_index(chosen, tuple(torus)), dim=1), index, opposite < flat

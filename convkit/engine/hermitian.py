@@ -1,4 +1,4 @@
-"""Eigenvalues and definiteness of many Hermitian matrices at once, by whatever is fastest where they are."""
+"""Batched eigenvalues and Cholesky tests of Hermitian matrices, by the fastest backend for the device and the size."""
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
 
 
 def eigvalsh(matrices: Tensor) -> Tensor:
-    """Eigenvalues of Hermitian matrices ``(..., n, n)``, ascending, as ``torch.linalg.eigvalsh`` gives them."""
+    """Return the eigenvalues of Hermitian matrices ``(..., n, n)``, ascending, as ``torch.linalg.eigvalsh`` does."""
     if matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE:
         return torch.linalg.eigvalsh(matrices)
     return torch.from_numpy(np.linalg.eigvalsh(matrices.numpy()))
 
 
 def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of Hermitian matrices, as ``torch.linalg.eigh`` gives them."""
+    """Return the eigenvalues, ascending, and the eigenvectors of Hermitian matrices, as ``torch.linalg.eigh`` does."""
     double = matrices.dtype in (torch.float64, torch.complex128)
     if matrices.requires_grad or matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE or not double:
         return torch.linalg.eigh(matrices)
@@ -25,7 +25,7 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def positive_definite(matrices: Tensor) -> Tensor:
-    """Whether each Hermitian matrix ``(n, side, side)`` has a Cholesky factor, in its own precision."""
+    """Return whether each Hermitian matrix ``(n, side, side)`` has a Cholesky factor in its own precision: ``(n,)``."""
     side = matrices.shape[-1]
     if matrices.device.type != "cpu" or side < FACTOR_SIDE:
         return torch.linalg.cholesky_ex(matrices).info == 0

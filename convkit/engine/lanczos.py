@@ -1,4 +1,4 @@
-"""Largest singular values of one operator of any geometry, without its matrix."""
+"""The largest singular values of an operator of any geometry, by Lanczos iteration without its matrix."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,10 @@ DENSE_LIMIT = 64  # matrices with fewer rows or columns are decomposed as they a
 
 
 def leading_values(A: ConvOperator, k: int) -> Tensor:
-    """The k largest singular values of ``A``, descending, with a first derivative; small operators are dense ones."""
+    """Return the k largest singular values of ``A``, descending, with a first derivative.
+
+    Operators with few rows or columns are decomposed as dense matrices.
+    """
     if min(math.prod(A.out_shape), math.prod(A.in_shape)) <= max(DENSE_LIMIT, 4 * k):
         return torch.linalg.svdvals(A.matrix())[:k]
     B = replace(A, kernel=A.kernel.detach().double())
@@ -26,14 +29,16 @@ def leading_values(A: ConvOperator, k: int) -> Tensor:
 
 
 def leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
-    """Orthonormal right singular vectors of the k largest singular values of ``A``, float64, ``(k, *in_shape)``.
+    """Return orthonormal right singular vectors of the k largest singular values of ``A``, ``(k, *in_shape)``.
 
-    Implicitly restarted Lanczos iteration (ARPACK), and again beside what was found until nothing larger is left,
-    since a Krylov space sees only one copy of a repeated value. ``RuntimeError`` where it does not converge.
+    ``A`` must be float64. Implicitly restarted Lanczos iteration (ARPACK), repeated on the complement of the vectors
+    found so far until it finds no larger value, since a Krylov space sees only one copy of a repeated value. Raises
+    ``RuntimeError`` where it does not converge.
     """
     columns = math.prod(A.in_shape)
 
     def gram(x: np.ndarray) -> np.ndarray:
+        """Return ``A* A x`` for each column of x."""
         batch = torch.as_tensor(x.T.copy(), device=A.kernel.device).reshape(-1, *A.in_shape)
         return A.adjoint(A(batch)).flatten(1).T.cpu().numpy().reshape(x.shape)
 
@@ -45,14 +50,14 @@ def leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
     while scale > 0:
         wanted = 1 if len(squares) else k
 
-        def rest(x: np.ndarray, found: np.ndarray = found) -> np.ndarray:
-            """The Gram operator beside what was found, plus the identity so that ARPACK can tell its zeros."""
+        def deflated(x: np.ndarray, found: np.ndarray = found) -> np.ndarray:
+            """Apply the Gram operator on the complement of ``found``, plus 1 so that ARPACK can tell zeros."""
             x = x.ravel()
             y = gram(x - found @ (found.T @ x)) / scale
             return x + y - found @ (found.T @ y)
 
         try:
-            operator = LinearOperator((columns, columns), matvec=rest, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+            operator = LinearOperator((columns, columns), matvec=deflated, dtype=np.float64)  # pyright: ignore[reportCallIssue]
             # a new start each time: the last one holds nothing of the copies that it has not shown
             _, vectors = eigsh(operator, wanted, which="LA", v0=rng.standard_normal(columns))
         except ArpackError as error:

@@ -1,13 +1,12 @@
-"""Largest singular values by Krylov spaces: of one operator of any geometry, and of all blocks of a torus at once."""
-
-from dataclasses import replace
+"""The largest singular value of a block-circulant operator: a search for the Fourier block that has it."""
 
 import torch
 from torch import Tensor
 
-from convkit.engine.blocks import Gram, HalfSet, Taps, normalized
-from convkit.engine.hermitian import eigvalsh, positive_definite
-from convkit.engine.workers import Run, workers
+from convkit.engine.blocks import Blocks, Gram
+from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
+from convkit.engine.workers import MapPieces, thread_pool
+from convkit.operators.operator import ConvOperator
 
 DENSE_SIDE = 24  # smaller Gram blocks are decomposed as they are
 STEPS = 6, 16  # Lanczos steps: on a coarse grid of frequencies, then wherever the largest block may be
@@ -16,108 +15,124 @@ MARGIN = 1e-3  # of the best square: far above the rounding of float32 Gram bloc
 PIECE = 2**20  # bytes of Gram blocks that a core takes at a time, so that they stay in its cache
 
 
-def top_frequency(taps: Taps, half: HalfSet) -> tuple[Tensor, int]:
-    """The frequency, shape ``(1, axes)``, and the group of the block with the largest singular value.
+def largest_singular_value(A: ConvOperator) -> Tensor:
+    """Return the largest singular value of a block-circulant operator, a scalar with the gradient of ``u* A v``."""
+    blocks = Blocks(A)
+    frequency, group = top_frequency(blocks)
+    block = blocks.group(group).at(frequency)[0, 0]
+    with thread_pool(block.device):  # one small matrix: a second thread only costs
+        if not block.requires_grad:
+            return torch.linalg.svdvals(block)[0] * blocks.scale
+        # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
+        block = block if block.shape[0] <= block.shape[1] else block.mH
+        exact = block.detach().to(torch.complex128)
+        u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
+        v = exact.mH @ u
+    v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
+    return (u.conj().to(block) @ block @ v.to(block)).real * blocks.scale
+
+
+def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
+    """Return the frequency, ``(1, axes)``, and the group of the block with the largest singular value.
 
     A block is passed over only where it was proved to be smaller: Lanczos steps find a level that some block reaches,
     and a float32 Cholesky factorization shows that another stays below ``1 - MARGIN`` of it, a margin far above the
     rounding (or its Frobenius norm does, which is cheaper). The blocks left are compared in float64. A level that is
     too low leaves more of them, and never the wrong ones.
     """
-    taps, _ = normalized(taps)
-    groups, _, rows, columns = taps.taps.shape
+    groups, _, rows, columns = blocks.taps.shape
     if min(rows, columns) <= DENSE_SIDE:
-        gram = Gram(taps)
-        chunks = half.frequencies.split(gram.chunk)
+        gram = blocks.gram()
+        chunks = blocks.frequencies.split(gram.chunk)
         squares = torch.cat([torch.linalg.eigvalsh(gram.at(some))[..., -1] for some in chunks])
-        where, group = divmod(int(squares.argmax()), groups)
-        return half.frequencies[where][None], group
-    each = [replace(taps, taps=kernel) for kernel in taps.taps.split(1)]
-    with workers(taps.taps.device) as run:
-        left = _not_below_the_largest(each, half, run)
-        pairs = [(place, group) for group, places in enumerate(left) for place in places.tolist()]
-        if len(pairs) > 1:
-            found = [_largest(Gram(one, len(some)), half, some, run) for one, some in zip(each, left, strict=True)]
-            squares = torch.cat(found)
-            pairs = pairs[int(squares.argmax()) :]
-    where, group = pairs[0]
-    return half.frequencies[where][None], group
+        index, group = divmod(int(squares.argmax()), groups)
+        return blocks.frequencies[index][None], group
+    with thread_pool(blocks.taps.device) as map_pieces:
+        left = _candidates(blocks, map_pieces)
+        pairs = [(frequency[None], group) for group, some in enumerate(left) for frequency in some]
+        if len(pairs) == 1:
+            return pairs[0]
+        grams = [blocks.group(group).gram(len(some)) for group, some in enumerate(left)]
+        squares = [_largest_eigenvalues(gram, some, map_pieces) for gram, some in zip(grams, left, strict=True)]
+    return pairs[int(torch.cat(squares).argmax())]
 
 
-def _largest(gram: Gram, half: HalfSet, places: Tensor, run: Run) -> Tensor:
-    """The largest eigenvalue of each Gram block at these places of the list of frequencies."""
-
-    def work(some: Tensor) -> Tensor:
-        return eigvalsh(gram.at(half.frequencies[some])[:, 0])[:, -1]
-
-    return torch.cat(run(work, places, gram.chunk, len(places) * gram.side**3))
-
-
-def _not_below_the_largest(each: list[Taps], half: HalfSet, run: Run) -> list[Tensor]:
-    """For each group the places of the frequencies whose block was not proved smaller than another one."""
-    grams = [_rough(one, half) for one in each]
-    bounds = [gram.bounds(half.frequencies)[:, 0].cpu() for gram in grams]
-    left = [torch.arange(len(half.frequencies))] * len(grams)
+def _candidates(blocks: Blocks, map_pieces: MapPieces) -> list[Tensor]:
+    """Return, for each group, the frequencies whose block may still have the largest singular value."""
+    grams = [_rough_gram(blocks.group(group)) for group in range(len(blocks.taps))]
     # neighbors have similar blocks: a grid that is coarse beside the image shows about how large they become
-    coarse = [half.frequencies[:, axis] % max(2, n // 16) == 0 for axis, n in enumerate(each[0].size)]
-    trial = [torch.stack(coarse).all(0).nonzero().flatten()] * len(grams)
+    steps_apart = torch.tensor([max(2, n // 16) for n in blocks.torus])
+    left = [blocks.frequencies] * len(grams)
+    trial = [blocks.frequencies[(blocks.frequencies % steps_apart == 0).all(1)]] * len(grams)
     for steps in STEPS:
-        reached = [_reached(gram, half, some, steps, run) for gram, some in zip(grams, trial, strict=True)]
+        reached = [_reached(gram, some, steps, map_pieces) for gram, some in zip(grams, trial, strict=True)]
         level = (1 - MARGIN) * max(reached)
-        may = [some[bound[some] >= level] for some, bound in zip(left, bounds, strict=True)]
-        may = [_not_below(gram, half, some, level, run) for gram, some in zip(grams, may, strict=True)]
-        if any(map(len, may)):  # no block at all above the level: it was none
-            left = trial = may
+        above = [_not_below(gram, some, level, map_pieces) for gram, some in zip(grams, left, strict=True)]
+        if any(map(len, above)):  # no block at all above the level: it was none
+            left = trial = above
         if sum(map(len, left)) == 1:
             break
     return left
 
 
-def _rough(taps: Taps, half: HalfSet) -> Gram:
-    """Gram blocks in float32; in float64 where a setting such as TF32 leaves float32 products fewer digits."""
-    gram = Gram(taps, dtype=torch.float32)
-    probe = half.frequencies[len(half.frequencies) // 2][None]
-    exact = Gram(taps, 1).at(probe)
-    return gram if (gram.at(probe) - exact).norm() <= MARGIN / 100 * exact.norm() else Gram(taps)
+def _rough_gram(blocks: Blocks) -> Gram:
+    """Return Gram blocks in float32; in float64 where a setting such as TF32 leaves float32 products fewer digits."""
+    gram = blocks.gram(dtype=torch.float32)
+    probe = blocks.frequencies[len(blocks.frequencies) // 2][None]
+    exact = blocks.gram(1).at(probe)
+    return gram if (gram.at(probe) - exact).norm() <= MARGIN / 100 * exact.norm() else blocks.gram()
 
 
-def _reached(gram: Gram, half: HalfSet, places: Tensor, steps: int, run: Run) -> float:
-    """What the largest eigenvalue of these Gram blocks reaches at least: the best Ritz value of some Lanczos steps."""
-    if len(places) == 0:
+def _largest_eigenvalues(gram: Gram, frequencies: Tensor, map_pieces: MapPieces) -> Tensor:
+    """Return the largest eigenvalue of the Gram block at each of these frequencies."""
+
+    def largest(some: Tensor) -> Tensor:
+        return eigvalsh(gram.at(some)[:, 0])[:, -1]
+
+    return torch.cat(map_pieces(largest, frequencies, gram.chunk, len(frequencies) * gram.side**3))
+
+
+def _reached(gram: Gram, frequencies: Tensor, steps: int, map_pieces: MapPieces) -> float:
+    """Return a number that some eigenvalue of these Gram blocks reaches: the best Ritz value of some Lanczos steps."""
+    if len(frequencies) == 0:
         return 0.0
     steps = round(steps * max(1.0, gram.side / STEPS_SIDE))
     start = torch.randn(gram.side, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
 
-    def work(some: Tensor) -> Tensor:
-        blocks = gram.at(half.frequencies[some])[:, 0]
+    def ritz_values(some: Tensor) -> Tensor:
+        blocks = gram.at(some)[:, 0]
         v = (start / start.norm()).to(blocks).expand(len(blocks), -1)
-        before, across = v, v.new_zeros(len(v), 1)
-        diagonal, beside = [], []
+        last, beta = v, v.new_zeros(len(v), 1)
+        diagonal, beside = [], []  # of the tridiagonal matrix
         for _ in range(steps):
             w = (blocks * v[:, None]).sum(2)  # faster than many small matrix products
             diagonal.append(torch.linalg.vecdot(v, w).real[:, None])
-            w = w - diagonal[-1] * v - across * before
+            w = w - diagonal[-1] * v - beta * last
             # the kernel is about 1; next to nothing must not be blown up to a vector longer than 1
-            across = w.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            beside.append(across)
-            before, v = v, w / across
+            beta = w.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            beside.append(beta)
+            last, v = v, w / beta
         off = torch.diag_embed(torch.cat(beside[:-1], 1), 1)
         return torch.linalg.eigvalsh(torch.diag_embed(torch.cat(diagonal, 1)) + off + off.mT)[:, -1]
 
     # few operations for their number: cores share them only where blocks are large
-    return float(torch.cat(run(work, places, _piece(gram), len(places) * gram.side**2 * steps)).max())
+    operations = len(frequencies) * gram.side**2 * steps
+    return float(torch.cat(map_pieces(ritz_values, frequencies, _piece(gram), operations)).max())
 
 
-def _not_below(gram: Gram, half: HalfSet, places: Tensor, level: float, run: Run) -> Tensor:
-    """Which of these places have a Gram block with no Cholesky factor of ``level`` minus it."""
+def _not_below(gram: Gram, frequencies: Tensor, level: float, map_pieces: MapPieces) -> Tensor:
+    """Return those frequencies at which no Cholesky factor of ``level - G(f)`` proves the eigenvalues to be below."""
+    frequencies = frequencies[gram.bounds(frequencies)[:, 0].cpu() >= level]
 
-    def work(some: Tensor) -> Tensor:
-        blocks = gram.at(half.frequencies[some])[:, 0].neg_()
+    def unproved(some: Tensor) -> Tensor:
+        blocks = gram.at(some)[:, 0].neg_()
         blocks.diagonal(dim1=1, dim2=2).add_(level)
         return some[~positive_definite(blocks).cpu()]
 
-    return torch.cat(run(work, places, _piece(gram), len(places) * gram.side**3))
+    operations = len(frequencies) * gram.side**3
+    return torch.cat(map_pieces(unproved, frequencies, _piece(gram), operations))
 
 
 def _piece(gram: Gram) -> int:
+    """Return how many float32 Gram blocks to take at a time."""
     return PIECE // (8 * gram.side**2) + 1 if gram.device.type == "cpu" else gram.chunk

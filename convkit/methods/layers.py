@@ -90,7 +90,7 @@ def bounded(model: nn.Module, shapes: Shapes, knobs: Mapping[str, Any]) -> None:
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
         if isinstance(layer, nn.Conv2d):
-            geometry = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+            geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
             parametrize.register_parametrization(layer, "weight", OperatorNorm(shape, *geometry))
 
 

@@ -264,10 +264,10 @@ def shown_knobs(model: nn.Module, method: Method) -> dict[str, Any]:
     if not needed <= found <= allowed:
         lacking = ", ".join(sorted(_word(kind) for kind in needed - found))
         foreign = ", ".join(sorted(_word(kind) for kind in found - allowed))
-        got = " and ".join([*([f"no {lacking}"] if lacking else []), *([f"{foreign}"] if foreign else [])])
+        got = " and ".join([*([f"without {lacking}"] if lacking else []), *([f"with {foreign}"] if foreign else [])])
         raise ValueError(
             f"{method.name} needs a network with {', '.join(map(_word, method.layers)) or 'no normalization'}, got one "
-            f"with {got}; make it by network(model, data, {method.name!r})"
+            f"{got}; make it by network(model, data, {method.name!r})"
         )
     chosen = {name: kind in found for name, kind in method.optional.items()}
     return {**chosen, **(method.read(model) if method.read else {})}

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from convkit.checks import whole
 from convkit.models.layers import Layer, plain_layer
-from convkit.models.network import Assembly, Network, at_least, scaled
+from convkit.models.network import Assembly, Network, scaled
 from convkit.models.residual import add_blocks
 
 PREACTIVATED = (
@@ -68,10 +69,10 @@ def wrn28_10(
     As published, the stem keeps its 16 channels and shortcuts where the shape changes are 1 x 1 convolutions; here
     these come from the layer factory as all others do, with a normalization if it gives one.
     """
-    blocks, rest = divmod(at_least(10, depth, "depth") - 4, 6)
+    blocks, rest = divmod(whole("depth", depth, 10) - 4, 6)
     if rest:
         raise ValueError(f"depth must be 4 more than a multiple of 6, got {depth}; use {6 * blocks + 4}")
-    widening = at_least(1, widening, "widening")
+    widening = whole("widening", widening, 1)
     net = Assembly(6 * blocks + 1, layer, in_channels, image_size, mean, std, dtype)
     net.notes.append(PREACTIVATED)
     net.convolution("stem", 16)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from convkit.checks import sequence
+from convkit.checks import sequence, whole
 from convkit.models.layers import Layer, plain_layer
-from convkit.models.network import Assembly, Network, at_least, scaled
+from convkit.models.network import Assembly, Network, scaled
 
 
 def cnn9(
@@ -29,7 +29,7 @@ def cnn9(
         if group:
             net.pool(f"pool{group}", nn.AvgPool2d)
         for i in range(3 * group + 1, 3 * group + 4):
-            net.convolution(f"conv{i}", at_least(1, width, "each of widths"))
+            net.convolution(f"conv{i}", whole("each of widths", width, 1))
             net.add(f"relu{i}", nn.ReLU())
     return net.finish(classes)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.checks import plain, real, said, whole
+from convkit.checks import number, plain, positive, whole
 from convkit.models.layers import Layer
 from convkit.operators.dtypes import floating, made_in
 
@@ -73,8 +73,8 @@ class Assembly:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype = floating(dtype)
-        self.in_channels = self.channels = at_least(1, in_channels, "in_channels")
-        self.image_size = self.size = at_least(SMALLEST_IMAGE, image_size, "image_size")
+        self.in_channels = self.channels = whole("in_channels", in_channels, 1)
+        self.image_size = self.size = whole("image_size", image_size, SMALLEST_IMAGE)
         self.layers, self.layer, self.index = layers, layer, 0
         self.smallest = 1
         self.steps: OrderedDict[str, nn.Module] = OrderedDict()
@@ -118,37 +118,28 @@ class Assembly:
             raise RuntimeError(f"needed {self.layers} layers, got {self.index}; correct the number of layers")
         self.steps["average"] = nn.AdaptiveAvgPool2d(1)
         self.steps["flatten"] = nn.Flatten()
-        self.steps["head"] = nn.Linear(self.channels, at_least(1, classes, "classes"), dtype=self.dtype)
+        self.steps["head"] = nn.Linear(self.channels, whole("classes", classes, 1), dtype=self.dtype)
         network = Network(self.steps)
         network.in_channels, network.smallest = self.in_channels, self.smallest
         network.residual, network.notes = residual, self.notes
         return network
 
 
-def at_least(least: int, value: Any, name: str) -> int:
-    """The number as an int; ``ValueError`` with its name where it is no whole number or too small."""
-    return whole(name, value, least, advice="; give one such number")
-
-
 def scaled(channels: int, width: float) -> int:
     """So many times the channels, rounded; at least one."""
-    factor = real(width)
-    if factor is None or factor <= 0:
-        raise ValueError(f"width must be a positive number, got {said(width)}; 1 is the published network")
-    return max(1, round(channels * factor))
+    return max(1, round(channels * positive("width", width, "; 1 is the published network")))
 
 
 def _checked_statistics(mean: Any, std: Any, channels: int) -> tuple[list[float], list[float]]:
     if mean is None or std is None:
         raise ValueError("mean and std go together, got one of them; give both, or none for images as they are")
     mean, std = (
-        torch.as_tensor(plain(numbers), dtype=torch.float64, device="cpu").flatten().tolist() for numbers in (mean, std)
+        torch.as_tensor(plain(values), dtype=torch.float64, device="cpu").flatten().tolist() for values in (mean, std)
     )
     if len(mean) != channels or len(std) != channels:
         raise ValueError(
             f"mean and std need one number for each of {channels} channels, got {len(mean)} and {len(std)}; "
             "give the statistics of the data that the network will see"
         )
-    if not all(map(math.isfinite, mean)) or not all(math.isfinite(s) and s > 0 for s in std):
-        raise ValueError(f"mean must be finite and std positive, got {mean} and {std}; measure them on other images")
-    return mean, std
+    advice = "; measure it on other images"
+    return [number("mean", m, advice=advice) for m in mean], [positive("std", s, advice) for s in std]

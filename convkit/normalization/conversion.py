@@ -40,17 +40,16 @@ def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool
     model = copy.deepcopy(model)
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | ConvNorm2d)]
     reasons = {name: _reason(model.get_submodule(name)) for name in names}
-    wanted = [name for name in names if not reasons[name]]
+    layers = ((name, model.get_submodule(name)) for name in names if not reasons[name])
+    wanted = {name: layer for name, layer in layers if isinstance(layer, nn.Conv2d)}
     if not wanted:
         raise ValueError(
             f"convert needs a network with Conv2d layers, got {type(model).__name__} with "
             f"{', '.join(f'{name} ({reason})' for name, reason in reasons.items()) or 'none'}; swap those by hand"
         )
-    behind = _batchnorms_behind(model, wanted) if batchnorm else {}
+    behind = _batchnorms_behind(model, list(wanted)) if batchnorm else {}
     new, swapped = {}, []
-    for number, name in enumerate(wanted, start=1):
-        old = model.get_submodule(name)
-        assert isinstance(old, nn.Conv2d)
+    for number, (name, old) in enumerate(wanted.items(), start=1):
         new[old], words = _made(name, old, factory, number / len(wanted))
         swapped.append(f"{name}: Conv2d to {words}")
     for name, norm in behind.items():

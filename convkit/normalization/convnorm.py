@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.normalization.filtered import filtered_convolution
-from convkit.normalization.torus import Windows, waves
-from convkit.operators.geometry import check_padding_mode, padding_pairs, positive_ints
+from convkit.normalization.torus import TorusConvolution, phase_tables
+from convkit.operators.geometry import Padding, PaddingMode, Size, check_padding_mode, padding_pairs, positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.padding import pad
 
@@ -53,12 +53,12 @@ class ConvNorm2d(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: str | int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
         groups: int = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         affine: bool = True,
         gain: float = 1.0,
@@ -81,7 +81,8 @@ class ConvNorm2d(nn.Module):
             )
         if not math.isfinite(gain):
             raise ValueError(f"gain must be a finite number, got {gain}; 1 is the identity, 2**0.5 suits ReLU")
-        self.padding, self.padding_mode, self.through = padding, padding_mode, through
+        self.padding, self.through = padding, through
+        self.padding_mode: PaddingMode = padding_mode
         self.span = tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
         pairs = padding_pairs(padding, 2)
         self.pads = tuple((s // 2, s - s // 2) for s in self.span) if pairs == "same" else pairs
@@ -103,7 +104,8 @@ class ConvNorm2d(nn.Module):
         else:
             self.register_parameter("affine_weight", None)
             self.register_parameter("affine_bias", None)
-        self._kept: tuple[Windows, Tensor, Tensor] | None = None  # in evaluation: a copy of the weight, and its v
+        # in evaluation: a copy of the weight, and its v
+        self._kept: tuple[TorusConvolution, Tensor, Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -147,24 +149,25 @@ class ConvNorm2d(nn.Module):
         axis whose stride does not divide the torus the operator has stride 1: the layer's outputs are then among its
         rows. The kernel has the gradient of the layer: v is constant unless ``through``.
         """
-        windows = self._windows(positive_ints(input_shape, 2, "input_shape"))
-        stride = tuple(s if n % s == 0 else 1 for s, n in zip(self.stride, windows.torus, strict=True))
+        geometry = self._geometry(positive_ints(input_shape, 2, "input_shape"))
+        stride = tuple(s if n % s == 0 else 1 for s, n in zip(self.stride, geometry.torus, strict=True))
         weight = self.weight.double()
-        filtered = self._scale(self.weight, windows)
+        filtered = self._scale(self.weight, geometry)
         if affine and self.affine_weight is not None:
             kernel = self.affine_weight.double()
             center = tuple(s * (k // 2) for s, k in zip(self.stride, kernel.shape[2:], strict=True))
-            cos, sin = waves(windows.torus, tuple(kernel.shape[2:]), self.stride, center, kernel.device, kernel.dtype)
+            size = tuple(kernel.shape[2:])
+            cos, sin = phase_tables(geometry.torus, size, self.stride, center, kernel.device, kernel.dtype)
             filtered = filtered * torch.complex(cos @ kernel.flatten(1).T, sin @ kernel.flatten(1).T)
         if self.span == (0, 0) and self.pads == ((0, 0), (0, 0)):  # one tap, whatever the torus
             kernel = (weight * filtered.real[0, :, None, None, None]).to(self.weight.dtype)
-            return ConvOperator(kernel, windows.sizes, stride, 0, groups=self.groups)
-        spectrum = torch.complex(*windows.symbol(weight)) * filtered[:, :, None]
+            return ConvOperator(kernel, geometry.input_shape, stride, 0, groups=self.groups)
+        spectrum = torch.complex(*geometry.symbol(weight)) * filtered[:, :, None]
         # the half axis last, as irfft2 wants it; conj: torch correlates, so that the symbol is the conjugate transform
-        spectrum = spectrum.permute(1, 2, 0).unflatten(2, (windows.half, -1)).mT.conj()
-        taps = torch.fft.irfft2(spectrum, s=windows.torus[::-1]).mT  # tap j lies on pixel j - (padding before) (mod n)
-        shift = tuple((n - 1) // 2 - before for n, (before, _) in zip(windows.torus, self.pads, strict=True))
-        return ConvOperator(taps.roll(shift, (2, 3)).to(self.weight.dtype), windows.torus, stride, groups=self.groups)
+        spectrum = spectrum.permute(1, 2, 0).unflatten(2, (geometry.half, -1)).mT.conj()
+        taps = torch.fft.irfft2(spectrum, s=geometry.torus[::-1]).mT  # tap j lies on pixel j - (padding before) (mod n)
+        shift = tuple((n - 1) // 2 - before for n, (before, _) in zip(geometry.torus, self.pads, strict=True))
+        return ConvOperator(taps.roll(shift, (2, 3)).to(self.weight.dtype), geometry.torus, stride, groups=self.groups)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -178,18 +181,18 @@ class ConvNorm2d(nn.Module):
 
     # ---- private ---------------------------------------------------------------------------------------------------
     def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
-        windows = self._windows(tuple(x.shape[2:]))
-        scale = self._scale(weight, windows)  # (frequencies, c_out)
+        geometry = self._geometry(tuple(x.shape[2:]))
+        scale = self._scale(weight, geometry)  # (frequencies, c_out)
         kind, wide = weight.dtype, torch.promote_types(weight.dtype, torch.float32)
         x, weight, scale = x.to(wide), weight.to(wide), scale.to(wide)
         if self.span == (0, 0):  # v is constant over the frequencies
             x = pad(x, self.pads, self.padding_mode)
             y = F.conv2d(x, weight * scale[0, :, None, None, None], None, self.stride, 0, 1, self.groups)
         else:
-            y = filtered_convolution(windows, x, weight, scale, self.groups)
+            y = filtered_convolution(geometry, x, weight, scale, self.groups)
         return y.to(kind)
 
-    def _windows(self, sizes: tuple[int, ...]) -> Windows:
+    def _geometry(self, sizes: tuple[int, ...]) -> TorusConvolution:
         circular = self.padding_mode == "circular"
         torus = tuple(n if circular else n + span for n, span in zip(sizes, self.span, strict=True))
         outputs = tuple(
@@ -201,21 +204,21 @@ class ConvNorm2d(nn.Module):
                 f"the kernel must fit into the padded input, got kernel size {self.kernel_size} with dilation "
                 f"{self.dilation} on input {sizes} with padding {self.pads}; use larger images or more padding"
             )
-        starts = tuple(-before for before, _ in self.pads)
-        return Windows(sizes, torus, self.kernel_size, self.dilation, self.stride, starts, outputs)
+        before = tuple(before for before, _ in self.pads)
+        return TorusConvolution(sizes, torus, self.kernel_size, self.dilation, self.stride, before, outputs)
 
-    def _scale(self, weight: Tensor, windows: Windows) -> Tensor:
-        """v at the frequencies of the windows, shape (frequencies, c_out), float64."""
+    def _scale(self, weight: Tensor, geometry: TorusConvolution) -> Tensor:
+        """Return v at each frequency of the torus, shape (frequencies, c_out), float64."""
         if self.through and torch.is_grad_enabled():
-            return windows.inverse_root(weight)
+            return geometry.inverse_root(weight)
         with torch.no_grad():
             if self.training or not _comparable(weight):
-                return windows.inverse_root(weight)
+                return geometry.inverse_root(weight)
             kept = self._kept  # read once: another thread may put its own in place
-            if kept is None or kept[0] != windows or not _same(kept[1], weight):
+            if kept is None or kept[0] != geometry or not _same(kept[1], weight):
                 with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be used in a gradient
                     copy = weight.clone()
-                    kept = self._kept = (windows, copy, windows.inverse_root(copy))
+                    kept = self._kept = (geometry, copy, geometry.inverse_root(copy))
             return kept[2]
 
 

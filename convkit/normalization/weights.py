@@ -6,28 +6,34 @@ of the reshaped kernel, ``torch.nn.utils.parametrizations.spectral_norm(layer)``
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from convkit.checks import plain, real, said, whole
-from convkit.engine.blocks import half_set, reduced_taps
+from convkit.checks import plain, positive, whole
+from convkit.engine.blocks import Blocks
 from convkit.engine.largest import top_frequency
 from convkit.norms import operator_norm
+from convkit.operators.geometry import Padding, PaddingMode, Size
 from convkit.operators.operator import ConvOperator
 
 Layer = TypeVar("Layer", bound=nn.Module)
+USUAL = "; leave it out for the usual one"
 CONSTANT = 1e-6  # of a row's norm: a row that varies by less cannot be standardized
 
 
 def parametrized(layer: Layer, parametrization: nn.Module) -> Layer:
-    """The layer, its ``weight`` now a function of a weight that is trained in its place.
+    """Return the layer with its ``weight`` made a function of another weight, which is trained in its place.
 
-    Takes convolutions and linear layers, whose weights have one row an output: ``(outputs, ...)``. The trained one is
+    Takes convolutions and linear layers, whose weights have one row per output: ``(outputs, ...)``. The trained one is
     ``layer.parametrizations.weight.original``. Raises ``ValueError`` for other layers and for weights that the
     parametrization cannot take.
+
+    >>> layer = parametrized(nn.Linear(3, 2), WeightStandardization(gain=2.0))
+    >>> layer.weight.detach().norm(dim=1).round(decimals=3)
+    tensor([2., 2.])
     """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
         raise ValueError(
@@ -45,19 +51,22 @@ class WeightStandardization(nn.Module):
     lost. So the default is ``sqrt(2)``, He's norm for ReLU, the one of the sphere constraint that it is compared with;
     before a BatchNorm or GroupNorm the scale makes no difference. A row that varies by less than ``eps`` (in norm) is
     divided by ``eps``; no other row knows of it. Raises ``ValueError`` for rows of one number and constant rows.
+
+    >>> WeightStandardization()(torch.tensor([[1.0, 2.0, 3.0]])).round(decimals=3)
+    tensor([[-1.,  0.,  1.]])
     """
 
     def __init__(self, gain: float | None = 2**0.5, eps: float = 1e-12) -> None:
         super().__init__()
-        self.gain = None if gain is None else _positive(gain, "gain")
-        self.eps = _positive(eps, "eps")
+        self.gain = None if gain is None else positive("gain", gain, USUAL)
+        self.eps = positive("eps", eps, USUAL)
 
     def forward(self, weight: Tensor) -> Tensor:
         gain = math.sqrt(weight[0].numel()) if self.gain is None else self.gain
         return gain * _unit(_centered(weight), self.eps)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """The weight itself: it is what is trained. Its mean and norm do not show in the layer."""
+        """Return the weight itself, which is what is trained. Its mean and norm do not show in the layer."""
         _check_rows(weight, "WeightStandardization")
         return weight
 
@@ -68,15 +77,18 @@ class WeightStandardization(nn.Module):
 class CenteredWeightNorm(nn.Module):
     """Rows of mean 0 and of a learnable norm: ``g (w - mean w) / |w - mean w|`` (Huang et al. 2017).
 
-    ``original0`` is g, one number a row, ``original1`` is w. g starts at the norm of the centered row, so that the
+    ``original0`` is g, one number per row, ``original1`` is w. g starts at the norm of the centered row, so that the
     layer starts as it was but for its rows' means. Raises ``ValueError`` for rows of one number and constant rows.
+
+    >>> CenteredWeightNorm()(torch.tensor([[2.0]]), torch.tensor([[-5.0, 5.0, 5.0, -5.0]]))
+    tensor([[-1.,  1.,  1., -1.]])
     """
 
     def forward(self, g: Tensor, w: Tensor) -> Tensor:
         return g * _unit(_centered(w), 1e-12)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """g and w for a layer whose rows have this weight's directions and centered norms."""
+        """Return g and w for a layer whose rows have this weight's directions and centered norms."""
         _check_rows(weight, "CenteredWeightNorm")
         return _norms(_centered(weight)), weight
 
@@ -91,16 +103,16 @@ class NewtonOrthogonal(nn.Module):
     some behind. With more rows than columns the same is done to the columns (``V^T V``, scaled alike); centered rows
     have at most ``fan-in - 1`` independent columns. Groups have matrices of their own. Zero rows stay zero. Orthogonal
     as a matrix, which does not make the convolution so.
+
+    >>> NewtonOrthogonal(20, scale=1.0, center=False)(torch.tensor([[3.0, 0.0], [0.0, 2.0]])).round(decimals=3)
+    tensor([[1., 0.],
+            [0., 1.]])
     """
 
     def __init__(self, iterations: int = 5, scale: float = 2**0.5, center: bool = True, groups: int = 1) -> None:
         super().__init__()
-        iterations, groups = whole("iterations", iterations), whole("groups", groups)
-        if iterations < 1 or groups < 1:
-            raise ValueError(
-                f"iterations and groups must be at least 1, got {iterations} and {groups}; 5 and 1 are usual"
-            )
-        self.iterations, self.scale, self.center, self.groups = iterations, _positive(scale, "scale"), center, groups
+        self.iterations, self.groups = whole("iterations", iterations, 1, advice=USUAL), whole("groups", groups, 1)
+        self.scale, self.center = positive("scale", scale, USUAL), center
 
     def forward(self, weight: Tensor) -> Tensor:
         rows = _centered(weight) if self.center else weight
@@ -114,7 +126,7 @@ class NewtonOrthogonal(nn.Module):
         return self.scale * (W if wide else W.mT).reshape(weight.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """The weight itself: it is what is trained."""
+        """Return the weight itself, which is what is trained."""
         if weight.shape[0] % self.groups:
             raise ValueError(
                 f"groups must divide the weight's {weight.shape[0]} rows, got {self.groups}; give the layer's groups"
@@ -128,14 +140,17 @@ class NewtonOrthogonal(nn.Module):
 
 
 class OperatorNorm(nn.Module):
-    """The weight scaled so that the convolution's operator norm 2 on images of ``input_shape`` is ``bound``.
+    """Scale the weight so that the convolution's operator norm 2 on images of ``input_shape`` is ``bound``.
 
     The norm is that of the layer's torus (``ConvOperator.torus``): the layer's own for circular padding, an upper bound
-    for zero padding, so that the layer's is ``bound`` at most. It is exact, by Fourier (``operator_norm``), at each
-    reading of the weight; the gradient goes through the norm, by its top pair of singular vectors. With ``every`` > 1
-    it is exact at every so-many-th reading in training and always in evaluation; in between, it is the norm of the one
+    for zero padding, so that the layer's is ``bound`` at most. It is exact, by Fourier (``operator_norm``), each time
+    the weight is read; the gradient goes through the norm, by its top pair of singular vectors. With ``every`` > 1 it
+    is exact at every ``every``-th reading in training and always in evaluation; in between, it is the norm of the one
     block whose frequency was on top at the last exact reading: below the true norm by as much as another has overtaken
-    it. Zero weights stay zero. Raises ``ValueError`` for geometries without a torus.
+    it. Zero weights stay zero. Raises ``NoFourierBlocks`` for geometries without a torus.
+
+    >>> OperatorNorm(4)(torch.tensor([[[1.0, 2.0, 1.0]]])).round(decimals=3)
+    tensor([[[0.2500, 0.5000, 0.2500]]])
     """
 
     frequency: Tensor
@@ -144,21 +159,19 @@ class OperatorNorm(nn.Module):
 
     def __init__(
         self,
-        input_shape: int | Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: Any = "same",
-        dilation: int | Sequence[int] = 1,
+        input_shape: Size,
+        stride: Size = 1,
+        padding: Padding = "same",
+        dilation: Size = 1,
         groups: int = 1,
-        padding_mode: str = "circular",
+        padding_mode: PaddingMode = "circular",
         bound: float = 1.0,
         every: int = 1,
     ) -> None:
         super().__init__()
         self.geometry = (input_shape, stride, padding, dilation, groups, padding_mode)
-        self.bound = _positive(bound, "bound")
-        self.every = whole("every", every, floats=True)
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, got {every}; 1 is exact at each reading")
+        self.bound = positive("bound", bound, USUAL)
+        self.every = whole("every", every, 1, advice="; 1 is exact at each reading", floats=True)
         axes = len(sizes) if isinstance(sizes := plain(input_shape), Sequence) else 1
         self.register_buffer("frequency", torch.zeros(1, axes, dtype=torch.long))
         self.register_buffer("group", torch.zeros((), dtype=torch.long))
@@ -175,7 +188,7 @@ class OperatorNorm(nn.Module):
             return self.bound * weight / _floored(norm)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """The weight itself: it is what is trained."""
+        """Return the weight itself, which is what is trained."""
         ConvOperator(weight, *self.geometry).torus()  # raises for what has none
         self.readings.zero_()
         return weight
@@ -186,44 +199,42 @@ class OperatorNorm(nn.Module):
         return f"{text}, bound={self.bound:g}, every={self.every}"
 
     def _norm(self, A: ConvOperator) -> Tensor:
+        """Return the operator norm, or that of the block that was on top at the last exact reading."""
         if self.every == 1 or not self.training:
             return operator_norm(A, 2)
-        taps = reduced_taps(A)
         if int(self.readings) % self.every == 0:
-            frequency, group = top_frequency(taps, half_set(taps.size))
+            frequency, group = top_frequency(Blocks(A))
             self.frequency.copy_(frequency)
             self.group.fill_(group)
         self.readings += 1
-        block = taps.blocks(self.frequency.cpu())[0, int(self.group)]
+        block = Blocks(A, scale=1).group(int(self.group)).at(self.frequency.cpu())[0, 0]
         U, _, Vh = torch.linalg.svd(block.detach(), full_matrices=False)
         return (U[:, 0].conj() @ block @ Vh[0].conj()).real
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def _positive(value: float, name: str) -> float:
-    found = real(value)
-    if found is None or found <= 0:
-        raise ValueError(f"{name} must be a positive number, got {said(value)}; leave it out for the usual one")
-    return found
-
-
 def _floored(size: Tensor) -> Tensor:
-    return size.clamp_min(torch.finfo(size.dtype).tiny)  # 0 / tiny = 0
+    """Return sizes to divide by, at least the smallest normal number, so that zeros stay zeros."""
+    return size.clamp_min(torch.finfo(size.dtype).tiny)
 
 
 def _centered(weight: Tensor) -> Tensor:
+    """Return the weight with the mean of each row subtracted."""
     return weight - weight.mean(tuple(range(1, weight.ndim)), keepdim=True)
 
 
 def _norms(rows: Tensor) -> Tensor:
+    """Return the norm of each row, with the axes of the rows kept."""
     return torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.ndim)), keepdim=True)
 
 
 def _unit(rows: Tensor, eps: float) -> Tensor:
+    """Return the rows divided by their norms, or by ``eps`` where these are smaller."""
     return rows / _norms(rows).clamp_min(eps)
 
 
 def _check_rows(weight: Tensor, name: str, zero: bool = False) -> None:
+    """Raise ``ValueError`` for rows of one number and, unless they may be ``zero`` once centered, constant rows."""
     if weight.ndim < 2 or weight[0].numel() < 2:
         raise ValueError(
             f"{name} needs rows of at least two numbers (a fan-in of 2), got a weight of shape {tuple(weight.shape)}: "

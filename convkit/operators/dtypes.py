@@ -25,7 +25,7 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
-def floating(dtype: Any) -> torch.dtype:
+def floating(dtype: object) -> torch.dtype:
     """The dtype itself; ``ValueError`` unless it is one of torch's for real numbers with a fraction."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point dtype of torch, got {said(dtype)}; torch.float32 is usual")

@@ -1,17 +1,28 @@
 """The numbers that describe a convolution, checked where they enter."""
 
 from collections.abc import Sequence
-from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from convkit.checks import plain
+from convkit.checks import plain, said, whole
+
+if TYPE_CHECKING:
+    from convkit.operators.operator import ConvOperator
+
+Size = int | Sequence[int]  # one number for all axes, or one per axis
+Padding = Literal["same", "valid"] | int | Sequence[int] | Sequence[Sequence[int]]
+PaddingMode = Literal["circular", "zeros"]
+Pads = tuple[tuple[int, int], ...]  # pixels (before, after), one pair per axis
 
 
-def check_kernel(kernel: Any) -> None:
+class NoFourierBlocks(ValueError):
+    """The Fourier transform does not make this operator block-diagonal; the message names the ways out."""
+
+
+def check_kernel(kernel: object) -> None:
     """Raise ``TypeError`` or ``ValueError`` unless this is a finite real kernel ``(c_out, c_in // groups, *size)``."""
     if not isinstance(kernel, Tensor):
         raise TypeError(f"kernel must be a torch tensor, got {type(kernel).__name__}; use torch.as_tensor(kernel)")
@@ -32,41 +43,34 @@ def check_kernel(kernel: Any) -> None:
         raise ValueError(f"kernel must be finite, got {bad} NaN or infinite entries; look for where training diverged")
 
 
-def positive_ints(value: Any, axes: int, name: str) -> tuple[int, ...]:
-    """An int or a sequence of ints as one positive int an axis; ``ValueError`` or ``TypeError`` otherwise."""
-    numbers = _ints(value, axes, name)
-    if min(numbers) < 1:
-        raise ValueError(f"{name} must be positive, got {value}; every axis needs at least 1")
-    return numbers
+def positive_ints(value: Size, axes: int, name: str) -> tuple[int, ...]:
+    """An int or a sequence of ints as one positive int per axis; ``ValueError`` otherwise."""
+    return _ints(value, axes, name, 1, "; give one number, or one per axis")
 
 
-def padding_pairs(padding: Any, axes: int) -> Any:
-    """``"same"`` as it is, every other padding as pairs ``(before, after)``, one an axis."""
-    if padding == "same":
-        return padding
-    if isinstance(padding, str) and padding != "valid":
-        raise ValueError(
-            f"padding must be 'same', 'valid' or numbers of pixels, got {padding!r}; for all overlaps give k - 1"
-        )
-    if padding == "valid":
-        padding = 0
-    if isinstance(padding, Sequence) and any(isinstance(side, Sequence) for side in padding):
-        if len(padding) != axes or any(not isinstance(side, Sequence) for side in padding):
+def padding_pairs(padding: Padding, axes: int) -> Literal["same"] | Pads:
+    """``"same"`` as it is, every other padding as pairs ``(before, after)``, one per axis."""
+    found: Any = plain(padding)
+    if found == "same":
+        return "same"
+    if found == "valid":
+        found = 0
+    advice = "; give numbers of pixels, 'same' or 'valid', and for all overlaps k - 1"
+    if isinstance(found, Sequence) and any(isinstance(side, list | tuple) for side in found):
+        if len(found) != axes or any(not isinstance(side, list | tuple) for side in found):
             raise ValueError(
-                f"padding must give one pair (before, after) for each of {axes} axes, got {padding}; "
-                "or ints alone, one an axis"
+                f"padding must be one pair (before, after) for each of {axes} axes, got {said(padding)}; or give one "
+                "number per axis"
             )
-        pairs = tuple(_ints(side, 2, "padding") for side in padding)
+        sides = [_ints(side, 2, "padding", 0, advice) for side in found]
     else:
-        pairs = tuple((amount, amount) for amount in _ints(padding, axes, "padding"))
-    if min(map(min, pairs)) < 0:
-        raise ValueError(f"padding must not be negative, got {padding}; crop the input instead")
-    return pairs
+        sides = [(amount, amount) for amount in _ints(found, axes, "padding", 0, advice)]
+    return tuple((before, after) for before, after in sides)
 
 
-def positive_groups(groups: Any, kernel: Tensor) -> int:
+def positive_groups(groups: int, kernel: Tensor) -> int:
     """``groups`` as an int that divides the kernel's output channels."""
-    (number,) = positive_ints(groups, 1, "groups")
+    number = whole("groups", groups, 1, advice="; 1 is usual")
     if kernel.shape[0] % number:
         raise ValueError(
             f"groups must divide the output channels, got groups={number} and a kernel of shape "
@@ -75,7 +79,7 @@ def positive_groups(groups: Any, kernel: Tensor) -> int:
     return number
 
 
-def check_padding_mode(padding_mode: Any) -> None:
+def check_padding_mode(padding_mode: str) -> None:
     """Raise ``ValueError`` unless the boundary is one that the theory covers."""
     if padding_mode not in ("circular", "zeros"):
         raise ValueError(
@@ -83,7 +87,7 @@ def check_padding_mode(padding_mode: Any) -> None:
         )
 
 
-def check_batch(x: Any, shape: tuple[int, ...], kernel: Tensor) -> None:
+def check_batch(x: object, shape: tuple[int, ...], kernel: Tensor) -> None:
     """Raise ``TypeError`` or ``ValueError`` unless x is a non-empty batch of this shape, of the kernel's kind."""
     wanted = f"(batch, {', '.join(map(str, shape))})"
     if not isinstance(x, Tensor):
@@ -102,17 +106,44 @@ def check_batch(x: Any, shape: tuple[int, ...], kernel: Tensor) -> None:
         )
 
 
-def _ints(value: Any, count: int, name: str) -> tuple[int, ...]:
-    try:
-        value = plain(value) if hasattr(value, "tolist") else value  # an array or a tensor of numbers
-        values = list(value) if isinstance(value, Sequence) else [value] * count
-        if any(isinstance(v, bool) for v in values):
-            raise TypeError
-        numbers = tuple(index(v) for v in values)
-    except TypeError:
-        raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}; convert it by int()") from None
+def _ints(value: Any, count: int, name: str, least: int, advice: str) -> tuple[int, ...]:
+    found = plain(value)
+    numbers = found if isinstance(found, Sequence) and not isinstance(found, str) else [found] * count
     if len(numbers) != count:
         raise ValueError(
-            f"{name} must be one int or {count} of them, one an axis, got {value}; give one for each spatial axis"
+            f"{name} must be one whole number or {count} of them, one per axis, got {said(value)}; give one for each "
+            "spatial axis"
         )
-    return numbers
+    return tuple(whole(name, number, least, advice=advice) for number in numbers)
+
+
+class Axis(NamedTuple):
+    """One spatial axis of a convolution: what decides which pixels its outputs read."""
+
+    size: int
+    taps: int
+    outputs: int
+    stride: int
+    dilation: int
+    before: int  # pixels padded before the first one
+    padding_mode: PaddingMode
+
+    def reads(self) -> tuple[Tensor, Tensor]:
+        """Return the pixel that each output reads through each tap, ``(outputs, taps)``, and whether there is one."""
+        pixels = self.stride * torch.arange(self.outputs)[:, None] + self.dilation * torch.arange(self.taps)
+        pixels = pixels - self.before
+        if self.padding_mode == "circular":
+            return pixels % self.size, torch.ones_like(pixels, dtype=torch.bool)
+        return pixels, (pixels >= 0) & (pixels < self.size)
+
+
+def axes_of(A: "ConvOperator") -> list[Axis]:
+    """Return the spatial axes of an operator."""
+    numbers = zip(A.input_shape, A.kernel.shape[2:], A.out_shape[1:], A.stride, A.dilation, A.pads, strict=True)
+    return [Axis(n, k, outputs, s, d, before, A.padding_mode) for n, k, outputs, s, d, (before, _) in numbers]
+
+
+def sum_by_place(x: Tensor, axis: int, places: Tensor, size: int) -> Tensor:
+    """Return x with entry j of ``axis`` added to entry ``places[j]`` of an axis of ``size`` zeros."""
+    zeros = x.new_zeros(*x.shape[:axis], size, *x.shape[axis + 1 :])
+    return zeros.index_add(axis, places.to(x.device), x)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from convkit.checks import plain
 from convkit.operators.evaluation import apart, evaluation_copy
-from convkit.operators.operator import _LAYERS, _TRANSPOSED, ConvOperator
+from convkit.operators.geometry import NoFourierBlocks, Size
+from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
 
 
 def named_layers(kind: str, model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -28,19 +29,23 @@ def named_layers(kind: str, model: nn.Module, names: Iterable[str]) -> dict[str,
     return layers
 
 
-def layer_operator(name: str, layer: nn.Module, shape: Any) -> ConvOperator:
-    """``ConvOperator.from_layer``, whose errors then name the layer."""
+def layer_operator(name: str, layer: nn.Module, shape: Size) -> ConvOperator:
+    """Return ``ConvOperator.from_layer(layer, shape)``; its errors name the layer."""
     with naming(name):
         return ConvOperator.from_layer(layer, shape)
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Errors of what is done inside name the layer."""
+    """Context manager in which a ``TypeError`` or ``ValueError`` becomes a ``ValueError`` that names the layer.
+
+    ``NoFourierBlocks`` stays what it is.
+    """
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise type(error)(f"layer {name!r}: {error}") from error
+        kind = NoFourierBlocks if isinstance(error, NoFourierBlocks) else ValueError
+        raise kind(f"layer {name!r}: {error}") from error
 
 
 def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -65,7 +70,7 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
             if isinstance(layer, nn.Linear):
                 size = seen[1:-1] or (1, 1)
             else:  # a convolution takes inputs without a batch, too
-                size = seen[2:] if hasattr(layer, "operator") else seen[2 - layer.weight.ndim :]
+                size = seen[2:] if has_operator(layer) else seen[2 - layer.weight.ndim :]
             if shapes.setdefault(name, size) != size:
                 raise ValueError(
                     f"layer {name!r} meets inputs of sizes {shapes[name]} and {size}, and its norm depends on the "
@@ -92,10 +97,7 @@ def conv_operators(model: nn.Module, x: Tensor) -> dict[str, ConvOperator]:
     shapes, operators = input_shapes(model, x), {}
     with evaluation_copy(model) as copy:  # a parametrized weight may take a step when it is read in training mode
         for name, shape in shapes.items():
-            try:
-                operators[name] = ConvOperator.from_layer(copy.get_submodule(name), shape)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"layer {name!r}: {error}") from error
+            operators[name] = layer_operator(name, copy.get_submodule(name), shape)
     return operators
 
 
@@ -104,7 +106,8 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
         if inside is not None and name.startswith(inside):
             continue
-        if hasattr(module, "operator"):
+        speaks = has_operator(module)
+        if speaks:
             inside = f"{name}." if name else ""
-        if hasattr(module, "operator") or isinstance(module, _LAYERS + _TRANSPOSED):
+        if speaks or isinstance(module, LAYERS + TRANSPOSED):
             yield name, module

@@ -1,9 +1,9 @@
 """The central object: a convolution on inputs of one size, as a linear map."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal, Protocol, TypeGuard, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +11,27 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from convkit.operators.geometry import (
+    NoFourierBlocks,
+    Padding,
+    PaddingMode,
+    Pads,
+    Size,
+    axes_of,
     check_batch,
     check_kernel,
     check_padding_mode,
     padding_pairs,
     positive_groups,
     positive_ints,
+    sum_by_place,
 )
 from convkit.operators.padding import pad, unpad
 
 MATRIX_LIMIT = 2**30  # bytes: a larger dense matrix is refused
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +49,35 @@ class ConvOperator:
     """
 
     kernel: Tensor
-    input_shape: Any  # ints and tuples go in; once made, these are tuples with one entry an axis
-    stride: Any = 1
-    padding: Any = "same"  # "same", or pairs (before, after)
-    dilation: Any = 1
-    groups: int = 1
-    padding_mode: str = "circular"
+    input_shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Literal["same"] | Pads
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: PaddingMode
 
-    def __post_init__(self) -> None:
-        check_kernel(self.kernel)
-        spatial = self.kernel.ndim - 2
-        for name in ("input_shape", "stride", "dilation"):
-            object.__setattr__(self, name, positive_ints(getattr(self, name), spatial, name))
-        object.__setattr__(self, "groups", positive_groups(self.groups, self.kernel))
-        check_padding_mode(self.padding_mode)
-        object.__setattr__(self, "padding", padding_pairs(self.padding, spatial))
+    def __init__(
+        self,
+        kernel: Tensor,
+        input_shape: Size,
+        stride: Size = 1,
+        padding: Padding = "same",
+        dilation: Size = 1,
+        groups: int = 1,
+        padding_mode: PaddingMode = "circular",
+    ) -> None:
+        check_kernel(kernel)
+        check_padding_mode(padding_mode)
+        axes = kernel.ndim - 2
+        self.__dict__.update(  # a frozen dataclass refuses self.kernel = kernel
+            kernel=kernel,
+            input_shape=positive_ints(input_shape, axes, "input_shape"),
+            stride=positive_ints(stride, axes, "stride"),
+            padding=padding_pairs(padding, axes),
+            dilation=positive_ints(dilation, axes, "dilation"),
+            groups=positive_groups(groups, kernel),
+            padding_mode=padding_mode,
+        )
         if min(self.out_shape[1:]) < 1:
             raise ValueError(
                 f"the kernel must fit into the padded input, got kernel size {tuple(self.kernel.shape[2:])} with "
@@ -70,7 +91,7 @@ class ConvOperator:
         return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel.shape[2:], strict=True))
 
     @property
-    def pads(self) -> tuple[tuple[int, int], ...]:
+    def pads(self) -> Pads:
         """Pixels padded ``(before, after)`` on each axis."""
         if self.padding == "same":
             return tuple((span // 2, span - span // 2) for span in self.span)
@@ -148,15 +169,16 @@ class ConvOperator:
 
         A zero-padded operator is rows and columns of the circular one on ``n + padding`` pixels (on each axis the
         larger of its two sides, at most the span), rounded up to a multiple of the stride. An operator that is
-        circular already is its own torus. Raises ``ValueError`` for other circular paddings.
+        circular already is its own torus. Raises ``NoFourierBlocks`` for other circular paddings.
         """
         if self.is_block_circulant:
             return self
         if self.padding_mode == "circular":
-            raise ValueError(
+            raise NoFourierBlocks(
                 f"torus needs zero padding, or circular padding {self.span} in all with a stride that divides the "
                 f"size, got circular padding {self.pads} and stride {self.stride} on {self.input_shape}; "
-                "use A.circular() on a size that the stride divides"
+                "use A.circular() on a size that the stride divides, or leading_singular_values(A, k) or A.matrix(), "
+                "which need no blocks"
             )
         axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
         sizes = tuple(s * math.ceil((n + min(max(pads), span)) / s) for n, pads, span, s in axes)
@@ -169,15 +191,12 @@ class ConvOperator:
         circular boundaries, and for those that no window crosses.
         """
         kernel = self.kernel
-        for axis, n in enumerate(self.input_shape, start=2):
-            taps = torch.arange(kernel.shape[axis], device=kernel.device)
-            pixels = (self.dilation[axis - 2] * taps - self.pads[axis - 2][0]) % n
-            shape = (*kernel.shape[:axis], n, *kernel.shape[axis + 1 :])
-            kernel = kernel.new_zeros(shape).index_add(axis, pixels, kernel)
+        for number, axis in enumerate(axes_of(self), start=2):
+            kernel = sum_by_place(kernel, number, axis._replace(outputs=1).reads()[0][0] % axis.size, axis.size)
         return kernel
 
     @staticmethod
-    def from_layer(layer: nn.Module, input_shape: int | Sequence[int]) -> "ConvOperator":
+    def from_layer(layer: "nn.Module | HasOperator", input_shape: Size) -> "ConvOperator":
         """What a layer does to inputs of one size, without its bias.
 
         Takes ``Conv1d``, ``Conv2d``, ``Conv3d`` (padding mode ``zeros`` or ``circular``), ``Linear`` (a kernel of
@@ -185,21 +204,21 @@ class ConvOperator:
         ``operator(input_shape)``. A parametrized weight is read now: make the operator anew after it changed.
         Raises ``ValueError`` that names the way out for every other layer.
         """
-        if hasattr(layer, "operator"):
-            return layer.operator(input_shape)  # pyright: ignore[reportCallIssue]
+        if has_operator(layer):
+            return layer.operator(input_shape)
         kind = type(layer).__name__
-        if isinstance(layer, _TRANSPOSED):
+        if isinstance(layer, TRANSPOSED):
             raise ValueError(
                 f"from_layer needs a convolution, got {kind}, which is the adjoint of one; make ConvOperator(weight, "
                 "size of the layer's output, ...) with the layer's geometry: its adjoint is this layer, and it has "
                 "the same singular values"
             )
-        if not isinstance(layer, _LAYERS):
+        if not isinstance(layer, LAYERS):
             raise ValueError(
                 f"from_layer needs Conv1d, Conv2d, Conv3d, Linear or a layer with a method operator(input_shape), "
                 f"got {kind}; give the layer such a method"
             )
-        if not any(type(layer).forward is known.forward for known in _LAYERS):
+        if not any(type(layer).forward is known.forward for known in LAYERS):
             raise ValueError(
                 f"from_layer needs a layer that its weight describes, got {kind}, which has a forward of its own; "
                 "give it a method operator(input_shape) that returns the ConvOperator of what it does"
@@ -207,12 +226,28 @@ class ConvOperator:
         if is_lazy(layer.weight):
             check_kernel(layer.weight)
         if isinstance(layer, nn.Linear):
-            shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
-            return ConvOperator(layer.weight[(..., *[None] * len(shape))], shape)
+            axes = 1 if isinstance(input_shape, int) else len(input_shape)
+            return ConvOperator(layer.weight[(..., *[None] * axes)], input_shape)
         if layer.padding_mode not in ("zeros", "circular"):
             raise ValueError(
                 f"from_layer needs padding mode 'zeros' or 'circular', got {layer.padding_mode!r} in {kind}; measure "
                 "its zero-padded or circular relative: ConvOperator(layer.weight, input_shape, ...)"
             )
-        geometry = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+        padding = cast(Padding, layer.padding)  # torch says only that a word is a str
+        geometry = (layer.stride, padding, layer.dilation, layer.groups, layer.padding_mode)
         return ConvOperator(layer.weight, input_shape, *geometry)
+
+
+@runtime_checkable
+class HasOperator(Protocol):
+    """A layer that is more than a plain convolution and says itself what it does to inputs of one size."""
+
+    def operator(self, input_shape: Size) -> ConvOperator:
+        """Return the operator of the layer on inputs of the spatial size ``input_shape``, without its bias."""
+        ...
+
+
+def has_operator(layer: object) -> TypeGuard[HasOperator]:
+    """Whether a layer has a method ``operator``; a module, a word or a number of that name is none."""
+    method = getattr(layer, "operator", None)  # isinstance does not see what a compiled module passes on
+    return callable(method) and not isinstance(method, nn.Module)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convkit.operators.geometry import sum_by_place
+
 Pads = Sequence[tuple[int, int]]  # pixels (before, after) on each spatial axis
 
 
@@ -28,5 +30,5 @@ def unpad(x: Tensor, sizes: Sequence[int], pads: Pads, padding_mode: str) -> Ten
             x = x.narrow(axis, before, n)
         else:  # each padded copy of a pixel sends its share back to that pixel
             pixels = torch.arange(-before, n + after, device=x.device) % n
-            x = x.new_zeros(*x.shape[:axis], n, *x.shape[axis + 1 :]).index_add(axis, pixels, x)
+            x = sum_by_place(x, axis, pixels, n)
     return x

@@ -1,10 +1,7 @@
 """Training with clipped singular values in small: accuracy and norms on the way, and learning rates (S)."""
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,23 +9,16 @@ import torch
 from torch import nn
 
 from convkit.audit.measurement import measure
-from convkit.data.registry import load
-from convkit.data.subsets import subset
-from convkit.methods.build import network
-from convkit.methods.layers import layers
-from convkit.methods.method import Method
-from convkit.methods.registry import METHODS
-from convkit.papers.runs import Experiment, percents, short
+from convkit.papers.runs import NINE, Runs, append, columns, experiment, load_part, percents, short, train
 from convkit.training.evaluation import evaluate
-from convkit.training.loop import fit
-from convkit.training.sweeps import sweep
+from convkit.training.plan import Record
 
 SEEDS = (0, 1, 2)
 BOUNDS = (None, 0.5, 1.0, 2.0)
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 RESHAPED = (0.2, 0.5, 1.0)
 OPTIONS: dict[str, dict[str, Any]] = {
-    "cnn9": {"widths": [16, 32, 64]},
+    "cnn9": NINE,
     "resnet32": {"width": 0.5, "preactivation": True},
 }
 TRAINING = {"data": "digits", "device": "cpu", "momentum": 0.9}
@@ -36,13 +26,6 @@ PLANS: dict[bool, dict[str, Any]] = {  # of the learning rates, with and without
     True: {"steps": 110, "clip_every": 30},
     False: {"steps": 70, "clip_every": 20, "model": "resnet32"},  # S's; without its shortcuts a clip leaves no signal
 }
-# S's own comparison without BatchNorm: the same clip on layers with a bias and nothing behind them.
-CLIP_ALONE = replace(METHODS["norm_clip"], name="clip_alone", words="operator norm clipped", layer=layers())
-
-
-def method_of(name: str) -> Method:
-    """A method of the kit, or ``clip_alone``: the clip without BatchNorm."""
-    return CLIP_ALONE if name == "clip_alone" else METHODS[name]
 
 
 def largest_norm(model: nn.Module, x: torch.Tensor) -> float:
@@ -63,97 +46,40 @@ def job(
     batch_size: int = 64,
     model: str = "cnn9",
 ) -> dict[str, Any]:
-    """One run: test accuracy at the end (``None`` if it was lost), the largest norm, and what was seen on the way.
+    """One run: test accuracy at the end (``None`` if it was lost), the largest norm, and what was measured on the way.
 
     ``seconds`` is the median CPU time of a step; ``clip_seconds`` the mean of what a step with a clip takes longer,
     the batches from which BatchNorm's statistics are taken anew among it.
     """
-    data = load(TRAINING["data"])
-    data = data if images is None else subset(data, images)
+    data = load_part(TRAINING["data"], images)
     knobs: dict[str, Any] = {"lr": lr, "momentum": TRAINING["momentum"]}
     if bound is not None:
         knobs |= {"bound": bound, "every": clip_every}
-    net = network(model, data, method_of(method), seed=seed, knobs=knobs, **OPTIONS[model])
     x = data.train_batch([0])[0]
     result: dict[str, Any] = {"steps": [], "loss": [], "norm": [], "test": [], "accuracy": None, "lost": None}
     losses: list[float] = []
-    usual: list[float] = []
-    clips: list[float] = []
-    run = fit(net, data, method_of(method), steps=steps, seed=seed, batch_size=batch_size, knobs=knobs)
-    for number in range(1, steps + 1):
-        began = time.process_time()
-        record = next(run)
-        (clips if bound is not None and number % clip_every == 0 else usual).append(time.process_time() - began)
-        if record.diverged:
-            return result | {"lost": record.diverged}
+
+    def watch(network: nn.Module, record: Record) -> None:
         losses.append(record.loss)
-        if look_every and number % look_every == 0:
-            result["steps"].append(number)
-            result["loss"].append(short(statistics.mean(losses[-look_every:])))
-            result["norm"].append(short(largest_norm(net, x)))
-            result["test"].append(short(evaluate(net, data)))
+        if look_every and record.step % look_every == 0:
+            numbers = {"norm": largest_norm(network, x), "test": evaluate(network, data)}
+            append(result, {"steps": record.step, "loss": statistics.mean(losses[-look_every:]), **numbers})
+
+    plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    network, diverged, times = train(
+        data, method, model=model, options=OPTIONS[model], knobs=knobs, watch=watch, **plan
+    )
+    if diverged:
+        return result | {"lost": diverged}
+    clips = [] if bound is None else times[clip_every - 1 :: clip_every]
+    usual = [time for step, time in enumerate(times, 1) if bound is None or step % clip_every]
     seconds = statistics.median(usual or clips)
     result |= {"seconds": short(seconds), "clip_seconds": short(statistics.mean(clips) - seconds if clips else 0.0)}
-    return result | {"accuracy": short(evaluate(net, data)), "last_norm": short(largest_norm(net, x))}
-
-
-def training(
-    folder: str | None,
-    keep: Path,
-    steps: int = 165,
-    clip_every: int = 45,
-    look_every: int = 15,
-    seeds: Sequence[int] = SEEDS,
-    images: int = 200,
-    batch_size: int = 50,
-) -> dict[str, Any]:
-    """Bounds of the operator norm, and of the flattened kernel, against none (Figures 2 and 4, section 4.4)."""
-    plan = {"steps": steps, "clip_every": clip_every, "look_every": look_every, "images": images}
-    plan |= {"lr": 0.1, "batch_size": batch_size}
-    cases = [("batchnorm" if bound is None else "norm_clip", bound) for bound in BOUNDS]
-    cases += [("reshaped_clip", bound) for bound in RESHAPED]
-    jobs = {
-        f"{method} {bound} seed {seed}": {"method": method, "bound": bound, "seed": seed, **plan}
-        for method, bound in cases
-        for seed in seeds
-    }
-    done = sweep(job, jobs, keep)
-    kept = ("accuracy", "lost", "last_norm", "seconds", "clip_seconds", "loss", "norm", "test")
-    rows = []
-    for method, bound in cases:
-        runs = [done[f"{method} {bound} seed {seed}"] for seed in seeds]
-        rows.append({"method": method, "bound": bound, "steps": runs[0]["steps"]} | _columns(runs, kept))
-    about = {"model": "cnn9", **OPTIONS["cnn9"], "schedule": "cosine"}
-    return {**TRAINING, "seeds": list(seeds), **plan, **about, "rows": rows}
-
-
-def rates(
-    folder: str | None,
-    keep: Path,
-    seeds: Sequence[int] = SEEDS[:2],
-    rates: Sequence[float] = RATES,
-    plans: Mapping[bool, Mapping[str, Any]] = MappingProxyType(PLANS),
-) -> dict[str, Any]:
-    """Learning rates against bounds, with BatchNorm and, in a residual network, without (Figure 3)."""
-    cases = [(batchnorm, bound, lr) for batchnorm in (False, True) for bound in BOUNDS for lr in rates]
-    names = {False: ("plain", "clip_alone"), True: ("batchnorm", "norm_clip")}
-    jobs = {}
-    for batchnorm, bound, lr in cases:
-        one = {"method": names[batchnorm][bound is not None], "bound": bound, "lr": lr, **plans[batchnorm]}
-        some = seeds if batchnorm else seeds[:1]  # a step of the residual network takes twice as long
-        jobs |= {f"{batchnorm} {bound} {lr:g} seed {seed}": {"seed": seed, **one} for seed in some}
-    done = sweep(job, jobs, keep)
-    rows = []
-    for batchnorm, bound, lr in cases:
-        runs = [done[f"{batchnorm} {bound} {lr:g} seed {seed}"] for seed in (seeds if batchnorm else seeds[:1])]
-        rows.append({"batchnorm": batchnorm, "bound": bound, "lr": lr} | _columns(runs, ("accuracy", "lost")))
-    about = {"with_batchnorm": dict(plans[True]), "without": dict(plans[False]), "models": OPTIONS, "batch_size": 64}
-    about |= {"schedule": "cosine", "rates": list(rates), "bounds": list(BOUNDS)}
-    return {**TRAINING, "seeds": list(seeds), **about, "rows": rows}
+    return result | {"accuracy": short(evaluate(network, data)), "last_norm": short(largest_norm(network, x))}
 
 
 def show_training(results: Mapping[str, Any]) -> str:
-    """One line a row: test accuracies in percent, the largest norm at the end, what a clip costs in steps."""
+    """One line per row: test accuracies in percent, the largest norm at the end, what a clip costs in steps."""
     lines = []
     for row in results["rows"]:
         name = row["method"] if row["bound"] is None else f"{row['method']} {row['bound']:g}"
@@ -175,22 +101,67 @@ def show_rates(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _columns(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, list[Any]]:
-    return {key: [run.get(key) for run in runs] for key in keys}
-
-
 def _numbers(values: Sequence[float | None]) -> str:
     return " ".join("lost" if value is None else f"{value:.2f}" for value in values)
 
 
-EXPERIMENTS = {
-    "clipping-training": Experiment(
-        "clipped operator norms and flattened kernels beside none, on 200 digits, three seeds",
-        2,
-        training,
-        show_training,
-    ),
-    "clipping-rates": Experiment(
-        "learning rates against bounds, on digits, with BatchNorm (two seeds) and without (one)", 2, rates, show_rates
-    ),
-}
+@experiment(
+    "clipping-training",
+    "clipped operator norms and flattened kernels beside none, on 200 digits, three seeds",
+    2,
+    show_training,
+)
+def training(
+    runs: Runs,
+    steps: int = 165,
+    clip_every: int = 45,
+    look_every: int = 15,
+    seeds: Sequence[int] = SEEDS,
+    images: int = 200,
+    batch_size: int = 50,
+) -> dict[str, Any]:
+    """Bounds of the operator norm, and of the flattened kernel, against none (Figures 2 and 4, section 4.4)."""
+    plan = {"steps": steps, "clip_every": clip_every, "look_every": look_every, "images": images}
+    plan |= {"lr": 0.1, "batch_size": batch_size}
+    pairs = [("batchnorm" if bound is None else "norm_clip", bound) for bound in BOUNDS]
+    pairs += [("reshaped_clip", bound) for bound in RESHAPED]
+    cases = {f"{method} {bound}": {"method": method, "bound": bound} for method, bound in pairs}
+    done = runs.over_seeds(job, {name: case | plan for name, case in cases.items()}, seeds)
+    names = ("accuracy", "lost", "last_norm", "seconds", "clip_seconds", "loss", "norm", "test")
+    rows = [case | {"steps": done[name][0]["steps"]} | columns(done[name], names) for name, case in cases.items()]
+    header = {"model": "cnn9", **OPTIONS["cnn9"], "schedule": "cosine"}
+    return {**TRAINING, "seeds": list(seeds), **plan, **header, "rows": rows}
+
+
+@experiment(
+    "clipping-rates",
+    "learning rates against bounds, on digits, with BatchNorm (two seeds) and without (one)",
+    2,
+    show_rates,
+)
+def rates(
+    runs: Runs,
+    seeds: Sequence[int] = SEEDS[:2],
+    rates: Sequence[float] = RATES,
+    plans: Mapping[bool, Mapping[str, Any]] = MappingProxyType(PLANS),
+) -> dict[str, Any]:
+    """Learning rates against bounds, with BatchNorm and, in a residual network, without (Figure 3)."""
+    methods = {False: ("plain", "clip_alone"), True: ("batchnorm", "norm_clip")}
+    rows = []
+    for batchnorm in (False, True):
+        cases = [{"bound": bound, "lr": lr} for bound in BOUNDS for lr in rates]
+        named = {
+            f"{batchnorm} {case['bound']} {case['lr']:g}": {
+                "method": methods[batchnorm][case["bound"] is not None],
+                **case,
+                **plans[batchnorm],
+            }
+            for case in cases
+        }
+        # a step of the residual network takes twice as long: one seed
+        done = runs.over_seeds(job, named, seeds if batchnorm else seeds[:1])
+        for case, found in zip(cases, done.values(), strict=True):
+            rows.append({"batchnorm": batchnorm, **case} | columns(found, ("accuracy", "lost")))
+    header = {"with_batchnorm": dict(plans[True]), "without": dict(plans[False]), "models": OPTIONS, "batch_size": 64}
+    header |= {"schedule": "cosine", "rates": list(rates), "bounds": list(BOUNDS)}
+    return {**TRAINING, "seeds": list(seeds), **header, "rows": rows}

@@ -2,33 +2,28 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.gains import channel_gains, with_gain
+from convkit.audit.measurement import measure
 from convkit.data.dataset import Data
 from convkit.data.label_noise import noisy_labels
 from convkit.data.registry import load
 from convkit.data.subsets import scarce
-from convkit.methods.build import network
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.norms import operator_norm
-from convkit.operators.network import conv_operators, input_shapes
+from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
-from convkit.papers.runs import Experiment, percents, short
+from convkit.papers.runs import NINE, Runs, append, columns, experiment, percents, train
 from convkit.randomness import seeded
-from convkit.spectra import channel_condition_numbers
 from convkit.training.evaluation import evaluate, recalibrate_batchnorm
-from convkit.training.loop import fit
-from convkit.training.sweeps import sweep
+from convkit.training.plan import Record
 
 SEEDS = (0, 1, 2)
 DIGITS = 5  # of the numbers that are kept
-TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", "widths": [16, 32, 64], "momentum": 0.9}
-RIVALS = ("batchnorm", "convnorm+batchnorm")
+TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "momentum": 0.9}
+METHODS = ("batchnorm", "convnorm+batchnorm")
 RATES = (0.02, 0.1)
 HE = 6**0.5  # torch's default start draws from +-1/sqrt(fan-in), He's variance of 2/fan-in is 6 times that
 
@@ -55,22 +50,23 @@ def job(
     data = load(TRAINING["data"])
     data = data if share is None else scarce(data, share, seed)
     data = data if noise is None else noisy_labels(data, noise[1], noise[0], seed)
-    model = network(TRAINING["model"], data, method, seed=seed, knobs=knobs, widths=TRAINING["widths"])
-    restart(model, start, seed)
     result: dict[str, Any] = {"at": [], "accuracy": [], "lost": None}
-    if layers:
-        result["start"] = layers_of(model, data)
-    plan = {"seed": seed, "batch_size": batch_size, "schedule": schedule}
-    for record in fit(model, data, method, steps=steps, knobs=knobs or {}, **plan):
-        if record.diverged:
-            return result | {"lost": record.diverged}
+
+    def begin(model: nn.Module) -> None:
+        restart(model, start, seed)
+        if layers:
+            result["start"] = layers_of(model, data)
+
+    def watch(model: nn.Module, record: Record) -> None:
         if record.step in at or record.step == steps:
-            result["at"].append(record.step)
-            result["accuracy"].append(short(evaluate(model, data), DIGITS))
+            append(result, {"at": record.step, "accuracy": evaluate(model, data)}, DIGITS)
             if steady:
-                result.setdefault("steady", []).append(
-                    short(evaluate(with_steady_statistics(model, data), data), DIGITS)
-                )
+                append(result, {"steady": evaluate(with_steady_statistics(model, data), data)}, DIGITS)
+
+    plan: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "schedule": schedule, "seed": seed}
+    model, diverged, _ = train(data, method, knobs=knobs, start=begin, watch=watch, **plan)
+    if diverged:
+        return result | {"lost": diverged}
     return result | ({"end": layers_of(model, data)} if layers else {})
 
 
@@ -81,7 +77,7 @@ def with_steady_statistics(model: nn.Module, data: Data) -> nn.Module:
     The running averages that training leaves lag behind: with torch's momentum of 0.1 by about ten steps.
     """
     model = copy.deepcopy(model).train()
-    recalibrate_batchnorm(model, (data.train_batch(some)[0] for some in torch.arange(len(data)).split(480)))
+    recalibrate_batchnorm(model, (data.train_batch(batch)[0] for batch in torch.arange(len(data)).split(480)))
     return model
 
 
@@ -106,26 +102,33 @@ def layers_of(model: nn.Module, data: Data) -> dict[str, list[float]]:
     numbers for other layers); ``norm_folded`` counts the gains of a BatchNorm behind the layer instead. ``row`` is the
     root mean square norm of the rows of the layer's matrix.
     """
-    x, gains = data.train_batch(torch.arange(2))[0], channel_gains(model)
-    sizes, found = input_shapes(model, x), {}
-    for name, operator in conv_operators(model, x).items():
-        layer, A = model.get_submodule(name), operator.torus()
-        if isinstance(layer, nn.Linear):
-            continue
-        bare = layer.operator(sizes[name], affine=False) if isinstance(layer, ConvNorm2d) else A
-        _, gain = gains.get(name, ("", None))
-        folded = A if gain is None else with_gain(A, gain)
-        numbers = {
-            "norm": operator_norm(A, 2),
-            "norm_bare": operator_norm(bare, 2),
-            "norm_folded": operator_norm(folded, 2),
-            "row": row_norm(A),
-            "condition": channel_condition_numbers(A).median(),
-            "condition_bare": channel_condition_numbers(bare).median(),
-        }
-        for key, value in numbers.items():
-            found.setdefault(key, []).append(short(float(value), DIGITS))
+    x = data.train_batch(torch.arange(2))[0]
+    norms, conditions = measure(model, x)
+    bare_norms, bare_conditions = measure(without_affine(model), x)
+    folded_norms, _ = measure(model, x, folded=True)
+    rows = {name: float(row_norm(A.torus())) for name, A in conv_operators(model, x).items()}
+    numbers = {
+        "norm": norms,
+        "norm_bare": bare_norms,
+        "norm_folded": folded_norms,
+        "row": rows,
+        "condition": conditions,
+        "condition_bare": bare_conditions,
+    }
+    found: dict[str, list[float]] = {}
+    for layer in conditions:  # the convolutions
+        append(found, {name: values[layer] for name, values in numbers.items()}, DIGITS)
     return found
+
+
+def without_affine(model: nn.Module) -> nn.Module:
+    """Return a copy whose ConvNorm layers have no affine kernel."""
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        if isinstance(layer, ConvNorm2d):
+            layer.register_parameter("affine_weight", None)
+            layer.register_parameter("affine_bias", None)
+    return model
 
 
 def row_norm(A: ConvOperator) -> Tensor:
@@ -133,30 +136,54 @@ def row_norm(A: ConvOperator) -> Tensor:
     return A.kernel.flatten(1).norm(dim=1).square().mean().sqrt()
 
 
+def show(results: Mapping[str, Any]) -> str:
+    """One line per case: the accuracies of its seeds at the end, in percent."""
+    lines = []
+    for row in results["rows"]:
+        text = percents(row["accuracy"], mean=True)
+        lines.append(f"{row['name']:<46}{text}")
+    return "\n".join(lines)
+
+
+@experiment(
+    "convnorm-training",
+    "ConvNorm with BatchNorm against BatchNorm: accuracy step by step, layers before and after, on digits",
+    2,
+    show,
+)
 def training(
-    folder: str | None, keep: Path, steps: int = 300, seeds: Sequence[int] = SEEDS, rates: Sequence[float] = RATES
+    runs: Runs, steps: int = 300, seeds: Sequence[int] = SEEDS, rates: Sequence[float] = RATES
 ) -> dict[str, Any]:
     """Test accuracy step by step at a constant rate, and every layer at the start and at the end (Figures 2 and 4)."""
     at = sorted({s for s in (*range(5, 61, 5), *range(80, steps + 1, 20)) if s <= steps})
     plan = {"steps": steps, "at": at, "schedule": "constant", "layers": True}
-    cases = {f"{method}, lr {lr:g}": {"method": method, "knobs": {"lr": lr}} for method in RIVALS for lr in rates}
+    cases = {f"{method}, lr {lr:g}": {"method": method, "knobs": {"lr": lr}} for method in METHODS for lr in rates}
     cases["plain, He's start, lr 0.02"] = {"method": "plain", "knobs": {"lr": 0.02}, "start": "He"}
-    return _table(cases, plan, seeds, keep, at=at)
+    return _table(cases, plan, seeds, runs, at=at)
 
 
-def race(
-    folder: str | None, keep: Path, steps: int = 60, seeds: Sequence[int] = SEEDS, rates: Sequence[float] = RATES
-) -> dict[str, Any]:
+@experiment(
+    "convnorm-race",
+    "the first 60 steps of ConvNorm with BatchNorm and of BatchNorm, with lagging and steady statistics, on digits",
+    1,
+    show,
+)
+def race(runs: Runs, steps: int = 60, seeds: Sequence[int] = SEEDS, rates: Sequence[float] = RATES) -> dict[str, Any]:
     """The first steps at a constant rate: test accuracy as the network runs, and with steady statistics."""
     at = [s for s in (5, 10, 15, 20, 25, 30, 40, 50, 60) if s <= steps]
     plan = {"steps": steps, "at": at, "schedule": "constant", "steady": True}
-    cases = {f"{method}, lr {lr:g}": {"method": method, "knobs": {"lr": lr}} for method in RIVALS for lr in rates}
-    return _table(cases, plan, seeds, keep, at=at)
+    cases = {f"{method}, lr {lr:g}": {"method": method, "knobs": {"lr": lr}} for method in METHODS for lr in rates}
+    return _table(cases, plan, seeds, runs, at=at)
 
 
+@experiment(
+    "convnorm-noise",
+    "ConvNorm with BatchNorm against BatchNorm under label noise and few images, on digits, three seeds",
+    1,
+    show,
+)
 def noise(
-    folder: str | None,
-    keep: Path,
+    runs: Runs,
     steps: int = 100,
     seeds: Sequence[int] = SEEDS,
     noises: Sequence[tuple[str, float]] = (("uniform", 0.8), ("flip", 0.8)),
@@ -165,17 +192,22 @@ def noise(
     """Wrong labels in a known share, and few images (Figure 3)."""
     plan = {"steps": steps, "schedule": "cosine", "knobs": {"lr": 0.1}}
     cases: dict[str, dict[str, Any]] = {}
-    for method in RIVALS:
+    for method in METHODS:
         cases[f"{method}, all labels right"] = {"method": method}
         cases |= {f"{method}, {kind} {rate:g}": {"method": method, "noise": [kind, rate]} for kind, rate in noises}
         few = {"method": method, "batch_size": 32}
         cases |= {f"{method}, {share:g} of the images": {**few, "share": share} for share in shares}
-    return _table(cases, plan, seeds, keep, batch_size_of_few_images=32)
+    return _table(cases, plan, seeds, runs, batch_size_of_few_images=32)
 
 
+@experiment(
+    "convnorm-noise-rates",
+    "the same with four of five labels flipped, at two learning rates, on digits, eight seeds",
+    4,
+    show,
+)
 def noise_rates(
-    folder: str | None,
-    keep: Path,
+    runs: Runs,
     steps: int = 100,
     seeds: Sequence[int] = range(8),
     rates: Sequence[float] = (0.03, 0.1),
@@ -185,12 +217,13 @@ def noise_rates(
     cases = {
         f"{method}, lr {rate:g}": {"method": method, "knobs": {"lr": rate}, "noise": flips}
         for rate in rates
-        for method in RIVALS
+        for method in METHODS
     }
-    return _table(cases, {"steps": steps, "schedule": "cosine"}, seeds, keep, noise=flips)
+    return _table(cases, {"steps": steps, "schedule": "cosine"}, seeds, runs, noise=flips)
 
 
-def affine(folder: str | None, keep: Path, steps: int = 100, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+@experiment("convnorm-affine", "how ConvNorm's affine kernel starts, and its gradient, on digits, three seeds", 1, show)
+def affine(runs: Runs, steps: int = 100, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """How the affine kernels start, whether they are there, and whether the gradient goes through the normalization."""
     alone, beside = {"method": "convnorm"}, {"method": "convnorm+batchnorm"}
     slow, fast = {"lr": 0.02}, {"lr": 0.1}
@@ -205,61 +238,22 @@ def affine(folder: str | None, keep: Path, steps: int = 100, seeds: Sequence[int
         "with BatchNorm, identity, full gradient": {**beside, "knobs": {**fast, "through": True}},
     }
     at = [*(s for s in (20, 50) if s < steps), steps]
-    return _table(cases, {"steps": steps, "at": at, "schedule": "constant"}, seeds, keep, at=at)
-
-
-def show(results: Mapping[str, Any]) -> str:
-    """One line a case: the accuracies of its seeds at the end, in percent."""
-    lines = []
-    for row in results["rows"]:
-        text = percents(row["accuracy"], mean=True)
-        lines.append(f"{row['name']:<46}{text}")
-    return "\n".join(lines)
+    return _table(cases, {"steps": steps, "at": at, "schedule": "constant"}, seeds, runs, at=at)
 
 
 def _table(
-    cases: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any], seeds: Sequence[int], keep: Path, **about: Any
+    cases: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any], seeds: Sequence[int], runs: Runs, **header: Any
 ) -> dict[str, Any]:
-    """All cases at all seeds, as rows of ``name``, final ``accuracy`` and ``lost`` by seed, and what else was kept."""
-    done = sweep(job, {f"{n} seed {s}": {"seed": s, **plan, **one} for n, one in cases.items() for s in seeds}, keep)
+    """All cases at all seeds, as rows of ``name``, final ``accuracy`` and ``lost`` by seed, and further numbers."""
+    done = runs.over_seeds(job, {name: {**plan, **case} for name, case in cases.items()}, seeds)
     rows = []
-    for name, one in cases.items():
-        runs = [done[f"{name} seed {seed}"] for seed in seeds]
-        row = {"name": name, "method": one["method"], "lost": [run["lost"] for run in runs]}
-        row["accuracy"] = [None if run["lost"] else run["accuracy"][-1] for run in runs]
+    for name, case in cases.items():
+        row = {"name": name, "method": case["method"], **columns(done[name], ("lost",))}
+        row["accuracy"] = [None if run["lost"] else run["accuracy"][-1] for run in done[name]]
         if len(plan.get("at", ())) > 0:
-            row["accuracies"] = [run["accuracy"] for run in runs]
-        for key, asked in (("start", "layers"), ("end", "layers"), ("steady", "steady")):
-            if plan.get(asked):
-                row[key] = [run.get(key) for run in runs]
+            row["accuracies"] = [run["accuracy"] for run in done[name]]
+        row |= columns(done[name], ("start", "end") if plan.get("layers") else ())
+        row |= columns(done[name], ("steady",) if plan.get("steady") else ())
         rows.append(row)
     plan = {"steps": plan["steps"], "schedule": plan["schedule"]}
-    return {**TRAINING, "seeds": list(seeds), "batch_size": 64, **plan, **about, "rows": rows}
-
-
-EXPERIMENTS = {
-    "convnorm-training": Experiment(
-        "ConvNorm with BatchNorm against BatchNorm: accuracy step by step, layers before and after, on digits",
-        2,
-        training,
-        show,
-    ),
-    "convnorm-race": Experiment(
-        "the first 60 steps of ConvNorm with BatchNorm and of BatchNorm, with lagging and steady statistics, on digits",
-        1,
-        race,
-        show,
-    ),
-    "convnorm-noise": Experiment(
-        "ConvNorm with BatchNorm against BatchNorm under label noise and few images, on digits, three seeds",
-        1,
-        noise,
-        show,
-    ),
-    "convnorm-noise-rates": Experiment(
-        "the same with four of five labels flipped, at two learning rates, on digits, eight seeds", 4, noise_rates, show
-    ),
-    "convnorm-affine": Experiment(
-        "how ConvNorm's affine kernel starts, and its gradient, on digits, three seeds", 1, affine, show
-    ),
-}
+    return {**TRAINING, "seeds": list(seeds), "batch_size": 64, **plan, **header, "rows": rows}

@@ -4,8 +4,7 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,36 +13,43 @@ from convkit.attacks.blackbox import simba
 from convkit.attacks.ensemble import autoattack
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import fgsm, pgd
-from convkit.audit.gains import channel_gains, with_gain
 from convkit.audit.product import product_bound
-from convkit.bounds import torus_bound
-from convkit.data.registry import load
-from convkit.methods.build import network
-from convkit.norms import operator_norm
-from convkit.operators.network import conv_operators
-from convkit.papers.runs import Experiment, short
+from convkit.audit.table import layer_table
+from convkit.papers.runs import NINE, Runs, experiment, load_part, rounded, short, train
 from convkit.robustness.lipschitz import local_lipschitz, margins
 from convkit.training.adversarial import ALP, TRADES, get_objective
-from convkit.training.loop import fit
-from convkit.training.sweeps import sweep
 
 SEEDS = (0, 1, 2)
 EPS = 0.1  # of all attacks in the ball and of all adversarial training: 1.6 of the 16 levels of gray
 STEP = 0.2  # of SimBA as in C: it is not held in that ball
 CLIP_EVERY = 90  # steps: twice, the last well before the end
-TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", "widths": [16, 32, 64], "batch_size": 64}
+TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "batch_size": 64}
 ENSEMBLE = ("apgd-ce", "apgd-t")  # of AutoAttack: the other two found nothing more here and take five times as long
 
-Row = tuple[str, str, dict[str, Any], str, int]  # name, method, its knobs, objective, steps
+
+class Row(NamedTuple):
+    """A network of the tables."""
+
+    name: str
+    method: str
+    knobs: dict[str, Any]
+    objective: str
+    steps: int
+
+    def job(self) -> dict[str, Any]:
+        """The arguments of its runs."""
+        return {key: value for key, value in self._asdict().items() if key != "name"}
+
+
 NORMS: list[Row] = [
-    ("none", "batchnorm", {}, "clean", 240),
-    *((f"weight decay {b:g}", "weight_decay", {"weight_decay": b}, "clean", 240) for b in (1e-2, 1e-3)),
-    *((f"clip {b:g}", "norm_clip", {"bound": b, "every": CLIP_EVERY}, "clean", 240) for b in (0.5, 1.0)),
-    *((f"l1 decay {b:g}", "norm_decay_l1", {"beta": b}, "clean", 240) for b in (1e-2, 1e-3)),
-    *((f"l∞ decay {b:g}", "norm_decay_linf", {"beta": b}, "clean", 240) for b in (1e-2, 1e-3)),
+    Row("none", "batchnorm", {}, "clean", 240),
+    *(Row(f"weight decay {b:g}", "weight_decay", {"weight_decay": b}, "clean", 240) for b in (1e-2, 1e-3)),
+    *(Row(f"clip {b:g}", "norm_clip", {"bound": b, "every": CLIP_EVERY}, "clean", 240) for b in (0.5, 1.0)),
+    *(Row(f"l1 decay {b:g}", "norm_decay_l1", {"beta": b}, "clean", 240) for b in (1e-2, 1e-3)),
+    *(Row(f"l∞ decay {b:g}", "norm_decay_linf", {"beta": b}, "clean", 240) for b in (1e-2, 1e-3)),
 ]
 FREE: list[Row] = [  # four replays: 120 batches are seen four times each
-    (name, method, {}, "free", 480)
+    Row(name, method, {}, "free", 480)
     for name, method in (
         ("BatchNorm", "batchnorm"),
         ("reshaped norm", "spectral_norm"),
@@ -54,12 +60,12 @@ FREE: list[Row] = [  # four replays: 120 batches are seen four times each
     )
 ]
 WITHOUT_BATCHNORM: list[Row] = [  # they learn more slowly
-    ("standardized", "weight_standardization", {"lr": 0.02}, "clean", 600),
-    ("sphere", "sphere_without_noise", {}, "clean", 600),
-    ("ONI", "oni", {}, "clean", 600),
-    ("ConvNorm", "convnorm", {}, "clean", 600),
+    Row("standardized", "weight_standardization", {"lr": 0.02}, "clean", 600),
+    Row("sphere", "sphere_without_noise", {}, "clean", 600),
+    Row("ONI", "oni", {}, "clean", 600),
+    Row("ConvNorm", "convnorm", {}, "clean", 600),
 ]
-OBJECTIVES: list[Row] = [(name, "batchnorm", {}, name, 240) for name in ("pgd", "alp", "trades")]
+OBJECTIVES: list[Row] = [Row(name, "batchnorm", {}, name, 240) for name in ("pgd", "alp", "trades")]
 JOINT = {"alp": ALP, "trades": TRADES}  # clean and attacked images in one batch: the stored numbers were made so
 GROUPS = {"norms": NORMS, "free": FREE, "without BatchNorm": WITHOUT_BATCHNORM, "objectives": OBJECTIVES}
 
@@ -98,21 +104,20 @@ def steepness(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int = 2
     return {"margin": short(margin.median()), "local": short(local.median()), "reach": short(ratio.median())}
 
 
-@torch.no_grad()
-def layer_norms(model: nn.Module, x: Tensor) -> dict[str, Any]:
+def norm_numbers(model: nn.Module, x: Tensor) -> dict[str, Any]:
     """The norms infinity of all layers, as they are and with BatchNorm's gains; the largest norm 2 (of the torus, with
     the gains); and two upper bounds of the whole network's, in the norms 2 and infinity."""
-    alone, gains = conv_operators(model, x), channel_gains(model)
-    folded = [with_gain(A, gains[name][1]) if name in gains else A for name, A in alone.items()]
-    norms = [float(operator_norm(A, math.inf)) for A in folded]
+    alone = layer_table(model, x, columns=("norm_inf",))
+    folded = layer_table(model, x, columns=("norm_inf", "norm2"), torus=True, folded=True)
     std = float(model.get_buffer("normalize.std").min())  # the network's first step divides by it
-    return {
-        "norm_inf": [short(operator_norm(A, math.inf)) for A in alone.values()],
-        "folded_inf": [short(norm) for norm in norms],
-        "largest": short(max(torus_bound(A) for A in folded)),
-        "product": short(product_bound(model, x, torus=True)),
-        "product_inf": short(math.prod(norms) / std),
+    numbers = {
+        "norm_inf": alone.column("norm_inf"),
+        "folded_inf": folded.column("norm_inf"),
+        "largest": max(folded.column("norm2")),
+        "product": product_bound(model, x, torus=True),
+        "product_inf": math.prod(folded.column("norm_inf")) / std,
     }
+    return rounded(numbers)
 
 
 def job(
@@ -126,21 +131,19 @@ def job(
     ensemble: int = 0,
 ) -> dict[str, Any]:
     """Train one network and attack it; ``ensemble`` test images also meet AutoAttack. ``lost`` says why if it ended."""
-    data = load(TRAINING["data"])
-    model = network(TRAINING["model"], data, method, seed=seed, knobs=knobs, widths=TRAINING["widths"])
-    how = {"steps": steps, "seed": seed, "batch_size": TRAINING["batch_size"], "schedule": "cosine", "knobs": knobs}
-    made = JOINT.get(objective)
-    goal = get_objective(objective, eps) if made is None else made(eps, eps / 4, joint=True)
-    for record in fit(model, data, method, objective=goal, **how):
-        if record.diverged:
-            return {"lost": record.diverged}
+    data = load_part(TRAINING["data"])
+    joint = JOINT.get(objective)
+    goal = joint(eps, eps / 4, joint=True) if joint else get_objective(objective, eps)
+    model, diverged, _ = train(data, method, seed=seed, knobs=knobs, steps=steps, objective=goal)
+    if diverged:
+        return {"lost": diverged}
     model.eval()
     x, y = data.test_batch(torch.arange(len(data.test_labels))[:tests])
     reached = robust_accuracy(model, [(x, y)], attacks(eps), progress=False)
     result: dict[str, Any] = {"lost": None, "clean": short(reached.clean), "worst": short(reached.worst)}
     result |= {name: short(value) for name, value in reached.attacks.items()}
     result |= black_box(model, x, y, STEP)
-    result |= steepness(model, x[:100], y[:100], eps) | layer_norms(model, x[:2])
+    result |= steepness(model, x[:100], y[:100], eps) | norm_numbers(model, x[:2])
     if ensemble:
         few = [(x[:ensemble], y[:ensemble])]
         strong = {"AutoAttack": functools.partial(autoattack, eps=eps, attacks=ENSEMBLE, generator=_seeded(7))}
@@ -149,36 +152,8 @@ def job(
     return result
 
 
-def networks(
-    folder: str | None,
-    keep: Path,
-    groups: Mapping[str, Sequence[Row]] = GROUPS,
-    seeds: Sequence[int] = SEEDS,
-    tests: int | None = None,
-    ensemble: int = 100,
-) -> dict[str, Any]:
-    """All networks of the four tables, seed by seed; AutoAttack where norms are kept small."""
-    jobs = {
-        f"{group}: {name} seed {seed}": {
-            **{"method": method, "knobs": knobs, "objective": objective, "steps": steps, "seed": seed, "tests": tests},
-            "ensemble": ensemble if group == "norms" else 0,
-        }
-        for group, rows in groups.items()
-        for name, method, knobs, objective, steps in rows
-        for seed in seeds
-    }
-    done = sweep(job, jobs, keep)
-    table = []
-    for group, rows in groups.items():
-        for name, method, knobs, objective, steps in rows:
-            about = {"group": group, "name": name, "method": method, "knobs": knobs, "objective": objective}
-            table.append(about | {"steps": steps, "runs": [done[f"{group}: {name} seed {seed}"] for seed in seeds]})
-    attacked = {"eps": EPS, "simba_step": STEP, "ensemble": list(ENSEMBLE), "ensemble_images": ensemble}
-    return {**TRAINING, "schedule": "cosine", "seeds": list(seeds), **attacked, "rows": table}
-
-
 def show(results: Mapping[str, Any]) -> str:
-    """One line a row: means over seeds in percent, the worst attack's with its spread, and what may predict it."""
+    """One line per row: means over seeds in percent, the worst attack's with its spread, and what may predict it."""
     lines = []
     for row in results["rows"]:
         runs = [run for run in row["runs"] if run["lost"] is None]
@@ -196,13 +171,31 @@ def show(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@experiment(
+    "robustness-networks",
+    "networks kept small or trained against attacks, then attacked, on digits, three seeds",
+    9,
+    show,
+)
+def networks(
+    runs: Runs,
+    groups: Mapping[str, Sequence[Row]] = GROUPS,
+    seeds: Sequence[int] = SEEDS,
+    tests: int | None = None,
+    ensemble: int = 100,
+) -> dict[str, Any]:
+    """All networks of the four tables, seed by seed; AutoAttack where norms are kept small."""
+    named = {f"{group}: {row.name}": (group, row) for group, rows in groups.items() for row in rows}
+    cases = {
+        name: {**row.job(), "tests": tests, "ensemble": ensemble if group == "norms" else 0}
+        for name, (group, row) in named.items()
+    }
+    done = runs.over_seeds(job, cases, seeds)
+    rows = [{"group": group, **row._asdict(), "runs": done[name]} for name, (group, row) in named.items()]
+    attacked = {"eps": EPS, "simba_step": STEP, "ensemble": list(ENSEMBLE), "ensemble_images": ensemble}
+    return {**TRAINING, "schedule": "cosine", "seeds": list(seeds), **attacked, "rows": rows}
+
+
 # ---- private ---------------------------------------------------------------------------------------------------------
 def _seeded(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
-
-
-EXPERIMENTS = {
-    "robustness-networks": Experiment(
-        "networks kept small or trained against attacks, then attacked, on digits, three seeds", 9, networks, show
-    ),
-}

@@ -3,37 +3,30 @@
 import functools
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import pgd
-from convkit.methods.build import network
-from convkit.papers.methods import images
-from convkit.papers.robustness import layer_norms, steepness
-from convkit.papers.runs import Experiment, rounded
+from convkit.papers.robustness import Row, norm_numbers, steepness
+from convkit.papers.runs import NINE, Runs, experiment, load_part, rounded, train
 from convkit.training.adversarial import get_objective
-from convkit.training.loop import fit
-from convkit.training.sweeps import sweep
 
 SEEDS = (0, 1, 2)
 SIZES = {"1/255": 1 / 255, "2/255": 2 / 255, "8/255": 8 / 255}  # of the attacks, in every pixel
 TRAINING: dict[str, Any] = {
     **{"data": "cifar10-jpeg", "images": 10_000, "tests": 300, "device": "cpu"},
-    **{"model": "cnn9", "widths": [16, 32, 64], "batch_size": 64, "schedule": "cosine"},
+    **{"model": "cnn9", **NINE, "batch_size": 64, "schedule": "cosine"},
 }
-# name, method, its knobs (learning rates from the table of all methods), objective, steps: of free training, four
-# steps to a batch
-Row = tuple[str, str, dict[str, Any], str, int]
+# learning rates from the table of all methods; in the steps of free training each batch is seen four times
 ROWS: list[Row] = [
-    ("none", "batchnorm", {"lr": 0.02}, "clean", 600),
-    ("clip 1", "norm_clip", {"lr": 0.02, "bound": 1.0, "every": 90}, "clean", 600),
-    ("l∞ decay 0.001", "norm_decay_linf", {"lr": 0.02, "beta": 1e-3}, "clean", 600),
-    ("free, BatchNorm", "batchnorm", {"lr": 0.02}, "free", 800),
-    ("free, ONI", "oni", {"lr": 0.02}, "free", 800),
-    ("free, ConvNorm + BN", "convnorm+batchnorm", {"lr": 0.1}, "free", 800),
+    Row("none", "batchnorm", {"lr": 0.02}, "clean", 600),
+    Row("clip 1", "norm_clip", {"lr": 0.02, "bound": 1.0, "every": 90}, "clean", 600),
+    Row("l∞ decay 0.001", "norm_decay_linf", {"lr": 0.02, "beta": 1e-3}, "clean", 600),
+    Row("free, BatchNorm", "batchnorm", {"lr": 0.02}, "free", 800),
+    Row("free, ONI", "oni", {"lr": 0.02}, "free", 800),
+    Row("free, ConvNorm + BN", "convnorm+batchnorm", {"lr": 0.1}, "free", 800),
 ]
 
 
@@ -48,12 +41,11 @@ def job(
     tests: int,
 ) -> dict[str, Any]:
     """Train one network and attack it at each size: what is left after PGD on two losses, of the test images."""
-    data = images(TRAINING["data"], folder, count, tests)
-    model = network(TRAINING["model"], data, method, seed=seed, knobs=knobs, widths=TRAINING["widths"])
-    how = {"batch_size": TRAINING["batch_size"], "schedule": TRAINING["schedule"], "seed": seed, "knobs": knobs}
-    for record in fit(model, data, method, objective=get_objective(objective, SIZES["8/255"]), steps=steps, **how):
-        if record.diverged:
-            return {"lost": record.diverged}
+    data = load_part(TRAINING["data"], count, tests, folder)
+    goal = get_objective(objective, SIZES["8/255"])
+    model, diverged, _ = train(data, method, seed=seed, knobs=knobs, steps=steps, objective=goal)
+    if diverged:
+        return {"lost": diverged}
     model.eval()
     x, y = data.test_batch(torch.arange(len(data.test_labels)))
     torch.manual_seed(seed)
@@ -65,40 +57,11 @@ def job(
         }
         left = robust_accuracy(model, [(x, y)], attacks, progress=False)
         result |= {"clean": left.clean, name: left.worst}  # clean is the same each time
-    return rounded(result | steepness(model, x[:100], y[:100], SIZES["8/255"]) | layer_norms(model, x[:2]))
-
-
-def networks(
-    folder: str | None,
-    keep: Path,
-    rows: Sequence[Row] = tuple(ROWS),
-    seeds: Sequence[int] = SEEDS,
-    count: int = TRAINING["images"],
-    tests: int = TRAINING["tests"],
-) -> dict[str, Any]:
-    """Every way of training, seed by seed."""
-    sizes = {"folder": folder, "count": count, "tests": tests}
-    jobs = {
-        f"{name} seed {seed}": {
-            **{"method": method, "knobs": knobs, "objective": objective, "steps": steps, "seed": seed},
-            **sizes,
-        }
-        for name, method, knobs, objective, steps in rows
-        for seed in seeds
-    }
-    done = sweep(job, jobs, keep)
-    table = [
-        {
-            **{"name": name, "method": method, "knobs": knobs, "objective": objective, "steps": steps},
-            "runs": [done[f"{name} seed {seed}"] for seed in seeds],
-        }
-        for name, method, knobs, objective, steps in rows
-    ]
-    return {**TRAINING, "images": count, "tests": tests, "seeds": list(seeds), "sizes": list(SIZES), "rows": table}
+    return rounded(result | steepness(model, x[:100], y[:100], SIZES["8/255"]) | norm_numbers(model, x[:2]))
 
 
 def show(results: Mapping[str, Any]) -> str:
-    """One line a row: accuracies in percent with their spread over seeds, and what may predict them."""
+    """One line per row: accuracies in percent with their spread over seeds, and what may predict them."""
     lines = []
     for row in results["rows"]:
         runs = [run for run in row["runs"] if run["lost"] is None]
@@ -114,12 +77,22 @@ def show(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-EXPERIMENTS = {
-    "robustness-images": Experiment(
-        "networks with small norms or trained against attacks, then attacked, on CIFAR-10 (JPEG copy), three seeds",
-        20,
-        networks,
-        show,
-        needs_folder=True,
-    ),
-}
+@experiment(
+    "robustness-images",
+    "networks with small norms or trained against attacks, then attacked, on CIFAR-10 (JPEG copy), three seeds",
+    20,
+    show,
+    needs_folder=True,
+)
+def networks(
+    runs: Runs,
+    rows: Sequence[Row] = tuple(ROWS),
+    seeds: Sequence[int] = SEEDS,
+    count: int = TRAINING["images"],
+    tests: int = TRAINING["tests"],
+) -> dict[str, Any]:
+    """Every way of training, seed by seed."""
+    part = {"folder": runs.folder, "count": count, "tests": tests}
+    done = runs.over_seeds(job, {row.name: {**row.job(), **part} for row in rows}, seeds)
+    table = [{**row._asdict(), "runs": done[row.name]} for row in rows]
+    return {**TRAINING, "images": count, "tests": tests, "seeds": list(seeds), "sizes": list(SIZES), "rows": table}

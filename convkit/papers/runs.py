@@ -1,47 +1,178 @@
-"""What the command knows of an experiment, and how its numbers are kept."""
+"""What the experiments share: their registry, one training run, runs over seeds, and how numbers are kept."""
 
 import math
+import pkgutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from convkit.checks import Registry
+from convkit.data.dataset import Data
+from convkit.data.registry import DATA, cifar10, load
+from convkit.data.subsets import subset
+from convkit.methods.build import network
+from convkit.methods.layers import layers
+from convkit.methods.registry import METHODS
+from convkit.training.loop import fit
+from convkit.training.plan import Record
+from convkit.training.sweeps import sweep
+
+NINE: dict[str, Any] = {"widths": [16, 32, 64]}  # the options of cnn9, the network of most experiments
+# Methods that only an experiment needs.
+VARIANTS = {
+    # S's comparison without BatchNorm: the same clip on layers with a bias and nothing behind them
+    "clip_alone": replace(
+        METHODS["norm_clip"], name="clip_alone", words="operator norm clipped", layer=layers(), layers=()
+    ),
+    # the fourth corner of W's Table 3: scale, bias and noise as for the sphere, and no constraint
+    "neither": replace(METHODS["centre_only"], name="neither", words="no constraint", constrain=None),
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How an experiment is carried out: where its runs are kept, and where the reader has data that is not in the kit.
+
+    What is in ``results_file`` is not run again.
+    """
+
+    results_file: Path
+    folder: str | None = None
+
+    def sweep(self, job: Callable[..., Any], jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return ``job(**arguments)`` for each of the named jobs."""
+        return sweep(job, jobs, self.results_file)
+
+    def over_seeds(
+        self, job: Callable[..., Any], cases: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+    ) -> dict[str, list[Any]]:
+        """Run each case with each seed; return the results of each case, seed by seed."""
+        results = self.sweep(job, {f"{name} seed {s}": {**cases[name], "seed": s} for name in cases for s in seeds})
+        return {name: [results[f"{name} seed {seed}"] for seed in seeds] for name in cases}
+
+
+Run = TypeVar("Run", bound=Callable[..., dict[str, Any]])
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure by name: ``run(folder, keep)`` gives what its file of results holds, ``show`` says it in words.
+    """A table or figure: ``run(Runs(...))`` returns what its file of results holds, ``show`` puts that into words."""
 
-    ``folder`` is where the reader has the data, for data that is not in the kit; ``keep`` is the file of finished runs.
-    """
-
-    words: str
+    label: str
     minutes: float  # on two cores
-    run: Callable[[str | None, Path], dict[str, Any]]
+    run: Callable[..., dict[str, Any]]
     show: Callable[[dict[str, Any]], str]
     needs_folder: bool = False
 
 
+EXPERIMENTS: Registry[Experiment] = Registry("EXPERIMENTS")
+
+
+def experiment(
+    name: str, label: str, minutes: float, show: Callable[[dict[str, Any]], str], needs_folder: bool = False
+) -> Callable[[Run], Run]:
+    """Return a decorator that registers a function as the run of an experiment."""
+
+    def register(run: Run) -> Run:
+        EXPERIMENTS.register(name, Experiment(label, minutes, run, show, needs_folder))
+        return run
+
+    return register
+
+
+def load_experiments() -> Registry[Experiment]:
+    """Import every file of this folder, each of which registers its experiments, and return ``EXPERIMENTS``."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)], "convkit.papers."):
+        import_module(module.name)
+    return EXPERIMENTS
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+class Trained(NamedTuple):
+    """A network after its run; ``diverged`` says why the run ended early, ``seconds`` is the CPU time of each step."""
+
+    model: nn.Module
+    diverged: str | None
+    seconds: list[float]
+
+
+def train(
+    data: Data,
+    method: str,
+    *,
+    seed: int,
+    model: str | nn.Module = "cnn9",
+    options: Mapping[str, Any] = NINE,
+    knobs: Mapping[str, Any] | None = None,
+    start: Callable[[nn.Module], object] | None = None,
+    watch: Callable[[nn.Module, Record], object] | None = None,
+    **plan: Any,
+) -> Trained:
+    """Make a network (``options`` go to its builder) and train it by ``fit``, both with this seed and these knobs.
+
+    ``method`` is a name of ``METHODS`` or ``VARIANTS``. ``start(network)`` is called before the first step and may
+    change the weights, ``watch(network, record)`` after each step of a run that is not lost.
+    """
+    chosen = VARIANTS.get(method) or METHODS[method]
+    built = network(model, data, chosen, seed=seed, knobs=knobs, **options)
+    if start is not None:
+        start(built)
+    run = fit(built, data, chosen, seed=seed, knobs=knobs, **plan)
+    seconds: list[float] = []
+    began = time.process_time()
+    for record in run:
+        seconds.append(time.process_time() - began)
+        if record.diverged:
+            return Trained(built, record.diverged, seconds)
+        if watch is not None:
+            watch(built, record)
+        began = time.process_time()
+    return Trained(built, None, seconds)
+
+
+def load_part(name: str, images: int | None = None, tests: int | None = None, folder: str | Path | None = None) -> Data:
+    """Return the data by name, or stratified parts of its training and test images where counts are given."""
+    place = None if name in DATA and DATA[name].offline else folder
+    data = cifar10(place, name) if name == "cifar10-jpeg" else load(name, place)
+    return data if images is None else subset(data, images, test_count=tests)
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 def short(value: float | Tensor, digits: int = 4) -> float:
-    """The number with so many digits: files of results are small, and say no more than their spread allows."""
+    """Round to ``digits`` significant digits."""
     return float(f"{float(value):.{digits}g}")
 
 
 def rounded(value: Any) -> Any:
-    """As JSON holds it: four digits, and ``None`` for a number that is not finite."""
+    """Return numbers as JSON holds them: four digits, and ``None`` for a number that is not finite."""
     if isinstance(value, Mapping):
-        return {key: rounded(one) for key, one in value.items()}
+        return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, Tensor):
         return rounded(value.tolist())
     if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
+        return [rounded(inner) for inner in value]
     return (short(value) if math.isfinite(value) else None) if isinstance(value, float) else value
 
 
+def append(curves: dict[str, Any], values: Mapping[str, float | Tensor], digits: int = 4) -> None:
+    """Append each value to the list of its name, whole numbers as they are, others rounded to ``digits`` digits."""
+    for name, value in values.items():
+        curves.setdefault(name, []).append(value if isinstance(value, int) else short(value, digits))
+
+
+def columns(runs: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the numbers of several runs by name, run by run; ``None`` where a run has no such number."""
+    return {name: [run.get(name) for run in runs] for name in names}
+
+
 def percents(values: Sequence[float | None], mean: bool = False) -> str:
-    """Accuracies of several seeds in percent, and their mean if asked and none was lost (``None``)."""
+    """Return the accuracies of several seeds in percent, and their mean if asked and no run was lost (``None``)."""
     text = " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in values)
-    kept = [value for value in values if value is not None]
-    return f"{text}   mean {100 * statistics.mean(kept):5.1f}" if mean and len(kept) == len(values) else text
+    found = [value for value in values if value is not None]
+    return f"{text}   mean {100 * statistics.mean(found):5.1f}" if mean and len(found) == len(values) else text

@@ -1,22 +1,12 @@
 """How far apart the nearest images of different classes are: up to which epsilon Theorem 2 of L applies."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convkit.data.dataset import Data
-from convkit.data.registry import cifar10, digits, mnist, shapes
-from convkit.papers.runs import Experiment, short
+from convkit.papers.runs import Runs, experiment, load_part, short
 from convkit.robustness.constructions import separation
-from convkit.training.sweeps import sweep
 
 NORMS = ("inf", "2")
-SETS: dict[str, Callable[[str | None], Data]] = {
-    "digits": lambda _: digits(),
-    "shapes": lambda _: shapes(),
-    "mnist": lambda folder: mnist(folder),
-    "cifar10-jpeg": lambda folder: cifar10(folder, "cifar10-jpeg"),
-}
 PARTS = [  # the training part of cifar10-jpeg takes ten minutes in each norm, and is left out
     *(("digits", part) for part in ("training", "test")),
     *(("shapes", part) for part in ("training", "test")),
@@ -27,7 +17,7 @@ PARTS = [  # the training part of cifar10-jpeg takes ten minutes in each norm, a
 
 def job(name: str, part: str, norm: str, folder: str | None) -> dict[str, Any]:
     """The smallest distance of two images of different classes in a part of the data, and which two."""
-    data = SETS[name](folder)
+    data = load_part(name, folder=folder)
     images, labels = (
         (data.images, data.labels) if part == "training" else (data.test_images, data.test_labels)
     )  # bytes are read as multiples of 1/255
@@ -40,24 +30,8 @@ def job(name: str, part: str, norm: str, folder: str | None) -> dict[str, Any]:
     }
 
 
-def run(folder: str | None, keep: Path, parts: list[tuple[str, str]] = PARTS) -> dict[str, Any]:
-    """The table, as JSON holds it; ``folder`` holds mnist and cifar-10-batches-bin."""
-    jobs = {
-        f"{name} {part} {norm}": {"name": name, "part": part, "norm": norm, "folder": folder}
-        for name, part in parts
-        for norm in NORMS
-    }
-    done = sweep(job, jobs, keep)
-    rows = []
-    for name, part in parts:
-        both = {norm: done[f"{name} {part} {norm}"] for norm in NORMS}
-        distances = {norm: {key: both[norm][key] for key in ("distance", "pair", "classes")} for norm in NORMS}
-        rows.append({"data": name, "part": part, "images": both["2"]["images"], **distances})
-    return {"device": "cpu", "rows": rows}
-
-
 def show(results: Mapping[str, Any]) -> str:
-    """One line a part: half the smallest distance in both norms, below which epsilon must be."""
+    """One line per part: half the smallest distance in both norms, below which epsilon must be."""
     lines = [f"{'data':<24}{'images':>8}{'epsilon below, l-infinity':>28}{'2-norm':>10}"]
     for row in results["rows"]:
         half = [row[norm]["distance"] / 2 for norm in NORMS]
@@ -65,8 +39,24 @@ def show(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-EXPERIMENTS = {
-    "separation": Experiment(
-        "the nearest images of different classes in digits, shapes, MNIST and cifar10-jpeg", 3, run, show, True
-    ),
-}
+@experiment(
+    "separation",
+    "the nearest images of different classes in digits, shapes, MNIST and cifar10-jpeg",
+    3,
+    show,
+    needs_folder=True,
+)
+def run(runs: Runs, parts: Sequence[tuple[str, str]] = PARTS) -> dict[str, Any]:
+    """The table, as JSON holds it; the folder holds mnist and cifar-10-batches-bin."""
+    jobs = {
+        f"{name} {part} {norm}": {"name": name, "part": part, "norm": norm, "folder": runs.folder}
+        for name, part in parts
+        for norm in NORMS
+    }
+    done = runs.sweep(job, jobs)
+    rows = []
+    for name, part in parts:
+        both = {norm: done[f"{name} {part} {norm}"] for norm in NORMS}
+        distances = {norm: {key: both[norm][key] for key in ("distance", "pair", "classes")} for norm in NORMS}
+        rows.append({"data": name, "part": part, "images": both["2"]["images"], **distances})
+    return {"device": "cpu", "rows": rows}

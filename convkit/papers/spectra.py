@@ -1,34 +1,24 @@
 """How far product bounds are from the slopes that are found: ways of training, depths and clips, on digits."""
 
-import copy
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from convkit.audit.gains import fold_batchnorm
 from convkit.audit.product import product_bound
 from convkit.audit.table import fourier_relative, layer_table
-from convkit.data.registry import digits
-from convkit.methods.build import network
-from convkit.methods.registry import get_method
 from convkit.operators.network import conv_operators
-from convkit.papers.clipping import CLIP_ALONE
-from convkit.papers.runs import Experiment, rounded
+from convkit.papers.runs import NINE, Runs, experiment, load_part, rounded, train
 from convkit.randomness import seeded
 from convkit.robustness.lipschitz import certified_radius, empirical_radius, jacobian_norm, local_lipschitz, margins
 from convkit.training.evaluation import evaluate
-from convkit.training.loop import fit
-from convkit.training.sweeps import sweep
 
 SEEDS = (0, 1, 2)
 SMALL: dict[str, Any] = {"data": "digits", "device": "cpu", "batch_size": 64, "steps": 200, "images": 32}
-NINE = {"model": "cnn9", "options": {"widths": [16, 32, 64]}}
+MODEL = {"model": "cnn9", "options": NINE}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "BatchNorm": ("batchnorm", {}),
     "weight decay 0.01": ("weight_decay", {"weight_decay": 0.01}),
@@ -54,7 +44,7 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, others: Tensor, radius: flo
         distance = torch.pdist(others.flatten(1).double())
     result: dict[str, Any] = {
         "bound": bound,
-        "folded_bound": product_bound(folded(model), x[:1]),
+        "folded_bound": product_bound(fold_batchnorm(model), x[:1]),
         "sampled": (change[distance > 0] / distance[distance > 0]).max(),
         "jacobian": jacobian_norm(model, x, generator=draws),
         "radius": radius,
@@ -66,29 +56,6 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, others: Tensor, radius: flo
     return rounded(result)
 
 
-@torch.no_grad()
-def folded(model: nn.Module) -> nn.Module:
-    """A copy whose convolutions hold the gains and shifts of the BatchNorm behind them: the same function."""
-    model = copy.deepcopy(model).eval()
-    for part in list(model.modules()):
-        if isinstance(part, nn.Sequential):
-            names = list(dict(part.named_children()))
-            for name, behind in itertools.pairwise(names):
-                conv, norm = part.get_submodule(name), part.get_submodule(behind)
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    setattr(part, name, fuse_conv_bn_eval(_unparametrized(conv), norm))
-                    setattr(part, behind, nn.Identity())
-    return model
-
-
-def _unparametrized(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same layer whose weight is a parameter. (To take a parametrization off a copy would harm the original.)"""
-    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, False, conv.padding_mode)
-    new: Any = skip_init(nn.Conv2d, conv.in_channels, conv.out_channels, *geometry).eval()
-    new.weight, new.bias = nn.Parameter(conv.weight.clone()), conv.bias
-    return new
-
-
 # ---- ways of training, and depths, in small --------------------------------------------------------------------------
 def job(
     model: str, options: Mapping[str, Any], method: str, knobs: Mapping[str, Any], seed: int, steps: int, images: int
@@ -97,30 +64,30 @@ def job(
 
     The model ``"shallow"`` has no BatchNorm, and the method ``"clip_alone"`` clips its convolutions.
     """
-    data = digits()
-    way = CLIP_ALONE if method == "clip_alone" else get_method(method)
+    data = load_part(SMALL["data"])
     start = shallow(seed) if model == "shallow" else model
-    net = network(start, data, way, seed=seed, knobs=knobs, **options)
-    for record in fit(net, data, way, steps=steps, seed=seed, batch_size=SMALL["batch_size"], knobs=knobs):
-        if record.diverged:
-            return {"accuracy": None, "lost": record.diverged}
+    network, diverged, _ = train(data, method, model=start, options=options, seed=seed, knobs=knobs, steps=steps)
+    if diverged:
+        return {"accuracy": None, "lost": diverged}
     x, y = data.test_batch(slice(0, images))
-    result = {"accuracy": evaluate(net, data), "lost": None}
-    every = data.test_batch(slice(0, 300))[0]
-    result |= measured(net, x, y, every, radius=0.5, largest=8.0)
-    return rounded(result | {"layers": layer_numbers(net, x[:1])})
+    result = {"accuracy": evaluate(network, data), "lost": None}
+    others = data.test_batch(slice(0, 300))[0]
+    result |= measured(network, x, y, others, radius=0.5, largest=8.0)
+    return rounded(result | {"layers": layer_numbers(network, x[:1])})
 
 
 def layer_numbers(model: nn.Module, x: Tensor) -> dict[str, list[float]]:
     """Of each layer's torus: the norm 2, the mean condition number of its channels, and, whatever its scale, the norm
     over the root mean square of its singular values (1: all are equal); ``folded`` with the gains of BatchNorm.
     """
-    table, with_gains = (layer_table(model, x, torus=True, folded=on) for on in (False, True))
+    names = ("norm2", "stable_rank", "channel_condition_numbers")
+    table = layer_table(model, x, columns=names, torus=True)
+    with_gains = layer_table(model, x, columns=names[:2], torus=True, folded=True)
     relatives = [fourier_relative(A)[0] for A in conv_operators(model, x).values()]
     counts = [min(math.prod(B.in_shape), math.prod(B.out_shape)) for B in relatives]
     over_mean, folded_over_mean = (
-        [math.sqrt(count / rank) for count, rank in zip(counts, one.column("stable_rank"), strict=True)]
-        for one in (table, with_gains)
+        [math.sqrt(count / rank) for count, rank in zip(counts, numbers.column("stable_rank"), strict=True)]
+        for numbers in (table, with_gains)
     )
     conditions = [sum(c) / len(c) for c in table.column("channel_condition_numbers")]
     norms = {"norm2": table.column("norm2"), "folded_norm2": with_gains.column("norm2"), "condition": conditions}
@@ -135,50 +102,9 @@ def shallow(seed: int = 0) -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third, nn.ReLU(), nn.Flatten(), head)
 
 
-def methods(folder: str | None, keep: Path, seeds: Sequence[int] = SEEDS, ways: Sequence[str] = tuple(WAYS)) -> Any:
-    """The nine-layer network on digits, by what steers its norms."""
-    jobs = {
-        f"{way} seed {seed}": {**NINE, "method": WAYS[way][0], "knobs": WAYS[way][1], "seed": seed, **_plan()}
-        for way in ways
-        for seed in seeds
-    }
-    done = sweep(job, jobs, keep)
-    rows = [
-        {"name": way, "method": WAYS[way][0], "knobs": WAYS[way][1]}
-        | {"runs": [done[f"{way} seed {seed}"] for seed in seeds]}
-        for way in ways
-    ]
-    return {**SMALL, **NINE, "seeds": list(seeds), "rows": rows}
-
-
-def depths(folder: str | None, keep: Path, seeds: Sequence[int] = SEEDS, sizes: Sequence[int] = DEPTHS) -> Any:
-    """Residual networks of more and more layers on digits."""
-    how = {"model": "wrn28_10", "method": "batchnorm", "knobs": {}, **_plan()}
-    jobs = {
-        f"{size} layers seed {seed}": {**how, "options": {"depth": size, "widening": 1}, "seed": seed}
-        for size in sizes
-        for seed in seeds
-    }
-    done = sweep(job, jobs, keep)
-    rows = [{"depth": size, "runs": [done[f"{size} layers seed {seed}"] for seed in seeds]} for size in sizes]
-    return {**SMALL, "model": "wrn28_10", "widening": 1, "method": "batchnorm", "seeds": list(seeds), "rows": rows}
-
-
-def bounds(folder: str | None, keep: Path, seeds: Sequence[int] = SEEDS, sizes: Sequence[Any] = BOUNDS) -> Any:
-    """A shallow network without BatchNorm on digits, its convolutions clipped every 10 steps at some bound."""
-    jobs = {}
-    for size in sizes:
-        knobs = {} if size is None else {"bound": size, "every": 10, "rounds": 3}
-        one = {"model": "shallow", "options": {}, "method": "plain" if size is None else "clip_alone", "knobs": knobs}
-        jobs |= {f"clipped at {size} seed {seed}": {**one, "seed": seed, **_plan()} for seed in seeds}
-    done = sweep(job, jobs, keep)
-    rows = [{"clip": size, "runs": [done[f"clipped at {size} seed {seed}"] for seed in seeds]} for size in sizes]
-    return {**SMALL, "model": "shallow", "every": 10, "rounds": 3, "seeds": list(seeds), "rows": rows}
-
-
 # ---- in words --------------------------------------------------------------------------------------------------------
 def show_runs(results: Mapping[str, Any]) -> str:
-    """One line a run."""
+    """One line per run."""
     lines = []
     for row in results["rows"]:
         for run in row["runs"]:
@@ -197,18 +123,40 @@ def summary(run: Mapping[str, Any]) -> str:
     return f"{steep}, {bounds}; certified of the radius found: {parts[len(parts) // 2]:.2g}" if parts else steep
 
 
+# ---- the experiments -------------------------------------------------------------------------------------------------
+@experiment("spectra-methods", "slopes, radii and bounds by way of training, on digits, three seeds", 2, show_runs)
+def methods(runs: Runs, seeds: Sequence[int] = SEEDS, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
+    """The nine-layer network on digits, by what steers its norms."""
+    cases = {way: {"method": WAYS[way][0], "knobs": WAYS[way][1]} for way in ways}
+    done = runs.over_seeds(job, {way: {**MODEL, **case, **_plan()} for way, case in cases.items()}, seeds)
+    rows = [{"name": way, **case, "runs": done[way]} for way, case in cases.items()]
+    return {**SMALL, **MODEL, "seeds": list(seeds), "rows": rows}
+
+
+@experiment(
+    "spectra-depths", "slopes and bounds of residual networks of 10 to 28 layers, on digits, three seeds", 2, show_runs
+)
+def depths(runs: Runs, seeds: Sequence[int] = SEEDS, sizes: Sequence[int] = DEPTHS) -> dict[str, Any]:
+    """Residual networks of more and more layers on digits."""
+    plan = {"model": "wrn28_10", "method": "batchnorm", "knobs": {}, **_plan()}
+    cases = {f"{size} layers": {"options": {"depth": size, "widening": 1}, **plan} for size in sizes}
+    done = runs.over_seeds(job, cases, seeds)
+    rows = [{"depth": size, "runs": found} for size, found in zip(sizes, done.values(), strict=True)]
+    return {**SMALL, "model": "wrn28_10", "widening": 1, "method": "batchnorm", "seeds": list(seeds), "rows": rows}
+
+
+@experiment("spectra-bounds", "a shallow network clipped at five bounds, on digits, three seeds", 1, show_runs)
+def bounds(runs: Runs, seeds: Sequence[int] = SEEDS, sizes: Sequence[Any] = BOUNDS) -> dict[str, Any]:
+    """A shallow network without BatchNorm on digits, its convolutions clipped every 10 steps at some bound."""
+    cases = {}
+    for size in sizes:
+        clip = {"method": "clip_alone", "knobs": {"bound": size, "every": 10, "rounds": 3}}
+        case = {"method": "plain", "knobs": {}} if size is None else clip
+        cases[f"clipped at {size}"] = {"model": "shallow", "options": {}, **case, **_plan()}
+    done = runs.over_seeds(job, cases, seeds)
+    rows = [{"clip": size, "runs": found} for size, found in zip(sizes, done.values(), strict=True)]
+    return {**SMALL, "model": "shallow", "every": 10, "rounds": 3, "seeds": list(seeds), "rows": rows}
+
+
 def _plan() -> dict[str, int]:
     return {"steps": SMALL["steps"], "images": SMALL["images"]}
-
-
-EXPERIMENTS = {
-    "spectra-methods": Experiment(
-        "slopes, radii and bounds by way of training, on digits, three seeds", 2, methods, show_runs
-    ),
-    "spectra-depths": Experiment(
-        "slopes and bounds of residual networks of 10 to 28 layers, on digits, three seeds", 2, depths, show_runs
-    ),
-    "spectra-bounds": Experiment(
-        "a shallow network clipped at five bounds, on digits, three seeds", 1, bounds, show_runs
-    ),
-}

@@ -2,45 +2,44 @@
 
 from typing import TYPE_CHECKING
 
-from convkit.loading import face
+from convkit.loading import face, require
 
 if TYPE_CHECKING:
-    from convkit.plots.attacks import plot_accuracy as plot_accuracy
     from convkit.plots.attacks import plot_answers as plot_answers
     from convkit.plots.attacks import plot_regions as plot_regions
-    from convkit.plots.bars import plot_across as plot_across
     from convkit.plots.bars import plot_bounds as plot_bounds
     from convkit.plots.bars import plot_densities as plot_densities
-    from convkit.plots.bars import plot_gaps as plot_gaps
-    from convkit.plots.bars import plot_prediction as plot_prediction
+    from convkit.plots.bars import plot_dots as plot_dots
+    from convkit.plots.bars import plot_intervals as plot_intervals
     from convkit.plots.bars import plot_ratios as plot_ratios
     from convkit.plots.bars import plot_seeds as plot_seeds
     from convkit.plots.bars import plot_table as plot_table
-    from convkit.plots.curves import plot_between as plot_between
+    from convkit.plots.curves import plot_band as plot_band
     from convkit.plots.curves import plot_by_layer as plot_by_layer
     from convkit.plots.curves import plot_channels as plot_channels
+    from convkit.plots.curves import plot_curves as plot_curves
     from convkit.plots.curves import plot_folding as plot_folding
     from convkit.plots.curves import plot_growth as plot_growth
     from convkit.plots.curves import plot_layers as plot_layers
-    from convkit.plots.curves import plot_lines as plot_lines
-    from convkit.plots.curves import plot_runs as plot_runs
+    from convkit.plots.curves import plot_plane as plot_plane
+    from convkit.plots.curves import plot_points as plot_points
+    from convkit.plots.curves import plot_prediction as plot_prediction
     from convkit.plots.curves import plot_spectra as plot_spectra
     from convkit.plots.curves import plot_symbol as plot_symbol
-    from convkit.plots.curves import plot_twins as plot_twins
+    from convkit.plots.curves import plot_two_spectra as plot_two_spectra
     from convkit.plots.curves import plot_wave as plot_wave
     from convkit.plots.matrices import plot_change as plot_change
     from convkit.plots.matrices import plot_frequencies as plot_frequencies
     from convkit.plots.matrices import plot_image as plot_image
     from convkit.plots.matrices import plot_kernel as plot_kernel
+    from convkit.plots.matrices import plot_kernel_gradient as plot_kernel_gradient
     from convkit.plots.matrices import plot_matrix as plot_matrix
     from convkit.plots.matrices import plot_patch as plot_patch
     from convkit.plots.matrices import plot_picture as plot_picture
-    from convkit.plots.matrices import plot_plane as plot_plane
-    from convkit.plots.matrices import plot_touched as plot_touched
     from convkit.plots.spectra import plot_growth_by_part as plot_growth_by_part
     from convkit.plots.spectra import plot_layer_spectra as plot_layer_spectra
     from convkit.plots.spectra import plot_radii as plot_radii
-    from convkit.plots.sphere import plot_step as plot_step
+    from convkit.plots.sphere import plot_sphere_step as plot_sphere_step
     from convkit.plots.style import BLUE as BLUE
     from convkit.plots.style import COLORS as COLORS
     from convkit.plots.style import FAINT as FAINT
@@ -53,7 +52,9 @@ if TYPE_CHECKING:
     from convkit.plots.style import SKY as SKY
     from convkit.plots.style import VERMILION as VERMILION
     from convkit.plots.style import new_ax as new_ax
+    from convkit.plots.style import styles as styles
     from convkit.plots.training import TrainingPlot as TrainingPlot
     from convkit.plots.training import plot_training as plot_training
 
-__getattr__, __dir__, __all__ = face(__name__, "kit")
+require("kit", "convkit.plots", "matplotlib")
+__getattr__, __dir__, __all__ = face(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from convkit.plots.style import BLUE, COLORS, FAINT, GREEN, INK, LOOKS, MARKERS, VERMILION, new_ax
+from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, new_ax, styles, styles_by_meaning
 
 
 def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
@@ -61,7 +61,7 @@ def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None
 def plot_seeds(
     groups: Mapping[str, Sequence[float | None]], ax: Axes | None = None, colors: Sequence[str] = (), floor: float = 0
 ) -> Axes:
-    """One number a seed for each name: dots, a bar at their mean; a cross at the floor for ``None``."""
+    """One number per seed for each name: dots, a bar at their mean; a cross at the floor for ``None``."""
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         color = colors[place] if colors else BLUE
@@ -80,7 +80,7 @@ def plot_seeds(
     return ax
 
 
-def plot_gaps(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, aside: str = "") -> Axes:
+def plot_intervals(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, aside: str = "") -> Axes:
     """For each row what was found from below and what bounds it from above, on a logarithmic axis.
 
     A row maps names to numbers (a list: all of them are shown); those whose name holds "bound" are bounds. The band
@@ -88,16 +88,17 @@ def plot_gaps(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, asi
     """
     ax = new_ax(ax, (8, 0.7 * len(rows) + 1))
     ax.set_xscale("log")
+    labels = {name: name for row in rows.values() for name in row}
+    looks = dict(zip(labels, styles_by_meaning(labels), strict=True))
     for place, row in enumerate(rows.values()):
         found = max(float(np.max(row[name])) for name in row if "bound" not in name and name != aside)
         bound = min(float(np.min(row[name])) for name in row if "bound" in name)
         if found < bound:
             ax.plot([found, bound], [place, place], color=FAINT, alpha=0.55, lw=11, solid_capstyle="butt")
         for name, values in row.items():
-            color, marker = next((look for word, *look in LOOKS if word in name), (INK, "X"))
-            x = np.atleast_1d(np.asarray(values, dtype=float))
-            label = name if place == 0 else None
-            ax.plot(x, np.full(len(x), place), marker, ls="none", color=color, ms=6.5, mew=0, alpha=0.85, label=label)
+            x, (color, marker, _) = np.atleast_1d(np.asarray(values, dtype=float)), looks[name]
+            look = {"color": color, "marker": marker, "label": labels.pop(name, None)}  # a name is in the legend once
+            ax.plot(x, np.full(len(x), place), ls="none", ms=6.5, mew=0, alpha=0.85, **look)
     ax.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
     ax.minorticks_off()
     ax.grid(axis="x", color=FAINT, lw=0.4)
@@ -106,8 +107,8 @@ def plot_gaps(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, asi
     return ax
 
 
-def plot_across(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
-    """One number a seed for each name, names down: dots on a faint line, with room for long names."""
+def plot_dots(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
+    """One number per seed for each name, names down: dots on a faint line, with room for long names."""
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
@@ -150,24 +151,14 @@ def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None
     low, high = (end(value for values in logs.values() for value in values) for end in (min, max))
     x = np.linspace(low - 3 * width, high + 3 * width, 300)
     peak = 0.0
-    for values, color in zip(logs.values(), COLORS, strict=False):
+    for values, (color, _, line) in zip(logs.values(), styles(len(logs)), strict=True):
         density = np.exp(-(((x[:, None] - values) / width) ** 2) / 2).sum(1) / (len(values) * width * math.tau**0.5)
         peak = max(peak, float(density.max()))
-        ax.plot(10**x, density, color=color, lw=1.8)
-    for place, (values, color, marker, name) in enumerate(zip(logs.values(), COLORS, MARKERS, logs, strict=False)):
+        ax.plot(10**x, density, color=color, ls=line, lw=1.8)
+    for place, ((name, values), (color, marker, line)) in enumerate(zip(logs.items(), styles(len(logs)), strict=True)):
         height = -0.05 * peak * (place + 1)
         ax.plot(10**values, np.full(len(values), height), "|", color=color, ms=6, mew=0.9)
-        ax.plot([], [], color=color, marker=marker, lw=1.8, label=name)
+        ax.plot([], [], color=color, marker=marker, ls=line, lw=1.8, label=name)
     ax.set(xscale="log", yticks=[], ylim=(-0.05 * peak * (len(logs) + 1), 1.08 * peak))
     ax.legend(frameon=False, fontsize=9)
-    return ax
-
-
-def plot_prediction(groups: Mapping[str, tuple[Any, Any]], ax: Axes | None = None, log: bool = True) -> Axes:
-    """One dot a network, a color and marker for each group: what may predict against what is to be predicted."""
-    ax = new_ax(ax)
-    for (name, (x, y)), color, marker in zip(groups.items(), COLORS, MARKERS, strict=False):
-        ax.plot(x, y, marker, color=color, ms=5.5, alpha=0.8, mec="white", mew=0.4, label=name)
-    ax.set(xscale="log" if log else "linear")
-    ax.grid(color=FAINT, lw=0.4)
     return ax

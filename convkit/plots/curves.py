@@ -1,29 +1,57 @@
-"""Pictures of curves: numbers along an axis."""
+"""Pictures of curves and points: numbers along an axis."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from convkit.plots.style import BLUE, COLORS, FAINT, INK, MARKERS, SKY, VERMILION, new_ax
+from convkit.plots.style import BLUE, FAINT, INK, SKY, VERMILION, Style, new_ax, styles
+
+Curve = tuple[Any, Any]
+Place = Literal["best", "upper left"]
+
+
+def plot_curves(
+    curves: Mapping[str, Curve | list[Curve]],
+    ax: Axes | None = None,
+    markers: float | None = None,
+    legend: Place | None = "best",
+    style: Sequence[Style] | None = None,
+    **look: Any,
+) -> Axes:
+    """Curves by name, each name in a style of its own; a name has one curve ``(x, y)`` or a list of them, one per seed.
+
+    A curve has about as many ``markers`` as asked for (``inf``: one at every point; when left out: 10, or 6 where a
+    name has a list). ``legend`` is its place (``None``: no legend), ``style`` a list such as ``styles(n)`` returns, and
+    ``look`` goes to ``Axes.plot``. Logarithmic axes are set afterwards: ``plot_curves(curves).set(yscale="log")``.
+    """
+    ax = new_ax(ax)
+    for (name, several), (color, marker, line) in zip(curves.items(), style or styles(len(curves)), strict=True):
+        pairs, few, ms, lw = (several, 6, 4.5, 1.2) if isinstance(several, list) else ([several], 10, 5, 1.5)
+        usual = {"color": color, "marker": marker, "ls": line, "ms": ms, "lw": lw}
+        for number, (x, y) in enumerate(pairs):
+            every = max(1, int(len(x) // (markers or few)))
+            ax.plot(x, y, label=name if number == 0 else None, markevery=every, **usual | look)
+    if legend:
+        ax.legend(frameon=False, loc=legend)
+    return ax
+
+
+def plot_points(points: Mapping[str, Curve], ax: Axes | None = None, legend: Place | None = None, **look: Any) -> Axes:
+    """Points by name, each name in a color and with a marker of its own; ``look`` goes to ``plot_curves``."""
+    return plot_curves(points, ax, math.inf, legend, ls="none", **look)
 
 
 def plot_spectra(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Singular values sorted downwards against their index, one curve for each name."""
-    ax = new_ax(ax)
-    for (name, values), color, marker in zip(spectra.items(), COLORS, MARKERS, strict=False):
-        values = np.asarray(values)
-        every = max(1, len(values) // 20)
-        ax.plot(
-            np.arange(1, len(values) + 1), values, color=color, marker=marker, markevery=every, ms=5, lw=1.5, label=name
-        )
+    ax = plot_curves({name: _numbered(values) for name, values in spectra.items()}, ax, markers=20)
     ax.set(xlabel="index, largest first", ylabel="singular value", ylim=(0, None))
-    ax.legend(frameon=False)
     return ax
 
 
-def plot_twins(dense: Any, fast: Any, ax: Axes | None = None) -> Axes:
+def plot_two_spectra(dense: Any, fast: Any, ax: Axes | None = None) -> Axes:
     """Two lists of singular values, sorted downwards: rings for the dense matrix, dots for the fast way."""
     ax, small = new_ax(ax), len(dense) > 60
     for values, name, look in (
@@ -36,34 +64,37 @@ def plot_twins(dense: Any, fast: Any, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_growth(seconds: Mapping[str, tuple[Any, Any]], ax: Axes | None = None) -> Axes:
+def plot_growth(seconds: Mapping[str, Curve], ax: Axes | None = None) -> Axes:
     """Sizes against seconds, both logarithmic, so that a power law is a straight line."""
-    ax = new_ax(ax)
-    for (name, (sizes, times)), color, marker in zip(seconds.items(), COLORS, MARKERS, strict=False):
-        ax.loglog(sizes, times, color=color, marker=marker, label=name)
-    ax.set(ylabel="seconds")
-    ax.legend(frameon=False, loc="upper left")
+    ax = plot_curves(seconds, ax, markers=math.inf, legend="upper left", ms=6)
+    ax.set(ylabel="seconds", xscale="log", yscale="log")
     return ax
 
 
-def plot_between(x: Any, lower: Any, upper: Any, points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+def plot_band(x: Any, lower: Any, upper: Any, points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Points for each x, and the band between two bounds that no point can leave."""
     ax = new_ax(ax)
     ax.fill_between(x, lower, upper, color=SKY, alpha=0.25, lw=0)
     ax.plot(x, upper, color=SKY, lw=1.5)
     ax.plot(x, lower, color=SKY, lw=1.5)
-    for (name, values), color, marker in zip(points.items(), COLORS, MARKERS, strict=False):
-        ax.plot(x, values, marker, ls="none", color=color, ms=8, label=name)
-    ax.legend(frameon=False, loc="upper left")
+    return plot_points({name: (x, values) for name, values in points.items()}, ax, legend="upper left", ms=8)
+
+
+def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Complex numbers as points in the plane, with the unit circle."""
+    ax, turn = new_ax(ax, (4, 4)), np.linspace(0, 2 * np.pi, 200)
+    ax.plot(np.cos(turn), np.sin(turn), color=FAINT, lw=1)
+    plot_points({name: (np.real(values), np.imag(values)) for name, values in points.items()}, ax, ms=8)
+    ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))
     return ax
 
 
-def plot_lines(curves: Mapping[str, tuple[Any, Any]], ax: Axes | None = None) -> Axes:
-    """Curves ``(x, y)``, each with a color and about ten markers of its own."""
-    ax = new_ax(ax)
-    for (name, (x, y)), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        ax.plot(x, y, color=color, marker=marker, markevery=max(1, len(x) // 10), ms=5, lw=1.5, label=name)
-    ax.legend(frameon=False)
+def plot_prediction(groups: Mapping[str, Curve], ax: Axes | None = None, log: bool = True) -> Axes:
+    """One dot per network, a color and marker for each group: what may predict against what is to be predicted."""
+    ax = plot_points(groups, ax, ms=5.5, alpha=0.8, mec="white", mew=0.4)
+    ax.set(xscale="log" if log else "linear")
+    ax.grid(color=FAINT, lw=0.4)
     return ax
 
 
@@ -81,30 +112,30 @@ def plot_symbol(
 ) -> Axes:
     """Singular values against frequency: a gray curve for all, markers for what each torus samples, dashed levels.
 
-    All are ``(frequencies, r)`` from 0 to one wave a pixel, of which the first half is shown: a real kernel repeats it.
+    All are ``(frequencies, r)`` from 0 to one wave per pixel; the first half is shown, which a real kernel repeats.
     """
-    ax = new_ax(ax)
+    ax, levels = new_ax(ax), levels or {}
     values = np.asarray(curve)
     ax.plot(np.arange(len(values)) / len(values), values, color=FAINT, lw=2.5, zorder=1)
-    for (name, points), color, marker in zip(samples.items(), COLORS[1:], MARKERS[1:], strict=False):
-        y = np.asarray(points)
-        x = np.repeat(np.arange(len(y)) / max(len(y), 1), y.shape[-1])
-        ax.plot(x, y.ravel(), marker, ls="none", color=color, ms=7, label=name)
-    for (name, level), color in zip((levels or {}).items(), COLORS, strict=False):
-        ax.axhline(level, color=color, ls="--", lw=1.5, label=name)
+    arrays = {name: np.asarray(points) for name, points in samples.items()}
+    sampled = {name: (np.repeat(np.arange(len(y)) / len(y), y.shape[-1]), y.ravel()) for name, y in arrays.items()}
+    plot_points(sampled, ax, style=styles(len(samples) + 1)[1:], ms=7)
+    for (name, level), (color, _, line) in zip(levels.items(), styles(len(levels)), strict=True):
+        ax.axhline(level, color=color, ls="--" if line == "-" else line, lw=1.5, label=name)
     ax.set(xlabel="waves per output pixel", ylabel="singular value", xlim=(-0.015, 0.515), ylim=(0, None))
     return ax
 
 
 def plot_folding(values: Any, folds: int, ax: Axes | None = None, on_top: bool = False) -> Axes:
     """Numbers at all frequencies, cut into equal parts: side by side, or on top of each other as a stride lays them."""
-    ax = new_ax(ax)
-    for r, (part, color, marker) in enumerate(zip(np.split(np.asarray(values), folds), COLORS, MARKERS, strict=False)):
-        first = r * len(part)
-        x = np.arange(len(part)) + (0 if on_top else first)
-        ax.plot(x, part, color=color, marker=marker, ms=5, label=f"frequencies {first} to {first + len(part) - 1}")
+    parts = np.split(np.asarray(values), folds)
+    firsts = range(0, len(values), len(parts[0]))
+    curves = {
+        f"frequencies {first} to {first + len(part) - 1}": _numbered(part, 0 if on_top else first)
+        for first, part in zip(firsts, parts, strict=True)
+    }
+    ax = plot_curves(curves, ax, markers=math.inf)
     ax.set(xlabel="frequency", ylim=(0, None))
-    ax.legend(frameon=False)
     return ax
 
 
@@ -112,50 +143,33 @@ def plot_by_layer(curves: Mapping[str, Any], ax: Axes | None = None, ceiling: An
     """Norms against the layers passed on a logarithmic scale, and a gray ceiling that no curve can cross."""
     ax = new_ax(ax)
     if ceiling is not None:
-        ax.semilogy(np.arange(len(ceiling)), ceiling, color=FAINT, lw=5, label="ceiling")
-    for (name, norms), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        every = max(1, len(norms) // 10)
-        ax.semilogy(np.arange(len(norms)), norms, color=color, marker=marker, markevery=every, ms=5, lw=1.5, label=name)
+        ax.plot(*_numbered(ceiling, 0), color=FAINT, lw=5, label="ceiling")
+    plot_curves({name: _numbered(norms, 0) for name, norms in curves.items()}, ax)
+    ax.set(xlabel="layers passed", ylabel="norm", yscale="log")
     ax.minorticks_off()  # they take a third of the time of a drawing
-    ax.set(xlabel="layers passed", ylabel="norm")
-    ax.legend(frameon=False)
-    return ax
-
-
-def plot_runs(curves: Mapping[str, Sequence[tuple[Any, Any]]], ax: Axes | None = None) -> Axes:
-    """Curves ``(x, y)``, one for each seed, all seeds of a name in its color and marker."""
-    ax = new_ax(ax)
-    for (name, seeds), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        for number, (x, y) in enumerate(seeds):
-            label = name if number == 0 else None
-            ax.plot(x, y, color=color, marker=marker, markevery=max(1, len(x) // 6), ms=4.5, lw=1.2, label=label)
-    ax.legend(frameon=False)
     return ax
 
 
 def plot_channels(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Singular values of every channel, largest first; for each name one color, one line a channel."""
-    ax = new_ax(ax)
-    for (name, channels), color, marker in zip(spectra.items(), COLORS, MARKERS, strict=False):
-        for number, values in enumerate(np.asarray(channels)):
-            every = max(1, len(values) // 12)
-            label = name if number == 0 else None
-            x = np.arange(1, len(values) + 1)
-            ax.plot(x, values, color=color, marker=marker, markevery=every, ms=4.5, lw=1.3, label=label)
+    """Singular values of every channel, largest first; for each name one color, one line per channel."""
+    several = {name: [_numbered(values) for values in channels] for name, channels in spectra.items()}
+    ax = plot_curves(several, ax, markers=12, legend=None, lw=1.3)
     ax.axhline(1, color=INK, ls="--", lw=1)
     ax.set(xlabel="index, largest first", ylabel="singular value of a channel", ylim=(0, None))
     return ax
 
 
 def plot_layers(curves: Mapping[str, Sequence[Any]], ax: Axes | None = None) -> Axes:
-    """One number a layer, one line a seed, all seeds of a name in its color and marker; a dashed line at 1."""
-    ax = new_ax(ax)
-    for (name, seeds), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        for number, values in enumerate(seeds):
-            label = name if number == 0 else None
-            ax.plot(np.arange(1, len(values) + 1), values, color=color, marker=marker, ms=4.5, lw=1.2, label=label)
+    """One number per layer, one line per seed, all seeds of a name in its style; a dashed line at 1."""
+    several = {name: [_numbered(values) for values in seeds] for name, seeds in curves.items()}
+    ax = plot_curves(several, ax, markers=math.inf, legend=None)
     ax.axhline(1, color=INK, ls="--", lw=1)
     ax.grid(axis="y", color=FAINT, lw=0.4)
     ax.locator_params(axis="x", integer=True)
     ax.set(xlabel="layer")
     return ax
+
+
+def _numbered(values: Any, first: int = 1) -> Curve:
+    """Values against their numbers, from ``first`` on."""
+    return np.arange(first, first + len(values)), np.asarray(values)

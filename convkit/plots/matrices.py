@@ -1,12 +1,12 @@
 """Pictures of matrices, kernels and images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from convkit.plots.style import BLUE, COLORS, FAINT, INK, MARKERS, SIGNED, new_ax
+from convkit.plots.style import BLUE, FAINT, INK, SIGNED, new_ax
 
 
 def plot_matrix(
@@ -60,17 +60,6 @@ def plot_frequencies(values: Any, ax: Axes | None = None, limit: float | None = 
     return ax
 
 
-def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Complex numbers as points in the plane, with the unit circle."""
-    ax, turn = new_ax(ax, (4, 4)), np.linspace(0, 2 * np.pi, 200)
-    ax.plot(np.cos(turn), np.sin(turn), color=FAINT, lw=1)
-    for (name, values), color, marker in zip(points.items(), COLORS, MARKERS, strict=False):
-        ax.plot(np.real(values), np.imag(values), marker, ls="none", color=color, ms=8, label=name)
-    ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))
-    return ax
-
-
 def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, framed: Any = None) -> Axes:
     """An image as a grid of pixels, with numbers on those that are not zero and one pixel ``(row, column)`` framed."""
     ax, values = new_ax(ax, (3, 3)), np.asarray(image)
@@ -103,12 +92,12 @@ def plot_image(image: Any, ax: Axes | None = None) -> Axes:
 UNTOUCHED = "#DDDDDD"
 
 
-def plot_touched(pull: Any, ax: Axes | None = None, limit: float = 1.5) -> Axes:
-    """What pulls on each entry of a kernel ``(c_out, c_in, kh, kw)``: orange downwards, violet upwards, gray nothing.
+def plot_kernel_gradient(gradient: Any, ax: Axes | None = None, limit: float = 1.5) -> Axes:
+    """The gradient at every entry of a kernel ``(c_out, c_in, kh, kw)``: orange above zero, violet below, gray at zero.
 
-    Output channels go down and input channels across, each pair a block of taps. Where there is little, it is white.
+    Output channels go down and input channels across, each pair a block of taps. Numbers near zero are white.
     """
-    ax, values = new_ax(ax, (5, 5)), np.asarray(pull)
+    ax, values = new_ax(ax, (5, 5)), np.asarray(gradient)
     c_out, c_in, kh, kw = values.shape
     picture = values.transpose(0, 2, 1, 3).reshape(c_out * kh, c_in * kw)
     ax.set_facecolor(UNTOUCHED)
@@ -131,7 +120,8 @@ def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
     ax, values = new_ax(ax, (2, 2)), np.asarray(image, dtype=float)
     shown = values[0] if len(values) < 3 else values[:3].transpose(1, 2, 0)
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    return _bare(ax)
+    ax.set(xticks=[], yticks=[])
+    return ax
 
 
 def plot_change(change: Any, limit: float, ax: Axes | None = None) -> Axes:
@@ -141,9 +131,5 @@ def plot_change(change: Any, limit: float, ax: Axes | None = None) -> Axes:
         ax.imshow(values[0], cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
     else:
         ax.imshow((0.5 + values[:3].transpose(1, 2, 0) / (2 * limit)).clip(0, 1), interpolation="nearest")
-    return _bare(ax)
-
-
-def _bare(ax: Axes) -> Axes:
     ax.set(xticks=[], yticks=[])
     return ax

@@ -1,5 +1,6 @@
 """Pictures of all layers of a network at once, and of bounds beside what was found."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from convkit.plots.style import BLUE, FAINT, INK, LOOKS, MARKERS, ORANGE, PURPLE, VERMILION, new_ax
+from convkit.plots.curves import plot_curves, plot_points
+from convkit.plots.style import BLUE, FAINT, INK, ORANGE, PURPLE, VERMILION, new_ax, styles, styles_by_meaning
 
 VIEWS = {  # of sorted singular values: the words of both axes
     "raw": ("index, largest first", "singular value"),
@@ -19,7 +21,7 @@ POINTS = 90  # of a curve: more are not to be seen
 
 
 def layer_colors(count: int) -> list[str]:
-    """One color a layer, from dark blue for the first to yellow for the last: told apart without seeing colors."""
+    """One color per layer, from dark blue for the first to yellow for the last: told apart without seeing colors."""
     return [colormaps["viridis"](part) for part in np.linspace(0, 0.93, count)]
 
 
@@ -68,13 +70,13 @@ def plot_growth_by_part(
     """Bounds as lines over the parts of a network, and below them all that was found, dot by dot; logarithmic."""
     ax = new_ax(ax, (8, 4))
     x = np.arange(len(names))
-    for name, values in bounds.items():
-        color, marker = next((look for word, *look in LOOKS if word in name), (INK, "X"))
-        ax.semilogy(x, values, color=color, marker=marker, ms=6, lw=1.5, label=name)
+    dots = "derivative at an image"
+    style = styles_by_meaning([dots, *bounds])[1:]
+    plot_curves({name: (x, values) for name, values in bounds.items()}, ax, math.inf, None, style, ms=6)
     for place, values in enumerate(found):
-        label = "derivative at an image" if place == 0 else None
-        ax.semilogy(np.full(len(values), place), values, "o", color=BLUE, ms=3.5, alpha=0.5, mew=0, label=label)
-    ax.set(xticks=x, xticklabels=names)
+        label = dots if place == 0 else None
+        ax.plot(np.full(len(values), place), values, "o", color=BLUE, ms=3.5, alpha=0.5, mew=0, label=label)
+    ax.set(xticks=x, xticklabels=names, yscale="log")
     ax.grid(axis="y", color=FAINT, lw=0.4)
     ax.legend(frameon=False, loc="upper left")
     return ax
@@ -83,12 +85,10 @@ def plot_growth_by_part(
 def plot_radii(radii: Mapping[str, tuple[Any, Any]], ax: Axes | None = None) -> Axes:
     """Certified radii against those found by attack, image by image, both logarithmic; none can lie above the line."""
     ax = new_ax(ax, (5, 4))
-    for (name, (found, certified)), color, marker in zip(
-        radii.items(), (BLUE, ORANGE, PURPLE, VERMILION, INK), MARKERS, strict=False
-    ):
-        ax.loglog(found, certified, marker, ls="none", color=color, ms=5, alpha=0.75, mew=0, label=name)
+    style = styles(len(radii), (BLUE, ORANGE, PURPLE, VERMILION, INK))
+    plot_points(radii, ax, style=style, ms=5, alpha=0.75, mew=0)
     low, high = (pick(pick(found) for found, _ in radii.values()) for pick in (min, max))
     ax.plot([low, high], [low, high], color=INK, lw=1, label="equal")
-    ax.set(xlabel="radius at which an attack succeeds", ylabel="certified radius")
+    ax.set(xlabel="radius at which an attack succeeds", ylabel="certified radius", xscale="log", yscale="log")
     ax.legend(frameon=False, loc="center left")
     return ax

@@ -1,4 +1,4 @@
-"""Pictures of rows on a sphere: a step in three dimensions, and results seed by seed."""
+"""The picture of a step of a row on its sphere, in three dimensions."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ class View:
         return points @ self.right, points @ self.up
 
 
-def plot_step(
+def plot_sphere_step(
     path: Any, plain: Any, centered: Any, radius: float, turn: float, tilt: float, ax: Axes | None = None
 ) -> Axes:
     """A row of three weights on its way: the sphere, the plane of mean 0, the circle that both share.
@@ -49,8 +49,10 @@ def plot_step(
         ax.text(1.07 * x, 1.07 * y, f"$w_{number}$", color="#777777", ha="center", va="center")
     _curve(ax, view, radius * ring, radius, BLUE, 2.2)
     ax.annotate("", view(plain), view(path[-2]), arrowprops={"arrowstyle": "->", "color": VERMILION, "lw": 2}, zorder=4)
-    halts = [plain, path[-1]] if centered is None else [plain, centered, path[-1]]
-    for start, end, color in zip(halts, halts[1:], (GREEN,) if centered is None else (ORANGE, GREEN), strict=False):
+    ways = [(plain, path[-1], GREEN)]
+    if centered is not None:
+        ways = [(plain, centered, ORANGE), (centered, path[-1], GREEN)]
+    for start, end, color in ways:
         (x, y), (u, v) = view(start), view(end)
         ax.plot([x, u], [y, v], color=color, lw=2.2, ls=(0, (2, 1.2)), zorder=4)
     ax.plot(*view(path), color=INK, lw=1, marker="o", ms=4, zorder=5)

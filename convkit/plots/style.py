@@ -1,4 +1,7 @@
-"""Colors, markers and a fresh ax: what all pictures share."""
+"""Colors, markers, line styles and a new ax: what all pictures share."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,10 +12,41 @@ COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 INK, FAINT = "#222222", "#BBBBBB"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIGNED = "PuOr_r"  # blue-violet below zero, white at zero, orange above
-LOOKS = (  # color and marker by what a name speaks of
-    *(("pairs", GREEN, "P"), ("derivative", BLUE, "o"), ("found", ORANGE, "^"), ("ReLU", GREEN, "^")),
-    *(("folded", PURPLE, "D"), ("bound", VERMILION, "s")),
-)
+Marker = str | tuple[int, Literal[1], int]
+Style = tuple[str, Marker, str | tuple[float, tuple[float, ...]]]  # color, marker, line style
+MEANINGS = {  # color and marker by a word in a name
+    **{"pairs": (GREEN, "P"), "derivative": (BLUE, "o"), "found": (ORANGE, "^"), "ReLU": (GREEN, "^")},
+    **{"folded": (PURPLE, "D"), "bound": (VERMILION, "s")},
+}
+
+
+def styles(n: int, colors: Sequence[str] = COLORS) -> list[Style]:
+    """Return ``n`` different styles ``(color, marker, line style)``, for as many curves as there are.
+
+    The first six are ``COLORS`` and ``MARKERS`` with solid lines. When the colors are used up they start again, with
+    other markers (at last stars with more and more points) and another line style (a dash and more and more dots): both
+    the colors with the markers and the colors with the line styles are different for every curve.
+    """
+    found: list[Style] = []
+    for place in range(n):
+        r, k = divmod(place, len(colors))
+        marker = MARKERS[(r + k) % len(MARKERS)] if r < len(MARKERS) else (r, 1, 0)
+        found.append((colors[k], marker, (0, (4, 1.5) + (1, 1.5) * r) if r else "-"))
+    return found
+
+
+def styles_by_meaning(names: Iterable[str]) -> list[Style]:
+    """Return a style for each name: that of a word in it, such as "bound", or another one where that is taken."""
+    names = list(names)
+    chosen: list[Style] = []
+    others = iter(styles(len(names)))
+    for name in names:
+        color, marker = next((look for word, look in MEANINGS.items() if word in name), (INK, "X"))
+        style: Style = (color, marker, "-")
+        while style[:2] in [other[:2] for other in chosen]:
+            style = next(others)
+        chosen.append(style)
+    return chosen
 
 
 def new_ax(ax: Axes | None, size: tuple[float, float] = (6, 4)) -> Axes:

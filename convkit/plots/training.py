@@ -1,6 +1,7 @@
 """Pictures of training: what each step of several runs did, side by side."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from convkit.plots.style import COLORS, FAINT, MARKERS
+from convkit.plots.style import FAINT, styles
 
 Points = tuple[list[float], list[float]]
 
@@ -50,7 +51,7 @@ def norm_points(history: History, choose: Callable[[Iterable[float]], float] = m
 
 def condition_points(history: History) -> Points:
     """Steps and the median over layers of the median condition number of their channels, where it was taken."""
-    return _points(history, lambda record: _median(record.conditions.values()) if record.conditions else None)
+    return _points(history, lambda record: statistics.median(record.conditions.values()) if record.conditions else None)
 
 
 class TrainingPlot:
@@ -91,24 +92,28 @@ class TrainingPlot:
         last = max(last, min(steps, _leap(last)))
         for place, history in enumerate(before):
             self._draw("before", place, history, {"color": FAINT, "lw": 1.2, "zorder": 1}, last)
-        for place, (history, color, marker) in enumerate(zip(runs.values(), COLORS, MARKERS, strict=False)):
-            look = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.5, "zorder": 3}
+        for place, (history, (color, marker, line)) in enumerate(zip(runs.values(), styles(len(runs)), strict=True)):
+            look = {"color": color, "marker": marker, "ls": line, "ms": 4.5, "lw": 1.5, "zorder": 3}
             self._draw("run", place, history, look, last)
         for number, ax in enumerate(self.axes):
             ax.set_xlim(0, 1.01 * last)
             if ax is not self.axes[1]:
                 self._scale(number)
-        self._legend((*runs, *(("the runs before",) if any(before) else ())))
+        self._legend(tuple(runs), any(before))
 
     def _draw(self, kind: str, place: int, history: History, look: dict, last: int) -> None:
-        curves = [loss_points(history), accuracy_points(history), norm_points(history), condition_points(history)]
-        for number, (x, y) in enumerate(curves):
-            line = self._line(number, kind, place, look | ({"lw": 1.1} if number == 0 else {}))
+        dots = look | {"ls": ":", "lw": 1.6} | ({"marker": ""} if look.get("ls", "-") == "-" else {})
+        for number, name, (x, y), own in (
+            (0, kind, loss_points(history), look | {"lw": 1.1}),
+            (1, kind, accuracy_points(history), look),
+            (2, kind, norm_points(history), look),
+            (2, f"{kind}, least", norm_points(history, min), dots),
+            (3, kind, condition_points(history), look),
+        ):
+            line = self._line(number, name, place, own)
             line.set_data(x, y)
             apart = x[1] - x[0] if len(x) > 1 else 1
             line.set_markevery(max(1, round(last / (10 * apart))))  # ten of them over the width
-        dots = look | {"marker": "", "ls": ":", "lw": 1.6}
-        self._line(2, f"{kind}, least", place, dots).set_data(*norm_points(history, min))
 
     def _line(self, number: int, kind: str, place: int, look: dict) -> Line2D:
         key = (number, kind, place)
@@ -130,20 +135,19 @@ class TrainingPlot:
             self._ticks[number] = ticks
         ax.set_ylim(low, high)
 
-    def _legend(self, names: tuple[str, ...]) -> None:
+    def _legend(self, runs: tuple[str, ...], before: bool) -> None:
+        names = (*runs, "the runs before") if before else runs
         if names == self._names:
             return
         self._names = names
         for legend in list(self.figure.legends):
             legend.remove()
-        handles = [
-            Line2D([], [], color=color, marker=marker, ms=5, lw=2)
-            for color, marker in zip(COLORS, MARKERS, strict=False)
-        ][: len(names)]
-        if names and names[-1] == "the runs before":
-            handles[-1] = Line2D([], [], color=FAINT, lw=1.5)
+        handles = [Line2D([], [], color=c, marker=marker, ls=ls, ms=5, lw=2) for c, marker, ls in styles(len(runs))]
+        handles += [Line2D([], [], color=FAINT, lw=1.5)] if before else []
         if names:
-            self.figure.legend(handles, names, loc="upper left", ncols=len(names), frameon=False, fontsize=10)
+            rows = 1 if len(runs) <= 6 else math.ceil(len(runs) ** 0.5 / 2)
+            size = {"ncols": math.ceil(len(names) / rows), "fontsize": 10 if rows == 1 else 16 / rows}
+            self.figure.legend(handles, names, loc="upper left", frameon=False, **size)
 
 
 def plot_training(runs: Mapping[str, History], figure: Figure | None = None) -> Figure:
@@ -158,11 +162,6 @@ def _points(history: History, number: Callable[[Record], float | None]) -> Point
     found = [(record.step, value) for record in history if (value := number(record)) is not None]
     kept = [(step, max(value, 1e-9)) for step, value in found if math.isfinite(value)]
     return [step for step, _ in kept], [value for _, value in kept]
-
-
-def _median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2 if ordered else math.nan
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from convkit.attacks.checks import check_count, check_labels, check_norm
+from convkit.attacks.checks import check_labels, check_norm
+from convkit.checks import positive, whole
 from convkit.loading import progress_bar
 
 
@@ -19,7 +20,7 @@ def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> 
     factor is ``size`` rounded up to a power of two. In float64.
     """
     inputs, classes, depth = (
-        check_count(name, count) for name, count in (("inputs", inputs), ("classes", classes), ("depth", depth))
+        whole(name, count, 1) for name, count in (("inputs", inputs), ("classes", classes), ("depth", depth))
     )
     if depth < 2 or not 0 < size < 2 ** (900 / depth):
         raise ValueError(
@@ -57,8 +58,7 @@ def steep_robust_network(
     their distance: the Lipschitz constant is at least ``slope``, and the robust accuracy still 1.
     """
     x, kind, gaps = _checked(points, labels, eps, norm)
-    if not (slope > 0 and math.isfinite(slope)):
-        raise ValueError(f"slope must be above 0 and finite, got {slope}")
+    slope = positive("slope", slope, "; it is a Lipschitz constant that the network exceeds")
     found = separation(points, labels, norm)
     classes = int(labels.max()) + 1
     first, second = x[found.pair[0]], x[found.pair[1]]

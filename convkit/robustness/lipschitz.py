@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from convkit.attacks.checks import (
     borrowed,
     check_classes,
-    check_count,
     check_finite,
     check_images,
     check_labels,
@@ -21,6 +20,7 @@ from convkit.attacks.checks import (
     own_copy,
 )
 from convkit.attacks.gradient import pgd
+from convkit.checks import number, whole
 
 
 def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -40,8 +40,7 @@ def certified_radius(model: nn.Module, x: Tensor, y: Tensor, bound: float) -> Te
     ``bound`` is an upper bound of the network's Lipschitz constant in 2-norms, such as ``product_bound(model, x)``:
     the difference of two logits is then ``sqrt(2) * bound``-Lipschitz (Tsuzuku et al. 2018). 0 where the model errs.
     """
-    if not (bound >= 0 and math.isfinite(bound)):
-        raise ValueError(f"bound must be at least 0 and finite, got {bound}; product_bound(model, x) gives one")
+    bound = number("bound", bound, 0, advice="; product_bound(model, x) gives one")
     # the margin over 0 is infinite: a constant network never changes its answer
     return margins(model, x, y).clamp(min=0) / (math.sqrt(2) * bound)
 
@@ -63,8 +62,8 @@ def empirical_radius(
     """
     check_images(x)
     number = check_norm(norm)
-    top = float(check_size("largest", largest, x, positive=True))
-    bisections = check_count("bisections", bisections)
+    top = float(check_size("largest", largest, x, above=True))
+    bisections = whole("bisections", bisections, 1)
     right = margins(model, x, y) > 0
     found = torch.where(right, x.new_tensor(math.inf), x.new_zeros(()))
     low, eps = x.new_zeros(len(x)), x.new_full((len(x),), top)
@@ -95,7 +94,7 @@ def jacobian_norm(
     of a ReLU it is the derivative of the piece that autograd chooses.
     """
     number = check_norm(ord)
-    steps = check_count("steps", steps)
+    steps = whole("steps", steps, 1)
     with borrowed(model, x) as copy:
         x, answer, size = _prepared(copy, x)
         if number == math.inf:
@@ -125,8 +124,8 @@ def local_lipschitz(
     [0, 1], and ``x`` may lie anywhere. For small radii give model and images in float64: else rounding shows.
     """
     number = check_norm(norm)
-    size = float(check_size("radius", radius, x, positive=True))
-    steps = check_count("steps", steps)
+    size = float(check_size("radius", radius, x, above=True))
+    steps = whole("steps", steps, 1)
     with borrowed(model, x) as copy:
         x, answer, length = _prepared(copy, x)
         if number == math.inf:

@@ -1,7 +1,5 @@
 """Controls around plots; the only importer of ipywidgets."""
 
-from convkit.loading import needs
+from convkit.loading import require
 
-with needs("kit", "convkit.widgets"):
-    import ipywidgets  # noqa: F401
-    import matplotlib  # noqa: F401
+require("kit", "convkit.widgets", "ipywidgets", "matplotlib")

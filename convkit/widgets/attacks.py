@@ -18,8 +18,10 @@ from convkit.data.registry import digits
 from convkit.methods.build import network
 from convkit.operators.dtypes import as_input
 from convkit.operators.evaluation import apart, evaluation_copy
-from convkit.plots.attacks import plot_accuracy, plot_answers
+from convkit.plots.attacks import plot_answers
+from convkit.plots.curves import plot_curves
 from convkit.plots.matrices import plot_change, plot_picture
+from convkit.plots.style import INK
 from convkit.training.adversarial import get_objective
 from convkit.training.loop import fit
 from convkit.widgets.controls import choice, slider, toggle
@@ -111,9 +113,9 @@ class AttackPanel(Panel):
                     ax.set_title(text, fontsize=10)
         ax = figure.add_axes((0.76, 0.12, 0.232, 0.8))
         curves = self.curves(attack, masked)
-        plot_accuracy(curves, ax, eps)
+        plot_curves(curves, ax, math.inf, legend=None).axvline(eps, color=INK, ls="--", lw=1)
         ax.set_title(f"accuracy on {min(TESTED, len(self.images))} images (%)", fontsize=10)
-        ax.set(ylabel="", xlim=(-0.01, 0.31))
+        ax.set(xlabel="ε", xlim=(-0.01, 0.31), ylim=(-3, 103))
         high = max(accuracies[-1] for _, accuracies in curves.values()) > 50
         ax.legend(frameon=False, fontsize=9, loc="lower left" if high else "upper right")
         return self._words(done, image, attack, eps, steps, masked)

@@ -20,6 +20,7 @@ from convkit.bounds import (
 )
 from convkit.data.trained import trained_kernels
 from convkit.norms import operator_norm
+from convkit.operators.geometry import NoFourierBlocks, PaddingMode
 from convkit.operators.operator import ConvOperator
 from convkit.plots.bars import plot_bounds
 from convkit.widgets.controls import choice, slider
@@ -32,21 +33,26 @@ _SAME, _FULL, _NONE, _CIRCULAR = "zeros, output as large", "zeros, every tap tou
 _RANDOM, _BLUR, _TAP, _CHESS, _TRAINED = "random", "blur", "identity", "chessboard of signs", "trained on digits"
 
 
+class NoBar(Exception):
+    """A bound does not apply to the layer; the message says why."""
+
+
 def equation_3(A: ConvOperator) -> Tensor:
     """The bound of equation 3 of Liang & Huang 2021, every tap counted at every output pixel."""
     axes = zip(A.input_shape, A.dilation, A.kernel.shape[2:], strict=True)
     if A.padding_mode == "circular" and any(k > n // math.gcd(n, d) for n, d, k in axes):
-        raise ValueError("taps meet on one pixel of the circle, and the square of a sum is not the sum of the squares")
+        raise NoBar("taps meet on one pixel of the circle, and the square of a sum is not the sum of the squares")
     return math.sqrt(math.prod(A.out_shape[1:])) * torch.linalg.vector_norm(A.kernel)
 
 
 def gram_iteration(A: ConvOperator) -> Tensor:
     """The library's bound, refused in the words of this panel."""
-    if not A.is_block_circulant:
+    try:
+        return gram_iteration_bound(A)
+    except NoFourierBlocks as error:
         zeros = A.padding_mode == "zeros"
         why = "a border that does not wrap" if zeros else "a stride that does not divide the size"
-        raise ValueError(f"{why} leaves no Fourier blocks to square")
-    return gram_iteration_bound(A)
+        raise NoBar(f"{why} leaves no Fourier blocks to square") from error
 
 
 BOUNDS: dict[str, Callable[[ConvOperator], Tensor]] = {  # from crude to fine
@@ -114,7 +120,7 @@ def make_layer(
             f"{n} × {n}; take a larger image, or another boundary"
         )
     amount = {_FULL: span, _NONE: "valid"}.get(padding, "same")
-    mode = "circular" if padding == _CIRCULAR else "zeros"
+    mode: PaddingMode = "circular" if padding == _CIRCULAR else "zeros"
     return ConvOperator(taps, (n, n), (stride, stride), amount, (dilation, dilation), 1, mode)
 
 
@@ -128,7 +134,7 @@ def compare(layer: ConvOperator) -> tuple[float, dict[str, float | None], dict[s
     for name, bound in BOUNDS.items():
         try:
             ratios[name] = float(bound(layer)) / norm
-        except ValueError as error:
+        except NoBar as error:
             ratios[name], reasons[name] = None, str(error)
     return norm, ratios, reasons
 

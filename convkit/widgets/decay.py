@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.norms import operator_norm
+from convkit.operators.geometry import PaddingMode
 from convkit.operators.operator import ConvOperator
-from convkit.plots.matrices import plot_touched
+from convkit.plots.matrices import plot_kernel_gradient
 from convkit.plots.style import BLUE, INK, ORANGE
 from convkit.widgets.controls import choice, slider
 from convkit.widgets.panel import Panel, Words
@@ -20,7 +21,11 @@ MOST_STEPS = 40
 RATE = 0.01  # times beta: what a step takes off an entry that is pulled in full
 FELT = 0.01  # of a full pull: what is less counts as none
 _PLACES = ((0.05, 0.13, 0.25, 0.76), (0.36, 0.13, 0.25, 0.76), (0.69, 0.57, 0.3, 0.33), (0.69, 0.13, 0.3, 0.33))
-_IMAGES = {"6 × 6, zeros around": (6, "zeros"), "2 × 2, zeros around": (2, "zeros"), "2 × 2, circular": (2, "circular")}
+_IMAGES: dict[str, tuple[int, PaddingMode]] = {
+    "6 × 6, zeros around": (6, "zeros"),
+    "2 × 2, zeros around": (2, "zeros"),
+    "2 × 2, circular": (2, "circular"),
+}
 _RIGHT, _REPLACED, _EXCHANGED = "Algorithm 1", "momentum replaces entries", "axes exchanged in the index"
 
 
@@ -54,8 +59,10 @@ class DecayPanel(Panel):
         now = path[steps]
         figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, middle, top, bottom = (figure.add_axes(place) for place in _PLACES)
-        plot_touched(now.p, left).set_title(f"gradient of the norm, step {steps}", fontsize=10)
-        plot_touched(torch.where(now.h.abs() < FELT, 0, now.h), middle).set_title("its moving average", fontsize=10)
+        plot_kernel_gradient(now.p, left).set_title(f"gradient of the norm, step {steps}", fontsize=10)
+        plot_kernel_gradient(torch.where(now.h.abs() < FELT, 0, now.h), middle).set_title(
+            "its moving average", fontsize=10
+        )
         number = range(len(path))
         top.plot(number, [state.norm for state in path], color=INK, lw=1.5)
         top.plot(steps, now.norm, "o", color=INK)

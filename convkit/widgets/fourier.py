@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.operators.operator import ConvOperator
-from convkit.plots.curves import plot_twins
+from convkit.plots.curves import plot_two_spectra
 from convkit.plots.matrices import plot_frequencies, plot_matrix
 from convkit.spectra import singular_values, spectrum, symbol
 from convkit.widgets.controls import choice, slider, toggle
@@ -62,7 +62,7 @@ class FourierPanel(Panel):
         fast = two_lines(believed, values["axes"])
         figure.set_layout_engine("none")  # fixed places: half the time, and nothing jumps while a slider moves
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
-        plot_twins(dense, fast, left)
+        plot_two_spectra(dense, fast, left)
         plot_matrix(layer.matrix(), middle)
         rows, columns = layer.matrix().shape
         middle.set(xlabel="input", ylabel="output", xticks=[], yticks=[])

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.constraints.sphere import centered_sphere
-from convkit.plots.sphere import REACH, plot_step
+from convkit.plots.sphere import REACH, plot_sphere_step
 from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION
 from convkit.widgets.controls import slider, toggle
 from convkit.widgets.panel import Panel, Words
@@ -67,7 +67,7 @@ class SpherePanel(Panel):
         norms, means = done.path.norm(dim=1), done.path.mean(1)
         figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         space, upper, lower = (figure.add_axes(place) for place in _PLACES)
-        plot_step(done.path, done.plain, done.centered, RADIUS, turn, tilt, space)
+        plot_sphere_step(done.path, done.plain, done.centered, RADIUS, turn, tilt, space)
         room = 1.16 * max(REACH * RADIUS, float(norms.max()), float(done.plain.norm()))
         space.set(xlim=(-room, room), ylim=(-room, room))
         space.legend(frameon=False, loc="upper left", fontsize=9, handletextpad=0.2, borderpad=0)

@@ -118,9 +118,9 @@ def test_dct_changes_at_most_one_cosine_a_step(model, images):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"step": 0.0}, "step must be above 0"),
-        ({"step": -1.0}, "step must be above 0"),
-        ({"step": math.nan}, "step must be above 0"),
+        ({"step": 0.0}, "step must be a positive number, got .*units of images"),
+        ({"step": -1.0}, "step must be a positive number, got .*units of images"),
+        ({"step": math.nan}, "step must be a positive number, got .*units of images"),
         ({"steps": 0}, "steps must be a whole number of at least 1"),
         ({"basis": "wavelet"}, 'basis must be "pixel" or'),
     ],

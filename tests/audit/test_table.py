@@ -12,7 +12,10 @@ from torch.autograd import gradcheck
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.audit.table import LayerTable, layer_table
+from convkit.audit.gains import fold_batchnorm
+from convkit.audit.measurement import measure
+from convkit.audit.product import product_bound
+from convkit.audit.table import COLUMNS, LayerTable, layer_table
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.operators.network import conv_operators
@@ -135,10 +138,42 @@ def test_the_model_is_left_as_it_was(device):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("torus", [False, True])
+def test_columns_and_layers_choose_from_the_whole_table(device, torus):
+    model, x = network().to(device), image(device)
+    whole = layer_table(model, x, torus=torus)
+    for columns in [[name] for name in COLUMNS] + [["norm_inf", "norm1"]]:
+        table = layer_table(model, x, ["5", "0"], columns, torus=torus)
+        assert table.column("name") == ["0", "5"]  # in the model's order
+        for name in columns:
+            assert table.column(name) == [getattr(record, name) for record in whole if record.name in ("0", "5")]
+        assert all(record.methods.keys() == set(columns) for record in table)
+        others = [name for name in COLUMNS if name not in columns]
+        assert all(
+            getattr(record, name) in ((), pytest.approx(math.nan, nan_ok=True)) for record in table for name in others
+        )
+        with pytest.raises(ValueError, match=f"no column '{others[0]}', only {', '.join(table[0].methods)}"):
+            table.column(others[0])
+        shown = repr(table).splitlines()[0]
+        assert [head in shown for head in COLUMNS.values()] == [name in columns for name in COLUMNS]
+
+
 # ---- refusals ------------------------------------------------------------------------------------------------------
 def test_a_model_without_convolutions_is_refused(device):
     with pytest.raises(ValueError, match="needed a model with convolutions or linear layers, got ReLU"):
         layer_table(nn.ReLU(), torch.ones(1, 2, 3, 3, device=device))
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"columns": ["norm3"]}, "columns among .*, got 'norm3'"),
+        ({"layers": ["1"]}, "layers among 0, 2, 4, 5, 7, got '1'"),
+    ],
+)
+def test_columns_and_layers_that_there_are_not_are_refused(device, wrong, words):
+    with pytest.raises(ValueError, match=f"layer_table needs {words}"):
+        layer_table(network().to(device), image(device), **wrong)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -236,6 +271,47 @@ def test_folded_gains_are_part_of_the_numbers():
             assert number == pytest.approx(torch.linalg.matrix_norm(M, ord).item(), rel=1e-9)
     assert "BatchNorm2d" in repr(folded)
     assert "BatchNorm2d" not in repr(plain)
+
+
+def random_batchnorms(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, -2, 2)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model.double()
+
+
+def test_measure_folds_the_gains_where_asked():
+    model = random_batchnorms(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)))
+    x = torch.randn(1, 2, 5, 4)
+    for folded in (False, True):
+        norms, conditions = measure(model, x, folded)
+        table = layer_table(model, x.double(), torus=True, folded=folded)
+        assert list(norms) == list(conditions) == table.column("name")
+        assert list(norms.values()) == pytest.approx(table.column("norm2"), rel=1e-9)
+        medians = [torch.tensor(numbers).median().item() for numbers in table.column("channel_condition_numbers")]
+        assert list(conditions.values()) == pytest.approx(medians, rel=1e-6)
+    assert measure(model, x, True)[0]["0"] != pytest.approx(measure(model, x)[0]["0"], rel=1e-2)
+
+
+@pytest.mark.parametrize("parametrized", [False, True])
+@torch.no_grad()
+def test_the_folded_network_is_the_same_function_and_the_first_is_left_alone(parametrized):
+    first, second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, (3, 2), stride=2, bias=False)
+    if parametrized:
+        nn.utils.parametrizations.spectral_norm(second)
+    block = nn.Sequential(second, nn.BatchNorm2d(4), nn.ReLU())
+    model = random_batchnorms(nn.Sequential(first, nn.BatchNorm2d(3), nn.ReLU(), block, nn.Flatten(), nn.Linear(24, 5)))
+    model.eval()
+    x = torch.randn(3, 2, 6, 7, dtype=torch.float64)
+    wanted = model(x)
+    flat = fold_batchnorm(model)
+    assert_close(flat(x), wanted)
+    assert_close(model(x), wanted)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in flat.modules())
+    assert product_bound(flat, x) < product_bound(model, x)
 
 
 def test_convnorm_is_measured_on_the_torus_that_it_normalizes_on():

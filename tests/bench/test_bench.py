@@ -1,4 +1,4 @@
-"""The benchmark: rivals that answer the same questions, honest tables, and a run that can be stopped."""
+"""The benchmark: baselines that answer the same questions, honest tables, and a run that can be stopped."""
 
 import json
 import math
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from convkit.bench import cases as contests
 from convkit.bench import timing as bench
 from convkit.bench.baselines import (
     PlainConvNorm,
@@ -17,8 +16,8 @@ from convkit.bench.baselines import (
     theorem_1,
     two_lines,
 )
-from convkit.bench.cases import Contest, random_operator
-from convkit.bench.timing import Pace, Result, race, table
+from convkit.bench.cases import Case, cases, random_operator
+from convkit.bench.timing import Budget, Result, table, time_case
 from convkit.data.trained import LAYERS, trained_kernels
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import operator_norm
@@ -32,7 +31,7 @@ def nothing() -> None:
     pass
 
 
-def test_rivals_answer_the_same_questions():
+def test_baselines_answer_the_same_questions():
     A = random_operator(5, 3, 8, 3, CPU)
     values = singular_values(A)
     by_numpy = torch.from_numpy(two_lines(A.kernel.permute(2, 3, 0, 1).numpy(), (8, 8))).flatten()
@@ -63,16 +62,16 @@ def test_the_published_convnorm_does_what_ours_does(stride):
         assert_close(found, wanted)
 
 
-def test_each_contest_of_a_quick_run_has_a_case_rivals_and_known_targets():
-    questions = list(contests.contests(CPU, quick=True))
-    assert len({(c.question, c.case) for c in questions}) == len(questions) > 10
-    for contest in questions:
-        assert contest.others, contest
-        assert set(contest.targets) <= set(contest.others), contest
+def test_each_case_of_a_quick_run_has_inputs_baselines_and_known_targets():
+    quick = list(cases(CPU, quick=True))
+    assert len({(case.question, case.inputs) for case in quick}) == len(quick) > 10
+    for case in quick:
+        assert case.baselines, case
+        assert set(case.targets) <= set(case.baselines), case
 
 
 class Clock:
-    """Time that passes only in tasks and rests, so that what a race does is known."""
+    """Time that passes only in tasks and rests, so that what is measured is known."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -84,7 +83,7 @@ class Clock:
         self.now += seconds
 
 
-def test_a_race_takes_turns_and_lets_the_slow_rest(monkeypatch):
+def test_baselines_take_turns_and_the_slow_ones_rest(monkeypatch):
     clock, calls = Clock(), []
     monkeypatch.setattr(bench, "time", clock)
 
@@ -95,7 +94,7 @@ def test_a_race_takes_turns_and_lets_the_slow_rest(monkeypatch):
 
         return run
 
-    result = race(Contest("q", "c", task("ours", 0.03), {"slow": task("slow", 0.12)}), Pace(4, 0.15), nothing)
+    result = time_case(Case("q", "c", task("ours", 0.03), {"slow": task("slow", 0.12)}), Budget(4, 0.15), nothing)
     assert calls == ["ours", "ours", "slow", "ours", "slow", "ours", "ours"]  # one unmeasured call first
     assert result.rounds == {"convkit": 4, "slow": 2}
     assert result.ratios["slow"] == pytest.approx(4)  # the rests between them do not count
@@ -109,7 +108,7 @@ def test_quick_tasks_are_called_several_times_a_turn(monkeypatch):
         calls.append(1)
         clock.sleep(1 / 1024)
 
-    result = race(Contest("q", "c", quick, {}), Pace(3, 1.0), nothing)
+    result = time_case(Case("q", "c", quick, {}), Budget(3, 1.0), nothing)
     assert len(calls) == 1 + 1 + 20 + 20  # unmeasured, measured once, then for 0.02 seconds a turn
     assert result.ours == pytest.approx(1 / 1024)
 
@@ -123,16 +122,16 @@ def test_the_table_says_met_and_missed():
 
 def test_a_run_writes_what_it_measured_and_an_interrupted_one_prints_it(monkeypatch, tmp_path, capsys):
     def some(device, quick):
-        yield Contest("first", "small", nothing, {"other": nothing}, {"other": 1e-9})
-        yield Contest("second", "small", nothing, {"other": stop})
+        yield Case("first", "small", nothing, {"other": nothing}, {"other": 1e-9})
+        yield Case("second", "small", nothing, {"other": stop})
 
     def stop():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench, "contests", some)
+    monkeypatch.setattr(bench, "cases", some)
     assert bench.main(["--quick", "--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]) == 0
     out = capsys.readouterr().out
-    assert "stopped after 1 of 2 contests" in out
+    assert "stopped after 1 of 2 cases" in out
     assert "first: small" in out
     assert "met" in out
     assert "second" not in out

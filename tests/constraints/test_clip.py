@@ -150,21 +150,21 @@ def test_numbers_out_of_range_are_refused(device):
     model = network(device)
     optimizer, shapes = optim.SGD(model.parameters(), lr=0.1), input_shapes(model, batch(device))
     for options, words in (
-        ({"bound": 0.0}, "positive bound, got 0"),
-        ({"bound": -1.0}, "positive bound, got -1"),
-        ({"bound": math.inf}, "positive bound, got inf"),
-        ({"bound": 1.0, "every": 0}, "every of at least 1 step, got 0"),
-        ({"bound": 1.0, "every": 2.5}, "every of at least 1 step, got 2.5"),
+        ({"bound": 0.0}, "bound must be a positive number, got 0"),
+        ({"bound": -1.0}, "bound must be a positive number, got -1"),
+        ({"bound": math.inf}, "bound must be a positive number, got inf"),
+        ({"bound": 1.0, "every": 0}, "every must be a whole number of at least 1, got 0"),
+        ({"bound": 1.0, "every": 2.5}, "every must be a whole number of at least 1, got 2.5"),
     ):
-        with pytest.raises(ValueError, match=f"clip_operator_norm needs a? ?{words}"):
+        with pytest.raises(ValueError, match=f"clip_operator_norm's {words}"):
             clip_operator_norm(optimizer, model, shapes, **options)
-        with pytest.raises(ValueError, match=f"clip_reshaped_norm needs a? ?{words}"):
+        with pytest.raises(ValueError, match=f"clip_reshaped_norm's {words}"):
             clip_reshaped_norm(optimizer, model, **options)
-    with pytest.raises(ValueError, match="rounds of at least 1, got 0"):
+    with pytest.raises(ValueError, match="rounds must be a whole number of at least 1, got 0"):
         clip_operator_norm(optimizer, model, shapes, 1.0, rounds=0)
     handle = clip_operator_norm(optimizer, model, shapes, 1.0, every=1)
     handle.bound = 0.0
-    with pytest.raises(ValueError, match="positive bound, got 0"):
+    with pytest.raises(ValueError, match="bound must be a positive number, got 0"):
         train(model, optimizer, 1)
 
 

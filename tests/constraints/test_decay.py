@@ -227,8 +227,8 @@ def test_numbers_and_layers_that_make_no_decay_are_refused(device):
     shapes = input_shapes(model, batch(device))
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     for options, words in (
-        ({"beta": -0.1}, "finite beta of at least 0, got -0.1"),
-        ({"beta": math.nan}, "finite beta of at least 0, got nan"),
+        ({"beta": -0.1}, "beta must be a finite number of at least 0, got -0.1"),
+        ({"beta": math.nan}, "beta must be a finite number of at least 0, got nan"),
         ({"momentum": 1.0}, r"momentum in \[0, 1\), got 1.0"),
         ({"momentum": -0.5}, r"momentum in \[0, 1\), got -0.5"),
         ({"ord": 2}, "ord 1 or torch.inf, got 2"),

@@ -141,7 +141,7 @@ def test_numbers_of_other_libraries_do_the_same_and_are_plain_in_its_state(devic
 def test_what_is_no_number_is_refused_when_it_is_made_and_before_a_step(device, name, wrong):
     model, optimizer, handle = start(name, device)
     number = NUMBER.get(name, "bound")
-    with pytest.raises(ValueError, match=r"needs ord 1 or|needs a momentum in|needs a positive"):
+    with pytest.raises(ValueError, match=r"needs ord 1 or|needs a momentum in|must be a positive number"):
         MADE_WITH[name](optimizer, model, lambda x: wrong, int)
     setattr(handle, number, wrong)
     with pytest.raises(ValueError, match=number):

@@ -69,8 +69,8 @@ def test_projection_is_the_nearest_point_of_the_set(device):
         (torch.tensor([[1.0, 2.0], [math.nan, 0.0]]), 1.0, "row 1"),
         (torch.tensor([[1.0], [2.0]]), 1.0, "rows of one entry"),
         (torch.ones(3), 1.0, "at least 2 axes"),
-        (torch.ones(3, 2), 0.0, "positive radius"),
-        (torch.ones(3, 2), math.inf, "positive radius"),
+        (torch.ones(3, 2), 0.0, "radius must be a positive number"),
+        (torch.ones(3, 2), math.inf, "radius must be a positive number"),
     ],
 )
 def test_projection_refuses_what_has_none(weight, radius, words):
@@ -202,7 +202,7 @@ def test_the_radius_can_be_changed_while_training(device):
     train(model, optimizer, 1)
     assert_on_sphere(model[0].weight, 0.5)
     handle.radius = -1.0
-    with pytest.raises(ValueError, match="positive radius, got -1"):
+    with pytest.raises(ValueError, match="radius must be a positive number, got -1"):
         train(model, optimizer, 1)
 
 
@@ -222,8 +222,8 @@ def test_what_cannot_be_constrained_is_refused_by_name_before_anything_is_change
         ({"bias": model[0].bias}, {}, r"got shape \(4,\) for 'bias'"),
         ({"half": half}, {}, "float32 or float64, got torch.float16 for 'half'"),
         ({"none": None}, {}, "got NoneType for 'none'"),
-        ({}, {"radius": 0.0}, "positive radius, got 0"),
-        ({}, {"radius": math.nan}, "positive radius, got nan"),
+        ({}, {"radius": 0.0}, "radius must be a positive number, got 0"),
+        ({}, {"radius": math.nan}, "radius must be a positive number, got nan"),
         ({}, {"center": False, "scale": False}, "center or scale"),
     ):
         with pytest.raises(ValueError, match=words):

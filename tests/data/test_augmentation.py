@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.testing import assert_close
 
+from convkit.data import digits, subset
 from convkit.data.augmentation import AUGMENTATIONS, OPERATIONS, augment, auto_augment, cutout, random_crop, random_flip
+from convkit.methods.build import network
+from convkit.training.loop import fit
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -178,11 +181,11 @@ def test_the_names_say_which_steps_are_taken():
 
 def test_bad_requests_are_refused():
     x = batch(2, 1, 4, 4)
-    with pytest.raises(ValueError, match=r"one of the augmentations none, crop, .*; got 'flip'"):
+    with pytest.raises(ValueError, match="AUGMENTATIONS has no 'flip'; near it: crop"):
         augment("flip")
-    with pytest.raises(ValueError, match="padding of 0 or more pixels, got -1"):
+    with pytest.raises(ValueError, match="padding must be a whole number of at least 0, got -1"):
         random_crop(x, -1)
-    with pytest.raises(ValueError, match="size of 1 pixel or more, got 0"):
+    with pytest.raises(ValueError, match="size must be a whole number of at least 1, got 0; leave"):
         cutout(x, 0)
     for wrong in (1.5, True, np.float32("nan"), [2]):
         for change, words in (
@@ -192,6 +195,24 @@ def test_bad_requests_are_refused():
         ):
             with pytest.raises(ValueError, match=words):
                 change(wrong)
+
+
+def test_an_augmentation_from_outside_is_used_by_its_name(monkeypatch):
+    seen = []
+
+    def dark(x, generator):
+        seen.append(torch.rand((), generator=generator).item())
+        return x / 2
+
+    monkeypatch.setattr(AUGMENTATIONS, "_entries", dict(AUGMENTATIONS))
+    AUGMENTATIONS.register("dark", (dark, dark))
+    x = batch(2, 1, 8, 8)
+    assert torch.equal(augment("dark")(x, seeded()), x / 4)
+    seen.clear()
+    data = subset(digits(), 40)
+    model = network("cnn9", data, "plain", widths=(2, 2, 2))
+    assert len(list(fit(model, data, "plain", steps=2, batch_size=8, augmentation="dark"))) == 2
+    assert len(set(seen)) == len(seen) == 4  # each batch has random numbers of its own
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.asarray, torch.tensor])

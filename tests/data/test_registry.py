@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from convkit.data import DATA, Data, digits, holdout, load, noisy_labels, scarce, shapes, subset
+from convkit.data import DATA, Data, Loader, digits, holdout, load, noisy_labels, scarce, shapes, subset
 from convkit.data.catalog import CIFAR10
 from convkit.data.figures import FIGURES
 
@@ -250,19 +250,21 @@ def test_data_that_cannot_be_trained_on_is_refused(changes, message):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda data: subset(data, 0), r"count must lie in 1 .. 600.*got 0"),
-        (lambda data: subset(data, 601), r"count must lie in 1 .. 600.*got 601"),
-        (lambda data: subset(data, 5, test_count=41), r"test_count must lie in 1 .. 40.*got 41"),
-        (lambda data: scarce(data, 0.0), "share must lie between 0 and 1"),
+        (lambda data: subset(data, 0), "^count must be a whole number from 1 to 600, got 0; "),
+        (lambda data: subset(data, 601), "^count must be a whole number from 1 to 600, got 601; "),
+        (lambda data: subset(data, 5, test_count=41), "test_count must be a whole number from 1 to 40, got 41; "),
+        (lambda data: scarce(data, 0.0), "leaves none"),
+        (lambda data: scarce(data, 1.1), "share must be a number from 0 to 1, got 1.1; "),
         (lambda data: scarce(data, 0.001), "leaves none"),
-        (lambda data: holdout(data, 1.0), "fraction must lie between 0 and 1, got 1.0"),
-        (lambda data: holdout(data, 0.0001), r"must lie in 1 .. 599.*got 0"),
-        (lambda data: noisy_labels(data, 1.1), r"rate in \[0, 1\], got 1.1"),
+        (lambda data: holdout(data, 1.0), "must be a whole number from 1 to 599, got 600; "),
+        (lambda data: holdout(data, 0.0001), "must be a whole number from 1 to 599, got 0; "),
+        (lambda data: holdout(data, -0.1), "fraction must be a number from 0 to 1, got -0.1; "),
+        (lambda data: noisy_labels(data, 1.1), "rate must be a number from 0 to 1, got 1.1; "),
         (lambda data: noisy_labels(data, 0.1, "symmetric"), "kinds uniform, flip, asymmetric; got 'symmetric'"),
         (lambda data: noisy_labels(noisy_labels(data, 0.1), 0.1), "needs right labels"),
         (lambda data: shapes(0), "at least one image of each part, got 0"),
-        (lambda data: load("cifar-10"), "one of 5 data sets, got 'cifar-10'; the nearest names are cifar10"),
-        (lambda data: load("qqq"), "nearest names are digits, shapes, mnist, cifar10, cifar100"),
+        (lambda data: load("cifar-10"), "DATA has no 'cifar-10'; near it: cifar10, cifar100"),
+        (lambda data: load("qqq"), "there are digits, shapes, mnist, cifar10, cifar100"),
         (lambda data: load("digits", "somewhere"), "takes no folder, got 'somewhere'"),
     ],
 )
@@ -275,3 +277,18 @@ def test_data_sets_load_by_name():
     assert list(DATA) == ["digits", "shapes", "mnist", "cifar10", "cifar100"]
     assert torch.equal(load("digits").images, digits().images)
     assert len(load("shapes", count=30, test_count=10)) == 30
+    assert {name for name, loader in DATA.items() if loader.offline} == {"digits", "shapes"}
+
+
+def test_a_data_set_from_outside_loads_by_name(monkeypatch, tmp_path):
+    def stored(folder, count=600):
+        return replace(made(count), name=f"stored in {folder}")
+
+    monkeypatch.setattr(DATA, "_entries", dict(DATA))
+    DATA.register("stored", Loader(stored))
+    DATA.register("made", Loader(made, offline=True))
+    assert load("stored", tmp_path, count=30).name == f"stored in {tmp_path}"
+    assert load("stored").name == "stored in None"  # where there is nothing in a folder, it may be downloaded
+    assert len(load("made", count=50)) == 50
+    with pytest.raises(ValueError, match="made needs no files and takes no folder"):
+        load("made", tmp_path)

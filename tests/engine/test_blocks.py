@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from convkit.engine.blocks import Gram, half_set, reduced_taps
+from convkit.engine.blocks import Blocks, half_set
 from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
-from convkit.engine.workers import workers
+from convkit.engine.workers import thread_pool
 from convkit.norms import certify, operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.projections import clip_and_crop, clip_singular_values, dykstra
@@ -40,51 +40,77 @@ def test_spectrum_is_the_plain_one_with_and_without_gradient(device, geometry):
 @given(geometry=exact)
 def test_blocks_of_the_smallest_torus_repeat_those_of_the_symbol(device, geometry):
     A = geometry.operator(device)
-    taps = reduced_taps(A)
-    everywhere = torch.cartesian_prod(*(torch.arange(n) for n in taps.size)).reshape(-1, len(taps.size))
-    copies = math.prod(taps.frequencies) // math.prod(taps.size)
-    values = torch.linalg.svdvals(taps.blocks(everywhere)).flatten().repeat(copies)
+    blocks = Blocks(A)
+    everywhere = torch.cartesian_prod(*(torch.arange(n) for n in blocks.torus)).reshape(-1, len(blocks.torus))
+    copies = math.prod(blocks.grid) // math.prod(blocks.torus)
+    values = blocks.scale * torch.linalg.svdvals(blocks.at(everywhere)).flatten().repeat(copies)
     assert_close(values.sort().values, plain_spectrum(A).flatten().sort().values)
+    of_groups = [blocks.group(number).at(everywhere) for number in range(A.groups)]
+    assert_close(torch.cat(of_groups, dim=1), blocks.at(everywhere))
 
 
 @given(geometry=exact)
 def test_taps_come_back_from_their_blocks_and_to_the_kernel(device, geometry):
     A = geometry.operator(device)
-    taps = reduced_taps(A)
-    half = half_set(taps.size)
-    again = taps.from_blocks(taps.blocks(half.frequencies), half.frequencies, half.times)
-    assert_close(again, taps.taps)
-    assert_close(replace(A, kernel=taps.to_kernel(again)).matrix(), A.matrix())
+    blocks = Blocks(A)
+    values = blocks.at(blocks.frequencies)
+    again = blocks.to_taps(values)
+    assert_close(again, blocks.taps)
+    parts = torch.arange(len(values)).split(2)
+    assert_close(sum(blocks.to_taps(values[some], some) for some in parts), again)
+    assert_close(replace(A, kernel=blocks.to_kernel(again)).matrix(), A.matrix())
 
 
 @given(geometry=exact)
 def test_gram_blocks_are_the_products_of_the_blocks_by_lags_and_directly(device, geometry):
-    taps = reduced_taps(geometry.operator(device))
-    half = half_set(taps.size)
-    blocks = taps.blocks(half.frequencies)
-    wide = blocks.shape[-2] <= blocks.shape[-1]
-    products = blocks @ blocks.mH if wide else blocks.mH @ blocks
-    for expected in (10**9, 1):  # frequencies expected: many make the lags pay, one does not
-        gram = Gram(taps, expected)
-        assert_close(gram.at(half.frequencies), products)
-        assert_close(gram.at(half.frequencies[half.real], real=True), products[half.real.to(device)].real)
+    blocks = Blocks(geometry.operator(device))
+    values, real = blocks.at(blocks.frequencies), blocks.self_conjugate
+    wide = values.shape[-2] <= values.shape[-1]
+    products = values @ values.mH if wide else values.mH @ values
+    for expected in (10**9, 1):  # many frequencies make the lags pay, one does not
+        gram = blocks.gram(expected)
+        assert_close(gram.at(blocks.frequencies), products)
+        assert_close(gram.at(blocks.frequencies[real], real=True), products[real.to(device)].real)
 
 
 def test_half_set_holds_one_of_each_pair_and_counts_all():
     for size in [(1,), (2,), (7,), (8,), (3, 4), (4, 6), (5, 3), (2, 3, 4), (4, 4)]:
-        half = half_set(size)
+        half = half_set(size, size)
         assert int(half.times.sum()) == math.prod(size)
-        assert len(half.where.unique()) == len(half.frequencies)
-    assert len(half_set((4, 4)).frequencies) == 10  # an rfft2 has 12, two of them twice
-    assert int(half_set((32, 32)).real.sum()) == 4
+        assert len(half.index.unique()) == len(half.frequencies)
+    assert len(half_set((4, 4), (4, 4)).frequencies) == 10  # an rfft2 has 12, two of them twice
+    assert int(half_set((32, 32), (32, 32)).self_conjugate.sum()) == 4
+
+
+def test_half_set_stands_for_the_frequencies_of_a_grid_of_copies():
+    torus, grid = (3, 4), (6, 12)
+    half = half_set(torus, grid)
+    assert int(half.times.sum()) == math.prod(grid)
+    everywhere = torch.cartesian_prod(*map(torch.arange, grid))
+    difference, total = half.frequencies[half.index] - everywhere, half.frequencies[half.index] + everywhere
+    size = torch.tensor(torus)
+    assert ((difference % size == 0).all(1) | (total % size == 0).all(1)).all()
 
 
 def test_a_kernel_of_size_1_and_a_dilation_shrink_the_torus():
-    assert reduced_taps(ConvOperator(torch.ones(3, 2, 1, 1), (32, 32))).size == (1, 1)
-    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (32, 32), dilation=2)).size == (16, 16)
-    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (9, 9), dilation=2)).size == (9, 9)
-    assert reduced_taps(ConvOperator(torch.ones(3, 2, 3, 3), (12, 8), stride=2)).size == (6, 4)
-    assert reduced_taps(ConvOperator(torch.ones(3, 2, 4, 4), (12, 8), stride=4)).size == (1, 1)  # flattened kernel
+    assert Blocks(ConvOperator(torch.ones(3, 2, 1, 1), (32, 32))).torus == (1, 1)
+    assert Blocks(ConvOperator(torch.ones(3, 2, 3, 3), (32, 32), dilation=2)).torus == (16, 16)
+    assert Blocks(ConvOperator(torch.ones(3, 2, 3, 3), (9, 9), dilation=2)).torus == (9, 9)
+    assert Blocks(ConvOperator(torch.ones(3, 2, 3, 3), (12, 8), stride=2)).torus == (6, 4)
+    assert Blocks(ConvOperator(torch.ones(3, 2, 4, 4), (12, 8), stride=4)).torus == (1, 1)  # flattened kernel
+
+
+def test_blocks_are_live_where_gradients_are_recorded_and_in_units_of_a_power_of_two(device):
+    kernel = normal(3, 2, 3, 2, device=device).mul(1e-3).requires_grad_()
+    A = ConvOperator(kernel, (5, 4))
+    blocks = Blocks(A)
+    assert math.frexp(blocks.scale)[0] == 0.5
+    assert 1 <= float(blocks.taps.detach().abs().max()) < 2
+    assert_close(Blocks(A, 1.0).taps, blocks.scale * blocks.taps)
+    (gradient,) = torch.autograd.grad(blocks.at(torch.tensor([[0, 0]])).real.sum(), kernel)
+    assert_close(gradient, torch.full_like(kernel, 1 / blocks.scale))
+    with torch.no_grad():
+        assert not Blocks(A).taps.requires_grad
 
 
 def degenerate(device: torch.device, c: int = 30) -> dict[str, torch.Tensor]:
@@ -107,11 +133,10 @@ def test_degenerate_spectra(device, kind):
 
 @given(geometry=exact, seed=st.integers(0, 99))
 def test_bounds_of_gram_blocks_are_their_frobenius_norms(device, geometry, seed):
-    taps = reduced_taps(geometry.operator(device, seed=seed))
-    frequencies = half_set(taps.size).frequencies
-    gram = Gram(taps, 10**9)
+    blocks = Blocks(geometry.operator(device, seed=seed))
+    frequencies, gram = blocks.frequencies, blocks.gram(10**9)
     assert_close(gram.bounds(frequencies), torch.linalg.matrix_norm(gram.at(frequencies)), atol=1e-6, rtol=1e-6)
-    assert Gram(taps, 1).bounds(frequencies).min() >= gram.bounds(frequencies).min()
+    assert blocks.gram(1).bounds(frequencies).min() >= gram.bounds(frequencies).min()
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
@@ -159,12 +184,14 @@ def test_pieces_shared_among_workers_are_all_done_and_the_threads_given_back(mon
     monkeypatch.setattr("convkit.engine.workers.WORK", 1e-3)
     try:
         torch.set_num_threads(3)
-        with workers(A.kernel.device) as run:
-            pieces = run(lambda some: (some, torch.get_num_threads()), torch.arange(100), 50, 1.0)
+        with thread_pool(A.kernel.device) as map_pieces:
+            pieces = map_pieces(lambda some: (some, torch.get_num_threads()), torch.arange(100), 50, 1.0)
         assert torch.equal(torch.cat([some for some, _ in pieces]), torch.arange(100))
         assert len(pieces) > 10
         assert {threads for _, threads in pieces} == {1}
         assert_close((singular_values(A), clip_and_crop(A, 4.0).kernel), alone)
+        with torch.inference_mode():  # which the workers' threads do not know of
+            assert_close((singular_values(A), clip_and_crop(A, 4.0).kernel), alone)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -230,14 +257,14 @@ def test_large_layers_stay_within_a_gibibyte():
     code = """
 from pathlib import Path
 import torch
-from convkit.fourier import Gram, half_set, reduced_taps
+from convkit.engine.blocks import Blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
 from convkit.projections import clip_and_crop, clip_singular_values, dykstra
 A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
 operator_norm(A, 2)
-gram = Gram(taps := reduced_taps(A))
-for some in half_set(taps.size).frequencies.split(gram.chunk)[:3]:  # the whole spectrum is more of the same
+gram = (blocks := Blocks(A)).gram()
+for some in blocks.frequencies.split(gram.chunk)[:3]:  # the whole spectrum is more of the same
     torch.linalg.eigvalsh(gram.at(some)[:2])
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """

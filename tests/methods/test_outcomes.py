@@ -9,6 +9,7 @@ from convkit.methods.registry import METHODS
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
 
+pytestmark = pytest.mark.slow
 CHANCE = 0.2
 LEARNS = {  # accuracy after 150 steps of 64, and the learning rate where it is not 0.1
     "weight_decay": (0.95, 0.1),
@@ -30,6 +31,7 @@ LEARNS = {  # accuracy after 150 steps of 64, and the learning rate where it is 
     "norm_decay_linf": (0.95, 0.1),
 }
 STAYS = ("plain", "weight_norm", "centre_only")  # the signal of torch's default start dies out over nine layers
+seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in (1, 2))])
 
 
 def outcome(method, lr, seed, **options):
@@ -43,8 +45,7 @@ def test_every_method_has_its_outcome():
     assert {*LEARNS, *STAYS, "convnorm", "sphere_only"} == set(METHODS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@seeds
 @pytest.mark.parametrize("method", LEARNS)
 def test_it_learns(method, seed):
     accuracy, lr = LEARNS[method]
@@ -53,7 +54,7 @@ def test_it_learns(method, seed):
     assert reached >= accuracy
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@seeds
 @pytest.mark.parametrize("method", STAYS)
 def test_it_stays_at_chance(method, seed):
     diverged, reached = outcome(method, 0.1, seed, steps=60)
@@ -61,23 +62,21 @@ def test_it_stays_at_chance(method, seed):
     assert reached <= CHANCE
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@seeds
 def test_convnorm_alone_learns_by_small_steps(seed):
     diverged, reached = outcome("convnorm", 0.02, seed, steps=200, schedule="constant")
     assert diverged is None
     assert reached >= 0.7
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@seeds
 def test_the_sphere_without_a_center_needs_more_steps(seed):
     diverged, reached = outcome("sphere_only", 0.1, seed, steps=300)
     assert diverged is None
     assert reached >= 0.8
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@seeds
 def test_convnorm_alone_without_gain_stays_at_chance(seed):
     data = digits()
     model = network("cnn9", data, "convnorm", seed=seed, widths=(16, 32, 64), knobs={"gain": 1.0})
@@ -85,7 +84,7 @@ def test_convnorm_alone_without_gain_stays_at_chance(seed):
     assert evaluate(model, data) <= 0.3
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@seeds
 def test_weight_standardization_alone_diverges_by_large_steps(seed):
     diverged, _ = outcome("weight_standardization", 1.0, seed, schedule="constant")
     assert diverged is not None

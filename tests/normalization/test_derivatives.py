@@ -144,11 +144,11 @@ def test_third_derivatives_are_those_of_the_definition(through, device):
 @geometries
 def test_first_and_second_derivatives_by_image_weight_and_v(name, device):
     layer, x = layer_and_image(name, device)
-    windows, weight = layer._windows(tuple(x.shape[2:])), layer.weight.detach().clone()
-    v = 1 + normal(windows.half * windows.torus[1], len(weight), device=device).square()
+    geometry, weight = layer._geometry(tuple(x.shape[2:])), layer.weight.detach().clone()
+    v = 1 + normal(geometry.half * geometry.torus[1], len(weight), device=device).square()
 
     def f(x, weight, v):
-        return filtered_convolution(windows, x, weight, v, layer.groups)
+        return filtered_convolution(geometry, x, weight, v, layer.groups)
 
     point = [t.requires_grad_() for t in (x[:1].clone(), weight, v)]
     assert torch.autograd.gradcheck(f, point, fast_mode=True)

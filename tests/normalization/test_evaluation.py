@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.torus import Windows
+from convkit.normalization.torus import TorusConvolution
 from tests.helpers.geometries import normal
 
 
@@ -34,13 +34,13 @@ def other_weight(layer):
 def roots(monkeypatch):
     """Counts how often v is computed."""
     calls = []
-    compute = Windows.inverse_root
+    compute = TorusConvolution.inverse_root
 
     def counted(self, weight):
         calls.append(self)
         return compute(self, weight)
 
-    monkeypatch.setattr(Windows, "inverse_root", counted)
+    monkeypatch.setattr(TorusConvolution, "inverse_root", counted)
     return calls
 
 

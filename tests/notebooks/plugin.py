@@ -6,6 +6,7 @@ Each code cell is run in a fresh kernel and its stored outputs must be
 - the same: text exactly, figures by pixels (``figure_distance``), a trailing ``;`` honored;
 - described: every picture has a non-empty alt text.
 
+After the cell that judges an exercise, the folded solution is judged in the same kernel, and taken back.
 A cell that holds a widget is run, and needs its stored picture and words; of these only the picture is compared.
 A cell tagged ``nbval-ignore-output`` is run and not compared: at most three in a notebook, named at the end.
 """
@@ -30,6 +31,9 @@ MOST_IGNORED = 3
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _IMAGE = re.compile(r"<img\b[^>]*>")
 _ALT = re.compile(r'\balt="([^"]*)"')
+# around a solution that is judged: the cells behind draw the same random numbers as without it
+KEEP = "import numpy as _numpy, torch as _torch\n_kept = _numpy.random.get_state(), _torch.get_rng_state()"
+GIVE_BACK = "_numpy.random.set_state(_kept[0]), _torch.set_rng_state(_kept[1])\ndel _numpy, _torch, _kept"
 _DATA = re.compile(r'src="data:([^";]*);base64,([^"]*)"')
 
 
@@ -79,6 +83,20 @@ class StrictKernel(RunningKernel):
         # with history: IPython looks there for the trailing ";" that mutes a result
         return self.kc.execute(cell_input, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
 
+    def printed(self, source: str, seconds: float) -> str:
+        """What a piece of code prints that is run aside: the count of the cells goes on as if it were not there."""
+        asked = self.kc.execute(source, store_history=False, allow_stdin=False, stop_on_error=False)
+        text, idle = "", False
+        while not idle:
+            message = self.get_message("iopub", seconds)
+            if message["parent_header"].get("msg_id") == asked:
+                content = message["content"]
+                text += content.get("text", "") if message["msg_type"] == "stream" else ""
+                text += f"{content['ename']}: {content['evalue']}" if message["msg_type"] == "error" else ""
+                idle = content.get("execution_state") == "idle"
+        self.await_reply(asked, seconds)
+        return text
+
     def stop(self):
         super().stop()
         self.private.cleanup()
@@ -97,6 +115,12 @@ class StrictFile(IPyNbFile):
         ]
         if not cells:
             raise self.CollectError(f"{self.path.name} has no code cell")
+        from tests.notebooks.rules import exercises  # which imports this file
+
+        judges = {id(self.nb.cells[place + 1]): (place, solution) for place, solution in exercises(self.nb) if solution}
+        for item in cells:
+            place, item.solution = judges.get(id(item.cell), (0, ""))
+            item.attempt = self.nb.cells[place].source
         ignored = 0
         for count, item in enumerate((item for item in cells if item.cell.source.strip()), start=1):
             item.expected_count = count
@@ -112,6 +136,7 @@ class StrictCell(IPyNbCell):
 
     expected_count: int | None = None
     ignored = 0
+    solution = attempt = ""  # of the exercise that this cell judges
 
     def runtest(self):
         faults = self.stored_faults()
@@ -122,6 +147,11 @@ class StrictCell(IPyNbCell):
             self.raise_cell_error(
                 "the stored outputs of an ignored cell are gone, or are new: build the notebook again"
             )
+        if self.solution:
+            source = "\n".join([KEEP, self.solution, self.cell.source, self.attempt, GIVE_BACK])
+            printed = self.parent.kernel.printed(source, self.config.option.nbval_cell_timeout)
+            if not all(line.startswith("✓ ") for line in printed.splitlines() or [""]):
+                self.raise_cell_error(f"the folded solution of this exercise is not taken: {printed or 'nothing said'}")
 
     def stored_faults(self) -> list[str]:
         faults = pictures_without_words(self.cell.outputs)

@@ -291,16 +291,3 @@ RULES: list[Callable[[Book, Path], list[str]]] = [
     opening, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, links,
     outputs, html_after_a_site, file_text,
 ]  # fmt: skip
-
-
-def solved(book: Book) -> Book:
-    """A copy with every solution in place of its attempt."""
-    book = copy.deepcopy(book)
-    for place, solution in exercises(book):
-        book.cells[place].source = solution or ""
-    return book
-
-
-def verdicts(book: Book) -> list[str]:
-    """What the cells after the attempts print."""
-    return [text_of(book.cells[place + 1]) for place, _ in exercises(book)]

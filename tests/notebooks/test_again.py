@@ -21,7 +21,7 @@ def of_cells(book: Book, places: list[int]) -> Book:
     return book | {"cells": cells}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs_twice_in_a_row(path):
     book = read_notebook(path)
@@ -32,7 +32,7 @@ def test_every_cell_runs_twice_in_a_row(path):
             assert text_of(first) == text_of(second)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_panels_run_after_the_first_cell_alone(path):
     book = read_notebook(path)

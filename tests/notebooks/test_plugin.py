@@ -28,9 +28,11 @@ from tests.notebooks.plugin import MOST_IGNORED, SHARE, figure_distance
 
 START = """
 import time
+import torch
 from matplotlib.figure import Figure
-from convkit.teaching import show
-from convkit.widgets.panel import Panel, slider
+from convkit.teaching import exercise, show
+from convkit.widgets.controls import slider
+from convkit.widgets.panel import Panel
 
 def line(slope):
     figure = Figure(figsize=(3, 2))
@@ -147,6 +149,14 @@ FAULTS = {
     "a third ignored cell": Fault(TICK, change(source=f"{TICK}; 1 / 0"), "caused an exception", IGNORED),
     "a fourth ignored cell": Fault("8", change(metadata={"tags": list(IGNORED)}), f"more than {MOST_IGNORED} cells"),
 }
+EXERCISE = [  # an attempt, its judge, the folded solution, and a cell that would notice the solution
+    nbformat.v4.new_code_cell("torch.manual_seed(3)\nnumber = ...", metadata={"tags": ["exercise"]}),
+    nbformat.v4.new_code_cell("exercise('five', number, lambda answer: None if answer == 5 else 'no')"),
+    nbformat.v4.new_markdown_cell(
+        "<details><summary>Solution</summary>\n\n```python\nnumber = 5 + 0 * int(torch.rand(1))\n```\n\n</details>"
+    ),
+    nbformat.v4.new_code_cell("print(number, torch.rand(1))"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +166,12 @@ def verdicts(tmp_path_factory) -> dict[tuple[str, str], str]:
     cells = [nbformat.v4.new_code_cell(START)]
     for fault in FAULTS.values():
         cells.append(nbformat.v4.new_code_cell(fault.source, metadata={"tags": list(fault.tags)}))
-    notebook = execute(nbformat.v4.new_notebook(cells=cells), folder)
+    notebook = execute(nbformat.v4.new_notebook(cells=[*cells, *EXERCISE]), folder)
     (folder / "untouched.ipynb").write_text(stored(notebook), encoding="utf-8")
     tampered = copy.deepcopy(notebook)
-    for cell, fault in zip(tampered.cells[1:], FAULTS.values(), strict=True):
+    for cell, fault in zip(tampered.cells[1 : len(FAULTS) + 1], FAULTS.values(), strict=True):
         fault.tamper(cell)
+    tampered.cells[-2].source = tampered.cells[-2].source.replace("number = 5", "number = 7")
     nbformat.write(tampered, folder / "tampered.ipynb")
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\njunit_family = xunit1\n")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "tests.notebooks.plugin", "-p", "no:cacheprovider"]
@@ -182,7 +193,7 @@ def verdicts(tmp_path_factory) -> dict[tuple[str, str], str]:
     return verdict
 
 
-@pytest.mark.parametrize("place", range(len(FAULTS) + 1))
+@pytest.mark.parametrize("place", range(len(FAULTS) + 4))
 def test_untouched_cell_passes(verdicts, place):
     assert verdicts["untouched", f"Cell {place}"] == ""
 
@@ -191,6 +202,12 @@ def test_untouched_cell_passes(verdicts, place):
 def test_tampered_cell_is_refused_with_its_reason(verdicts, name):
     place = list(FAULTS).index(name) + 1
     assert FAULTS[name].message in verdicts["tampered", f"Cell {place}"]
+
+
+def test_a_folded_solution_that_its_judge_does_not_take_is_refused_and_leaves_no_trace(verdicts):
+    attempt, judge, behind = (verdicts["tampered", f"Cell {len(FAULTS) + place}"] for place in (1, 2, 3))
+    assert (attempt, behind) == ("", "")
+    assert "the folded solution of this exercise is not taken: ✗ five: no" in judge
 
 
 def drawn(slope: float = 1, width: float = 1.5, last: str = "1") -> str:

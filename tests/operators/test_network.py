@@ -1,13 +1,20 @@
 """From layers and networks to operators: what a layer does on the sizes it meets, and a clear answer otherwise."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
+from convkit.audit.product import product_bound
+from convkit.audit.tracker import NormTracker
+from convkit.constraints.clip import clip_operator_norm
+from convkit.operators.geometry import NoFourierBlocks
 from convkit.operators.network import conv_operators, input_shapes
-from convkit.operators.operator import ConvOperator
+from convkit.operators.operator import ConvOperator, HasOperator, has_operator
+from convkit.penalties import mean_norm, orthogonality
 from tests.helpers.geometries import inputs, normal
 
 
@@ -236,3 +243,84 @@ def test_a_lazy_network_is_measured_once_it_has_its_numbers(device):
     operators = conv_operators(model, normal(1, 2, 4, 5, device=device))
     assert operators["0"].in_shape == (2, 4, 5)
     assert operators["2"].in_shape == (36, 1, 1)
+
+
+# ---- what is called operator and is none ---------------------------------------------------------------------------
+@pytest.mark.parametrize("attribute", ["+", None, 2, nn.Linear(3, 2)], ids=lambda a: type(a).__name__)
+def test_an_attribute_named_operator_that_is_no_method_is_no_operator(device, attribute):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 1)).to(device, torch.float64)
+    x = normal(1, 2, 4, 5, device=device)
+    shapes, bound = input_shapes(model, x), product_bound(model, x)
+    expected = {name: A.matrix() for name, A in conv_operators(model, x).items()}
+    penalties = mean_norm(model, shapes), orthogonality(model)
+    model[0].operator = attribute
+    assert not has_operator(model[0])
+    assert input_shapes(model, x) == shapes
+    assert_close({name: conv_operators(model, x)[name].matrix() for name in expected}, expected)
+    assert_close(product_bound(model, x), bound)
+    assert_close((mean_norm(model, shapes), orthogonality(model)), penalties)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert clip_operator_norm(optimizer, model, shapes, bound=0.5).record == {}
+
+
+class PassedOn(nn.Module):
+    """A module around another one that passes its attributes on, as a compiled one does."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+def test_a_method_named_operator_is_one_wherever_it_comes_from(device):
+    layer = Residual(2).to(device)
+    assert isinstance(layer, HasOperator)
+    assert has_operator(layer)
+    assert has_operator(PassedOn(layer))
+    assert not has_operator(PassedOn(nn.ReLU()))
+    plain = nn.Conv2d(2, 2, 1).to(device)
+    assert not has_operator(plain)
+    plain.operator = layer.operator  # given to one layer by hand
+    assert has_operator(plain)
+    assert_close(ConvOperator.from_layer(plain, (4, 5)).matrix(), layer.operator((4, 5)).matrix())
+
+
+# ---- errors that name the layer ------------------------------------------------------------------------------------
+class Unreadable(Residual):
+    """A layer whose operator is read from a file that is no text."""
+
+    error: Exception = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    def operator(self, input_shape):
+        raise self.error
+
+
+MEASURES = {
+    "conv_operators": lambda model, x: conv_operators(model, x),
+    "NormTracker": lambda model, x: NormTracker(model, x),
+    "mean_norm": lambda model, x: mean_norm(model, input_shapes(model, x)),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+@pytest.mark.parametrize(
+    "error, kind",
+    [
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), ValueError),
+        (TypeError("not a number"), ValueError),
+        (NoFourierBlocks("no blocks"), NoFourierBlocks),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_an_error_in_a_layers_operator_names_the_layer_whatever_it_is(measure, error, kind):
+    model = nn.Sequential(nn.ReLU(), Unreadable(2))
+    model[1].error = error
+    with pytest.raises(ValueError, match=f"^layer '1': {re.escape(str(error))}$") as caught:
+        measure(model, torch.ones(1, 2, 4, 5))
+    assert type(caught.value) is kind
+    assert caught.value.__cause__ is error

@@ -1,7 +1,9 @@
 """ConvOperator is the convolution that its definition and torch's layers compute, and its adjoint is the adjoint."""
 
+import copy
+import pickle
 import warnings
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
@@ -149,6 +151,14 @@ def test_sizes_may_be_anything_that_is_an_integer(device):
     A = ConvOperator(kernel, torch.Size((5, 6)), np.int64(2), padding=(np.int64(1), 1), groups=np.int64(1))
     assert (A.input_shape, A.stride, A.pads, A.groups) == ((5, 6), (2, 2), ((1, 1), (1, 1)), 1)
     assert all(type(number) is int for number in (*A.input_shape, *A.stride, A.groups))
+    B = ConvOperator(kernel, np.array([5, 6]), torch.tensor(2), torch.tensor([[1, 1], [1, 1]]), np.uint8(1))
+    C = ConvOperator(
+        kernel, torch.tensor([5, 6]), [torch.tensor(2), np.int8(2)], np.array([1, 1]), torch.tensor([1, 1])
+    )
+    for other in (B, C):
+        assert repr(other) == repr(A)
+        numbers = (*other.input_shape, *other.stride, *other.dilation, *sum(other.pads, ()))
+        assert {type(number) for number in numbers} == {int}
 
 
 def test_an_operator_is_immutable_and_holds_the_live_kernel(device):
@@ -163,6 +173,24 @@ def test_an_operator_is_immutable_and_holds_the_live_kernel(device):
     assert_close(A.matrix(), 2 * before)
     A(inputs(A)).sum().backward()
     assert kernel.grad is not None
+
+
+def test_an_operator_is_a_dataclass_that_can_be_replaced_copied_and_pickled(device):
+    A = Geometry((4, 1, 2, 3), (6, 9), (2, 3), ((0, 1), (2, 3)), (3, 1), 2, "zeros").operator(device)
+    names = ["kernel", "input_shape", "stride", "padding", "dilation", "groups", "padding_mode"]
+    assert [field.name for field in fields(A)] == names
+    B = replace(A, kernel=-A.kernel, stride=1)
+    assert (B.stride, B.padding, B.dilation, B.groups, B.padding_mode) == ((1, 1), A.padding, (3, 1), 2, "zeros")
+    assert_close(replace(B, kernel=A.kernel, stride=A.stride).matrix(), A.matrix())
+    with pytest.raises(ValueError, match="stride must be a whole number of at least 1, got 0"):
+        replace(A, stride=0)
+    for other in (copy.copy(A), copy.deepcopy(A), pickle.loads(pickle.dumps(A))):
+        assert repr(other) == repr(A)
+        assert_close(other.matrix(), A.matrix())
+        assert other != A  # it is compared by what it is, not by its numbers
+        assert len({A, other}) == 2
+    with pytest.raises(FrozenInstanceError):
+        del A.kernel
 
 
 def test_repr_names_the_geometry_and_not_the_numbers(device):
@@ -182,8 +210,8 @@ def test_nothing_given_is_changed(device, geometry):
     A.adjoint(y)
     A.matrix()
     A.kernel_on_torus()
-    for tensor, copy in zip((A.kernel, x, y), copies, strict=True):
-        assert torch.equal(tensor, copy)
+    for tensor, before in zip((A.kernel, x, y), copies, strict=True):
+        assert torch.equal(tensor, before)
 
 
 def test_results_share_no_memory_with_the_kernel_or_the_input(device):

@@ -1,105 +1,30 @@
-"""Experiments by name: the table of methods in miniature, and the command around it."""
+"""The command around the experiments."""
 
 import json
-import math
+import subprocess
+import sys
 
 import pytest
 
-from convkit.methods.registry import METHODS
-from convkit.papers import EXPERIMENTS, command
-from convkit.papers import methods as methods_table
-from convkit.papers.runs import Experiment
-from tests import RESULTS
-
-PROTOCOL = {
-    "steps": 4,
-    "choosing_steps": 2,
-    "choosing_seeds": (7,),
-    "every": 2,
-    "goal": 0.05,
-    "images": 128,
-    "tests": 50,
-}
+pytest.importorskip("pyautoattack")
+import convkit.__main__ as commands
+from convkit.papers import command
+from convkit.papers.runs import EXPERIMENTS, Experiment
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """The table of two methods with four steps; sweeps run in this process."""
-    calls = []
-
-    def sweep(function, jobs, keep):
-        calls.extend(jobs)
-        return {name: function(**job) for name, job in jobs.items()}
-
-    monkeypatch.setitem(methods_table.PROTOCOLS, "digits", PROTOCOL)
-    monkeypatch.setattr(methods_table, "sweep", sweep)
-    monkeypatch.setattr(methods_table, "MODEL", {"model": "cnn9", "widths": (4, 6, 8)})
-    return calls
-
-
-def test_the_table_has_a_row_a_method_with_all_seeds(small, tmp_path):
-    results = methods_table.run("digits", None, tmp_path / "keep", ["batchnorm", "sphere"])
-    assert len(small) == 2 * (2 + 3)  # two learning rates on held-out images, then three seeds
-    assert [row["method"] for row in results["rows"]] == ["batchnorm", "sphere"]
-    for row in results["rows"]:
-        assert row["lr"] == max(methods_table.RATES, key=lambda lr, row=row: row["held_out_accuracy"][str(lr)])
-        assert len(row["accuracy"]) == len(row["layers"]) == len(row["steps_to_goal"]) == 3
-        assert all(0 <= accuracy <= 1 for accuracy in row["accuracy"])
-        assert [[step for step, _ in curve] for curve in row["curves"]] == [[2, 4]] * 3
-        for layers in row["layers"]:
-            assert layers["largest_norm"] > 0
-            assert layers["median_channel_condition"] >= 1
-    assert results["rows"][0]["time_over_batchnorm"] == 1
-    words = methods_table.show(json.loads(json.dumps(results)))
-    assert len(words.splitlines()) == 3
-    assert "±" in words
-
-
-def test_learning_rates_are_chosen_on_images_held_out_of_training(small, tmp_path):
-    methods_table.run("digits", None, tmp_path / "keep", ["batchnorm"])
-    assert [name for name in small if name.endswith("held out 7")] == small[:2]
-    data = methods_table.images("digits", None, 128, 50)
-    held = methods_table.holdout(data, 0.1)
-    assert len(held) + len(held.test_labels) == len(data)
-
-
-def test_a_diverged_run_is_a_row_too(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("convkit.training.run.DIVERGED", 1e-3)  # every loss is beyond that
-    results = methods_table.run("digits", None, tmp_path / "keep", ["batchnorm"])
-    (row,) = results["rows"]
-    assert all("above 0.001 times its start" in words for words in row["diverged"])
-    assert row["accuracy"] == [0.0] * 3
-    assert row["steps_to_goal"] == [None] * 3
-    assert "0 of 3" in methods_table.show(results)
-
-
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("methods")])
-def test_the_committed_tables_hold_every_method_and_three_seeds(name):
-    results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    assert [row["method"] for row in results["rows"]] == list(METHODS)
-    assert results["command"].startswith(f"python3 -m convkit experiments {name}")
-    assert {"device", "torch", "python"} <= set(results["versions"])
-    for row in results["rows"]:
-        assert len(row["accuracy"]) == 3
-        assert all(0 <= accuracy <= 1 for accuracy in row["accuracy"])
-        assert row["time_over_batchnorm"] > 0
-    assert not math.isnan(sum(row["time_over_batchnorm"] for row in results["rows"]))
-
-
-# ---- the command -----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def toy(monkeypatch):
-    def run(folder, keep):
-        keep.write_text("kept")
-        if folder == "nowhere":
+    def run(runs):
+        runs.results_file.write_text("kept")
+        if runs.folder == "nowhere":
             raise ValueError("needed a folder with data, got nowhere")
-        if folder == "stop":
+        if runs.folder == "stop":
             raise KeyboardInterrupt
         return {"answer": 42}
 
     experiment = Experiment("a toy", 0.1, run, lambda results: f"the answer is {results['answer']}")
-    monkeypatch.setitem(EXPERIMENTS, "toy", experiment)
-    monkeypatch.setitem(EXPERIMENTS, "needy", Experiment("a toy", 1, run, str, needs_folder=True))
+    monkeypatch.setitem(EXPERIMENTS._entries, "toy", experiment)
+    monkeypatch.setitem(EXPERIMENTS._entries, "needy", Experiment("a toy", 1, run, str, needs_folder=True))
 
 
 def test_the_command_writes_results_with_versions_and_itself(toy, tmp_path, capsys):
@@ -108,7 +33,7 @@ def test_the_command_writes_results_with_versions_and_itself(toy, tmp_path, caps
     assert command.main(["toy", "--json", str(file)]) == 0
     results = json.loads(file.read_text())
     assert results["answer"] == 42
-    assert results["command"] == "python3 -m convkit experiments toy"
+    assert results["command"] == "python3 -m convkit papers toy"
     assert results["versions"]["torch"]
     assert "the answer is 42" in capsys.readouterr().out
     assert not file.with_suffix(".jsonl").exists()
@@ -136,3 +61,28 @@ def test_an_error_is_a_sentence_and_a_stop_says_how_to_go_on(toy, tmp_path, caps
     assert "goes on from there" in capsys.readouterr().err
     assert file.with_suffix(".jsonl").read_text() == "kept"
     assert not file.exists()
+
+
+def test_help_and_the_face_load_no_experiment():
+    code = """
+import sys
+from convkit.papers import command
+try:
+    command.main(["--help"])
+except SystemExit:
+    pass
+assert not any(name.startswith("torch") for name in sys.modules)
+import convkit.papers.clipping
+assert "convkit.papers.sphere" not in sys.modules
+from convkit.papers import EXPERIMENTS
+assert {"clipping-rates", "sphere-ablation", "spectra-slopes"} < set(EXPERIMENTS)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: convkit papers")
+
+
+def test_the_command_has_two_names():
+    assert commands.COMMANDS["papers"] is commands.COMMANDS["experiments"]
+    assert "papers" in commands.USAGE
+    assert "experiments" not in commands.USAGE

@@ -4,10 +4,15 @@ import math
 
 import pytest
 
-from convkit.plots import FAINT, TrainingPlot, plot_training
+pytest.importorskip("matplotlib")
+
+from matplotlib.lines import Line2D
+
+from convkit.plots import FAINT, TrainingPlot, plot_training, styles
 from convkit.plots.training import _log_ticks
 from convkit.teaching.pictures import png_bytes
 from convkit.training.plan import Record
+from tests.plots.test_styles import sample
 
 
 def steps_of(count, **last):
@@ -54,6 +59,24 @@ def test_the_runs_before_are_gray_and_named():
     TrainingPlot(figure).show({"one": steps_of(4)}, before=[steps_of(6)])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "the runs before"]
     assert {line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) == 6} == {FAINT}
+
+
+@pytest.mark.parametrize("count", [7, 9, 20])
+def test_every_run_is_drawn_in_a_look_of_its_own_and_named_in_the_legend(count):
+    names = [f"ConvNorm, {place}" for place in range(count)]
+    record = {"test_accuracy": 0.5, "norms": {"a": 1.0, "b": 3.0}, "conditions": {"a": 2.0}}
+    figure = plot_training({name: steps_of(9, **record) for name in names})
+    for lines, ax in zip((count, count, 2 * count, count), figure.axes, strict=True):
+        assert len({sample(line) for line in ax.lines if len(line.get_xdata())}) == lines
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert [sample(line) for line in legend.get_lines()] == [
+        sample(Line2D([], [], color=color, marker=marker, ls=line, ms=5, lw=2)) for color, marker, line in styles(count)
+    ]
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert max(ax.get_window_extent().y1 for ax in figure.axes) < box.y0 < box.y1 <= figure.bbox.height
 
 
 def test_no_runs_at_all_are_four_empty_axes():

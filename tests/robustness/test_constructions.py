@@ -233,7 +233,7 @@ def test_how_badly_a_flat_function_follows_the_reciprocal(steep, error):
         (lambda x, y: robust_network(x, y[:1], 0.1), "labels must be"),
         (lambda x, y: robust_network(x, 0 * y, 0.1), "at least two classes"),
         (lambda x, y: robust_network(x, y, 0.1, 1), "norm must be"),
-        (lambda x, y: steep_robust_network(x, y, 0.1, 0.0), "slope must be above 0"),
+        (lambda x, y: steep_robust_network(x, y, 0.1, 0.0), "slope must be a positive number"),
         (lambda x, y: separation(x, 0 * y), "at least two classes"),
         (lambda x, y: separation(x * math.nan, y), "finite"),
         (lambda x, y: certify_balls(nn.Sequential(nn.Linear(2, 2)), x, y, 0.1), "at least two Linear"),

@@ -23,69 +23,54 @@ from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 from convkit.teaching import build, check, check_that, execute, exercise, hints, read_notebook, show, stored
 from convkit.teaching.pictures import DPI, few_colors, png_bytes
 
 
-@pytest.mark.parametrize("error", [0, 1e-6, 1e-5, torch.tensor(1e-6), np.float32(1e-6), np.array(0.0)])
-def test_check_prints_the_claim_and_its_tolerance(capsys, error):
-    check("(3) rows are shifts", error, 1e-5)
-    assert capsys.readouterr().out == "✓ (3) rows are shifts: error ≤ 1e-05\n"
-
-
-@pytest.mark.parametrize("error", [1.1e-5, math.inf, math.nan, torch.tensor(math.nan), np.float64(2.0)])
-def test_check_raises_with_claim_error_and_tolerance(capsys, error):
-    with pytest.raises(AssertionError) as caught:
-        check("rows are shifts", error, 1e-5)
-    for part in ("rows are shifts", f"{float(error):g}", "1e-05"):
-        assert part in str(caught.value)
-    assert capsys.readouterr().out == ""
-
-
-def test_check_takes_the_value_of_a_tensor_that_needs_a_gradient(capsys):
-    weight = torch.tensor(2.0, requires_grad=True)
-    check("it is small", weight * 1e-6, 1e-5)
-    assert capsys.readouterr().out == "✓ it is small: error ≤ 1e-05\n"
-    with pytest.raises(AssertionError, match="error 2 is not ≤ 1e-05"):
-        check("it is small", torch.nn.Parameter(weight.detach()), 1e-5)
+def test_check_prints_the_claim_and_its_tolerance(capsys):
+    weight = torch.tensor(1e-6, requires_grad=True)
+    for error in (0, 1e-6, 1e-5, torch.tensor(1e-6), np.float32(1e-6), np.array(0.0), weight):
+        check("(3) rows are shifts", error, 1e-5)
+        assert capsys.readouterr().out == "✓ (3) rows are shifts: error ≤ 1e-05\n"
     assert weight.requires_grad
 
 
-@pytest.mark.parametrize("error", [True, False, np.bool_(True), torch.tensor(True)])
-def test_check_refuses_a_bool_and_names_the_way_out(error):
-    with pytest.raises(TypeError, match="check_that"):
-        check("rows are shifts", error, 1)
+@pytest.mark.parametrize("kind", [float, np.float64, torch.tensor, lambda x: torch.nn.Parameter(torch.tensor(x))])
+@pytest.mark.parametrize("error, size", [(1.1e-5, "1.1e-05"), (2.0, "2"), (math.inf, "inf"), (math.nan, "nan")])
+def test_check_raises_with_claim_error_and_tolerance(capsys, error, size, kind):
+    with pytest.raises(AssertionError, match=f"rows are shifts: error {size} is not ≤ 1e-05"):
+        check("rows are shifts", kind(error), 1e-5)
+    assert capsys.readouterr().out == ""
 
 
-def test_check_refuses_a_negative_error():
+@pytest.mark.parametrize("kind", [bool, np.bool_, torch.tensor], ids=["Python", "NumPy", "torch"])
+def test_check_that_prints_a_true_claim_and_raises_for_a_false_one(capsys, kind):
+    check_that("the order is right", kind(True))
+    assert capsys.readouterr().out == "✓ the order is right\n"
+    with pytest.raises(AssertionError, match="the order is right"):
+        check_that("the order is right", kind(False))
+    for holds in (True, False):
+        with pytest.raises(TypeError, match="check_that"):
+            check("rows are shifts", kind(holds), 1)
+
+
+def test_checks_refuse_a_negative_error_and_what_is_no_bool():
     with pytest.raises(ValueError, match=r"at least 0, got -1; take its absolute value"):
         check("rows are shifts", -1.0, 1)
+    for holds in (1, 0.0, None, "yes", torch.tensor(1.0)):
+        with pytest.raises(TypeError, match=r"check\(claim, error, tolerance\)"):
+            check_that("the order is right", holds)
 
 
-@pytest.mark.parametrize("holds", [True, np.bool_(True), torch.tensor(True)])
-def test_check_that_prints_the_claim(capsys, holds):
-    check_that("the order is right", holds)
-    assert capsys.readouterr().out == "✓ the order is right\n"
-
-
-@pytest.mark.parametrize("holds", [False, np.bool_(False), torch.tensor(False)])
-def test_check_that_raises_when_the_claim_is_false(holds):
-    with pytest.raises(AssertionError, match="the order is right"):
-        check_that("the order is right", holds)
-
-
-@pytest.mark.parametrize("holds", [1, 0.0, None, "yes", torch.tensor(1.0)])
-def test_check_that_refuses_what_is_no_bool(holds):
-    with pytest.raises(TypeError, match=r"check\(claim, error, tolerance\)"):
-        check_that("the order is right", holds)
-
-
-def png_of(data: dict) -> bytes:
-    """The one picture in a bundle."""
-    (code,) = re.findall(r'src="data:image/png;base64,([^"]*)"', data["text/html"])
-    return base64.b64decode(code)
+@pytest.fixture(autouse=True)
+def _agg():
+    with matplotlib.rc_context():
+        pyplot.switch_backend("agg")
+        yield
+        pyplot.close("all")
 
 
 def shown(alt: str, **options) -> dict:
@@ -99,33 +84,29 @@ def shown(alt: str, **options) -> dict:
     return output.data
 
 
-@pytest.fixture(autouse=True)
-def _agg():
-    with matplotlib.rc_context():
-        pyplot.switch_backend("agg")
-        yield
-        pyplot.close("all")
-
-
-def test_show_displays_the_picture_with_its_words_once():
+def test_show_displays_the_picture_with_its_words_once_in_few_colors_and_repeats():
     data = shown('a "straight" line & <more>')
     assert set(data) == {"text/html", "text/plain"}
     assert data["text/plain"] == 'a "straight" line & <more>'
     assert 'alt="a &quot;straight&quot; line &amp; &lt;more&gt;"' in data["text/html"]
-    image = Image.open(io.BytesIO(png_of(data)))
-    assert "Software" not in image.info
-    assert "Date" not in image.info
+    (code,) = re.findall(r'src="data:image/png;base64,([^"]*)"', data["text/html"])
+    image = Image.open(io.BytesIO(base64.b64decode(code)))
+    assert not {"Software", "Date"} & set(image.info)
+    assert image.mode == "P"
+    assert shown('a "straight" line & <more>') == data
 
 
 def test_a_folded_picture_stands_closed_behind_its_words():
     data = shown("a line", folded="what <settles> it")
-    open_picture = shown("a line")["text/html"]
     summary = "<summary>what &lt;settles&gt; it</summary>"
-    assert data == {"text/html": f"<details>{summary}{open_picture}</details>", "text/plain": "a line"}
+    html = f"<details>{summary}{shown('a line')['text/html']}</details>"
+    assert data == {"text/html": html, "text/plain": "a line"}
 
 
-def test_show_gives_the_same_bytes_again():
-    assert shown("a line") == shown("a line")
+@pytest.mark.parametrize("alt", ["", "  \n"])
+def test_show_refuses_a_picture_without_words(alt):
+    with pytest.raises(ValueError, match="empty alt"):
+        show(pyplot.figure(), alt)
 
 
 def drawing(layout: str, dpi: int = DPI) -> Figure:
@@ -164,18 +145,6 @@ def test_few_colors_change_little_and_take_less():
     assert few == few_colors(png)
 
 
-def test_show_keeps_few_colors():
-    image = Image.open(io.BytesIO(png_of(shown("a line"))))
-    assert image.mode == "P"
-
-
-@pytest.mark.parametrize("alt", ["", "  \n"])
-def test_show_refuses_a_picture_without_words(alt):
-    figure, _ = pyplot.subplots()
-    with pytest.raises(ValueError, match="empty alt"):
-        show(figure, alt)
-
-
 def judge_number(answer):
     return None if answer == 4 else "four was asked for"
 
@@ -196,29 +165,23 @@ def half_done(x):
 
 
 WAITING = "○ squares: replace the ... above by your answer, then run this cell again"
+BLANKS = [..., (1, ...), [...], [[1, ...], (2, 3)], (1, [2, [..., 3]])]
 
 
 @pytest.mark.parametrize(
     "answer, judge, line",
     [
-        (4, judge_number, "✓ squares"),
-        (5, judge_number, "✗ squares: four was asked for"),
-        (..., judge_number, WAITING),
-        ((1, ...), judge_number, WAITING),
-        ([...], judge_number, WAITING),
-        ([[1, ...], (2, 3)], judge_number, WAITING),
-        ((1, [2, [..., 3]]), judge_number, WAITING),
-        (lambda x: x * x, judge_function, "✓ squares"),
-        (functools.partial(pow, 2), judge_function, "✓ squares"),
+        *((4, judge_number, "✓ squares"), (5, judge_number, "✗ squares: four was asked for")),
+        *((blank, judge_number, WAITING) for blank in BLANKS),
+        *((answer, judge_function, "✓ squares") for answer in (lambda x: x * x, functools.partial(pow, 2))),
         (lambda x: 3 * x, judge_function, "✗ squares: at 2 it gives 6"),
-        (lambda x: ..., judge_function, WAITING),
-        (lambda x: (x, ...), judge_function, WAITING),
-        (half_done, judge_function, WAITING),
+        *((answer, judge_function, WAITING) for answer in (lambda x: ..., lambda x: (x, ...), half_done)),
         (raising, judge_function, "✗ squares: your function raised ValueError: too small by far"),
         (lambda: 4, judge_function, "✗ squares: your function raised TypeError: "),
         (None, lambda answer: answer.shape, "✗ squares: this answer cannot be judged (AttributeError: "),
         (4, lambda answer: "", "✗ squares: "),
         (torch.tensor([1.0, 2.0]), judge_number, "✗ squares: this answer cannot be judged (RuntimeError: "),
+        (half_done, lambda answer: f"it is called {answer.__name__}", "✗ squares: it is called half_done"),
     ],
 )
 def test_exercise_says_right_wrong_or_waiting_and_never_raises(capsys, answer, judge, line):
@@ -230,22 +193,12 @@ def test_exercise_says_right_wrong_or_waiting_and_never_raises(capsys, answer, j
 
 
 def test_each_wrong_answer_brings_the_next_hint(capsys):
-    @hints("look at 2", "multiply")
-    def judge(answer):
-        return None if answer == 4 else "four was asked for"
-
+    judge = hints("look at 2", "multiply")(lambda answer: judge_number(answer))
     for answer in (5, ..., 6, 7, 4):
         exercise("squares", answer, judge)
-    assert capsys.readouterr().out.splitlines() == [
-        "✗ squares: four was asked for",
-        "  Hint 1 of 2: look at 2",
-        WAITING,
-        "✗ squares: four was asked for",
-        "  Hint 2 of 2: multiply",
-        "✗ squares: four was asked for",
-        "  Hint 2 of 2: multiply",
-        "✓ squares",
-    ]
+    told, *steps = "✗ squares: four was asked for", "  Hint 1 of 2: look at 2", "  Hint 2 of 2: multiply"
+    lines = [told, steps[0], WAITING, told, steps[1], told, steps[1], "✓ squares"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 @pytest.mark.parametrize("answer", [raising, "four"])
@@ -254,30 +207,9 @@ def test_an_answer_that_fails_brings_a_hint_too(capsys, answer):
     assert capsys.readouterr().out.splitlines()[1:] == ["  Hint 1 of 1: look at 2"]
 
 
-def test_judge_sees_the_name_of_the_function(capsys):
-    exercise("name", half_done, lambda answer: f"it is called {answer.__name__}")
-    assert capsys.readouterr().out == "✗ name: it is called half_done\n"
-
-
-CELLS = """
-import sys
-print("one")
-sys.stdout.flush()
-print("two")
-# ---
-40 + 2
-# ---
-7;
-# ---
-print({"words", "in", "a", "set"}, hash("a word"))
-# ---
-from matplotlib import pyplot
-from convkit.teaching import show
-figure, ax = pyplot.subplots(figsize=(3, 2))
-ax.plot([1, 2])
-show(figure, "a line")
-# ---
-from convkit.widgets.panel import Panel, slider
+PANEL = """
+from convkit.widgets.controls import slider
+from convkit.widgets.panel import Panel
 class Line(Panel):
     title, size = "A line", (3, 2)
     def controls(self):
@@ -286,30 +218,26 @@ class Line(Panel):
         figure.subplots().plot([0, slope])
         return f"A line of slope {slope}."
 Line()
-# ---
-import ipywidgets
-ipywidgets.IntSlider()
-# ---
-import os
-print(os.path.basename(os.getcwd()))
 """
+CELLS = [
+    *("import sys\nprint('one')\nsys.stdout.flush()\nprint('two')", "40 + 2", "7;"),
+    "print({'words', 'in', 'a', 'set'}, hash('a word'))",
+    "from matplotlib import pyplot\nfrom convkit.teaching import show\nshow(pyplot.figure(figsize=(3, 2)), 'a line')",
+    *(PANEL, "import ipywidgets\nipywidgets.IntSlider()", "import os\nprint(os.path.basename(os.getcwd()))"),
+]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("here")
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in CELLS.split("# ---")]
+    cells = [new_code_cell(source) for source in CELLS]
     cells[1].metadata = {"tags": ["kept"], "execution": {"started": "now"}, "collapsed": True}
     cells[2].metadata = {"jupyter": {"source_hidden": True, "outputs_hidden": True}, "editable": True}
-    metadata = {
-        "widgets": {"application/vnd.jupyter.widget-state+json": {}},
-        "toc": {},
-        "language_info": {"name": "x", "version": "2"},
-    }
-    raw = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 00 · é"), *cells], metadata=metadata)
+    widgets = {"application/vnd.jupyter.widget-state+json": {}}
+    metadata = {"widgets": widgets, "toc": {}, "language_info": {"name": "x", "version": "2"}}
+    raw = new_notebook(cells=[new_markdown_cell("# 00 · é"), *cells], metadata=metadata)
     del raw.cells[0]["id"]
     raw.cells[2]["id"] = raw.cells[1]["id"]
-    path = folder / "00_a.ipynb"
+    path = tmp_path_factory.mktemp("here") / "00_a.ipynb"
     path.write_text(json.dumps(raw))
     return path, build_once(path), build_once(path)
 
@@ -322,20 +250,20 @@ def build_once(path) -> bytes:
     return path.read_bytes()
 
 
-def test_two_builds_are_byte_identical(built):
-    assert built[1] == built[2]
+def test_two_builds_are_byte_identical_and_stored_text_is_a_fixed_point(built):
+    path, first, second = built
+    assert first == second
+    assert stored(read_notebook(path)) == first.decode("utf-8")
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_build_keeps_what_a_reader_sees_and_nothing_else(built):
     text = built[1].decode("utf-8")
     assert text.endswith("}\n")
-    assert not text.endswith("\n\n")
     assert "é" in text
     book = json.loads(text)
-    assert book["metadata"] == {
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    assert book["metadata"] == {"kernelspec": kernel, "language_info": {"name": "python"}}
     assert [book["cells"][place]["id"] for place in (0, 2)] == ["cell-00", "cell-02"]
     code = book["cells"][1:]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
@@ -348,19 +276,13 @@ def test_build_keeps_what_a_reader_sees_and_nothing_else(built):
     assert outputs[4][0]["data"]["text/plain"] == ["a line"]
     assert set(outputs[5][0]["data"]) == {"text/html", "text/plain"}  # a picture before the first run
     assert "A line of slope 1." in "".join(outputs[5][0]["data"]["text/html"])
-    view = outputs[6][0]["data"]["application/vnd.jupyter.widget-view+json"]
-    assert view["model_id"] == "0" * 32
+    assert outputs[6][0]["data"]["application/vnd.jupyter.widget-view+json"]["model_id"] == "0" * 32
     assert outputs[7][0]["text"] == [built[0].parent.name + "\n"]
-    assert list(built[0].parent.iterdir()) == [built[0]]
-
-
-def test_stored_text_is_a_fixed_point(built):
-    assert stored(read_notebook(built[0])) == built[1].decode("utf-8")
 
 
 def test_build_leaves_the_file_alone_when_a_cell_fails(tmp_path):
     path = tmp_path / "bad.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), path)
     before = path.read_bytes()
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         build([path])
@@ -374,5 +296,5 @@ def test_execute_runs_this_interpreter_without_the_users_startup_files(tmp_path,
     (startup / "00.py").write_text("print('startup'); secret = 1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     source = "import sys; print(sys.executable, 'secret' in globals())"
-    notebook = execute(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path)
+    notebook = execute(new_notebook(cells=[new_code_cell(source)]), tmp_path)
     assert notebook.cells[0].outputs[0].text == f"{sys.executable} False\n"

@@ -70,7 +70,7 @@ def moved_while_busy(talk, loop):
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_widget_answers_while_a_cell_is_busy(talk, loop):
-    talk.value(talk.execute("from convkit.widgets import panel"))
+    talk.value(talk.execute("from convkit.widgets.kernel import prepare; prepare()"))
     seen, moves = moved_while_busy(talk, loop)
     assert seen == [[3, 5]]
     talk.until(lambda: talk.idle.issuperset(moves), "a page that waits for the end of a move got no word")

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from convkit.operators.network import conv_operators
 
 pytest.importorskip("ipywidgets")
-from convkit.plots import plot_gaps, plot_radii
+from convkit.plots import plot_intervals, plot_radii
 from convkit.widgets.spectra import SpectraPanel
 
 TORUS, CIRCLE = "zeros, by their torus", "made circular"
@@ -166,7 +166,7 @@ def test_bad_input_is_told_in_a_sentence():
 
 def test_the_gap_goes_from_the_largest_found_to_the_smallest_bound():
     row = {"steepest found": [1.0, 3.0], "bound, folded": 50.0, "bound": [80.0, 60.0], "product": 900.0}
-    ax = plot_gaps({"one": row, "closed": {"steepest found": 2.0, "bound": 2.0}}, aside="product")
+    ax = plot_intervals({"one": row, "closed": {"steepest found": 2.0, "bound": 2.0}}, aside="product")
     band = next(line for line in ax.lines if line.get_linewidth() > 5)
     assert list(band.get_xdata()) == [3.0, 50.0]
     assert sum(line.get_linewidth() > 5 for line in ax.lines) == 1

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 pytest.importorskip("ipywidgets")
-from convkit.plots import plot_step
+from convkit.plots import plot_sphere_step
 from convkit.plots.sphere import View
 from convkit.widgets.sphere import GRADIENT, RADIUS, START, SpherePanel, walk
 
@@ -135,7 +135,7 @@ def test_what_was_not_centered_is_not_named():
     names = {}
     for center in (True, False):
         done = walk(0.8, 1, center, rescale=True)
-        ax = plot_step(done.path, done.plain, done.centered, RADIUS, -30, 15)
+        ax = plot_sphere_step(done.path, done.plain, done.centered, RADIUS, -30, 15)
         names[center] = [line.get_label() for line in ax.lines if not line.get_label().startswith("_")]
     assert names[True] == ["after the plain step", "its gradient centered", "the new row", "start"]
     assert names[False] == ["after the plain step", "the new row", "start"]

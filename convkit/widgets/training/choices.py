@@ -14,7 +14,7 @@ from convkit.data.registry import DATA, load
 from convkit.data.subsets import subset
 from convkit.methods.build import network
 from convkit.methods.registry import get_method
-from convkit.plots.style import COLORS
+from convkit.plots.style import styles
 from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit
 from convkit.widgets.controls import _style, choice
@@ -26,7 +26,6 @@ SLOTS = ("first", "second", "third")
 ABOUT = ("data", "model", "trained on", "attack ε", "batch size", "steps", "seed")
 LIMITS = {"batch size": (1, 10_000), "steps": (1, 100_000), "seed": (0, 2**31 - 1)}
 WHOLE = ("digits",)  # the others have so many images that a part must do
-OFFLINE = ("digits", "shapes")
 PART, TEST_PART = 4000, 500
 _MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cnn9", {"widths": (16, 32, 64)}),
@@ -73,7 +72,7 @@ class ChoicesPanel(LivePanel):
                 str(value), description=label, continuous_update=False, **_style(label, 6)
             )
         names = [*self._methods, None][: max(2, len(self._methods))]
-        for slot, name, color in zip(SLOTS, names, COLORS, strict=False):
+        for slot, name, (color, *_) in zip(SLOTS[: len(names)], names, styles(len(names)), strict=True):
             controls[slot] = MethodControl(f"{slot} method", name, self._starts.get(name or "", {}), color)
         return controls
 
@@ -94,7 +93,7 @@ class ChoicesPanel(LivePanel):
         if eps is None:
             faults.append(f"attack ε needs a number from 0 to 1, got {self._controls['attack ε'].value!r}")
         data = self._controls["data"].value
-        if data in DATA and data not in (*OFFLINE, *self._given) and self._folder is None:
+        if data in DATA and data not in self._given and not DATA[data].offline and self._folder is None:
             faults.append(f"{data} is read from files: name their folder, as in {type(self).__name__}(folder=...)")
         chosen = {slot: control.value for slot, control in self.slots.items() if control.value["method"]}
         if not chosen:
@@ -133,12 +132,12 @@ class ChoicesPanel(LivePanel):
     def _data_code(self, name: str) -> str:
         if name in self._given:
             return ""
-        code = f"load({name!r})" if name in OFFLINE else f"load({name!r}, {str(self._folder)!r})"
+        code = f"load({name!r})" if DATA[name].offline else f"load({name!r}, {str(self._folder)!r})"
         return code if name in WHOLE else f"subset({code}, {PART}, test_count={TEST_PART})"
 
     def _loaded(self, name: str) -> Data:
         if name not in self._data:
-            data = load(name) if name in OFFLINE else load(name, self._folder)
+            data = load(name) if DATA[name].offline else load(name, self._folder)
             self._data[name] = data if name in WHOLE else subset(data, PART, test_count=TEST_PART)
         return self._data[name]
 

@@ -91,8 +91,8 @@ class Run:
         lines = [
             *(["from convkit.training import get_objective"] if adversarial else []),
             "from convkit.data import load, subset",
-            "from convkit.methods.registry import network",
-            "from convkit.training.loop import fit",
+            "from convkit.methods import network",
+            "from convkit.training import fit",
             "",
             f"data = {s.data_code}" if s.data_code else "# data: what the panel was given",
             *([] if isinstance(s.model, str) else ["# model: what the panel was given"]),

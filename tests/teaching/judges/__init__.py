@@ -1,12 +1,19 @@
-"""The judges of the exercises: what they accept, and what they say to a wrong answer."""
+"""Answers to the exercises of each notebook: what their judges take, and what they tell about the others."""
 
 import contextlib
 import io
-import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from convkit.teaching import exercise
+
+
+class Case(NamedTuple):
+    """An exercise: the key of a table {words: answers that are told these words}, with None for the right answers."""
+
+    judge: Callable[[Any], str | None]
+    needs: str = ""  # what the judge says it needs when it gets no numbers; empty if it does not ask for numbers alone
+    secret: str = ""  # no sentence or hint may contain this
 
 
 def said(judge: Callable[[Any], str | None], answer: Any) -> str | None:
@@ -17,14 +24,3 @@ def said(judge: Callable[[Any], str | None], answer: Any) -> str | None:
     if line == "✓ it":
         return None
     return "○" if line.startswith("○ it: ") else line.removeprefix("✗ it: ")
-
-
-def spoken(judge: Callable[[Any], str | None], wrong: list[Any]) -> str:
-    """All that a reader can be told: the sentences for these wrong answers (without the answer), and all hints."""
-    sentences = [str(said(judge, answer)).partition(", got ")[0] for answer in wrong]
-    return "\n".join([*sentences, *getattr(judge, "hints", ())])
-
-
-def shown(answer: Any) -> str:
-    """A name for a test: the answer as Python writes it, without the place in memory that differs from run to run."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(answer))

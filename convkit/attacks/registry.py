@@ -1,0 +1,38 @@
+"""The attacks of the kit, by name."""
+
+from collections.abc import Callable
+from typing import Any, Concatenate
+
+from torch import Tensor, nn
+
+from convkit.attacks.blackbox import simba
+from convkit.attacks.ensemble import autoattack
+from convkit.attacks.gradient import fgsm, pgd
+from convkit.checks import Registry
+
+
+def _pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    step: float | Tensor | None = None,
+    steps: int = 10,
+    **options: Any,
+) -> Tensor:
+    return pgd(model, x, y, eps, eps / 4 if step is None else step, steps, **options)
+
+
+def _simba(model: nn.Module, x: Tensor, y: Tensor, eps: float, **options: Any) -> Tensor:
+    return simba(model, x, y, eps, **options)[0]
+
+
+ATTACKS: Registry[Callable[Concatenate[nn.Module, Tensor, Tensor, float, ...], Tensor]] = Registry(
+    "ATTACKS", {"fgsm": fgsm, "pgd": _pgd, "simba": _simba, "autoattack": autoattack}
+)
+"""Attacks by name, each a function ``(model, x, y, eps, ...)`` that returns the changed images alone.
+
+Their further arguments are those of the functions of the same names. "pgd" takes 10 steps of ``eps / 4`` unless told
+otherwise. "simba" tries steps of ``eps``, so that its images stay within ``eps`` in every pixel while each pixel is
+tried once, as it is by default.
+"""

@@ -1,0 +1,21 @@
+"""Experiments whose networks are narrow and whose data are few."""
+
+import pytest
+
+from convkit.papers import clipping, methods, robustness_images, runs, separation, spectra, spectra_network
+
+
+@pytest.fixture
+def few(monkeypatch):
+    from convkit.data import digits, shapes, subset
+    from tests.helpers.experiments import PROTOCOL
+
+    monkeypatch.setitem(runs.NINE, "widths", [4, 4, 4])
+    monkeypatch.setitem(clipping.OPTIONS, "resnet32", {"width": 0.25})
+    monkeypatch.setitem(methods.PROTOCOLS, "digits", PROTOCOL)
+    monkeypatch.setattr(robustness_images, "load_part", lambda *_: subset(shapes(100, 20), 70, test_count=10))
+    monkeypatch.setattr(separation, "load_part", lambda *_, **__: subset(digits(), 40, test_count=20))
+    for key, value in {"steps": 2, "images": 3}.items():
+        monkeypatch.setitem(spectra.SMALL, key, value)
+    for key, value in {"batch_size": 10, "width": 0.03}.items():
+        monkeypatch.setitem(spectra_network.NETWORK, key, value)
