@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from convkit.loading import face
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from convkit.bounds import flattened_bound as flattened_bound
