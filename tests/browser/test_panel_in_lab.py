@@ -13,7 +13,8 @@ from tests.browser.view import PanelView
 PROBE = """
 import pathlib, threading, time
 from matplotlib.figure import Figure
-from convkit.widgets.panel import Panel, Words, choice, numbers, slider, toggle
+from convkit.widgets.controls import choice, numbers, slider, toggle
+from convkit.widgets.panel import Panel, Words
 
 class Probe(Panel):
     title, size = "A probe", (4, 2)

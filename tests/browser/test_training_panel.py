@@ -33,14 +33,13 @@ import torch
 from convkit.data import load
 from convkit.methods import network
 from convkit.training import fit
-from convkit.widgets import live
-from convkit.widgets.knobs import knob_sliders
+from convkit.widgets.training import knob_sliders, runner
 torch.set_num_threads(1)
 data, knobs = load("digits"), {}
 sliders = knob_sliders("sphere", knobs, "sigma", "lr")
 model = network("cnn9", data, "sphere", knobs=knobs, widths=(4, 6, 8))
 run = fit(model, data, "sphere", steps=100_000, batch_size=16, evaluate_every=50, knobs=knobs)
-history = await live.run(run, controls=sliders)
+history = await runner.run(run, controls=sliders)
 print(len(history), "records,", len({record.lr for record in history if record.step > 1}) > 1)
 """
 CELLS = [MAKE, "panel", "other", "wild", SAME, "panel.runner and panel.runner.step"]

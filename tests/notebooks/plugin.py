@@ -115,9 +115,11 @@ class StrictFile(IPyNbFile):
         ]
         if not cells:
             raise self.CollectError(f"{self.path.name} has no code cell")
-        from tests.notebooks.rules import exercises  # which imports this file
+        judges = {}
+        if any("exercise" in cell.metadata.get("tags", []) for cell in self.nb.cells):
+            from tests.notebooks.rules import exercises  # which imports this file
 
-        judges = {id(self.nb.cells[place + 1]): (place, solution) for place, solution in exercises(self.nb) if solution}
+            judges = {id(self.nb.cells[at + 1]): (at, solution) for at, solution in exercises(self.nb) if solution}
         for item in cells:
             place, item.solution = judges.get(id(item.cell), (0, ""))
             item.attempt = self.nb.cells[place].source

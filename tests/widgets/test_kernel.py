@@ -92,8 +92,10 @@ def test_outside_of_a_kernel_nothing_happens(monkeypatch):
 def test_another_kernel_of_python_gets_its_comm_and_no_sentence(monkeypatch, capsys):
     monkeypatch.setattr(module, "_kernel", object)
     monkeypatch.setitem(sys.modules, "ipykernel._version", None)
+    prepare.cache_clear()
     assert isinstance(prepare(), ipywidgets.Layout)
     assert capsys.readouterr().out == ""
+    prepare.cache_clear()
 
 
 # ---- cells -----------------------------------------------------------------------------------------------------------

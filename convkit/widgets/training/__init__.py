@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from convkit.loading import face
 
 if TYPE_CHECKING:
+    from convkit.widgets.training.knobs import knob_sliders as knob_sliders
     from convkit.widgets.training.panel import TrainingPanel as TrainingPanel
+    from convkit.widgets.training.runner import LivePanel as LivePanel
+    from convkit.widgets.training.runner import progress as progress
+    from convkit.widgets.training.runner import run as run
 
 __getattr__, __dir__, __all__ = face(__name__)
