@@ -45,7 +45,7 @@ class Moment:
 
 
 def layer() -> ConvOperator:
-    """The layer of the picture: one channel, 3 x 3, the image wraps around."""
+    """The layer of the picture: one channel, 3 x 3, circular padding."""
     return ConvOperator(torch.tensor(KERNEL, dtype=torch.float64)[None, None], tuple(PIXELS.shape))
 
 

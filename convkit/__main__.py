@@ -1,8 +1,8 @@
 """The commands of a clone, `python3 -m convkit lab | test | build | bench | papers`, in the environment they make.
 
-Where convkit is installed without its repository, `bench` and `papers` run in the environment that it is in.
-Standard library only until the environment stands. This file parses and runs to its first check on Python 3.6,
-so that an old Python is answered in one sentence.
+Where convkit is installed without its repository, `bench` and `papers` run in the environment that it is in. Only the
+standard library is imported until the environment is complete. This file parses and runs to its first check on Python
+3.6, so that an old Python is refused in one sentence.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ MOST_WORKERS = 8  # each pytest worker loads torch: more of them cost memory and
 
 
 def hand_over(command: list[str]) -> int:
-    """Goes on as another program, which then owns the terminal and Ctrl-C; returns only on Windows."""
+    """Replace this process by another program, which then owns the terminal and Ctrl-C; return only on Windows."""
     sys.stdout.flush()
     if os.name != "nt":
         os.execv(command[0], command)
@@ -55,7 +55,7 @@ def hand_over(command: list[str]) -> int:
 
 
 def run_aside(work: Callable[[], object]) -> None:
-    """Runs `work` in a thread: in the main thread nbclient would take Ctrl-C and answer it with tracebacks."""
+    """Run `work` in a thread, so that Ctrl-C ends it without tracebacks of nbclient."""
     failures: list[BaseException] = []
 
     def run():
@@ -77,7 +77,7 @@ def run_aside(work: Callable[[], object]) -> None:
 
 
 def run_first_notebook() -> None:
-    """Runs the first notebook and prints the claims it has checked."""
+    """Run the first notebook and print the claims that it checked; raise ``SentenceError`` if it fails."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     from convkit.teaching.notebooks import execute, read_notebook
@@ -101,7 +101,7 @@ def run_first_notebook() -> None:
 
 
 def can_open_browser() -> bool:
-    """Whether there is a terminal with a person at it and a browser that can show JupyterLab."""
+    """Return whether a person sits at the terminal and a browser can show JupyterLab."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ):
@@ -114,7 +114,7 @@ def can_open_browser() -> bool:
 
 
 def lab_command(extra: list[str], browser: bool) -> list[str]:
-    """JupyterLab on the first notebook; what the user adds comes last and wins."""
+    """Return the command that starts JupyterLab on the first notebook; the user's arguments come last."""
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/notebooks/{FIRST.name}"]
     command += ["--log-level=WARN", "--LabApp.log_level=WARN", "-y"]  # -y: one Ctrl-C ends it, without a question
@@ -124,7 +124,7 @@ def lab_command(extra: list[str], browser: bool) -> list[str]:
 
 
 def lab(extra: list[str]) -> int:
-    """Checks the machine, then becomes JupyterLab."""
+    """Run the first notebook as a check, then start JupyterLab."""
     run_first_notebook()
     # a notebook's `!python` and JupyterLab's terminals then find this environment first
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
@@ -134,9 +134,10 @@ def lab(extra: list[str]) -> int:
 
 
 def test_command(extra: list[str]) -> list[str]:
-    """pytest on tests and notebooks; where `extra` names paths, pytest leaves testpaths alone.
+    """Return the pytest command for tests and notebooks.
 
-    `--quick` leaves out the browser, all notebooks but the first and tests marked slow; `--all` has those marked full.
+    `--quick` leaves out the browser, all notebooks but the first, and tests marked slow; `--all` includes those marked
+    full. If `extra` names paths, pytest runs these alone.
     """
     quick, everything = "--quick" in extra, "--all" in extra
     extra = [argument for argument in extra if argument not in ("--quick", "--all")]
@@ -155,7 +156,7 @@ def test_command(extra: list[str]) -> list[str]:
 
 
 def test(extra: list[str]) -> int:
-    """Becomes pytest, one thread per worker: a worker per core already fills the machine."""
+    """Run pytest, with one thread per worker since a worker per core already uses the whole machine."""
     import matplotlib.font_manager  # noqa: F401  builds its cache now: the message must not land in a notebook
 
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -164,7 +165,7 @@ def test(extra: list[str]) -> int:
 
 
 def build(extra: list[str]) -> int:
-    """Rebuilds the outputs of the named notebooks, or of all in their order."""
+    """Run the named notebooks, or all in order, and write their outputs."""
     from convkit.teaching.notebooks import build as build_outputs
 
     paths = [Path(name) for name in extra] or sorted(FIRST.parent.glob("*.ipynb"))
@@ -176,21 +177,21 @@ def build(extra: list[str]) -> int:
 
 
 def bench(extra: list[str]) -> int:
-    """Runs the benchmark with its own options."""
+    """Run the benchmark with its own options."""
     from convkit.bench.timing import main as run
 
     return run(extra)
 
 
 def papers(extra: list[str]) -> int:
-    """Runs an experiment of the papers by name, or lists them."""
+    """Run experiments of the papers by name, or list them."""
     from convkit.papers.command import main as run
 
     return run(extra)
 
 
 def setup(extra: list[str]) -> int:
-    """Has nothing left to do."""
+    """Say that the environment is complete; `main` has made it."""
     print("The environment stands.")
     return 0
 
@@ -209,7 +210,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the named command in the environment, which is made first where it is missing."""
+    """Run the named command, in .venv if this is a clone; return the exit status."""
     if not arguments or ({"-h", "--help"} & set(arguments) and arguments[0] not in OWN_HELP):
         print(USAGE, end="")
         return 0

@@ -1,4 +1,4 @@
-"""Numbers and names where they enter the kit: made plain Python and looked up, or refused in one sentence."""
+"""Checks of numbers, names and look-ups: converted to plain Python, or refused in one sentence."""
 
 import difflib
 import math
@@ -14,24 +14,24 @@ Entry = TypeVar("Entry")
 
 
 class UnknownNameError(ValueError, KeyError):
-    """A registry has no entry of this name; the message holds the nearest names."""
+    """Raised by a registry without an entry of this name; the message holds the nearest names."""
 
     __str__ = ValueError.__str__  # that of KeyError puts the sentence in quotes
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
-    """Entries of one kind by name, in the order in which they came; ``register`` adds one, also from outside.
+    """A mapping from names to entries of one kind, to which anybody can add by ``register``.
 
-    ``registry[name]`` raises ``UnknownNameError`` with the nearest names where there is none.
+    ``registry[name]`` raises ``UnknownNameError`` with the nearest names for an unknown name.
     """
 
     def __init__(self, name: str, entries: Mapping[str, Entry] | None = None) -> None:
         self.name, self._entries = name, dict(entries or {})
 
     def register(self, name: str, entry: Entry, replace: bool = False) -> Entry:
-        """Add an entry and return it; ``ValueError`` for a name that is taken, unless ``replace``."""
+        """Add an entry and return it; raise ``ValueError`` for a name that is taken, unless ``replace`` is True."""
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{self.name} needs a name for its new entry, got {said(name)}; give it a word")
+            raise ValueError(f"{self.name} needs a name for its new entry, got {described(name)}; give it a word")
         if name in self._entries and not replace:
             raise ValueError(f"{self.name} has an entry {name!r}; take another name, or replace it by replace=True")
         self._entries[name] = entry
@@ -43,7 +43,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             words = difflib.get_close_matches(wanted, [key.lower() for key in self], n=3, cutoff=0.3)
             near = [key for key in self if key.lower() in words]
             which = f"near it: {', '.join(near)}" if near else f"there are {', '.join(self) or 'none yet'}"
-            raise UnknownNameError(f"{self.name} has no {said(name)}; {which}")
+            raise UnknownNameError(f"{self.name} has no {described(name)}; {which}")
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -57,11 +57,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
 
 def plain(value: Any) -> Any:
-    """``value`` as plain Python, which JSON and checkpoints can hold; what is no number, word or list stays as it is.
+    """Return ``value`` as plain Python, which JSON and checkpoints can hold; anything else is returned as it is.
 
-    NumPy's scalars, 0-d arrays and 0-d tensors on any device become numbers, larger ones nested lists; fractions and
+    NumPy scalars, 0-d arrays and 0-d tensors on any device become numbers, larger ones nested lists; fractions and
     decimals become floats; subclasses of ``int``, ``float``, ``str`` and ``tuple`` (``np.float64``, ``np.str_``, enums,
-    ``torch.Size``) become the type itself. Lists, tuples and mappings are gone through.
+    ``torch.Size``) become the type itself. Lists, tuples and mappings are converted entry by entry.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -84,7 +84,7 @@ def plain(value: Any) -> Any:
 
 
 def real(value: Any) -> float | None:
-    """``value`` as a plain finite ``int`` or ``float``; ``None`` for everything else, truth values among it."""
+    """Return ``value`` as a plain finite ``int`` or ``float``; ``None`` for everything else, booleans included."""
     found = plain(value)
     if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= LARGEST:
         return None
@@ -92,26 +92,29 @@ def real(value: Any) -> float | None:
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, advice: str = "") -> float:
-    """``value`` as a plain finite number within the limits; else ``ValueError`` with its name."""
+    """Return ``value`` as a plain finite number within the limits; raise ``ValueError``, with its name, otherwise."""
     found = real(value)
     if found is None or not low <= found <= high:
         kind = "number" if math.isfinite(high) else "finite number"
-        raise ValueError(f"{name} must be a {kind}{_limits(low, high)}, got {said(value)}{advice}")
+        raise ValueError(f"{name} must be a {kind}{_limits(low, high)}, got {described(value)}{advice}")
     return found
 
 
 def positive(name: str, value: Any, advice: str = "") -> float:
-    """``value`` as a plain finite number above 0; else ``ValueError`` with its name."""
+    """Return ``value`` as a plain finite number above 0; raise ``ValueError``, with its name, otherwise."""
     found = real(value)
     if found is None or found <= 0:
-        raise ValueError(f"{name} must be a positive number, got {said(value)}{advice}")
+        raise ValueError(f"{name} must be a positive number, got {described(value)}{advice}")
     return found
 
 
 def whole(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, advice: str = "", floats: bool = False
 ) -> int:
-    """``value`` as a plain ``int`` within the limits, else ``ValueError``; with ``floats`` 64.0 is 64, too."""
+    """Return ``value`` as a plain ``int`` within the limits; raise ``ValueError``, with its name, otherwise.
+
+    With ``floats``, floats such as 64.0 are accepted.
+    """
     found = plain(value)
     if floats and isinstance(found, float) and found.is_integer():
         found = int(found)
@@ -120,28 +123,33 @@ def whole(
     except TypeError:
         result = None
     if result is None or not low <= result <= high:
-        raise ValueError(f"{name} must be a whole number{_limits(low, high)}, got {said(value)}{advice}")
+        raise ValueError(f"{name} must be a whole number{_limits(low, high)}, got {described(value)}{advice}")
     return result
 
 
 def seed_number(value: Any) -> int:
-    """A seed as a plain ``int``, within what torch's generators take; ``ValueError`` for anything else."""
+    """Return a seed as a plain ``int``; raise ``ValueError`` for one that torch's generators do not take."""
     seed = whole("seed", value)
     if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed must be from -2^63 to 2^64 - 1, as torch takes it, got {said(seed)}; small ones do")
+        raise ValueError(
+            f"seed must be from -2^63 to 2^64 - 1, as torch takes it, got {described(seed)}; small ones do"
+        )
     return seed
 
 
 def sequence(name: str, values: Any) -> tuple[Any, ...]:
-    """The entries of a list, a tuple, an array or a tensor, plain; ``ValueError`` for what is not several values."""
+    """Return the entries of a list, a tuple, an array or a tensor as a tuple of plain values.
+
+    Raises ``ValueError``, with the name, for anything that is not several values.
+    """
     found = plain(values)
     if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping | set | frozenset):
-        raise ValueError(f"{name} must be numbers in a list or a tuple, got {said(values)}")
+        raise ValueError(f"{name} must be numbers in a list or a tuple, got {described(values)}")
     return tuple(map(plain, found))
 
 
-def said(value: Any) -> str:
-    """``value`` as an error names it: as Python writes it where that is short, else its type and shape."""
+def described(value: Any) -> str:
+    """Return how an error message shows ``value``: its ``repr`` if that is short, else its type and shape."""
     try:
         text = repr(plain(value))
     except ValueError:  # an int of thousands of digits
@@ -153,6 +161,7 @@ def said(value: Any) -> str:
 
 
 def _limits(low: float, high: float) -> str:
+    """Return the limits of a number in words."""
     if low > -math.inf and high < math.inf:
         return f" from {low:g} to {high:g}"
     return f" of at least {low:g}" if low > -math.inf else ""

@@ -1,4 +1,4 @@
-"""The environment of a clone: .venv, made from pyproject.toml by the standard library alone."""
+"""The environment .venv of a clone, made from pyproject.toml by the standard library alone."""
 
 import contextlib
 import hashlib
@@ -25,7 +25,7 @@ NO_NETWORK = r"connection broken|ConnectionError|HTTPS?ConnectionPool|name resol
 
 
 class SentenceError(Exception):
-    """A failure told in one sentence that says what to do."""
+    """A failure with a message of one sentence that says what to do."""
 
 
 class PinError(SentenceError):
@@ -33,7 +33,7 @@ class PinError(SentenceError):
 
 
 def explain(output: str) -> str:
-    """The sentence for what venv, pip or the system said before it gave up."""
+    """Return a sentence that explains the output of a failed venv or pip, or an error of the system."""
     if re.search(r"Errno 28\b|WinError 112\b|No space left|[Qq]uota exceeded", output):
         return (
             f"the disk is full: make 3 GB of room for {ROOT} (and for temporary files in {tempfile.gettempdir()}), "
@@ -54,7 +54,7 @@ def explain(output: str) -> str:
 
 
 def run_step(command: list[object]) -> None:
-    """Runs one step of the set-up: a terminal shows its latest line, a failure becomes a sentence."""
+    """Run one command of the set-up and show its latest line; raise ``SentenceError`` if it fails."""
     width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
     lines: list[str] = []
     with subprocess.Popen(
@@ -80,7 +80,9 @@ def run_step(command: list[object]) -> None:
 
 
 def stamp(theirs: bool = False) -> str:
-    """What an environment is made from: requirements and constraints, the folder, the Python; and who else made it."""
+    """Return the stamp of an up-to-date .venv: a hash of the requirements, the folder, the Python, and whether
+    ``theirs``.
+    """
     requirements = hashlib.sha256(PROJECT.read_bytes())
     if CONSTRAINTS.exists() and not theirs:
         requirements.update(CONSTRAINTS.read_bytes())
@@ -88,17 +90,17 @@ def stamp(theirs: bool = False) -> str:
 
 
 def read_stamp() -> str:
-    """What .venv was made from, empty if it bears no stamp."""
+    """Return the stamp of .venv; ``""`` if it has none."""
     return STAMP.read_text(encoding="utf-8") if STAMP.exists() else ""
 
 
 def environment_stands() -> bool:
-    """Whether .venv was finished for these requirements, in this folder, with a Python that is still there."""
+    """Return whether .venv is complete, up to date and in this folder, and its Python still exists."""
     return PYTHON.exists() and read_stamp() in (stamp(), stamp(theirs=True))
 
 
 def make_venv() -> None:
-    """An environment with pip alone, marked as unfinished from its first file on."""
+    """Make .venv with pip alone, marked as unfinished; raise ``SentenceError`` if this Python lacks venv."""
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
     if missing:
         raise SentenceError(
@@ -117,7 +119,7 @@ def make_venv() -> None:
 
 
 def pip_install(theirs: bool) -> None:
-    """The kit and its requirements by pip, in the tested versions where pip can have them and nobody chose others."""
+    """Install the kit and its requirements in .venv, in the tested versions where that is possible."""
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
     kit = ["--editable", f"{ROOT}[test]"]
     if theirs or not CONSTRAINTS.exists():
@@ -135,7 +137,7 @@ def pip_install(theirs: bool) -> None:
 
 
 def install(before: str, theirs: bool = False) -> None:
-    """Fills .venv; where pip gives up in good order, the stamp is again what it was before."""
+    """Install the requirements; if pip fails, restore the stamp ``before``."""
     if before and not theirs:
         STAMP.write_text(UNFINISHED, encoding="utf-8")
     try:
@@ -147,7 +149,7 @@ def install(before: str, theirs: bool = False) -> None:
 
 
 def make_environment() -> None:
-    """Makes .venv or brings it up to date with its requirements; deletes only what it has made itself."""
+    """Make .venv or update it; delete only a .venv that this command made."""
     if environment_stands():
         return
     try:
@@ -173,7 +175,7 @@ def make_environment() -> None:
 
 @contextlib.contextmanager
 def one_at_a_time():
-    """Lets a second terminal wait while the first makes the environment (Windows has no such lock)."""
+    """Context manager that lets a second terminal wait while the first makes the environment (not on Windows)."""
     if os.name == "nt":
         yield
         return
@@ -194,11 +196,11 @@ def one_at_a_time():
 
 
 def in_venv() -> bool:
-    """Whether .venv runs this."""
+    """Return whether this Python is that of .venv."""
     return os.path.realpath(sys.prefix) == os.path.realpath(VENV)
 
 
 def in_own_environment() -> bool:
-    """Whether the user installed the kit into the environment that runs this (conda, or a venv of theirs)."""
+    """Return whether the user installed the kit in this Python's environment (conda, or a venv of theirs)."""
     installed = any(Path(sysconfig.get_path("purelib")).glob("convkit-*.dist-info"))
     return installed and not in_venv() and all(importlib.util.find_spec(name) for name in ("jupyterlab", "nbval"))

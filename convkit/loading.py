@@ -1,4 +1,4 @@
-"""What is loaded on first use: the names of a folder, and the packages that only a part of convkit needs."""
+"""Lazy loading: the names of a folder on first use, and optional packages with a sentence if they are missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def face(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], l
 
 
 def require(extra: str, what: str, *packages: str) -> None:
-    """Raise ``MissingExtraError`` where one of the packages is not installed; none of them is loaded."""
+    """Raise ``MissingExtraError`` if one of the packages is not installed, without importing any of them."""
     with needs(extra, what):
         for package in packages:
             if find_spec(package) is None:
@@ -48,19 +48,18 @@ def require(extra: str, what: str, *packages: str) -> None:
 
 
 class MissingExtraError(ModuleNotFoundError):
-    """A package is missing that an extra of convkit brings."""
+    """Raised when a package is missing that an extra of convkit installs."""
 
 
 def installed() -> bool:
-    """Whether the Python that runs this has convkit among its installed packages."""
+    """Return whether convkit is installed in the Python that runs this."""
     return any(Path(sysconfig.get_path("purelib")).glob("convkit-*.dist-info"))
 
 
 def pip_install(extra: str) -> str:
-    """The command that adds an extra to this copy of convkit.
+    """Return the command that adds an extra to this copy of convkit.
 
-    Where convkit is installed, pip adds what is missing to the installed one. A clone that is not installed is named by
-    its folder, because pip would otherwise look for the name on the package index, where it means another project.
+    A clone that is not installed is named by its folder, because the package index has another project of this name.
     """
     if (ROOT / "pyproject.toml").exists() and not installed():
         return f'pip install --editable "{ROOT}[{extra}]"'
@@ -69,14 +68,15 @@ def pip_install(extra: str) -> str:
 
 @contextmanager
 def needs(extra: str, what: str, otherwise: str = "") -> Iterator[None]:
-    """Imports inside this block that fail raise ``MissingExtraError``, whose sentence says what needs which package.
+    """Context manager in which an import that fails raises ``MissingExtraError``, which says how to install the
+    package.
 
-    ``with needs("kit", "convkit.plots"): import matplotlib``; ``otherwise`` is a way out other than installing.
+    ``with needs("kit", "convkit.plots"): import matplotlib``. ``otherwise`` names another way out than installing.
     """
     try:
         yield
     except MissingExtraError:
-        raise  # already told, by the inner block
+        raise  # the inner block has worded it
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if not package or package in CORE:
@@ -87,7 +87,7 @@ def needs(extra: str, what: str, otherwise: str = "") -> Iterator[None]:
 
 
 class _NoBar:
-    """What stands for a progress bar where tqdm is not installed: it passes everything on and shows nothing."""
+    """Stand-in for a progress bar where tqdm is not installed: it shows nothing."""
 
     def __init__(self, iterable: Any = (), **_: Any) -> None:
         self.iterable = iterable
@@ -108,7 +108,7 @@ class _NoBar:
 
 
 def progress_bar(iterable: Any = None, **options: Any) -> Any:
-    """``tqdm(iterable, **options)``; a run without tqdm has no bar and is otherwise the same."""
+    """Return ``tqdm(iterable, **options)``, or a stand-in that shows nothing if tqdm is not installed."""
     try:
         from tqdm.auto import tqdm
     except ModuleNotFoundError:

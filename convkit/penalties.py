@@ -1,4 +1,4 @@
-"""Penalties that are added to the loss: norms of layers, and kernels that are not orthogonal."""
+"""Penalties to add to the loss: the norms of layers, and the distance of kernels from orthogonality."""
 
 import math
 from collections.abc import Mapping
@@ -11,30 +11,44 @@ from torch import Tensor, nn
 from convkit.bounds import flattened_norm
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
-from convkit.operators.geometry import check_kernel
+from convkit.operators.geometry import Size, check_kernel
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
+
+__all__ = ["mean_norm", "orthogonality", "reshaped_spectral_penalty", "spectral_penalty"]
 
 _CONV: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def mean_norm(model: nn.Module, shapes: Mapping[str, Any], ord: float = 1) -> Tensor:
-    """The mean of the norms 1, 2 or inf of the layers of ``shapes``: ``(1/N) sum ||theta_i||`` (Liang & Huang, eq. 5).
+def mean_norm(model: nn.Module, shapes: Mapping[str, Size], ord: float = 1) -> Tensor:
+    """Return the mean of the layers' operator norms, ``(1/N) sum ||theta_i||``: a scalar with gradient.
 
-    ``shapes`` is that of ``input_shapes(model, x)``. Exact as ``operator_norm`` is: 2 is converged, matrix-free, where
-    a layer has no Fourier blocks. The norms are those of what the layers do now; the gradient goes through
-    parametrizations. Beta times this is what ``norm_decay`` adds at momentum 0. Raises ``ValueError`` with the
-    layer's name for layers that the model does not have and weights that are not finite.
+    ``shapes`` is ``input_shapes(model, x)``, or a part of it: only its layers count. ``ord`` is 1, 2 or inf. Exact
+    where ``operator_norm`` is; 2 is converged, matrix-free, for layers without Fourier blocks. The gradient goes
+    through parametrizations. Liang & Huang 2021, eq. 5; at momentum 0 ``norm_decay`` adds ``beta`` times its gradient.
+    Raises ``ValueError`` with the layer's name for layers that the model does not have and weights that are not finite.
+
+    >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> mean_norm(nn.Sequential(layer), {"0": 4}).item()
+    3.0
     """
     return torch.stack([operator_norm(A, ord) for _, A in _operators("mean_norm", model, shapes)]).mean()
 
 
-def spectral_penalty(model: nn.Module, shapes: Mapping[str, Any]) -> Tensor:
-    """``1/2 sum ||A||_2^2`` over the layers of ``shapes``, of the convolutions themselves, not of reshaped kernels.
+def spectral_penalty(model: nn.Module, shapes: Mapping[str, Size]) -> Tensor:
+    """Return ``1/2 sum ||A||_2^2`` over the layers, with the norms of the convolutions: a scalar with gradient.
 
-    Exact for circular layers whose stride divides their input; for zero padding the norm is that of the torus around
-    it, an upper bound. Raises ``ValueError`` with the layer's name for other circular layers and as ``mean_norm`` does.
+    ``shapes`` is ``input_shapes(model, x)``, or a part of it: only its layers count. Exact for circular layers whose
+    stride divides their input; for zero padding the norm is that of ``A.torus()``, an upper bound. Raises
+    ``ValueError`` with the layer's name for other circular layers, layers that the model does not have and weights that
+    are not finite.
+
+    >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> round(spectral_penalty(nn.Sequential(layer), {"0": 4}).item(), 3)
+    4.5
     """
     norms = []
     for name, A in _operators("spectral_penalty", model, shapes):
@@ -44,10 +58,16 @@ def spectral_penalty(model: nn.Module, shapes: Mapping[str, Any]) -> Tensor:
 
 
 def reshaped_spectral_penalty(model: nn.Module) -> Tensor:
-    """``1/2 sum ||W||_2^2`` of all convolution and linear layers, with W the reshaped kernel ``(c_out, c_in k k)``.
+    """Return ``1/2 sum ||W||_2^2`` over all convolution and linear layers, with W the reshaped kernel.
 
-    Yoshida & Miyato 2017, with the exact norm where they iterate. It is not the layers' norm. With groups the largest
-    over them. Raises ``ValueError`` for a model without such layers.
+    W is the matrix ``(c_out, c_in * prod(kernel_size))``, whose norm is not the layer's; with groups, the largest norm
+    among them. A scalar with gradient, exact where Yoshida & Miyato 2017 use power iteration. Raises ``ValueError`` for
+    a model without such layers, transposed convolutions, and layers that compute their weight in their own way.
+
+    >>> layer = nn.Conv1d(1, 1, 3)
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> round(reshaped_spectral_penalty(nn.Sequential(layer)).item(), 3)
+    1.5
     """
     norms = []
     for name, layer in _layers("reshaped_spectral_penalty", model, LAYERS):
@@ -60,17 +80,23 @@ def reshaped_spectral_penalty(model: nn.Module) -> Tensor:
 
 
 def orthogonality(model: nn.Module) -> Tensor:
-    """The sum over all convolutions of ``||conv(K, K) - I||^2``: 0 when the rows of each are orthonormal (OCNN).
+    """Return the sum over all convolutions of ``||conv(K, K) - I||^2``, which is 0 for orthonormal rows (OCNN).
 
-    ``conv(K, K)`` holds the inner products of all rows of the layer that overlap, for one output position: K as image
-    and as filter, with the layer's stride and ``floor((k - 1) / stride) * stride`` pixels of padding on each axis. So
-    ``||A A^T - I||^2`` per output position, for A on any torus on which two windows meet no more than once; the layer's
-    boundary has no part in it. Dilation d counts as stride ``s / gcd(s, d)``, groups are orthogonal as they are.
+    A scalar with gradient, exact. ``conv(K, K)`` holds the inner products of all overlapping rows for one output
+    position: K is both image and filter, with the layer's stride and ``floor((k - 1) / stride) * stride`` pixels of
+    padding per axis. This is ``||A A^T - I||^2`` per output position, for A on any torus on which two windows meet at
+    most once; the layer's own boundary does not matter. Dilation d counts as stride ``s / gcd(s, d)``; different groups
+    are orthogonal anyway.
 
-    Wang et al. 2020, who take the rows for every shape: where there are more rows than columns, 0 is out of reach,
-    but the penalty on the columns, ``||A^T A - I||^2``, differs from this one by a constant. Linear layers are left
-    out. Raises ``ValueError`` with the layer's name for transposed convolutions and layers that compute their weight
-    in a way of their own, and for a model without convolutions.
+    Wang et al. 2020, who take the rows for every shape: where there are more rows than columns, 0 cannot be reached,
+    but the penalty on the columns, ``||A^T A - I||^2``, differs from this one by a constant. Linear layers do not
+    count. Raises ``ValueError`` with the layer's name for transposed convolutions and layers that compute their weight
+    in their own way, and for a model without convolutions.
+
+    >>> layer = nn.Conv1d(1, 1, 3)
+    >>> _ = nn.init.dirac_(layer.weight)
+    >>> orthogonality(nn.Sequential(layer)).item()
+    0.0
     """
     layers = _layers("orthogonality", model, _CONVOLUTIONS)
     return torch.stack([_defect(name, layer) for name, layer in layers]).sum()
@@ -96,7 +122,7 @@ def _defect(name: str, layer: Any) -> Tensor:
     return (products - identity).square().sum()
 
 
-def _operators(kind: str, model: nn.Module, shapes: Mapping[str, Any]) -> list[tuple[str, ConvOperator]]:
+def _operators(kind: str, model: nn.Module, shapes: Mapping[str, Size]) -> list[tuple[str, ConvOperator]]:
     layers = named_layers(kind, model, shapes)
     with evaluation_copy(nn.ModuleList(layers.values())) as copies:  # some parametrizations step when read in training
         pairs = zip(layers, copies, strict=True)
@@ -104,7 +130,7 @@ def _operators(kind: str, model: nn.Module, shapes: Mapping[str, Any]) -> list[t
 
 
 def _layers(kind: str, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, Any]]:
-    """The layers of some kinds by name; ``ValueError`` for none, and for one that its weight does not describe."""
+    """Return the layers of these kinds by name; raise ``ValueError`` for none and for layers that are more."""
     layers = []
     for name, layer in model.named_modules():
         if has_operator(layer) or isinstance(layer, TRANSPOSED):

@@ -1,4 +1,4 @@
-"""What a measured number depends on: versions of the packages, device, threads."""
+"""The versions and the hardware that a measured number depends on."""
 
 import platform
 
@@ -8,7 +8,7 @@ import torch
 
 
 def versions(device: torch.device) -> dict[str, str]:
-    """What the numbers depend on."""
+    """Return device, machine, and the versions of Python, torch, NumPy and SciPy, by name."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads",

@@ -1,4 +1,4 @@
-"""torch's global generators of random numbers, which all threads of a process share."""
+"""Seeded use of torch's global random number generators, which all threads of a process share."""
 
 import threading
 from collections.abc import Iterator
@@ -14,10 +14,11 @@ _outside: dict[torch.device, torch.Generator] = {}  # where the global generator
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """What this thread draws from the global generators inside follows from ``seed``; afterwards they are as before.
+    """Context manager in which this thread's random numbers follow from ``seed``; the generators are restored after it.
 
-    That of the CPU and, where ``device`` is a GPU, that of the GPU. Blocks of several threads follow one another. What
-    other threads draw with ``drawing`` goes on from the state before, and the block knows nothing of it.
+    It seeds the generator of the CPU and, if ``device`` is a GPU, that of the GPU. Only one thread at a time is inside;
+    others wait. What other threads draw meanwhile inside of ``drawing`` continues from the state before, and does not
+    change what is drawn here.
     """
     global _owner, _outside
     if _owner == threading.get_ident():  # a block inside a block: nobody else has a say in the generators
@@ -49,9 +50,9 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def drawing(device: torch.device) -> Iterator[torch.Generator | None]:
-    """The generator of one draw on the device where the caller has none: ``None`` is the global one.
+    """Context manager that yields the generator for one random draw on a device; ``None`` is the global one.
 
-    While a block of ``seeded`` in another thread has the global one, it is one that goes on from the state before.
+    While another thread is inside of ``seeded``, it is a generator that continues from the state before.
     """
     with _switch:
         yield None if _owner in (None, threading.get_ident()) else _outside.get(device)

@@ -13,7 +13,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convkit.checks import Registry, UnknownNameError, number, plain, positive, real, said, seed_number, sequence, whole
+from convkit.checks import (
+    Registry,
+    UnknownNameError,
+    described,
+    number,
+    plain,
+    positive,
+    real,
+    seed_number,
+    sequence,
+    whole,
+)
 from convkit.operators.geometry import positive_ints
 
 
@@ -151,9 +162,9 @@ def test_plain_python_stays_as_it_is(value):
 
 
 def test_an_error_names_a_long_value_by_its_type_and_shape():
-    assert said(np.zeros((3, 100))) == "a value of type ndarray and shape (3, 100)"
-    assert said(list(range(100))) == "a value of type list"
-    assert said(torch.tensor(0.5)) == "0.5"
+    assert described(np.zeros((3, 100))) == "a value of type ndarray and shape (3, 100)"
+    assert described(list(range(100))) == "a value of type list"
+    assert described(torch.tensor(0.5)) == "0.5"
 
 
 @pytest.mark.parametrize("value", [(3, 4), [np.int64(3), torch.tensor(4)], np.array([3, 4]), torch.tensor([3, 4])])

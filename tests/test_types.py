@@ -15,9 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from convkit import ConvOperator, NoFourierBlocks, conv_operators, input_shapes, leading_singular_values, operator_norm
+from convkit.attacks import pgd
+from convkit.audit import layer_table
 from convkit.data import DATA, Loader, digits
-from convkit.models import MODELS, plain_layer
+from convkit.methods import METHODS, Knob, Method, Settings, Shapes
+from convkit.models import MODELS, LayerFactory, plain_layer
 from convkit.operators import HasOperator
+from convkit.training import Objective, PGDTraining, fit
 
 kernel = torch.ones(2, 3, 3, 3)
 A = ConvOperator(kernel, 8)
@@ -43,6 +47,8 @@ def measured(layer: HasOperator) -> Tensor:
 
 
 measured(Twice())
+pgd(nn.Flatten(), kernel, kernel, 0.1, 0.1, 3, norm="inf", loss=lambda logits, y: logits[:, 0])
+norms: list[float] = layer_table(nn.Conv2d(3, 2, 3), torch.ones(1, 3, 8, 9)).column("norm2")
 ConvOperator.from_layer(nn.Conv2d(3, 2, 3), (8, 9))
 shapes: dict[str, tuple[int, ...]] = input_shapes(nn.Conv2d(3, 2, 3), torch.ones(1, 3, 8, 9))
 operators: dict[str, ConvOperator] = conv_operators(nn.Conv2d(3, 2, 3), torch.ones(1, 3, 8, 9))
@@ -54,6 +60,20 @@ def small(layer: object = plain_layer, **options: int) -> nn.Module:
 
 MODELS.register("small", small)
 DATA.register("mine", Loader(digits, offline=True))
+
+
+def layers(knobs: Settings) -> LayerFactory:
+    return plain_layer
+
+
+def penalty(model: nn.Module, shapes: Shapes, knobs: Settings) -> Tensor:
+    return float(knobs["strength"]) * sum((weight.abs().sum() for weight in model.parameters()), torch.zeros(()))
+
+
+mine = Method("mine", "my method", "nobody", layers, {"strength": Knob(0.1, "strength")}, penalty=penalty)
+METHODS.register("mine", mine)
+objective: Objective = PGDTraining(0.1)
+losses: list[float] = [r.loss for r in fit(small(), digits(), mine, steps=3, seed=1, objective=objective)]
 """
 WRONG = [
     'ConvOperator(kernel, "eight")',
@@ -73,8 +93,15 @@ WRONG = [
     "side: int = A.input_shape",
     'ConvOperator.from_layer("conv", 8)',
     "measured(nn.Conv2d(3, 2, 3))",
+    'pgd(nn.Flatten(), kernel, kernel, 0.1, 0.1, 3, norm="l2")',
+    "pgd(nn.Flatten(), kernel, kernel, 0.1, 0.1, 3, loss=operator_norm)",
     'MODELS.register("small", 3)',
     'DATA.register("mine", digits)',
+    'Method("mine", "my method", "nobody", plain_layer, {})',
+    'Method("mine", "my method", "nobody", layers, {"strength": 0.1})',
+    "factory: LayerFactory = nn.Linear",
+    'fit(small(), digits(), "mine", steps=3, batchsize=64)',
+    'fit(small(), digits(), "mine", steps=3, objective=nn.functional.cross_entropy)',
 ]
 
 

@@ -1,4 +1,4 @@
-"""Adversarial attacks: small changes of images that change the answer of a network."""
+"""Adversarial attacks: small perturbations of images that change a network's prediction."""
 
 from typing import TYPE_CHECKING
 

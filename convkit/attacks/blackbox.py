@@ -1,6 +1,7 @@
-"""SimBA: one coordinate at a time, by asking the model and without its gradient."""
+"""SimBA, a black-box attack: it changes one coordinate at a time and needs the logits, but no gradient."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +26,25 @@ def simba(
     x: Tensor,
     y: Tensor,
     step: float,
-    basis: str = "pixel",
+    basis: Literal["pixel", "dct"] = "pixel",
     steps: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Images ``x_adv`` in [0, 1] and how often the model was asked about each (Guo et al. 2019), ``(N,)``.
+    """Return adversarial images in [0, 1] and the number of queries for each image, by SimBA (Guo et al. 2019).
 
-    In a random order of its own, each image tries ``+step`` and, where that does not lower the probability of its
-    label, ``-step`` along one vector of the basis at a time, and keeps what lowers it; it is done once the model gets
-    it wrong. ``basis`` is ``"pixel"`` or ``"dct"``, the orthonormal cosines of a channel, all frequencies. ``steps``
-    vectors are tried: by default each once; more begin anew. The change is at most ``step * sqrt(steps)`` in the
-    2-norm, and in ``"pixel"`` at most ``step`` a coordinate for each time round.
+    ``x`` is ``(N, ...)`` in [0, 1], ``y`` holds class numbers ``(N,)``; the queries are ``(N,)``, the one for the clean
+    image included. For each image the vectors of the basis are tried one by one in a random order: ``+step``, then
+    ``-step`` if that does not lower the probability of the label; a step that lowers it is kept. An image is done once
+    the model gets it wrong. ``basis`` is ``"pixel"`` or ``"dct"``, the orthonormal cosines of a channel with all
+    frequencies. ``steps`` is the number of vectors to try, by default each once; more start a new round. The change is
+    at most ``step * sqrt(steps)`` in the 2-norm, and for ``"pixel"`` at most ``step`` per coordinate and round.
 
-    The first question, about the clean image, counts. The batch is asked together, those that are done left out.
+    The model runs in evaluation mode. Raises ``ValueError`` for images, labels, steps or logits that are out of range.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
+    >>> simba(model, torch.tensor([[0.6]]), torch.tensor([0]), step=0.25)
+    (tensor([[0.3500]]), tensor([3]))
     """
     check_images(x)
     check_labels(y, x)
@@ -88,7 +95,7 @@ class _Pixels:
         self.x = x
 
     def __call__(self, which: Tensor) -> Tensor:
-        """The basis vectors with these numbers, as images."""
+        """Return the basis vectors with these numbers, as images."""
         vectors = self.x.new_zeros(len(which), self.x[0].numel())
         return vectors.scatter_(1, which[:, None], 1.0).view(-1, *self.x.shape[1:])
 
@@ -107,7 +114,7 @@ class _Cosines:
 
 
 def _cosines(n: int) -> Tensor:
-    """The orthonormal DCT-II: row k is the wave of frequency k."""
+    """Return the orthonormal DCT-II matrix: row k is the wave of frequency k."""
     k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
     waves = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
     waves[0] /= math.sqrt(2)

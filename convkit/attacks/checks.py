@@ -1,25 +1,33 @@
-"""What every attack asks of its arguments, and the network it borrows."""
+"""Argument checks and helpers shared by the attacks."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convkit.checks import Registry, number, plain, positive, said
+from convkit.checks import Registry, described, number, plain, positive
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.randomness import drawing
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Norm = Literal["inf", "2"] | float  # of a perturbation: 2 or infinity
+
+
+class Loss(Protocol):
+    """A function of logits ``(N, classes)`` and labels ``(N,)`` that returns one number per image, ``(N,)``."""
+
+    def __call__(self, logits: Tensor, y: Tensor, /) -> Tensor: ...
 
 
 @contextmanager
 def borrowed(model: nn.Module, x: Tensor, frozen: bool = False) -> Iterator[nn.Module]:
-    """A copy of the network in evaluation mode to ask about images like ``x``; the network itself is left alone.
+    """Context manager that yields a copy of the network in evaluation mode; the network itself is left alone.
 
-    No gradient reaches the network's weights, nor, with ``frozen``, those of the copy.
+    ``x`` is a batch to initialize lazy parameters with. No gradient reaches the network's weights, and with ``frozen``
+    none reaches those of the copy. Raises ``TypeError`` for what is no module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one")
@@ -32,12 +40,13 @@ def borrowed(model: nn.Module, x: Tensor, frozen: bool = False) -> Iterator[nn.M
 
 
 def own_copy(t: Tensor) -> Tensor:
-    """``t`` for gradients of our own: detached, and no inference tensor."""
+    """Return ``t`` detached, and cloned if it is an inference tensor, which autograd could not use."""
     with torch.inference_mode(False):
         return t.clone() if t.is_inference() else t.detach()
 
 
 def check_images(x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x`` is a batch of floating-point images ``(N, ...)`` in [0, 1]."""
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"needed a batch of images (N, ...) with N >= 1, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
@@ -52,6 +61,7 @@ def check_images(x: Tensor) -> None:
 
 
 def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> None:
+    """Raise ``ValueError`` unless ``y`` holds one int64 number per image of ``x``."""
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(
             f"{name} must be class numbers, int64 of shape {(len(x),)}, got {y.dtype} of shape {tuple(y.shape)}"
@@ -59,6 +69,7 @@ def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> None:
 
 
 def check_classes(y: Tensor, classes: int, name: str = "labels") -> None:
+    """Raise ``ValueError`` unless the labels lie in 0 .. classes - 1."""
     low, high = (int(v) for v in torch.aminmax(y))
     if low < 0 or high >= classes:
         raise ValueError(
@@ -68,7 +79,7 @@ def check_classes(y: Tensor, classes: int, name: str = "labels") -> None:
 
 
 def check_logits(logits: Tensor, x: Tensor) -> None:
-    """Shape and numbers of a model's answer to ``x``."""
+    """Raise ``ValueError`` unless the logits are finite and of shape ``(N, classes)``, at least two classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
@@ -79,6 +90,7 @@ def check_logits(logits: Tensor, x: Tensor) -> None:
 
 
 def check_finite(finite: Tensor | bool) -> None:
+    """Raise ``ValueError`` unless all logits were found finite."""
     if not finite:
         raise ValueError(
             "the model must return finite logits, got NaN or infinity; look for where training diverged or for a "
@@ -87,7 +99,10 @@ def check_finite(finite: Tensor | bool) -> None:
 
 
 def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False) -> Tensor:
-    """``value`` as a tensor that broadcasts over ``x``: one number, or one an image."""
+    """Return ``value``, one number or one per image, as a tensor that broadcasts over ``x``.
+
+    Raises ``ValueError`` for other shapes and for numbers that are not at least 0 (``above``: above 0).
+    """
     sizes = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if sizes.ndim and sizes.shape != x.shape[:1]:
         raise ValueError(f"{name} must be one number or one an image, {(len(x),)}, got shape {tuple(sizes.shape)}")
@@ -97,26 +112,27 @@ def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False)
     return sizes.view(-1, *[1] * (x.ndim - 1)) if sizes.ndim else sizes
 
 
-def check_norm(norm: str | float) -> float:
-    """2 or infinity; ``"inf"`` and ``math.inf`` both name the largest change of a coordinate."""
+def check_norm(norm: Norm) -> float:
+    """Return 2.0 or ``math.inf``, the largest change of a coordinate; raise ``ValueError`` for another norm."""
     found = {"inf": math.inf, "2": 2.0}.get(norm) if isinstance(norm, str) else plain(norm)
     if found not in (2.0, math.inf):
-        raise ValueError(f'norm must be "inf" or 2, got {said(norm)}; for another one project the images yourself')
+        raise ValueError(f'norm must be "inf" or 2, got {described(norm)}; for another one project the images yourself')
     return float(found)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy of each image, ``(N,)``."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The best other logit minus that of ``y``, one an image: positive where the model answers something else."""
+    """Return the best other logit minus that of ``y`` for each image: positive where the model gets it wrong."""
     others = logits.scatter(1, y[:, None], -math.inf)
     return others.amax(1) - logits.gather(1, y[:, None])[:, 0]
 
 
 def log_odds(logits: Tensor, y: Tensor) -> Tensor:
-    """``log((1 - p) / p)`` of the probability p of ``y``: it still moves where p is 1.0 to rounding."""
+    """Return ``log((1 - p) / p)`` for the probability p of ``y``, accurate even where p rounds to 1."""
     return logits.scatter(1, y[:, None], -math.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
 
 
@@ -124,16 +140,17 @@ LOSSES: Registry[Loss] = Registry("LOSSES", {"ce": cross_entropy, "margin": marg
 
 
 def chosen_loss(loss: str | Loss) -> Loss:
+    """Return the loss of this name, or the function itself; raise ``UnknownNameError`` for an unknown name."""
     return loss if callable(loss) else LOSSES[loss]
 
 
 def uniform(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Numbers in [0, 1) of the shape of ``x``; the generator may live elsewhere, without one it is the global one."""
+    """Return uniform numbers in [0, 1) of the shape of ``x``, from a generator on any device or the global one."""
     return _drawn(torch.rand, x, generator)
 
 
 def gaussian(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Normal numbers of variance 1; the rest as in ``uniform``."""
+    """Return standard normal numbers of the shape of ``x``, from a generator on any device or the global one."""
     return _drawn(torch.randn, x, generator)
 
 

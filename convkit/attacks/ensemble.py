@@ -1,4 +1,4 @@
-"""AutoAttack, from the library of its authors."""
+"""AutoAttack, the standard ensemble of attacks, by the package pyautoattack."""
 
 import functools
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import (
+    Norm,
     borrowed,
     check_classes,
     check_images,
@@ -26,6 +27,11 @@ from convkit.loading import needs
 from convkit.randomness import drawing
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""The attacks of standard AutoAttack, in their order.
+
+>>> STANDARD
+('apgd-ce', 'apgd-t', 'fab-t', 'square')
+"""
 
 
 def autoattack(
@@ -33,19 +39,25 @@ def autoattack(
     x: Tensor,
     y: Tensor,
     eps: float,
-    norm: str | float = "inf",
+    norm: Norm = "inf",
     attacks: Sequence[str] = STANDARD,
     batch_size: int = 250,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images within ``eps`` of ``x`` on which the model errs, by standard AutoAttack; ``x`` itself where none is found.
+    """Return images within ``eps`` of ``x`` that the model gets wrong, by AutoAttack; ``x`` where none is found.
 
-    The ensemble of Croce & Hein 2020: APGD on the cross-entropy, APGD on the targeted difference of logits ratio,
-    targeted FAB, and Square, a black-box attack of 5000 questions, each on what survived the ones before;
-    ``attacks`` runs a part of them. ``x`` is ``(N, C, H, W)``. With fewer than ten classes the targeted attacks take
-    all others as targets; at least four are needed. Thousands of passes an image that survives: minutes on a CPU.
+    ``x`` is ``(N, C, H, W)`` in [0, 1], ``y`` holds class numbers ``(N,)``; ``eps`` is in the units of ``x``, ``norm``
+    is ``"inf"`` or 2. The ensemble of Croce & Hein 2020: APGD on the cross-entropy, APGD on the targeted difference of
+    logits ratio, targeted FAB, and Square, a black-box attack of 5000 queries, each on the images that survived the
+    attacks before; ``attacks`` names the ones to run. With fewer than ten classes the targeted attacks take all others
+    as targets; at least four classes are needed. An image that survives takes thousands of passes: minutes on a CPU.
 
-    Needs ``pyautoattack``, the extra ``attacks``. The global random state is left as it was.
+    Needs ``pyautoattack``, the extra ``attacks``. The global random state is left as it was. Raises ``ValueError`` for
+    images, labels, sizes or logits that are out of range, and ``MissingExtraError`` without the package.
+
+    >>> autoattack(nn.Flatten(), torch.zeros(1, 4), torch.tensor([0]), eps=0.1)
+    Traceback (most recent call last):
+    ValueError: AutoAttack needs images of shape (N, C, H, W), got (1, 4)
     """
     check_images(x)
     check_labels(y, x)
@@ -92,9 +104,9 @@ def _seed(generator: torch.Generator | None) -> int:
 
 
 def _draw_privately(attack: Any) -> None:
-    """The library seeds torch's global generators and draws from them; this attack has a generator of its own.
+    """Give an attack of the library a random generator of its own in place of torch's global ones.
 
-    Its methods are the same, and what they know as ``torch`` draws from that generator.
+    Its methods stay the same, but the ``torch`` that they refer to draws from that generator.
     """
     own = torch.Generator()
 
@@ -119,7 +131,7 @@ def _draw_privately(attack: Any) -> None:
 
 
 class _Instead:
-    """A module, some of whose names mean something else."""
+    """A module in which some names are replaced."""
 
     def __init__(self, module: Any, **names: Any) -> None:
         self.__dict__.update(names, _module=module)
@@ -130,7 +142,7 @@ class _Instead:
 
 @contextmanager
 def _given_back_tracer() -> Iterator[None]:
-    """The library ends whatever traces the program."""
+    """Context manager that restores the trace function of a debugger, which the library removes."""
     tracer = sys.gettrace()
     try:
         yield

@@ -1,7 +1,8 @@
-"""How many images a model still gets right under attack."""
+"""Robust accuracy: the share of images that a model still gets right under attack."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,25 @@ from torch import Tensor, nn
 from convkit.attacks.checks import borrowed, check_classes, check_images, check_labels, check_logits
 from convkit.loading import progress_bar
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | tuple[Tensor, Tensor]]
+
+class Attack(Protocol):
+    """A function of a model, images ``(N, ...)`` and labels ``(N,)`` that returns the changed images.
+
+    It may return a tuple whose first entry are the images, as ``simba`` does.
+    """
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, /) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class RobustAccuracy:
-    """Shares of ``images`` that the model gets right: clean, after each attack, and after whichever was worst."""
+    """The shares of images that a model gets right: clean, after each attack, and after all of them.
+
+    ``images`` is their number, ``clean`` and ``worst`` lie in [0, 1], ``attacks`` holds one share per attack.
+
+    >>> RobustAccuracy(images=200, clean=0.9, attacks={"FGSM": 0.5, "PGD": 0.4}, worst=0.35).attacks["PGD"]
+    0.4
+    """
 
     images: int
     clean: float
@@ -28,13 +42,19 @@ def robust_accuracy(
     attacks: Mapping[str, Attack] | Attack,
     progress: bool = True,
 ) -> RobustAccuracy:
-    """The accuracy of ``model`` on ``batches`` of ``(x, y)``, clean and under each of ``attacks``.
+    """Return the accuracy of ``model`` on batches ``(x, y)`` in evaluation mode, clean and under each attack.
 
     An attack is a function of ``(model, x, y)`` that returns the changed images, such as
-    ``functools.partial(pgd, eps=8 / 255, step=2 / 255, steps=20)``; what comes after the images (queries) is not used.
-    Several have names: ``{"PGD-20": ..., "SimBA": ...}``. Each begins from the clean images that the model gets
-    right; the others count as wrong. Batches are moved to where the model is. An upper bound of the true robust
-    accuracy: a better attack may find more.
+    ``functools.partial(pgd, eps=8 / 255, step=2 / 255, steps=20)``; several have names, ``{"PGD-20": ..., "SimBA":
+    ...}``. Each attack starts from the clean images that the model gets right; the others count as wrong. Batches are
+    moved to the model's device. The shares are upper bounds of the true robust accuracy, since a better attack may
+    find more. Raises ``ValueError`` for no images, no attack, and images, labels or logits that are out of range.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
+    >>> batch = torch.tensor([[0.6], [0.9]]), torch.tensor([0, 0])
+    >>> robust_accuracy(model, [batch], {"darker": lambda model, x, y: x - 0.2}, progress=False)
+    RobustAccuracy(images=2, clean=1.0, attacks={'darker': 0.5}, worst=0.5)
     """
     named = attacks if isinstance(attacks, Mapping) else {getattr(attacks, "__name__", "attack"): attacks}
     if not named:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from convkit.attacks.checks import (
     Loss,
+    Norm,
     borrowed,
     check_classes,
     check_finite,
@@ -32,10 +33,17 @@ def fgsm(
     targets: Tensor | None = None,
     loss: str | Loss = "ce",
 ) -> Tensor:
-    """Images within ``eps`` of ``x`` in every pixel: one step of size ``eps`` along the sign of the gradient.
+    """Return adversarial images by one step of size ``eps`` along the sign of the gradient, in [0, 1].
 
-    Of all steps of that size the one that raises the linearized loss most (Goodfellow et al. 2015). Where it lowers
-    the loss, the image itself comes back. Arguments and errors as in ``pgd``.
+    ``x`` is ``(N, ...)`` in [0, 1], ``y`` holds class numbers ``(N,)``; ``eps`` is in the units of ``x``, one number or
+    one per image. Of all changes of at most ``eps`` per pixel this one raises the linearized loss most (Goodfellow et
+    al. 2015). Where it lowers the loss, the clean image is returned. ``loss`` and ``targets`` are those of ``pgd``.
+    Raises ``ValueError`` for images, labels, sizes or logits that are out of range.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
+    >>> fgsm(model, torch.tensor([[0.6]]), torch.tensor([0]), eps=0.25)
+    tensor([[0.3500]])
     """
     check_images(x)
     x, sizes = own_copy(x), check_size("eps", eps, x)
@@ -50,7 +58,7 @@ def pgd(
     eps: float | Tensor,
     step: float | Tensor,
     steps: int,
-    norm: str | float = "inf",
+    norm: Norm = "inf",
     random_start: bool = True,
     restarts: int = 1,
     targets: Tensor | None = None,
@@ -58,22 +66,27 @@ def pgd(
     generator: torch.Generator | None = None,
     until_wrong: bool = False,
 ) -> Tensor:
-    """The worst images found within ``eps`` of ``x`` and in [0, 1] by projected ascent (Madry et al. 2018).
+    """Return the worst images found within ``eps`` of ``x`` and in [0, 1] by projected gradient ascent.
 
-    ``x`` is ``(N, ...)`` in [0, 1], ``eps`` and ``step`` are in its units, one number or one an image; ``norm`` is
-    ``"inf"`` or 2. ``loss`` is ``"ce"``, ``"margin"`` (best other logit minus that of the label, Carlini & Wagner
-    2017) or a function of ``(logits, labels)`` that gives one number an image. With ``targets`` the loss of the target
-    classes is lowered instead. With ``until_wrong`` an image is left alone once the model gets it wrong: who
-    survives is the same question for less work.
+    ``x`` is ``(N, ...)`` in [0, 1], ``y`` holds class numbers ``(N,)``; ``eps`` and ``step`` are in the units of ``x``,
+    one number or one per image; ``norm`` is ``"inf"`` or 2. ``loss`` is ``"ce"``, ``"margin"`` (best other logit minus
+    that of the label, Carlini & Wagner 2017) or a function of ``(logits, labels)`` that returns one number per image.
+    With ``targets``, class numbers ``(N,)``, the loss of the targets is lowered instead. With ``until_wrong`` an image
+    is left alone once the model gets it wrong: the same images survive, for less work. Madry et al. 2018.
 
-    An image comes back as the worst of the clean one and all that were visited in all restarts: none has less loss
-    than the clean one; among the others those that the model gets wrong come first, then those of most loss. A model
-    that survives may still fall to another attack. Raises ``ValueError`` for what is out of range and for logits that
-    are not finite.
+    Each returned image is the worst of the clean one and all that were visited in all restarts: none has a lower loss
+    than the clean one; among the rest those that the model gets wrong come first, then those of higher loss. An image
+    that survives may still fall to another attack. Raises ``ValueError`` for images, labels, sizes or logits that are
+    out of range.
 
-    What is attacked is a copy in evaluation mode that shares the network's weights: no gradient reaches them, and the
-    network itself may be trained in another thread meanwhile. Without a ``generator`` the random start comes from
-    torch's global one. ``fit`` knows nothing of that; give one beside another training that draws from it, too.
+    The attack runs on a copy in evaluation mode that shares the network's weights: no gradient reaches them, and
+    another thread may train the network meanwhile. Without a ``generator`` the random start is drawn from torch's
+    global one; give one if another thread draws from the global one, too.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
+    >>> pgd(model, torch.tensor([[0.6]]), torch.tensor([0]), eps=0.25, step=0.1, steps=10)
+    tensor([[0.3500]])
     """
     check_images(x)
     x = own_copy(x)
@@ -97,7 +110,7 @@ class _Ball:
     norm: float
 
     def project(self, at: Tensor) -> Tensor:
-        """``at`` moved into the ball: the nearest point of it for infinity; for 2 into the box, then towards ``x``."""
+        """Return ``at`` moved into the ball: to the nearest point for infinity; for 2 into the box, then to ``x``."""
         if self.norm == math.inf:
             return torch.minimum(torch.maximum(at, self.x - self.eps), self.x + self.eps).clamp(0, 1)
         change = at.clamp(0, 1) - self.x
@@ -105,7 +118,7 @@ class _Ball:
         return (self.x + change * (self.eps / length).clamp(max=1)).clamp(0, 1)  # once more, for rounding
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Of all changes of norm 1, the one along which the loss grows fastest; 0 where the gradient is."""
+        """Return the change of norm 1 along which the loss grows fastest; 0 where the gradient is 0."""
         if self.norm == math.inf:
             return gradient.sign()
         largest = _per_image(gradient.flatten(1).abs().amax(1), gradient)
@@ -113,7 +126,7 @@ class _Ball:
         return scaled / _lengths(scaled).clamp(min=1)
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """An image drawn uniformly from the ball, then clamped to [0, 1]."""
+        """Return images drawn uniformly from the ball, then clamped to [0, 1]."""
         if self.norm == math.inf:
             change = (2 * uniform(self.x, generator) - 1) * self.eps
         else:
@@ -128,7 +141,7 @@ class _Ball:
 
 @dataclass(frozen=True)
 class _State:
-    """Images, their losses, who is wrong (for targets: who got there), and the losses of the clean images."""
+    """The worst images so far, their losses, which ones succeed (wrong, or at the target), and the clean losses."""
 
     images: Tensor
     loss: Tensor
@@ -136,7 +149,7 @@ class _State:
     clean_loss: Tensor
 
     def or_worse(self, tried: "_State") -> "_State":
-        """The worse of both: wrong ones first, then those of more loss, and none of less loss than the clean one."""
+        """Return the worse of both: wrong ones first, then higher losses, and none of lower loss than the clean one."""
         worse = torch.where(tried.wrong == self.wrong, tried.loss > self.loss, tried.wrong)
         worse = worse & (tried.loss >= self.clean_loss)
         return _State(
@@ -159,7 +172,7 @@ class _State:
 
 
 class _Search:
-    """An attack under way: what was tried, and of each image the worst."""
+    """A running attack: the settings, and the worst version of each image so far."""
 
     def __init__(
         self,
@@ -184,7 +197,7 @@ class _Search:
     def run(
         self, ball: _Ball, step: Tensor, steps: int, restarts: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """``restarts`` ascents from random images, or with 0 of them one from the clean image."""
+        """Run ``restarts`` ascents from random images, or one from the clean image for 0; return the worst images."""
         with borrowed(self.network, self.clean) as self.model, torch.no_grad():
             if restarts:
                 self._ask(self.clean)
@@ -207,7 +220,7 @@ class _Search:
                 at = ball.project(at + step * ball.steepest(gradient))
 
     def _ask(self, at: Tensor, rows: Tensor | None = None, gradient: bool = False) -> Tensor:
-        """Keep what is worse among the images ``at``, which are these ``rows``; the gradient of their losses."""
+        """Evaluate the images ``at``, versions of these ``rows``, keep the worse ones; return the loss gradient."""
         y = self.y if rows is None else self.y[rows]
         targets = self.targets if rows is None or self.targets is None else self.targets[rows]
         with torch.set_grad_enabled(gradient):
@@ -241,10 +254,10 @@ class _Search:
 
 
 def _lengths(change: Tensor) -> Tensor:
-    """The 2-norm of each image, shaped to broadcast."""
+    """Return the 2-norm of each image, shaped to broadcast over the batch."""
     return _per_image(change.flatten(1).norm(dim=1), change)
 
 
 def _per_image(values: Tensor, x: Tensor) -> Tensor:
-    """One value an image, shaped to broadcast over ``x``."""
+    """Return one value per image, shaped to broadcast over ``x``."""
     return values.view(-1, *[1] * (x.ndim - 1))

@@ -32,7 +32,10 @@ ATTACKS: Registry[Callable[Concatenate[nn.Module, Tensor, Tensor, float, ...], T
 )
 """Attacks by name, each a function ``(model, x, y, eps, ...)`` that returns the changed images alone.
 
-Their further arguments are those of the functions of the same names. "pgd" takes 10 steps of ``eps / 4`` unless told
-otherwise. "simba" tries steps of ``eps``, so that its images stay within ``eps`` in every pixel while each pixel is
-tried once, as it is by default.
+Further arguments are those of the functions of the same names. "pgd" takes 10 steps of ``eps / 4`` by default. "simba"
+takes steps of ``eps``, so that its images stay within ``eps`` in every pixel as long as each is tried once, which is
+the default. ``ATTACKS.register(name, attack)`` adds one.
+
+>>> list(ATTACKS)[:3]
+['fgsm', 'pgd', 'simba']
 """

@@ -1,4 +1,4 @@
-"""What the layers of a network do to the size of a signal: tables, gains, a bound for all, norms in training."""
+"""Norms of the layers of a network: tables, gains of normalization layers, a Lipschitz bound, norms in training."""
 
 from typing import TYPE_CHECKING
 

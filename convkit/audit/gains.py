@@ -1,4 +1,4 @@
-"""The scales of BatchNorm and of other layers behind a convolution, and how to fold them into its weights."""
+"""The per-channel gains of BatchNorm and ``NoisyAffine2d`` after a convolution, and how to fold them into it."""
 
 import copy
 import itertools
@@ -17,10 +17,16 @@ from convkit.operators.operator import ConvOperator
 
 @torch.no_grad()
 def channel_gains(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """Return what multiplies each output channel of a layer behind it, in evaluation mode: its kind and its gains.
+    """Return the gains that BatchNorm or ``NoisyAffine2d`` applies to each layer's output channels in evaluation mode.
 
-    By the layer's name. For a BatchNorm (``gamma / sqrt(variance + eps)``) or a ``NoisyAffine2d`` next to the layer in
-    an ``nn.Sequential``.
+    The result is ``{layer: (kind, gains)}``, with the class name of the module after the layer and a tensor of shape
+    ``(c_out,)``; only modules that follow a layer directly in an ``nn.Sequential`` count. Those of BatchNorm are
+    ``gamma / sqrt(running variance + eps)``, exactly what it multiplies by; shifts are not part of them.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, eps=0.0))
+    >>> _ = model[1].running_var.copy_(torch.tensor([4.0, 16.0]))
+    >>> channel_gains(model)
+    {'0': ('BatchNorm2d', tensor([0.5000, 0.2500]))}
     """
     gains = {}
     for sequence, prefix, name, behind in _neighbors(model):
@@ -32,15 +38,28 @@ def channel_gains(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
 
 
 def with_gain(A: ConvOperator, gain: Tensor) -> ConvOperator:
-    """``A`` with output channel i multiplied by ``gain[i]``, of shape ``(c_out,)``: still a convolution, exactly."""
+    """Return ``A`` with output channel i multiplied by ``gain[i]``, where ``gain`` has shape ``(c_out,)``.
+
+    That is again a convolution, exactly, with a gradient for both.
+
+    >>> A = ConvOperator(torch.ones(2, 1, 1), 4)
+    >>> with_gain(A, torch.tensor([3.0, 5.0])).kernel.flatten()
+    tensor([3., 5.])
+    """
     return replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
 
 
 @torch.no_grad()
 def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode, the same function, whose convolutions hold the BatchNorm behind them.
+    """Return a copy of the network in evaluation mode with each BatchNorm folded into the convolution before it.
 
-    That is the gains and shifts of each ``BatchNorm2d`` next to a ``Conv2d`` in an ``nn.Sequential``.
+    The gains and shifts of a ``BatchNorm2d`` that directly follows a ``Conv2d`` in an ``nn.Sequential`` become part of
+    its weight and bias, and ``nn.Identity`` takes its place: the same function up to rounding. Others stay.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval()
+    >>> folded, x = fold_batchnorm(model), torch.ones(1, 1, 4, 4)
+    >>> torch.allclose(folded(x), model(x), atol=1e-5), folded[1]
+    (True, Identity())
     """
     model = copy.deepcopy(model).eval()
     for sequence, _, name, behind in list(_neighbors(model)):
@@ -52,7 +71,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
 
 
 def _neighbors(model: nn.Module) -> Iterator[tuple[nn.Sequential, str, str, str]]:
-    """Each ``nn.Sequential`` of a model, its prefix, and the names of two modules that follow each other in it."""
+    """Yield each ``nn.Sequential``, its prefix, and the names of each two modules that follow each other in it."""
     for outer, sequence in model.named_modules():
         if isinstance(sequence, nn.Sequential):
             for (name, _), (behind, _) in itertools.pairwise(sequence.named_children()):
@@ -60,7 +79,7 @@ def _neighbors(model: nn.Module) -> Iterator[tuple[nn.Sequential, str, str, str]
 
 
 def _unparametrized(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same layer whose weight is a parameter. (To take a parametrization off a copy would harm the original.)"""
+    """Return the same layer with a plain weight; to remove the parametrization of a copy would harm the original."""
     geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, False, conv.padding_mode)
     new: Any = skip_init(nn.Conv2d, conv.in_channels, conv.out_channels, *geometry).eval()
     new.weight, new.bias = nn.Parameter(conv.weight.clone()), conv.bias

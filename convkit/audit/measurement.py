@@ -12,11 +12,19 @@ from convkit.spectra import channel_condition_numbers
 
 @torch.no_grad()
 def measure(model: nn.Module, x: Tensor, folded: bool = False) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the norm 2 and the median channel condition number of each layer on its torus, by the layer's name.
+    """Return the norm 2 and the median channel condition number of each layer's torus, two dictionaries by layer.
 
-    Linear layers have no condition number here. ConvNorm counts with its affine kernel; the gains of a BatchNorm behind
-    the layer count only if ``folded`` (see ``channel_gains``). Only the shape of ``x`` matters, which the network gets
-    in the dtype of its weights.
+    ``x`` is a batch of inputs, of which only the shape matters; the network gets it in the dtype of its weights. Both
+    numbers are exact for ``A.torus()``, whose norm is at least the layer's own. Linear layers have no condition number.
+    ``ConvNorm2d`` is measured with its affine kernel; ``folded=True`` includes the gains of a BatchNorm or
+    ``NoisyAffine2d`` after the layer (see ``channel_gains``). Raises ``ValueError`` where ``conv_operators`` does and
+    ``NoFourierBlocks`` for layers without a torus.
+
+    >>> model = nn.Sequential(nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular"))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([1.0, 4.0, 1.0]))
+    >>> norms, conditions = measure(model, torch.zeros(1, 1, 4))
+    >>> round(norms["0"], 3), round(conditions["0"], 3)
+    (6.0, 3.0)
     """
     operators = {name: A.torus() for name, A in conv_operators(model, as_input(model, x)).items()}
     gains = channel_gains(model) if folded else {}

@@ -1,4 +1,4 @@
-"""An upper bound on how much a whole network can stretch a change of its input, from the norms of its layers."""
+"""An upper bound of a network's Lipschitz constant: the product of the norms of its layers."""
 
 import math
 import operator
@@ -38,7 +38,7 @@ _SLOPES: dict[type[nn.Module], Callable[[Any], float]] = {  # the steepest slope
     nn.Tanh: lambda _: 1.0,
     nn.Sigmoid: lambda _: 0.25,
 }
-# what averages or moves numbers: a matrix of entries >= 0, and perhaps a constant
+# averages and rearrangements: a matrix of entries >= 0, perhaps with a constant added
 _MOVES = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
@@ -65,17 +65,24 @@ _QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
 
 
 def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
-    """An upper bound of the network's Lipschitz constant (2-norms, evaluation mode) on inputs of the size of ``x``.
+    """Return an upper bound of the network's Lipschitz constant on inputs of the size of ``x``.
 
-    The product of what each step can stretch: the norm 2 of convolutions and linear layers, BatchNorm's gain
+    In 2-norms and evaluation mode: ``|f(a) - f(b)| <= bound |a - b|`` for all inputs a and b, up to rounding in the
+    network itself. The factors are the norm 2 of convolutions and linear layers, BatchNorm's gain
     ``max |weight| / sqrt(running_var + eps)``, the steepest slope of activations, for max pooling the root of how many
-    windows share a pixel, ``sqrt(||.||_1 ||.||_inf)`` of average pooling and rearrangements. Where branches meet, sums
-    add the bounds of the branches and concatenations their squares. Biases play no part. With ``torus=True`` layers
-    without Fourier blocks take the norm of the torus around them, which is larger and costs less.
+    windows share a pixel, ``sqrt(||.||_1 ||.||_inf)`` for average pooling and rearrangements. Where branches meet, sums
+    add the bounds of the branches and concatenations their squares. Biases do not matter. With ``torus=True`` layers
+    without Fourier blocks count with the norm of ``A.torus()``, which is larger and cheaper.
 
-    The network is traced by ``torch.fx`` and left as it was. Raises ``ValueError`` with the name of the step for what
-    has no bound (products of branches, LayerNorm) or is not known here: bound the parts around it and multiply, or
-    give a module that is a convolution a method ``operator(input_shape)``.
+    The network is traced by ``torch.fx`` and left as it was. Raises ``ValueError`` with the name of the step that has
+    no bound (products of branches, LayerNorm) or is unknown: bound the parts around it and multiply, or give a module
+    that is a convolution a method ``operator(input_shape)``.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    >>> _ = model[0].weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+    >>> _ = model[2].weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
+    >>> round(product_bound(model, torch.zeros(1, 2)), 6)
+    6.0
     """
     kind = type(model).__name__
     with torch.inference_mode(False), evaluation_copy(model, x, apart) as copy, torch.no_grad():
@@ -99,7 +106,7 @@ _TRACING = threading.Lock()  # torch.fx puts functions of its own in the place o
 
 
 class _Tracer(fx.Tracer):
-    """Traces what its own thread calls; modules that other threads call meanwhile are none of its business."""
+    """Trace the calls of its own thread; modules that other threads call meanwhile run as usual."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +131,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Bounds(fx.Interpreter):
-    """Runs the network and keeps, for each step, a bound on how much its result depends on the input."""
+    """Run the network and keep, for each step, a bound of the Lipschitz constant from the input to its result."""
 
     def __init__(self, network: fx.GraphModule, torus: bool) -> None:
         super().__init__(network)
@@ -185,7 +192,7 @@ class _Bounds(fx.Interpreter):
         return bounds[0] * self._stretch(n, values, kwargs)
 
     def _stretch(self, n: fx.Node, values: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        """The bound of a step that depends on the input through its first argument alone."""
+        """Return the Lipschitz bound of a step that depends on the input through its first argument alone."""
         x, *others = values
         if n.op == "call_module":
             return _module_bound(self.fetch_attr(str(n.target)), x, self.torus)
@@ -244,7 +251,7 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
 
 
 def _moving_bound(move: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """``sqrt(||M||_1 ||M||_inf)`` of a matrix of entries >= 0 and perhaps a constant, from its row and column sums."""
+    """Return ``sqrt(||M||_1 ||M||_inf)`` for ``x -> M x + c`` with entries of M >= 0, from its row and column sums."""
     with torch.enable_grad():
         ones = torch.ones_like(x, dtype=torch.float64).requires_grad_()
         y = move(ones)

@@ -1,10 +1,10 @@
-"""What each layer of a network does to the size of a signal, as a table."""
+"""Norms, stable ranks and condition numbers of the layers of a network, as a table."""
 
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import channel_condition_numbers, condition_number
 
-COLUMNS = {  # the numbers of a layer, and how a table heads them
+COLUMNS = {  # the numbers of a layer, and their headings in a table
     "norm1": "norm 1",
     "norm2": "norm 2",
     "norm_inf": "norm inf",
@@ -29,13 +29,17 @@ COLUMNS = {  # the numbers of a layer, and how a table heads them
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """The numbers of one layer; ``methods`` says, for each number that was asked for, how it was computed.
+    """The numbers of one layer, and for each computed number in ``methods`` how it was computed.
 
-    ``geometry`` is ``"exact"`` where the Fourier transform makes the layer block-diagonal, so that every number is
-    the layer's own. Elsewhere it is ``"matrix-free"``, where the norm 2 and the stable rank are the layer's own, or
-    ``"torus"``, where they are those of the torus that contains it, the norm an upper bound. Condition numbers are
-    then those of a circular relative, the torus for zero padding. A zero-padded ``ConvNorm2d`` is measured on the torus
-    that it normalizes on. A number that was not asked for is NaN, or ``()``.
+    ``geometry`` is ``"exact"`` where the layer has Fourier blocks, so that every number is the layer's own. Elsewhere
+    it is ``"matrix-free"``, where the norm 2 and the stable rank are the layer's own, or ``"torus"``, where they are
+    those of ``A.torus()``, whose norm is an upper bound. Condition numbers are then those of ``fourier_relative(A)``,
+    which for zero padding is the torus. A zero-padded ``ConvNorm2d`` is measured on the torus on which it normalizes.
+    A number that was not computed is NaN, or ``()``.
+
+    >>> table = layer_table(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)), torch.zeros(1, 3, 8, 8), columns=["norm1"])
+    >>> table[0].out_shape, table[0].geometry, table[0].methods
+    ((8, 8, 8), 'matrix-free', {'norm1': 'exact, column sums'})
     """
 
     name: str
@@ -56,12 +60,26 @@ class LayerRecord:
 
 
 class LayerTable(list[LayerRecord]):
-    """A list of ``LayerRecord`` that prints as a table, also in a notebook."""
+    """A list of ``LayerRecord`` that prints as a table, also in a notebook.
 
-    def column(self, name: str) -> list[Any]:
-        """Return one number of every layer, to plot: ``table.column("norm2")``.
+    >>> table = layer_table(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2), columns=["norm1"])
+    >>> print(str(table).splitlines()[0])
+    layer  kind    in     out    kernel  stride  norm 1
+    """
 
-        Raises ``ValueError`` for a number that the table was not asked for.
+    @overload
+    def column(self, name: Literal["norm1", "norm2", "norm_inf", "stable_rank", "condition_number"]) -> list[float]: ...
+
+    @overload
+    def column(self, name: Literal["channel_condition_numbers"]) -> list[tuple[float, ...]]: ...
+
+    @overload
+    def column(self, name: str) -> Sequence[object]: ...
+
+    def column(self, name: str) -> Sequence[object]:
+        """Return one number of every layer as a list, such as ``table.column("norm2")``.
+
+        Raises ``ValueError`` for a number that was not computed.
         """
         if name in COLUMNS and not all(name in record.methods for record in self):
             asked = ", ".join(self[0].methods)
@@ -109,12 +127,18 @@ def layer_table(
 ) -> LayerTable:
     """Return a ``LayerRecord`` for each convolution and linear layer that ``model(x)`` reaches, in the model's order.
 
-    ``layers`` are the names of those to measure, ``columns`` the numbers to compute (names of ``COLUMNS``); without
-    them it is all. With ``torus=True`` the norm 2 of a layer without Fourier blocks (zero padding, mostly) is bounded
-    by that of the torus around it, at a fraction of the cost of converging it. With ``folded=True`` the gains in
-    evaluation mode of a BatchNorm or ``NoisyAffine2d`` that stands behind a convolution in the same ``nn.Sequential``
-    are part of it. Biases and shifts are no part of a norm. The model is left as it was. Raises ``ValueError`` for
-    names that there are not, and as ``conv_operators`` does, with the name of the layer.
+    ``layers`` are the names of those to measure, ``columns`` the numbers to compute (``"norm1"``, ``"norm2"``,
+    ``"norm_inf"``, ``"stable_rank"``, ``"condition_number"``, ``"channel_condition_numbers"``); all by default. Each
+    number is as exact as the function of its name; ``LayerRecord`` describes what is measured where a layer has no
+    Fourier blocks. With ``torus=True`` the norm 2 of such a layer (zero padding, mostly) is bounded by that of
+    ``A.torus()``, at a fraction of the cost. ``folded=True`` includes the gains in evaluation mode of a BatchNorm or
+    ``NoisyAffine2d`` that directly follows a layer in an ``nn.Sequential``. The model is left as it was. Raises
+    ``ValueError`` for unknown names, and with the layer's name for layers without an operator.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> _ = nn.init.eye_(model[0].weight)
+    >>> layer_table(model, torch.zeros(1, 2), columns=["norm1", "norm_inf"]).column("norm_inf")
+    [1.0]
     """
     with torch.no_grad():
         columns = _chosen("columns", columns, COLUMNS)
@@ -135,10 +159,14 @@ def layer_table(
 
 
 def fourier_relative(A: ConvOperator) -> tuple[ConvOperator, str]:
-    """An operator with Fourier blocks that stands for ``A``, and what it is in words.
+    """Return an operator with Fourier blocks that stands for ``A``, and a few words that say which one it is.
 
-    ``A`` itself where it has blocks; for zero padding the torus around it, else the circular "same" relative on a size
-    that the stride divides.
+    ``A`` itself where it has blocks; ``A.torus()`` for zero padding; else circular "same" padding on the next larger
+    size that the stride divides.
+
+    >>> A = ConvOperator(torch.ones(1, 1, 3), 4, padding_mode="zeros")
+    >>> fourier_relative(A)[1]
+    'torus on 5'
     """
     if A.is_block_circulant:
         return A, "exact, Fourier"
@@ -154,7 +182,7 @@ def fourier_relative(A: ConvOperator) -> tuple[ConvOperator, str]:
 
 
 def _chosen(kind: str, names: Iterable[str] | None, known: Iterable[str]) -> list[str]:
-    """The names that are asked for, in the order of the known ones; all of these for ``None``."""
+    """Return the chosen names in the order of the known ones, all of them for ``None``."""
     asked = list(known if names is None else names)
     for name in asked:
         if name not in known:

@@ -1,9 +1,9 @@
 """``NormTracker``: estimates of the norms of a network's layers during training, at little cost."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,24 @@ RANKING_STEPS = 2  # from a random vector, to choose which blocks to follow
 Product = Callable[[Tensor], Tensor]
 
 
+class TrackerState(TypedDict):
+    """The state of a ``NormTracker``, in tensors and numbers only; ``states`` holds what it tracks, by layer."""
+
+    updates: int
+    deficits: dict[str, float]
+    states: dict[str, dict[str, Tensor]]
+
+
 class NormTracker:
-    """Follow the norm 2 of every convolution and linear layer during training: from below, at little cost.
+    """Track the norm 2 of every convolution and linear layer during training, from below and at little cost.
 
     Call ``update`` after optimizer steps. The first call and every ``refresh``-th after it compute the norms and
-    choose what to follow: the largest Fourier blocks of a layer (at most ``candidates``), or, where it has none, the
-    layer as a whole. The calls between look for the largest value in the Krylov space that ``steps`` steps make of the
-    vectors of the last call; they also look at as many other blocks in turn, which may replace one that is followed.
-    ``deficits`` holds, by layer, how far the estimate was below the norm at the last refresh, relative to it. The sizes
-    of the layers' inputs are those of ``model(x)``.
+    choose what to track: the largest Fourier blocks of a layer (at most ``candidates``), or, where it has none, the
+    layer as a whole. The calls between take the largest value on the Krylov space that ``steps`` steps build from the
+    vectors of the last call; they also try as many other blocks in turn, which may replace a tracked one.
+    ``deficits`` holds, by layer, the relative error of the estimate just before the last refresh. The sizes of the
+    layers' inputs are those of ``model(x)``. Raises ``ValueError`` for settings below 1 and where ``conv_operators``
+    does.
 
     >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
     >>> tracker = NormTracker(nn.Sequential(layer), torch.ones(1, 1, 4))
@@ -47,7 +56,7 @@ class NormTracker:
         self.updates = 0
         self.deficits: dict[str, float] = {}
         self._states: dict[str, dict[str, Tensor]] = {}
-        self._operators()  # a layer without an operator is refused now
+        self._operators()  # raises now for a layer without an operator
 
     @torch.no_grad()
     def update(self) -> dict[str, float]:
@@ -69,12 +78,12 @@ class NormTracker:
         self.updates += 1
         return norms
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> TrackerState:
         """Return everything but the model and the arguments, in tensors and numbers only."""
         states = {name: dict(state) for name, state in self._states.items()}
         return {"updates": self.updates, "deficits": dict(self.deficits), "states": states}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: TrackerState) -> None:
         """Continue from the state of another tracker; raise ``ValueError`` if it tracked other layers."""
         unknown = state_dict["states"].keys() - self.shapes.keys()
         if unknown or (state_dict["states"] and state_dict["states"].keys() != self.shapes.keys()):

@@ -1,1 +1,1 @@
-"""The benchmark: ratios of our time and that of baselines, measured in one run."""
+"""The benchmark: times of the kit relative to those of baselines, measured in one run."""

@@ -9,30 +9,30 @@ from convkit.operators.operator import ConvOperator
 
 
 def two_lines(kernel: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """All singular values as Sedghi et al. 2019 compute them; ``kernel`` has shape ``(k, k, c, d)``."""
+    """Return all singular values by the two lines of NumPy of Sedghi et al. 2019; ``kernel`` is ``(k, k, c, d)``."""
     transforms = np.fft.fft2(kernel, size, axes=(0, 1))
     return np.linalg.svd(transforms, compute_uv=False)
 
 
 def two_lines_clip(kernel: np.ndarray, size: tuple[int, ...], bound: float) -> np.ndarray:
-    """Clip and crop as in appendix A of Sedghi et al. 2019."""
+    """Return the kernel after one clip and one crop, as in appendix A of Sedghi et al. 2019."""
     U, S, Vh = np.linalg.svd(np.fft.fft2(kernel, size, axes=(0, 1)), full_matrices=False)
     clipped = np.fft.ifft2((U * np.minimum(S, bound)[..., None, :]) @ Vh, axes=(0, 1)).real
     return clipped[: kernel.shape[0], : kernel.shape[1]]
 
 
 def full_symbol(A: ConvOperator) -> Tensor:
-    """All blocks in the kernel's precision, by ``torch.fft.fft2``, without using that half of them suffice."""
+    """Return all blocks by ``torch.fft.fft2``, in the kernel's precision, with both of each conjugate pair."""
     return torch.fft.fft2(A.kernel, A.input_shape).permute(2, 3, 0, 1)
 
 
 def svdvals_of_full_symbol(A: ConvOperator) -> Tensor:
-    """All singular values by torch, the usual port of the two lines."""
+    """Return all singular values by torch: the usual port of the two lines."""
     return torch.linalg.svdvals(full_symbol(A))
 
 
 def power_method(A: ConvOperator, steps: int) -> Tensor:
-    """Operator norm from below by ``steps`` convolutions and transposed convolutions (Virmaux & Scaman 2018)."""
+    """Return an estimate of the operator norm from below, by power iteration (Virmaux & Scaman 2018)."""
     pad = A.kernel.shape[-1] // 2
     x = torch.randn(1, *A.in_shape, dtype=A.kernel.dtype, generator=torch.Generator().manual_seed(0)).to(
         A.kernel.device
@@ -44,7 +44,7 @@ def power_method(A: ConvOperator, steps: int) -> Tensor:
 
 
 def gram_iteration(A: ConvOperator, steps: int) -> Tensor:
-    """Operator norm from above by squaring all Gram blocks ``steps`` times (Delattre et al. 2023)."""
+    """Return an upper bound of the operator norm by repeated squaring of all Gram blocks (Delattre et al. 2023)."""
     blocks = full_symbol(A)
     blocks = blocks if blocks.shape[-2] >= blocks.shape[-1] else blocks.mH
     log_scale = torch.zeros(blocks.shape[:2], dtype=A.kernel.dtype, device=A.kernel.device)
@@ -57,7 +57,7 @@ def gram_iteration(A: ConvOperator, steps: int) -> Tensor:
 
 
 def theorem_1(A: ConvOperator) -> tuple[Tensor, Tensor]:
-    """The l1 and l-infinity norms of a zero-padded Conv2d by the index sets of Theorem 1 of Liang & Huang 2021."""
+    """Return the norms 1 and inf of a zero-padded Conv2d by the index sets of Theorem 1 of Liang & Huang 2021."""
     taps = A.kernel.abs()
     (s1, s2), (k1, k2) = A.stride, A.kernel.shape[2:]
     reach = [n + 2 * p[0] - k for n, p, k in zip(A.input_shape, A.pads, (k1, k2), strict=True)]
@@ -71,9 +71,9 @@ def theorem_1(A: ConvOperator) -> tuple[Tensor, Tensor]:
 
 
 class PlainConvNorm(nn.Module):
-    """ConvNorm of Liu et al. 2021 step by step, as it is published: odd kernels, zero padding, v out of the gradient.
+    """ConvNorm as Liu et al. 2021 publish it, step by step: odd kernels, zero padding, v without a gradient.
 
-    Transforms of every filter and every map, a crop, every s-th sample, a depthwise convolution.
+    Each step transforms every filter and every feature map, crops, subsamples, and applies a depthwise convolution.
     """
 
     def __init__(self, c_in: int, c_out: int, k: int, stride: int = 1) -> None:
@@ -83,6 +83,7 @@ class PlainConvNorm(nn.Module):
         self.affine = nn.Conv2d(c_out, c_out, k, padding=k // 2, groups=c_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized convolution of ``x``, ``(batch, c_out, height, width)``."""
         z = self.conv(x)
         size = z.shape[2:]
         with torch.no_grad():

@@ -35,9 +35,9 @@ Task = Callable[[], Any]
 
 @dataclass
 class Case:
-    """An operation on some inputs, ours and the baselines; ``targets``: how many times faster than each ours should be.
+    """A case of the benchmark: an operation, our implementation, and the baselines.
 
-    The names of targets are those of baselines.
+    ``targets`` holds, by the name of a baseline, how many times faster than it ours should be.
     """
 
     question: str
@@ -48,7 +48,7 @@ class Case:
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """All cases, easier ones first; ``quick`` leaves out whatever takes minutes."""
+    """Return all cases, easier ones first; with ``quick`` without those that take minutes."""
     yield from _spectra(device, quick)
     yield from _norms(device, quick)
     yield from _gradients(device, quick)
@@ -60,7 +60,10 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     yield from _attacks(device, quick)
 
 
-def random_operator(c_out: int, c_in: int, n: int, k: int, device: torch.device, dtype=torch.float64) -> ConvOperator:
+def random_operator(
+    c_out: int, c_in: int, n: int, k: int, device: torch.device, dtype: torch.dtype = torch.float64
+) -> ConvOperator:
+    """Return an operator with a random kernel."""
     generator = torch.Generator().manual_seed(c_out + c_in + n + k)
     kernel = torch.randn(c_out, c_in, k, k, generator=generator, dtype=torch.float64) / (k * c_in**0.5)
     return ConvOperator(kernel.to(device, dtype), (n, n))
@@ -217,7 +220,7 @@ def _zero_padding(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def _convnorm(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Forward and backward of a layer in training: what a normalization costs beside the one that everybody uses."""
+    """Yield the cases of ConvNorm in training, forward and backward, beside BatchNorm."""
     sizes = [(64, 64, 32, 1), (128, 128, 16, 1), (256, 256, 8, 1), (512, 512, 4, 1), (64, 128, 32, 2)]
     for c_in, c_out, n, stride in sizes if not quick else sizes[2:3]:
         x = torch.randn(32, c_in, n, n, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
@@ -244,7 +247,7 @@ def _training(layer: nn.Module, x: torch.Tensor) -> Task:
 
 
 def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Against the Adversarial Robustness Toolbox, where it is installed."""
+    """Yield the cases of attacks beside the Adversarial Robustness Toolbox, if it is installed."""
     if find_spec("art") is None:
         return
     from art.attacks.evasion import ProjectedGradientDescentPyTorch, SimBA
@@ -285,7 +288,7 @@ def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def _reader_of_stripes(width: int, count: int, device: torch.device) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """A network trained for a few steps to tell four directions of faint stripes, and images that it reads rightly."""
+    """Return a network, trained for a few steps on faint stripes of four directions, and images that it classifies."""
     generator = torch.Generator().manual_seed(0)
     place = torch.arange(32.0)
     waves = [place[None, :], place[:, None], place[None, :] + place[:, None], place[None, :] - place[:, None]]

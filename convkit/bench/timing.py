@@ -1,4 +1,4 @@
-"""How fast the kit is: ratios against what people use today, all measured in one run."""
+"""The timing of the benchmark: it runs each case and prints times relative to the baselines."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ from convkit.spectra import singular_values
 
 @dataclass(frozen=True)
 class Budget:
-    """How many times each implementation is timed, and the seconds after which a slow one is not timed again."""
+    """The number of times each implementation is timed, and the seconds after which a slow one is not timed again."""
 
     rounds: int
     seconds: float
@@ -33,7 +33,7 @@ REST = 0.05  # seconds between two implementations: BLAS threads keep a core bus
 
 @dataclass
 class Result:
-    """Median seconds of each implementation, and the number of rounds in which it was timed."""
+    """The median seconds of each implementation, and the number of rounds in which it was timed."""
 
     question: str
     case: str
@@ -44,12 +44,12 @@ class Result:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Time of each baseline relative to ours."""
+        """Return the time of each baseline divided by ours."""
         return {name: seconds / self.ours for name, seconds in self.others.items()}
 
 
 def time_case(case: Case, budget: Budget, synchronize: Task) -> Result:
-    """Time ours and the baselines in turn, several times, after one unmeasured call of ours; medians."""
+    """Return median times of ours and the baselines, timed in turn several times, after one untimed call of ours."""
     tasks = {"convkit": case.ours, **case.baselines}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     calls = dict.fromkeys(tasks, 1)
@@ -73,7 +73,7 @@ def time_case(case: Case, budget: Budget, synchronize: Task) -> Result:
 
 
 def growth(device: torch.device, budget: Budget, synchronize: Task) -> dict[str, float]:
-    """Exponents p of time ~ size^p of ``singular_values``, in the image's side, the channels and the kernel's side."""
+    """Return the exponents p of time ~ size^p of ``singular_values``, for image side, channels and kernel side."""
     exponents = {}
     for name, sizes in (
         ("image side", [(48, 48, n, 3) for n in (8, 16, 32)]),
@@ -91,7 +91,7 @@ def growth(device: torch.device, budget: Budget, synchronize: Task) -> dict[str,
 
 
 def table(results: list[Result]) -> str:
-    """Each case with our time and the baselines' as multiples of it, beside the target."""
+    """Return the results as text: each case with our time, the baselines' as multiples of it, and the target."""
     lines = []
     for result in results:
         lines.append(f"{result.question}: {result.case}   ({result.ours * 1e3:.3g} ms)")
@@ -103,7 +103,7 @@ def table(results: list[Result]) -> str:
 
 
 def plot(results: list[Result], file: Path) -> None:
-    """The ratios as bars on a logarithmic axis, targets as ticks."""
+    """Draw the ratios as bars on a logarithmic axis, with ticks at the targets."""
     from convkit.plots.bars import plot_ratios
 
     rows = [
@@ -115,6 +115,7 @@ def plot(results: list[Result], file: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command ``python3 -m convkit bench`` and return its exit status."""
     parser = argparse.ArgumentParser(prog="convkit bench", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="small cases and few rounds: about a minute")

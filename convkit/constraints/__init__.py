@@ -1,4 +1,4 @@
-"""Hooks on an optimizer that keep weights on a set after each step: rows on a sphere, norms clipped or decayed."""
+"""Optimizer hooks that act on weights at each step: rows on a sphere, clipped singular values, norm decay."""
 
 from typing import TYPE_CHECKING
 

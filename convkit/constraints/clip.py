@@ -1,7 +1,7 @@
-"""Singular values clipped every so many steps of an optimizer."""
+"""Optimizer hooks that clip the singular values of layers after every so many steps."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -11,29 +11,37 @@ from convkit.bounds import flattened_norm
 from convkit.checks import positive, whole
 from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
+from convkit.operators.geometry import Size
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
 
+Geometry = Literal["exact", "torus", "reshaped"]
 WITHOUT = "; take the hook off to do without"
 
 
 def clip_operator_norm(
-    optimizer: Optimizer, model: nn.Module, shapes: Mapping[str, Any], bound: float, every: int = 100, rounds: int = 1
+    optimizer: Optimizer, model: nn.Module, shapes: Mapping[str, Size], bound: float, every: int = 100, rounds: int = 1
 ) -> "NormClip":
-    """After each ``every``-th step, clip the singular values of the layers of ``shapes`` at ``handle.bound``.
+    """Clip the singular values of a network's layers at ``bound`` after each ``every``-th step of the optimizer.
 
-    ``shapes`` is that of ``input_shapes(model, x)``, or a part of it: only its layers are clipped. ``rounds=1`` is
-    Sedghi et al. 2019, section 3: clip, then crop to the kernel's size, which leaves the norm above the bound (see
-    ``clip_and_crop``); the next time goes on from there. More rounds do both in turns; nothing is scaled at the end.
-    ``handle.record`` has, by layer, the ``norm`` that the last clip left, its ``step``, and the ``geometry`` of both:
-    ``"exact"``, the layer's own operator, where it has Fourier blocks; or ``"torus"``, for zero padding: the circular
-    operator of which the layer is a piece (its size rounded up to a multiple of the stride), whose norm is an upper
-    bound of the layer's.
+    ``shapes`` is ``input_shapes(model, x)``, or a part of it: only its layers are clipped. ``rounds=1`` is Sedghi et
+    al. 2019, section 3: clip, then crop to the kernel's size, which leaves the norm above the bound (see
+    ``clip_and_crop``); the next clip starts from there. More rounds alternate the two; nothing is scaled at the end.
+    Returns a handle whose ``bound`` may be changed between steps. ``handle.record`` holds, by layer, the ``norm`` after
+    the last clip, its ``step``, and the ``geometry`` of both: ``"exact"`` for the layer's own operator where it has
+    Fourier blocks, ``"torus"`` for zero padding: that is ``A.torus()``, whose norm is an upper bound of the layer's.
 
     Raises ``ValueError`` with the layer's name, before any weight is changed: for layers that the model or the
     optimizer does not have, parametrized weights, circular layers whose stride does not divide the input (make the
     size fit, or leave the layer out of ``shapes``), and after a step that left weights that are not finite.
+
+    >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular", bias=False)
+    >>> optimizer = torch.optim.SGD([nn.init.ones_(layer.weight)], lr=0.1)
+    >>> handle = clip_operator_norm(optimizer, nn.Sequential(layer), {"0": 4}, bound=2.0, every=1, rounds=50)
+    >>> optimizer.step()
+    >>> round(handle.record["0"]["norm"], 2)
+    2.0
     """
     rounds = whole("clip_operator_norm's rounds", rounds, 1, advice="; 1 is the paper's")
     layers = named_layers("clip_operator_norm", model, shapes)
@@ -43,27 +51,47 @@ def clip_operator_norm(
 def clip_reshaped_norm(
     optimizer: Optimizer, model: nn.Module, bound: float, every: int = 100, layers: Iterable[str] | None = None
 ) -> "ReshapedClip":
-    """After each ``every``-th step, clip the singular values of the reshaped kernels at ``handle.bound``.
+    """Clip the singular values of the reshaped kernels at ``bound`` after each ``every``-th step of the optimizer.
 
-    The matrices ``(c_out, c_in * kernel_size)``, group by group, of all convolution and linear layers, or of those
-    named in ``layers``: what Sedghi et al. 2019, section 4.4, compare with. Nothing is cropped, so that the bound
-    holds, for another norm than the layer's: ``sqrt(prod(kernel_size))`` times it bounds that. ``handle.record`` is
-    as in ``clip_operator_norm`` with ``geometry`` ``"reshaped"``. Raises ``ValueError`` as there.
+    A reshaped kernel is the matrix ``(c_out, c_in * prod(kernel_size))``, one per group. All convolution and linear
+    layers are clipped, or those named in ``layers``; Sedghi et al. 2019, section 4.4, compare with this. The bound
+    holds exactly, but not for the layer's norm, which is at most ``sqrt(prod(kernel_size))`` times as large. Returns a
+    handle whose ``bound`` may be changed between steps; ``handle.record`` holds, by layer, the ``norm`` of the reshaped
+    kernel after the last clip, its ``step``, and the ``geometry`` ``"reshaped"``.
+
+    Raises ``ValueError`` with the layer's name, before any weight is changed: for layers that the model or the
+    optimizer does not have, transposed convolutions, parametrized weights, and after a step that left weights that are
+    not finite.
+
+    >>> layer = nn.Linear(2, 2, bias=False)
+    >>> optimizer = torch.optim.SGD([nn.init.eye_(layer.weight)], lr=0.1)
+    >>> handle = clip_reshaped_norm(optimizer, nn.Sequential(layer), bound=0.5, every=1)
+    >>> optimizer.step()
+    >>> layer.weight.diag().tolist()
+    [0.5, 0.5]
     """
     if layers is None:
         layers = [name for name, m in model.named_modules() if isinstance(m, LAYERS + TRANSPOSED)]
     return ReshapedClip(optimizer, named_layers("clip_reshaped_norm", model, layers), bound, every)
 
 
+class ClipRecord(TypedDict):
+    """The last clip of one layer: the norm after it, the optimizer step, and which operator's norm it is."""
+
+    norm: float
+    step: int
+    geometry: Geometry
+
+
 class Clip(Handle):
-    """What the two clips share; ``bound`` may be changed between steps, ``record`` tells of the last clip."""
+    """Base class of the two clips: ``bound`` may be changed between steps, ``record`` describes the last clip."""
 
     live = ("bound",)
 
     def __init__(self, optimizer: Optimizer, layers: dict[str, nn.Module], bound: float, every: int) -> None:
         self.bound, self._layers = positive(f"{self.kind}'s bound", bound, WITHOUT), layers
         self.every = whole(f"{self.kind}'s every", every, 1, advice="; 100 is the paper's")
-        self.record: dict[str, dict[str, Any]] = {}
+        self.record: dict[str, ClipRecord] = {}
         self._weights = {name: _plain_weight(self.kind, name, layer) for name, layer in layers.items()}
         if len({id(weight) for weight in self._weights.values()}) < len(layers):
             raise ValueError(f"{self.kind} needs a weight for each layer, got some that share one among {list(layers)}")
@@ -71,14 +99,15 @@ class Clip(Handle):
             self._operator(name)  # what has none is refused now
         super().__init__(optimizer, layers, self._weights)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All but the model and the arguments of the hook; numbers and names only."""
+    def state_dict(self) -> dict[str, object]:
+        """Return the hook's state without the model and the arguments: numbers and names only."""
         return super().state_dict() | {"record": {name: dict(entry) for name, entry in self.record.items()}}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the hook that gave ``state_dict`` was; ``ValueError`` for the state of another one."""
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Continue from a saved state; raise ``ValueError`` for the state of another kind of hook or other layers."""
         super().load_state_dict(state_dict)
-        self.record = {name: dict(entry) for name, entry in state_dict["record"].items()}
+        record: Any = state_dict["record"]
+        self.record = {name: ClipRecord(**entry) for name, entry in record.items()}
 
     def _apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if (self.steps + 1) % self.every:
@@ -94,7 +123,7 @@ class Clip(Handle):
             self._weights[name].copy_(kernel)
         self.record = record
 
-    def _operator(self, name: str) -> tuple[ConvOperator, str]:
+    def _operator(self, name: str) -> tuple[ConvOperator, Geometry]:
         raise NotImplementedError
 
     def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
@@ -102,7 +131,7 @@ class Clip(Handle):
 
 
 class NormClip(Clip):
-    """What ``clip_operator_norm`` returns."""
+    """The handle of ``clip_operator_norm``."""
 
     kind = "clip_operator_norm"
 
@@ -112,13 +141,13 @@ class NormClip(Clip):
         layers: dict[str, nn.Module],
         bound: float,
         every: int,
-        shapes: dict[str, Any],
+        shapes: dict[str, Size],
         rounds: int,
     ) -> None:
         self._shapes, self.rounds = shapes, rounds
         super().__init__(optimizer, layers, bound, every)
 
-    def _operator(self, name: str) -> tuple[ConvOperator, str]:
+    def _operator(self, name: str) -> tuple[ConvOperator, Geometry]:
         A = layer_operator(name, self._layers[name], self._shapes[name])
         with naming(name):
             return A.torus(), "exact" if A.is_block_circulant else "torus"
@@ -132,11 +161,11 @@ class NormClip(Clip):
 
 
 class ReshapedClip(Clip):
-    """What ``clip_reshaped_norm`` returns."""
+    """The handle of ``clip_reshaped_norm``."""
 
     kind = "clip_reshaped_norm"
 
-    def _operator(self, name: str) -> tuple[ConvOperator, str]:
+    def _operator(self, name: str) -> tuple[ConvOperator, Geometry]:
         layer = self._layers[name]
         kernel, groups = self._weights[name], getattr(layer, "groups", 1)
         if not isinstance(layer, LAYERS):

@@ -1,4 +1,4 @@
-"""The smoothed gradient of the layers' norms, added to the gradient before each step of an optimizer."""
+"""Norm decay: an optimizer hook that adds the smoothed gradient of the layers' norms before each step."""
 
 import math
 from collections.abc import Mapping
@@ -8,50 +8,59 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from convkit.checks import number, plain, real, said
+from convkit.checks import described, number, plain, real
 from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
+from convkit.operators.geometry import Size
 from convkit.operators.network import layer_operator, named_layers
 
 
 def norm_decay(
     optimizer: Optimizer,
     model: nn.Module,
-    shapes: Mapping[str, Any],
+    shapes: Mapping[str, Size],
     beta: float,
     ord: float = 1,
     momentum: float = 0.5,
     mean: bool = True,
 ) -> "NormDecay":
-    """Before each step ``h <- momentum h + (1 - momentum) p``, then ``.grad += beta / N h``; p is the norms' gradient.
+    """Add ``beta`` times the smoothed gradient of the layers' mean norm to ``.grad`` before each optimizer step.
 
-    Algorithm 1 of Liang & Huang 2021, with the norm 1 or inf of every one of the N layers of ``shapes``, which is that
-    of ``input_shapes(model, x)``: any stride, padding, dilation, groups. ``mean=False`` adds ``beta h``, as the
-    authors' own runs did. Where several rows attain the maximum, p is the mean of their gradients. The norms are those
-    of what the layers do: through a parametrization p goes on to the parameters behind it. As with weight decay, a
-    parameter without ``.grad`` is not touched, and one that is frozen has no p; N counts its layer all the same.
+    Algorithm 1 of Liang & Huang 2021: ``h <- momentum h + (1 - momentum) p``, then ``.grad += beta / N h``, where p is
+    the gradient of the sum of the norms (``ord`` 1 or inf, exact) of the N layers of ``shapes``. That is
+    ``input_shapes(model, x)`` or a part of it; any stride, padding, dilation, groups. ``mean=False`` adds ``beta h``,
+    as the authors' own runs did. Where several rows attain the maximum, p is the mean of their gradients. Through a
+    parametrization p reaches the parameters behind it. As with weight decay, a parameter without ``.grad`` is not
+    touched, and a frozen one has no p, although N counts its layer.
 
-    ``handle.beta`` may be changed between steps. Under ``torch.amp.GradScaler`` nothing needs to be done: p joins the
-    gradient unscaled, or scaled where a fused optimizer takes the scaled one. The sign is right for ``maximize``, too.
+    Returns a handle whose ``beta`` may be changed between steps. Works with ``torch.amp.GradScaler``, fused optimizers
+    and ``maximize`` without further settings.
 
     Raises ``ValueError`` for ``beta < 0``, ``momentum`` outside [0, 1), another norm, layers that the model does not
     have, and, with the layer's name, for weights that the optimizer does not step or that are not finite, before any
     gradient is changed; and for ``optimizer.step(closure)``, whose gradients come too late.
+
+    >>> layer = nn.Linear(2, 2, bias=False)
+    >>> optimizer = torch.optim.SGD([nn.init.eye_(layer.weight)], lr=1.0)
+    >>> handle = norm_decay(optimizer, nn.Sequential(layer), {"0": (1, 1)}, beta=0.1, momentum=0.0)
+    >>> (0 * layer.weight).sum().backward()
+    >>> optimizer.step(); layer.weight.diag().detach()
+    tensor([0.9500, 0.9500])
     """
     ord, smoothing = plain(ord), real(momentum)
     if isinstance(ord, bool) or ord not in (1, math.inf):
         raise ValueError(
-            f"norm_decay needs ord 1 or torch.inf, got {said(ord)}; for 2 add spectral_penalty to the loss"
+            f"norm_decay needs ord 1 or torch.inf, got {described(ord)}; for 2 add spectral_penalty to the loss"
         )
     if smoothing is None or not 0 <= smoothing < 1:
-        raise ValueError(f"norm_decay needs a momentum in [0, 1), got {said(momentum)}; 0.5 is the paper's")
+        raise ValueError(f"norm_decay needs a momentum in [0, 1), got {described(momentum)}; 0.5 is the paper's")
     layers = named_layers("norm_decay", model, shapes)
     return NormDecay(optimizer, layers, dict(shapes), beta, ord, smoothing, mean)
 
 
 class NormDecay(Handle):
-    """What ``norm_decay`` returns; ``beta`` may be changed between steps."""
+    """The handle of ``norm_decay``; ``beta`` may be changed between steps."""
 
     kind, live = "norm_decay", ("beta",)
 
@@ -59,7 +68,7 @@ class NormDecay(Handle):
         self,
         optimizer: Optimizer,
         layers: dict[str, nn.Module],
-        shapes: dict[str, Any],
+        shapes: dict[str, Size],
         beta: float,
         ord: float,
         momentum: float,
@@ -79,18 +88,19 @@ class NormDecay(Handle):
             raise ValueError("norm_decay needs a weight with requires_grad among its layers, got none; unfreeze one")
         super().__init__(optimizer, layers, weights, before=True)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All but the model and the arguments of the hook: ``h`` has the smoothed gradients by parameter."""
+    def state_dict(self) -> dict[str, object]:
+        """Return the hook's state without the model and the arguments; ``h`` holds the smoothed gradients by name."""
         return super().state_dict() | {"h": {name: h.clone() for name, h in self._smoothed.items()}}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the hook that gave ``state_dict`` was; ``ValueError`` for the state of another one."""
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Continue from a saved state; raise ``ValueError`` for the state of another kind of hook or other layers."""
         self._check_state(state_dict)
-        for name, h in state_dict["h"].items():
+        smoothed: Any = state_dict["h"]
+        for name, h in smoothed.items():
             if name not in self._parameters or h.shape != self._parameters[name].shape:
                 raise ValueError(f"needed h for the parameters of these layers, got {name!r} of shape {tuple(h.shape)}")
         super().load_state_dict(state_dict)
-        self._smoothed = {name: h.to(self._parameters[name], copy=True) for name, h in state_dict["h"].items()}
+        self._smoothed = {name: h.to(self._parameters[name], copy=True) for name, h in smoothed.items()}
 
     def _apply(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(callable(argument) for argument in (*args[1:], *kwargs.values())):
@@ -112,7 +122,7 @@ class NormDecay(Handle):
                 weight.grad.add_(h if scale is None else h * scale, alpha=factor if descend[id(weight)] else -factor)
 
     def _gradients(self) -> dict[str, Tensor]:
-        """The gradient of the sum of the norms by the name of the parameter."""
+        """Return the gradient of the sum of the norms, by the name of the parameter."""
         weights = {name: p for name, p in self._parameters.items() if p.requires_grad}
         # some parametrizations step when read in training
         with torch.enable_grad(), evaluation_copy(self._modules) as copies:

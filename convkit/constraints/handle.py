@@ -1,4 +1,4 @@
-"""What hooks on an optimizer share: they can be taken off, saved and resumed, and a copy without them is noticed."""
+"""Base class of optimizer hooks: removable and checkpointable; a copied optimizer that lacks them is detected."""
 
 import functools
 import weakref
@@ -17,16 +17,25 @@ _ATTACHED: "weakref.WeakKeyDictionary[Optimizer, list[str]]" = weakref.WeakKeyDi
 
 
 class Handle:
-    """A hook on one optimizer: ``remove()`` takes it off; ``state_dict()`` goes into a checkpoint.
+    """Base class of the handles of optimizer hooks: ``remove()`` and ``state_dict()`` are their interface.
 
-    ``steps`` counts the calls of ``optimizer.step()``. To resume, make model, optimizer and hook as at the start, then
-    load the state of each, in any order. A copied or unpickled optimizer, or one that was given the state of another,
-    lacks the hook: its first step raises ``RuntimeError`` until the hook is made anew for it. This is noticed in
-    processes in which some handle was made: the first one adds a check, a look at one entry, to every optimizer's step.
+    A subclass sets ``kind``, the name of the hook in errors and states, and ``live``, the names of the numbers that may
+    be changed between steps, and defines ``_apply(args, kwargs)``, which runs at each ``optimizer.step(...)`` without
+    gradients. ``steps`` counts those calls.
+
+    To resume, make model, optimizer and hook as at the start, then load the state of each, in any order. A copied or
+    unpickled optimizer, or one that loaded the state of another, lacks the hook: its next step raises ``RuntimeError``
+    until the hook is made for it. The first handle of a process adds this check of one entry to all optimizers' steps.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> handle = centered_sphere(torch.optim.SGD(layer.parameters(), lr=0.1), {"weight": layer.weight})
+    >>> handle.state_dict()["kind"], handle.live
+    ('centered_sphere', ('radius',))
+    >>> handle.remove()
     """
 
     kind = ""
-    live: tuple[str, ...] = ()  # numbers that may be changed between steps; kept as plain Python
+    live: tuple[str, ...] = ()  # kept as plain Python
 
     def __init__(
         self, optimizer: Optimizer, names: Iterable[str], weights: Mapping[str, Tensor], before: bool = False
@@ -51,14 +60,14 @@ class Handle:
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, plain(value) if name in self.live else value)
 
-    def update(self, settings: Mapping[str, Any]) -> None:
-        """Change the numbers in ``live`` to those of ``settings``; other entries are for others."""
+    def update(self, settings: Mapping[str, object]) -> None:
+        """Set the numbers named in ``live`` to those of ``settings``, whose other entries are ignored."""
         for name in self.live:
             if name in settings and getattr(self, name) != settings[name]:
                 setattr(self, name, settings[name])
 
     def remove(self) -> None:
-        """Take the hook off; the weights stay as they are. Once more is no error."""
+        """Remove the hook from the optimizer; the weights stay as they are. A second call does nothing."""
         if self._hook is None:
             return
         self._hook.remove()
@@ -66,22 +75,23 @@ class Handle:
         _ATTACHED[self._optimizer].remove(self.kind)
         _mark(self._optimizer, _ATTACHED[self._optimizer])
 
-    def state_dict(self) -> dict[str, Any]:
-        """All but the model and the arguments of the hook; tensors, numbers and names only."""
-        state = {"kind": self.kind, "names": plain(self._names), "steps": self.steps}
+    def state_dict(self) -> dict[str, object]:
+        """Return the hook's state without the model and the arguments: tensors, numbers and names only."""
+        state: dict[str, object] = {"kind": self.kind, "names": plain(self._names), "steps": self.steps}
         return state | {name: float(number(name, getattr(self, name))) for name in self.live}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where the hook that gave ``state_dict`` was; ``ValueError`` for the state of another one."""
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Continue from a saved state; raise ``ValueError`` for the state of another kind of hook or other layers."""
         self._check_state(state_dict)
-        self.steps = int(state_dict["steps"])
+        saved: Any = state_dict
+        self.steps = int(saved["steps"])
         for name in self.live:
-            setattr(self, name, float(state_dict[name]))
+            setattr(self, name, float(saved[name]))
 
     def __reduce__(self) -> Any:
         raise TypeError(f"the handle of {self.kind} belongs to one optimizer; copy or save its state_dict() instead")
 
-    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+    def _check_state(self, state_dict: Mapping[str, object]) -> None:
         missing = self.state_dict().keys() - state_dict.keys()
         wanted, got = (self.kind, self._names), (state_dict.get("kind"), state_dict.get("names"))
         if missing or got != wanted:
@@ -108,13 +118,13 @@ def _mark(optimizer: Optimizer, kinds: list[str]) -> None:
 
 
 def _missing(optimizer: Optimizer) -> list[str]:
-    """The hooks that the optimizer's entry tells of and that it does not have."""
+    """Return the kinds of hooks that the optimizer's entry lists and that it lacks."""
     marked = optimizer.param_groups[0].get(MARK, []) if optimizer.param_groups else []
     return list((Counter(marked) - Counter(_ATTACHED.get(optimizer, []))).elements())
 
 
 def _notice(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before a step of any optimizer: has it the hooks that it should have?"""
+    """Raise ``RuntimeError`` before a step of an optimizer that lacks hooks which its entry lists."""
     if missing := _missing(optimizer):
         raise RuntimeError(
             f"this {type(optimizer).__name__} lacks the hook {', '.join(missing)} of the optimizer it is a copy of "
@@ -127,5 +137,5 @@ def _notice(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 @functools.cache
 def _watch() -> None:
-    """From the first handle on: importing this module leaves other people's optimizers alone."""
+    """Add the check to all optimizers, once: at the first handle, since an import should have no side effect."""
     register_optimizer_step_pre_hook(_notice)

@@ -1,4 +1,4 @@
-"""Rows of kernels held on the sphere of centered vectors while an optimizer steps."""
+"""An optimizer hook that keeps the rows of kernels on the sphere of centered vectors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,20 +21,29 @@ def centered_sphere(
     center: bool = True,
     scale: bool = True,
 ) -> "Sphere":
-    """Rows of mean 0 and norm ``handle.radius``, now and after every step of the optimizer, to 1e-6 in float32.
+    """Keep the rows of kernels at mean 0 and norm ``radius``, at once and after every step of the optimizer.
 
-    A row is all that leads to one output channel: its input channels and taps. With ``center=False`` or
-    ``scale=False`` only the other half is done. Rows that are on the set already stay as they are, bit for bit.
+    ``kernels`` are parameters ``(c_out, c_in, ...)`` of the optimizer, best with names for errors and states. A row
+    holds all weights of one output channel. Means and norms are exact to 1e-6 in float32. ``center=False`` leaves the
+    means alone and ``scale=False`` the norms. Rows that are on the set already are not changed by a bit at the start.
+    Returns a handle whose ``radius`` may be changed between steps.
 
-    This is Algorithm 1 of Ikami et al. With P the projection that takes the mean away, a row w on the set is P w, so
+    This is Algorithm 1 of Ikami et al. With P the projection that subtracts the mean, a row w on the set equals P w, so
     that after a step of SGD ``P (w - lr g) = w - lr P g``: their step with the centered gradient, and both scale it
-    back. Done to the weights it holds for every optimizer, with momentum and weight decay, and whatever the start.
-    Weight decay d without momentum gives ``P (w - lr (g + d w)) = (1 - lr d) (w - lr / (1 - lr d) P g)``: once scaled,
-    a step of another length.
+    back. Applied to the weights, it works with every optimizer, momentum, weight decay and initialization. Weight
+    decay d without momentum gives ``P (w - lr (g + d w)) = (1 - lr d) (w - lr / (1 - lr d) P g)``: after scaling, a
+    step of another length.
 
     Raises ``ValueError`` with the kernel's name, before any kernel is changed: for parameters that the optimizer does
     not step, rows of one entry (to center), rows of norm 0 (to scale), and after a step that left such rows or
     numbers that are not finite.
+
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
+    >>> handle = centered_sphere(optimizer, {"weight": layer.weight})
+    >>> layer.weight.detach().round(decimals=3)
+    tensor([[-1.,  0.,  1.]])
     """
     if not (center or scale):
         raise ValueError("centered_sphere needs center or scale, got neither; without both there is no constraint")
@@ -60,7 +69,7 @@ def centered_sphere(
 
 
 class Sphere(Handle):
-    """What ``centered_sphere`` returns; ``radius`` may be changed between steps."""
+    """The handle of ``centered_sphere``; ``radius`` may be changed between steps."""
 
     kind, live = "centered_sphere", ("radius",)
 
@@ -85,7 +94,7 @@ class Sphere(Handle):
             self._weights[name].copy_(weight)
 
     def _projected(self, keep: bool = False) -> dict[str, Tensor]:
-        """The weights on the set; with ``keep``, rows that are on it to rounding as they are."""
+        """Return the projected weights; with ``keep``, rows that are on the set to rounding stay as they are."""
         positive(f"{self.kind}'s radius", self.radius, WITHOUT)
         new, fine = {}, []
         for names in self._alike.values():

@@ -1,4 +1,4 @@
-"""Labeled images to train on: data sets by name, parts of them, wrong labels in a known share, changed copies."""
+"""Data sets of labeled images, by name: subsets of them, label noise, augmentation."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Changed copies of training images, a whole batch at once on its own device: crops, flips, Cutout, a random policy."""
+"""Random augmentation of batches of images: crops, flips, Cutout and a random policy."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,31 +10,50 @@ from torch import Generator, Tensor
 
 from convkit.checks import Registry, whole
 
-# Every function takes a batch (n, channels, height, width) in [0, 1] and returns another; the batch itself is left
-# alone. Random numbers are drawn in float32 where the generator lives and moved, so that one seed of a generator on the
-# CPU gives the same changes on every device. Without a generator they come from torch's default one.
+# Random numbers are drawn in float32 on the generator's device and then moved to that of the images, so that one seed
+# of a generator on the CPU gives the same changes on every device.
 
 
 def random_crop(x: Tensor, padding: int, generator: Generator | None = None) -> Tensor:
-    """Each image moved by up to ``padding`` pixels along both axes, black where nothing is left."""
+    """Return each image shifted by up to ``padding`` pixels along both axes, with black where nothing is left.
+
+    Args:
+        x: Images ``(n, channels, height, width)`` in [0, 1]; they are not changed.
+        padding: The largest shift in pixels.
+        generator: Source of the random numbers; torch's global one if ``None``.
+
+    Raises ``ValueError`` for a ``padding`` that is not a whole number of at least 0.
+    """
     padding = whole("random_crop's padding", padding, 0)
     n, _, height, width = x.shape
     down, right = _integers(0, 2 * padding + 1, (2, n), x, generator)
-    windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view of every crop there is
+    windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view of every possible crop
     return windows[torch.arange(n, device=x.device), :, down, right]
 
 
 def random_flip(x: Tensor, generator: Generator | None = None) -> Tensor:
-    """Each image, or its mirror image from left to right, with probability one half."""
+    """Return each image, or its mirror image from left to right, with probability one half.
+
+    Args:
+        x: Images ``(n, channels, height, width)``; they are not changed.
+        generator: Source of the random numbers; torch's global one if ``None``.
+    """
     return torch.where(_chance(x, generator), x.flip(-1), x)
 
 
 def cutout(x: Tensor, size: int, generator: Generator | None = None) -> Tensor:
-    """Each image with a square of ``size`` by ``size`` pixels replaced by the mean color of that image.
+    """Return each image with a square of ``size`` by ``size`` pixels replaced by the mean color of the image.
 
-    After Cutout (DeVries & Taylor 2017), with another color: the paper writes zeros into images that are normalized,
-    which is the mean color of the *data set*, the same for every image. In a dark or bright image the square here is
-    closer to what it covers, and so hides less. The center is any pixel; the square may reach over the border.
+    Cutout (DeVries & Taylor 2017) with another color: the paper writes zeros into normalized images, which is the mean
+    color of the *data set*, the same for every image. In a dark or a bright image the square here is closer to what it
+    covers, and so hides less. The center of the square is any pixel; parts of it may lie outside of the image.
+
+    Args:
+        x: Images ``(n, channels, height, width)`` in [0, 1]; they are not changed.
+        size: Side of the square in pixels.
+        generator: Source of the random numbers; torch's global one if ``None``.
+
+    Raises ``ValueError`` for a ``size`` that is not a whole number of at least 1.
     """
     size = whole("cutout's size", size, 1, advice="; leave cutout out instead", floats=True)
     n, _, height, width = x.shape
@@ -46,10 +65,17 @@ def cutout(x: Tensor, size: int, generator: Generator | None = None) -> Tensor:
 
 
 def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2) -> Tensor:
-    """Each image changed by ``rounds`` operations of ``OPERATIONS``, drawn uniformly, each with a uniform strength.
+    """Return each image after ``rounds`` operations, drawn uniformly, each with a uniform strength.
 
-    In the manner of AutoAugment (Cubuk et al. 2019), with its operations but without a search: these are not the
-    policies that AutoAugment or Fast AutoAugment found, and results should not be given under their names.
+    The operations are those of AutoAugment (Cubuk et al. 2019), but nothing is searched: these are not the policies
+    that AutoAugment or Fast AutoAugment found, and results should not be reported under their names.
+
+    Args:
+        x: Images ``(n, channels, height, width)`` in [0, 1]; they are not changed.
+        generator: Source of the random numbers; torch's global one if ``None``.
+        rounds: Number of operations per image.
+
+    Raises ``ValueError`` for ``rounds`` that are not a whole number of at least 0.
     """
     operations = list(OPERATIONS.values())
     for _ in range(whole("auto_augment's rounds", rounds, 0)):
@@ -70,10 +96,12 @@ Augmentation = Callable[[Tensor, Generator | None], Tensor]
 
 
 def _crop(x: Tensor, generator: Generator | None) -> Tensor:
+    """Crop by up to an eighth of the width."""
     return random_crop(x, max(1, x.shape[-1] // 8), generator)
 
 
 def _cutout(x: Tensor, generator: Generator | None) -> Tensor:
+    """Cut out a square of half the width."""
     return cutout(x, x.shape[-1] // 2, generator)
 
 
@@ -90,10 +118,11 @@ AUGMENTATIONS: Registry[Sequence[Augmentation]] = Registry(  # the steps of each
 
 
 def augment(name: str) -> Augmentation:
-    """The augmentation of this name, a function of a batch and a generator; the steps in the order of the name.
+    """Return the augmentation of this name in ``AUGMENTATIONS``: a function of a batch and a generator.
 
-    Crops move by an eighth of the width and ``cutout`` takes half of it: the usual 4 and 16 pixels of 32. "auto" is
-    crop, flip, ``auto_augment`` and ``cutout``. Raises ``ValueError`` for an unknown name.
+    A name such as ``"crop+flip"`` lists the steps in order. Crops shift by up to an eighth of the width and ``cutout``
+    takes half of it: the usual 4 and 16 pixels of 32. ``"auto"`` is crop, flip, ``auto_augment`` and ``cutout``. Raises
+    ``UnknownNameError``, a ``ValueError``, for an unknown name.
     """
     steps = AUGMENTATIONS[name]
 
@@ -107,7 +136,7 @@ def augment(name: str) -> Augmentation:
 
 # ---- the operations of auto_augment: images and strengths (n, 1, 1, 1) in [-1, 1] to images, clamped by the caller -
 def _affine(x: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
-    """The images at ``rows @ (x, y, 1)``, coordinates in [-1, 1]; black outside."""
+    """Return the images sampled at ``rows @ (x, y, 1)``, coordinates in [-1, 1]; black outside."""
     one = torch.ones_like(x[:, 0, 0, 0])
     theta = torch.stack([torch.stack([one * entry for entry in row], -1) for row in rows], 1)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
@@ -155,7 +184,7 @@ def _sharpness(x: Tensor, s: Tensor) -> Tensor:
 
 
 def _posterize(x: Tensor, s: Tensor) -> Tensor:
-    """2 to 5 bits a channel."""
+    """Round to 2 to 5 bits per channel."""
     levels = 2.0 ** (3.5 + 1.5 * s).round() - 1
     return (x * levels).round() / levels
 
@@ -170,7 +199,7 @@ def _autocontrast(x: Tensor, s: Tensor) -> Tensor:
 
 
 def _equalize(x: Tensor, s: Tensor) -> Tensor:
-    """Each value replaced by the share of pixels of its channel that are not brighter; the darkest becomes 0."""
+    """Replace each value by the fraction of pixels of its channel that are not brighter; the darkest becomes 0."""
     values = x.flatten(2).contiguous()
     rank = torch.searchsorted(values.sort(-1).values, values, right=True)
     rank = rank.to(torch.promote_types(x.dtype, torch.float32))  # holds the number of any pixel

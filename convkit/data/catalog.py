@@ -1,4 +1,4 @@
-"""The public data sets: their files with their sums, where they come from and what their classes are called."""
+"""The public data sets: their official files with SHA-256 sums, addresses for download, and class names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,17 +19,28 @@ CIFAR100_CLASSES = tuple(_CIFAR100.split())
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set: its files with their SHA-256 sums, uncompressed, and what is downloaded for them."""
+    """The files of a public data set, with SHA-256 sums, and where they can be downloaded.
+
+    Args:
+        name: The name of the data set.
+        class_names: The classes in the order of their labels.
+        train, test: SHA-256 sums of the uncompressed files of each part, by file name.
+        addresses: Servers, each of which has all downloads.
+        downloads: SHA-256 sums of the files as they are downloaded, by file name.
+        folders: Folders in which the files may lie, inside of the one that the user names.
+        records: Number of images in each training file and in the test file; IDX files hold it themselves.
+        label_bytes: Number of bytes before the pixels of a record, of which the last is the label.
+    """
 
     name: str
     class_names: tuple[str, ...]
     train: Mapping[str, str]
     test: Mapping[str, str]
-    addresses: tuple[str, ...]  # any of them serves the downloads
+    addresses: tuple[str, ...]
     downloads: Mapping[str, str]
-    folders: tuple[str, ...]  # the files lie in the folder that is named, or in one of these inside it
-    records: tuple[int, ...] = ()  # images in each training file and in the test file; IDX files say it themselves
-    label_bytes: int = 0  # before the pixels of each record; the last of them is the label
+    folders: tuple[str, ...]
+    records: tuple[int, ...] = ()
+    label_bytes: int = 0
 
 
 MNIST = Source(

@@ -1,4 +1,4 @@
-"""Labeled images to train on and to test with, checked once, whole batches at a time."""
+"""`Data`: training and test images with labels, as tensors, checked once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from convkit.checks import plain, said
+from convkit.checks import described, plain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    """Training and test images ``(N, channels, size, size)`` with their labels, all on one device.
+    """A data set of labeled images in memory, with a training and a test part.
 
-    Images are uint8, or float32 in [0, 1]; labels are int64 from 0 on. Raises ``ValueError`` for anything else.
+    Args:
+        name: The name, which goes into checkpoints and tables.
+        images, test_images: ``(N, channels, size, size)``, uint8, or float32 in [0, 1].
+        labels, test_labels: ``(N,)``, int64, from 0 on.
+        class_names: One name per class, in the order of the labels.
+
+    All tensors are on one device. Raises ``ValueError`` for anything else.
     """
 
     name: str
@@ -29,7 +35,7 @@ class Data:
         object.__setattr__(self, "name", plain(self.name))  # it goes into checkpoints
         object.__setattr__(self, "class_names", tuple(plain(self.class_names)))
         if not isinstance(self.name, str):
-            raise ValueError(f"a data set needs a name, a word, got {said(self.name)}")
+            raise ValueError(f"a data set needs a name, a word, got {described(self.name)}")
         _check_part(self, "training", self.images, self.labels)
         _check_part(self, "test", self.test_images, self.test_labels)
         if self.images.shape[1:] != self.test_images.shape[1:]:
@@ -40,37 +46,37 @@ class Data:
 
     @property
     def clean_labels(self) -> Tensor:
-        """The training labels as they were before ``noisy_labels`` changed some of ``labels``."""
+        """Return the training labels without label noise, ``(N,)``; ``labels`` unless ``noisy_labels`` changed them."""
         return self.labels if self._clean is None else self._clean
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """Return the number of classes."""
         return len(self.class_names)
 
     @property
     def in_channels(self) -> int:
-        """The channels of an image."""
+        """Return the number of channels of an image."""
         return self.images.shape[1]
 
     @property
     def image_size(self) -> int:
-        """Height and width of an image."""
+        """Return the height, which is the width, of an image in pixels."""
         return self.images.shape[2]
 
     @property
     def device(self) -> torch.device:
-        """Where the images lie."""
+        """Return the device of the images."""
         return self.images.device
 
     @property
     def mean(self) -> list[float]:
-        """The mean of each channel over the training images, in [0, 1]."""
+        """Return the mean of each channel over the training images, in [0, 1]."""
         return self._moments[0]
 
     @property
     def std(self) -> list[float]:
-        """The standard deviation of each channel over the training images; 1 for a constant channel."""
+        """Return the standard deviation of each channel over the training images, in [0, 1]; 1 if it is constant."""
         return self._moments[1]
 
     @cached_property
@@ -89,15 +95,15 @@ class Data:
         return means, stds
 
     def train_batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
-        """The training images at ``indices``, float32 in [0, 1], and their labels, on the device of the data."""
+        """Return the training images at ``indices``, float32 in [0, 1], and their labels, as copies."""
         return _batch(self.images, self.labels, indices)
 
     def test_batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
-        """The test images at ``indices``, float32 in [0, 1], and their labels, on the device of the data."""
+        """Return the test images at ``indices``, float32 in [0, 1], and their labels, as copies."""
         return _batch(self.test_images, self.test_labels, indices)
 
     def to(self, device: torch.device | str) -> "Data":
-        """The same data on ``device``."""
+        """Return the same data on ``device``."""
         tensors = ("images", "labels", "test_images", "test_labels")
         clean = None if self._clean is None else self._clean.to(device)
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors}, _clean=clean)
@@ -114,7 +120,8 @@ class Data:
 
 
 def _batch(images: Tensor, labels: Tensor, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
-    if isinstance(indices, slice):  # not as a view: what is done to a batch must not reach the data
+    """Return copies of the images at ``indices``, float32 in [0, 1], and of their labels."""
+    if isinstance(indices, slice):  # not as a view: a change of the batch must not reach the data
         indices = torch.arange(len(images))[indices]
     where = torch.as_tensor(indices, device=images.device)
     x = images[where]
@@ -122,6 +129,8 @@ def _batch(images: Tensor, labels: Tensor, indices: Tensor | Sequence[int] | sli
 
 
 def _check_part(data: Data, part: str, images: Tensor, labels: Tensor) -> None:
+    """Raise ``ValueError`` unless images and labels of one part fit each other and the data set."""
+
     def refuse(needed: str, came: object, remedy: str) -> None:
         raise ValueError(f"{data.name}: the {part} part needs {needed}, got {came}; {remedy}")
 
@@ -138,5 +147,5 @@ def _check_part(data: Data, part: str, images: Tensor, labels: Tensor) -> None:
         refuse(f"labels 0 .. {data.classes - 1}", f"{low} .. {high}", "check the file, or name all classes")
     if images.dtype == torch.float32:
         darkest, brightest = (float(end) for end in images.aminmax())
-        if not (darkest >= 0 and brightest <= 1):  # also where one is not a number
+        if not (darkest >= 0 and brightest <= 1):  # also if one is NaN
             refuse("images in [0, 1]", f"{darkest:g} .. {brightest:g}", "normalization is the model's first step")

@@ -1,4 +1,4 @@
-"""Ten figures on cluttered color backgrounds, drawn from formulas: images that take a network some effort, offline."""
+"""The data set of drawn figures: ten shapes on cluttered backgrounds, rendered from formulas."""
 
 import math
 
@@ -15,10 +15,11 @@ FIGURES = ("disc", "ring", "crescent", "heart", "triangle", "square", "star", "c
 
 
 def draw(count: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """``count`` images ``(count, 3, 32, 32)``, uint8, and their labels, indices into ``FIGURES``, in random order.
+    """Return ``count`` images ``(count, 3, 32, 32)``, uint8, and their labels ``(count,)``, indices into ``FIGURES``.
 
-    One figure in each, of any color, size, slant and direction, on a colored background with a gradient, blotches,
-    strokes and noise; each ten in a row hold every class once. With the same seed fewer images are the first of more.
+    Each image has one figure of random color, size, slant and direction on a background with a color gradient,
+    blotches, strokes and noise. Each block of ten images holds every class once, in random order. With the same seed, a
+    smaller ``count`` gives the first images of a larger one. Raises ``ValueError`` for a ``count`` below 1.
     """
     if count < 1:
         raise ValueError(f"shapes needs at least one image of each part, got {count}")
@@ -30,6 +31,7 @@ def draw(count: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def _draw(labels: Tensor, choices: np.random.Generator, noise: np.random.Generator) -> Tensor:
+    """Return one image per label, ``(n, 3, 32, 32)``, uint8, from rows of random numbers."""
     n = len(labels)
     # a row of random numbers for each image, so that an image does not depend on how many are drawn
     take = iter(torch.from_numpy(choices.random((n, CHOICES), dtype=np.float32)).split(1, 1))
@@ -81,13 +83,13 @@ def _draw(labels: Tensor, choices: np.random.Generator, noise: np.random.Generat
 
 
 def _paint(image: Tensor, distance: Tensor, color: Tensor) -> Tensor:
-    """The image with ``color`` where the signed distance, in pixels, is negative; a pixel on the edge is mixed."""
+    """Return the image with ``color`` where the signed distance, in pixels, is negative; edge pixels are mixed."""
     cover = (0.5 - distance).clamp(0, 1)[:, None]
     return image + cover * (color - image)
 
 
 def _contrasting(candidates: Tensor, background: Tensor) -> Tensor:
-    """The first of the candidate colors ``(n, k, 3)`` that is far from the background ``(n, 3)``, or the farthest."""
+    """Return the first candidate color ``(n, k, 3)`` that is far from the background ``(n, 3)``, or the farthest."""
     apart = (candidates - background[:, None]).norm(dim=-1)
     wanted = torch.where((apart > 0.5).any(1, keepdim=True), (apart > 0.5).float(), apart)
     return candidates[torch.arange(len(candidates)), wanted.argmax(1)]
@@ -107,7 +109,7 @@ def _crescent(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _heart(u: Tensor, v: Tensor) -> Tensor:
-    """A square on its tip, and a disc on each of its upper sides."""
+    """Return the distance to a square on its tip with a disc on each of its upper sides."""
     u, v = (u - (v - 0.2)) / math.sqrt(2), (u + (v - 0.2)) / math.sqrt(2)
     a = 0.52
     return torch.minimum(_box(u, v, a, a), torch.minimum(_disc(u - a, v, a), _disc(u, v + a, a)))
@@ -123,7 +125,7 @@ def _box(u: Tensor, v: Tensor, width: float = 0.74, height: float = 0.74) -> Ten
 
 
 def _star(u: Tensor, v: Tensor) -> Tensor:
-    """Five points: everything is folded to one half of one point, whose edge is a straight line."""
+    """Return the distance to a star: the plane is folded to one half of one point, whose edge is a straight line."""
     tenth = math.pi / 5
     angle = torch.atan2(u, v).abs()
     angle = (angle - 2 * tenth * ((angle / (2 * tenth)).round())).abs()

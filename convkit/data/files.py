@@ -1,4 +1,4 @@
-"""The files of the public data sets: found or downloaded, read, and told apart from copies that are not official."""
+"""Reading the public data sets from their official files, and downloading them."""
 
 import gzip
 import hashlib
@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -21,12 +22,14 @@ IDX_BYTES = 8  # the third byte of an IDX file, when it holds unsigned bytes
 
 
 def load_source(source: Source, folder: str | Path | None, name: str | None) -> Data:
-    """The data set from the files in ``folder``, or downloaded; called ``name``, or as its bytes deserve.
+    """Return a public data set, read from the files in ``folder``; ``None`` downloads them.
 
-    Without a ``name`` files that are all official make ``source.name``, files none of which is official make
-    ``source.name + "-unofficial"``, and a mixture is taken for damage. Raises ``ValueError`` for that, for the official
-    name on other bytes and for damaged files, ``FileNotFoundError`` where files are missing, ``ConnectionError`` where
-    the download fails and ``ModuleNotFoundError`` where it needs pooch.
+    Without a ``name``, the data set is called ``source.name`` if all files are the official ones (by SHA-256), and
+    ``source.name + "-unofficial"`` if none is.
+
+    Raises ``ValueError`` for damaged files, for official and other files together, and for the official name on other
+    files; ``FileNotFoundError`` for missing files; ``ConnectionError`` if the download fails; and
+    ``ModuleNotFoundError`` if it needs pooch.
     """
     where = download(source) if folder is None else Path(folder)
     files = read_files(source, where)
@@ -38,7 +41,11 @@ def load_source(source: Source, folder: str | Path | None, name: str | None) -> 
 
 # ---- finding -------------------------------------------------------------------------------------------------------
 def read_files(source: Source, folder: Path) -> dict[str, bytes]:
-    """The bytes of every file of the source, uncompressed, by name: plain, with .gz, or inside the official archive."""
+    """Return the uncompressed bytes of every file of the source, by name.
+
+    The files may lie in ``folder`` or in one of ``source.folders`` inside of it, plain, as .gz, or in the official
+    archive. Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that cannot be unpacked.
+    """
     names = [*source.train, *source.test]
     places = [folder, *(folder / inside for inside in source.folders)]
     found: list[dict[str, Path]] = []
@@ -59,6 +66,7 @@ def read_files(source: Source, folder: Path) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
+    """Return the bytes of a file, uncompressed."""
     if path.suffix != ".gz":
         return path.read_bytes()
     try:
@@ -68,6 +76,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_archive(path: Path, names: list[str]) -> dict[str, bytes]:
+    """Return the bytes of the named files of a tar archive."""
     files = {}
     try:
         with tarfile.open(path) as archive:
@@ -83,6 +92,7 @@ def _read_archive(path: Path, names: list[str]) -> dict[str, bytes]:
 
 
 def _checked_name(source: Source, files: Mapping[str, bytes], name: str | None) -> str:
+    """Return the name of the data set, after comparing the files with the official sums."""
     sums = {**source.train, **source.test}
     foreign = [file for file in sums if hashlib.sha256(files[file]).hexdigest() != sums[file]]
     if name == source.name and foreign:
@@ -102,7 +112,7 @@ def _checked_name(source: Source, files: Mapping[str, bytes], name: str | None) 
 
 # ---- layouts -------------------------------------------------------------------------------------------------------
 def _read_records(source: Source, files: Mapping[str, bytes], part: int) -> Part:
-    """CIFAR's layout: each record is its label bytes and 3 × 32 × 32 pixel bytes, nothing between them."""
+    """Read CIFAR's binary layout: per record, label bytes and 3 × 32 × 32 pixel bytes."""
     size, records = source.label_bytes + 3 * 32 * 32, source.records[part]
     images, labels = [], []
     for name in (source.train, source.test)[part]:
@@ -119,6 +129,7 @@ def _read_records(source: Source, files: Mapping[str, bytes], part: int) -> Part
 
 
 def _read_idx_pair(source: Source, files: Mapping[str, bytes], part: int) -> Part:
+    """Read an IDX file of images and one of labels."""
     image_file, label_file = (source.train, source.test)[part]
     images, labels = _read_idx(image_file, files[image_file], 3), _read_idx(label_file, files[label_file], 1)
     if len(images) != len(labels):
@@ -129,7 +140,10 @@ def _read_idx_pair(source: Source, files: Mapping[str, bytes], part: int) -> Par
 
 
 def _read_idx(name: str, content: bytes, axes: int) -> np.ndarray:
-    """IDX: two zero bytes, the type, the number of axes, their lengths as big-endian 32-bit numbers, then the bytes."""
+    """Read an IDX file of bytes.
+
+    Its layout: two zero bytes, the type, the number of axes, their lengths as big-endian 32-bit numbers, the entries.
+    """
     header = 4 + 4 * axes
     if len(content) < header or content[:4] != bytes((0, 0, IDX_BYTES, axes)):
         raise ValueError(
@@ -146,6 +160,7 @@ def _read_idx(name: str, content: bytes, axes: int) -> np.ndarray:
 
 
 def _checked_labels(name: str, labels: np.ndarray, classes: int) -> Tensor:
+    """Return the labels as int64; raise ``ValueError`` for one that is not a class."""
     if (wrong := np.flatnonzero(labels >= classes)).size:
         raise ValueError(
             f"{name}: label {labels[wrong[0]]} of image {wrong[0]} is not one of 0 .. {classes - 1}; "
@@ -156,9 +171,10 @@ def _checked_labels(name: str, labels: np.ndarray, classes: int) -> Tensor:
 
 # ---- downloading ---------------------------------------------------------------------------------------------------
 def download(source: Source) -> Path:
-    """The folder of pooch's cache that holds the downloads of the source, fetched where they are not yet there.
+    """Return the folder of pooch's cache with the downloads of the source, after fetching what is missing.
 
-    Every file is checked by its SHA-256 sum each time, and a file that is not complete and right never gets its name.
+    Every file is checked by its SHA-256 sum each time; an incomplete or changed file never gets its final name. Raises
+    ``ConnectionError`` if no address answers and ``ValueError`` for a download that is not the official file.
     """
     with needs("kit", f"downloading {source.name}", otherwise=", or name the folder that holds the files"):
         import pooch
@@ -168,14 +184,15 @@ def download(source: Source) -> Path:
     return cache
 
 
-def _retrieve(pooch, source: Source, file: str, known: str, cache: Path) -> None:
+def _retrieve(pooch: ModuleType, source: Source, file: str, known: str, cache: Path) -> None:
+    """Download one file from the first address that answers."""
     bar = find_spec("tqdm") is not None
     failed: OSError | None = None
     for address in source.addresses:
         try:
             pooch.retrieve(address + file, f"sha256:{known}", fname=file, path=cache, progressbar=bar)
         except OSError as error:
-            if error.errno is not None:  # the disk's errors have a number, those of requests have none
+            if error.errno is not None:  # errors of the disk have a number, those of requests have none
                 raise
             if (response := getattr(error, "response", None)) is not None:
                 response.close()  # pooch leaves it open where the server refuses

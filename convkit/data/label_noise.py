@@ -1,4 +1,4 @@
-"""Wrong labels in a known share: uniform redraws, true flips, and the confusions of look-alike classes."""
+"""Label noise: training labels replaced at a given rate, uniformly, by other classes or by look-alike classes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,16 +22,24 @@ LOOK_ALIKES = {  # of CIFAR-10 (Patrini et al. 2017)
 
 
 def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) -> Data:
-    """The same images with ``round(rate * len(data))`` of the training labels, the same share of every class, replaced.
+    """Return the data with ``round(rate * len(data))`` training labels replaced, stratified by class.
 
-    - "uniform": drawn anew over all classes, the right one among them: only ``rate * (1 - 1 / classes)`` become wrong
-      (this is how Liu et al. 2021, Figure 3, were run).
-    - "flip": drawn over all other classes: ``rate`` become wrong.
-    - "asymmetric": CIFAR-10's look-alikes, truck to automobile, bird to airplane, deer to horse, cat to dog and dog to
-      cat: ``rate`` of these five become wrong, the others stay; in every other data set each class to the next one.
+    Args:
+        data: Data without label noise.
+        rate: Fraction of the labels that are replaced, in [0, 1].
+        kind: How a label is replaced, see below.
+        seed: Determines which labels are replaced, and by what.
+
+    The kinds:
+
+    - ``"uniform"``: by a class drawn from all of them, so that only ``rate * (1 - 1 / classes)`` become wrong (as in
+      Figure 3 of Liu et al. 2021).
+    - ``"flip"``: by a class drawn from all others, so that ``rate`` become wrong.
+    - ``"asymmetric"``: for CIFAR-10 by the class that looks alike (truck to automobile, bird to airplane, deer to
+      horse, cat to dog and dog to cat; the other classes keep their labels), for other data by the next class.
 
     Test labels stay right, and ``clean_labels`` of the result are the right training labels. Raises ``ValueError`` for
-    a rate outside [0, 1], an unknown kind, and labels that are noisy already.
+    a rate outside of [0, 1], an unknown kind, a single class, and data that have label noise already.
     """
     rate, seed = number("rate", rate, 0, 1, "; 0.4 replaces 40 % of the labels"), seed_number(seed)
     if kind not in KINDS:
@@ -56,6 +64,7 @@ def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) 
 
 
 def _look_alikes(names: Sequence[str]) -> Tensor:
+    """Return, for each class, the class that replaces it."""
     if names == CIFAR10.class_names:
         return torch.tensor([names.index(LOOK_ALIKES.get(name, name)) for name in names])
     return (torch.arange(len(names)) + 1) % len(names)

@@ -1,9 +1,8 @@
-"""The data sets of the kit, by name: two that come with it, three that are read from their official files."""
+"""`DATA`: the registry of data sets, two that come with the kit and three that are read from their official files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,9 +16,10 @@ from convkit.loading import needs
 
 
 def digits() -> Data:
-    """scikit-learn's handwritten digits: 1437 training and 360 test images, 1 × 8 × 8, always the same split, offline.
+    """Return scikit-learn's handwritten digits: 1437 training and 360 test images, 1 × 8 × 8, without any download.
 
-    A fifth of each class is the test part, drawn with seed 0. The 17 gray levels 0 .. 16 become k / 16 in float32.
+    The split is always the same: a fifth of each class, drawn with seed 0, is the test part. The 17 gray levels 0 .. 16
+    become k / 16 in float32. Raises ``ModuleNotFoundError`` without scikit-learn.
     """
     with needs("kit", "the data set digits"):
         from sklearn.datasets import load_digits
@@ -32,10 +32,17 @@ def digits() -> Data:
 
 
 def shapes(count: int = 4000, test_count: int = 1000, seed: int = 0) -> Data:
-    """Drawn figures, 3 × 32 × 32: disc, ring, crescent, heart, triangle, square, star, cross, arrow, stripes; offline.
+    """Return images of drawn figures in ten classes, 3 × 32 × 32, without any download.
 
-    As many of each class, at any place, size, slant, direction and color, among strokes, blotches and noise. The images
-    depend on the seed alone, and with the same seed fewer are the first of more.
+    The classes are disc, ring, crescent, heart, triangle, square, star, cross, arrow and stripes, all equally frequent.
+    Each figure has a random place, size, slant, direction and color, on a background of strokes, blotches and noise.
+    The images depend on the seed alone, and with the same seed a smaller set is the beginning of a larger one.
+
+    Args:
+        count, test_count: Number of training and of test images.
+        seed: Determines the images.
+
+    Raises ``ValueError`` for a count below 1 or a seed below 0.
     """
     count, test_count = whole("count", count), whole("test_count", test_count)
     seed = whole("seed", seed, 0)
@@ -43,32 +50,53 @@ def shapes(count: int = 4000, test_count: int = 1000, seed: int = 0) -> Data:
 
 
 def mnist(folder: str | Path | None = None, name: str | None = None) -> Data:
-    """MNIST, 1 × 28 × 28, from its IDX files (plain or .gz) in ``folder`` or in mnist inside it, or downloaded.
+    """Return MNIST, 1 × 28 × 28, from its IDX files (plain or .gz).
 
-    Other data in the same files (Fashion-MNIST) take a ``name`` of their own. Names and errors: ``load_source``.
+    Args:
+        folder: The folder with the files, or with a folder ``mnist`` that has them; ``None`` downloads them.
+        name: Another name for other data in the same format, such as Fashion-MNIST.
+
+    Raises ``ValueError`` for damaged files or the name ``"mnist"`` on other files, ``FileNotFoundError`` for missing
+    files and ``ConnectionError`` if the download fails.
     """
     return load_source(MNIST, folder, name)
 
 
 def cifar10(folder: str | Path | None = None, name: str | None = None) -> Data:
-    """CIFAR-10, 3 × 32 × 32, from the official binary files, or the archive of them, in ``folder``, or downloaded.
+    """Return CIFAR-10, 3 × 32 × 32, from its official binary files or the archive of them.
 
-    The files lie in ``folder`` or in cifar-10-batches-bin inside it. A copy that is not byte for byte the official one
-    takes a ``name`` of its own, as in ``cifar10(folder, name="cifar10-jpeg")``. Names and errors: ``load_source``.
+    Args:
+        folder: The folder with the files, or with a folder ``cifar-10-batches-bin`` that has them; ``None`` downloads
+            them.
+        name: Another name for a copy that differs from the official files, as in ``cifar10(folder,
+            name="cifar10-jpeg")``.
+
+    Raises ``ValueError`` for damaged files or the name ``"cifar10"`` on other files, ``FileNotFoundError`` for missing
+    files and ``ConnectionError`` if the download fails.
     """
     return load_source(CIFAR10, folder, name)
 
 
 def cifar100(folder: str | Path | None = None, name: str | None = None) -> Data:
-    """CIFAR-100 with its hundred fine labels, read as ``cifar10`` is; the files may lie in cifar-100-binary."""
+    """Return CIFAR-100 with its hundred fine labels, 3 × 32 × 32, from its official binary files or their archive.
+
+    Args:
+        folder: The folder with the files, or with a folder ``cifar-100-binary`` that has them; ``None`` downloads them.
+        name: Another name for a copy that differs from the official files.
+
+    Raises ``ValueError`` for damaged files or the name ``"cifar100"`` on other files, ``FileNotFoundError`` for missing
+    files and ``ConnectionError`` if the download fails.
+    """
     return load_source(CIFAR100, folder, name)
 
 
 @dataclass(frozen=True)
 class Loader:
-    """An entry of ``DATA``: the function that returns the data set.
+    """An entry of ``DATA``: a function that returns a data set, and whether it works without files.
 
-    Its first argument is a folder of files, unless the data set is ``offline``: then it needs none.
+    Args:
+        load: Returns the data. Its first argument is a folder of files, unless the data set is ``offline``.
+        offline: Whether the data set needs neither files nor a network.
     """
 
     load: Callable[..., Data]
@@ -84,11 +112,16 @@ DATA: Registry[Loader] = Registry(
 )
 
 
-def load(name: str, /, folder: str | Path | None = None, **options: Any) -> Data:
-    """The data set of this name, from ``folder`` where it is one of files; ``options`` go to the function of that name,
-    as in ``load("cifar10", folder, name="cifar10-jpeg")``.
+def load(name: str, /, folder: str | Path | None = None, **options: object) -> Data:
+    """Return the data set of this name in ``DATA``.
 
-    Raises ``ValueError`` for an unknown name, with the nearest ones.
+    Args:
+        name: A name in ``DATA``, such as ``"digits"``.
+        folder: The folder with the files, for data sets that are read from files; ``None`` downloads them.
+        options: Further arguments of the function of that name, as in ``load("cifar10", folder, name="cifar10-jpeg")``.
+
+    Raises ``UnknownNameError``, a ``ValueError`` that holds the nearest names, for an unknown name, and ``ValueError``
+    for a folder that the data set does not need.
     """
     loader = DATA[name]
     if not loader.offline:

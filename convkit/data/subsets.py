@@ -1,4 +1,4 @@
-"""Parts of a data set: stratified subsets, scarce data, held-out images; every draw by a seed."""
+"""Stratified subsets of a data set: fewer images, scarce data and hold-out sets."""
 
 from dataclasses import replace
 
@@ -12,9 +12,17 @@ MANY = "; there are no other images to choose from"
 
 
 def subset(data: Data, count: int, seed: int = 0, test_count: int | None = None) -> Data:
-    """``count`` of the training images, as evenly from every class as there are images; ``test_count`` likewise.
+    """Return the data with ``count`` training images, as evenly distributed over the classes as possible.
 
-    With the same seed a smaller subset is part of a larger one. Raises ``ValueError`` for more images than there are.
+    With the same seed a smaller subset is part of a larger one.
+
+    Args:
+        data: The data set.
+        count: Number of training images.
+        seed: Determines which images are chosen.
+        test_count: Number of test images, chosen in the same way; ``None`` keeps all of them.
+
+    Raises ``ValueError`` for more images than there are.
     """
     count, seed = whole("count", count, 1, len(data), MANY), seed_number(seed)
     if test_count is not None:
@@ -27,9 +35,16 @@ def subset(data: Data, count: int, seed: int = 0, test_count: int | None = None)
 
 
 def scarce(data: Data, share: float, seed: int = 0) -> Data:
-    """The first ``share * len(data) / classes`` training images of each class, after shuffling (Liu et al. 2021, 4.1).
+    """Return the data with ``share * len(data) / classes`` training images of each class, chosen at random.
 
-    A class that has fewer gives all of them. Raises ``ValueError`` for a share outside (0, 1] or one that leaves none.
+    The scarce data of Liu et al. 2021, section 4.1. A class that has fewer images keeps all of them.
+
+    Args:
+        data: The data set.
+        share: Fraction of the training images, in (0, 1].
+        seed: Determines which images are chosen.
+
+    Raises ``ValueError`` for a share outside of (0, 1] and for one that leaves no image of a class.
     """
     share, seed = number("share", share, 0, 1, "; 0.1 is a tenth"), seed_number(seed)
     each = int(share * len(data) / data.classes + 1e-9)  # 1e-9: 0.3 * 1000 / 10 is 30, not 29
@@ -40,20 +55,25 @@ def scarce(data: Data, share: float, seed: int = 0) -> Data:
 
 
 def holdout(data: Data, fraction: float = 0.1, seed: int = 0) -> Data:
-    """The same training images, ``fraction`` of each class held out as the test part; the test images are left alone.
+    """Return the training images split in two, for choosing learning rates and the like; the test part is not used.
 
-    For choosing learning rates and the like. Labels of the held-out images are the clean ones. Raises ``ValueError``
-    for a fraction outside (0, 1) and one that leaves a part empty.
+    Args:
+        data: The data set.
+        fraction: Fraction of each class that becomes the test part of the result, with clean labels, in (0, 1).
+        seed: Determines which images are held out.
+
+    Raises ``ValueError`` for a fraction outside of (0, 1) and for one that leaves a part empty.
     """
     fraction, seed = number("fraction", fraction, 0, 1, "; 0.1 is a tenth"), seed_number(seed)
     count = whole("fraction * len(data)", round(fraction * len(data)), 1, len(data) - 1, MANY)
     order = proportionally(data.clean_labels, data.classes, seed)
-    held, kept = order[:count].sort().values, order[count:].sort().values
-    data = replace(data, test_images=data.images[held], test_labels=data.clean_labels[held])
-    return _part(data, kept, f"held out {fraction:g}")
+    held_out, remaining = order[:count].sort().values, order[count:].sort().values
+    data = replace(data, test_images=data.images[held_out], test_labels=data.clean_labels[held_out])
+    return _part(data, remaining, f"held out {fraction:g}")
 
 
 def _part(data: Data, chosen: Tensor, remark: str) -> Data:
+    """Return the data with the training images at these indices; ``remark`` becomes part of the name."""
     return replace(
         data,
         name=f"{data.name}, {remark}",
@@ -64,7 +84,7 @@ def _part(data: Data, chosen: Tensor, remark: str) -> Data:
 
 
 def _places(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """For each image its place, from 0 on, in a random order of its class."""
+    """Return for each image its place, from 0 on, in a random order of its class."""
     labels = labels.cpu()
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
@@ -76,12 +96,12 @@ def _places(labels: Tensor, classes: int, seed: int) -> Tensor:
 
 
 def _evenly(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """All indices in an order whose beginnings hold as many of one class as of another, as long as there are any."""
+    """Return all indices in an order in which every beginning has as equal numbers of the classes as possible."""
     shuffled = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
     return (_places(labels, classes, seed) * classes + shuffled[labels.cpu()]).argsort().to(labels.device)
 
 
 def proportionally(labels: Tensor, classes: int, seed: int) -> Tensor:
-    """All indices in an order whose beginnings hold the same share of every class."""
+    """Return all indices in a random order in which every beginning has the classes in proportion."""
     counts = torch.bincount(labels.cpu(), minlength=classes)[labels.cpu()]
     return ((_places(labels, classes, seed).double() + 0.5) / counts).argsort(stable=True).to(labels.device)

@@ -1,4 +1,4 @@
-"""Kernels of a small network that was really trained, for whatever random kernels do not show.
+"""Kernels of a small trained network, for examples where random kernels are not representative.
 
 ``python3 -m convkit.data.trained`` trains it anew (a minute on two cores) and writes the file that the kit ships.
 """
@@ -15,17 +15,22 @@ from convkit.loading import needs
 from convkit.randomness import seeded
 
 FILE = Path(__file__).with_name("trained.npz")
-LAYERS = {"64 to 64": 3, "64 to 128": 7, "128 to 128": 10}  # the convolutions that are kept
+LAYERS = {"64 to 64": 3, "64 to 128": 7, "128 to 128": 10}  # the convolutions whose kernels are stored
 
 
 def trained_kernels() -> dict[str, Tensor]:
-    """Kernels ``(c_out, c_in, 3, 3)``, float32, by their channels, of a network trained on handwritten digits."""
+    """Return three kernels ``(c_out, c_in, 3, 3)``, float32, of a network trained on handwritten digits.
+
+    The names are the numbers of channels: ``"64 to 64"``, ``"64 to 128"``, ``"128 to 128"``.
+    """
     with np.load(FILE) as file:
         return {name: torch.from_numpy(file[name].astype(np.float32)) for name in LAYERS}
 
 
 def train(seed: int = 0, epochs: int = 15) -> tuple[nn.Sequential, float]:
-    """A network of four convolutions trained on scikit-learn's 8 x 8 digits, and its accuracy on a held-out fifth."""
+    """Return a network of four convolutions, trained on scikit-learn's 8 x 8 digits, and its accuracy on a held-out
+    fifth.
+    """
     with needs("kit", "training on handwritten digits"):
         from sklearn.datasets import load_digits
 

@@ -1,1 +1,1 @@
-"""How spectra are computed: Fourier blocks, eigenvalues, Lanczos iteration. Private: nothing outside relies on it."""
+"""Private: the computation of spectra and norms, by Fourier blocks, eigenvalues and Lanczos iteration."""

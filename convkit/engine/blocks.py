@@ -136,7 +136,7 @@ class Blocks:
 
 
 class HalfSet(NamedTuple):
-    """One frequency of each pair ``{f, -f}``; the fields are described in ``Blocks``."""
+    """One frequency of each pair ``{f, -f}``; ``Blocks`` describes the fields."""
 
     frequencies: Tensor
     times: Tensor
@@ -216,7 +216,7 @@ class Gram:
 
     @functools.cached_property
     def _inner_products(self) -> list[Tensor]:
-        """The inner products between the sums of two lags, even and odd: ``(groups, lags, lags)`` each."""
+        """Return the inner products between the sums of two lags, even and odd, ``(groups, lags, lags)`` each."""
         by_group = (s.unflatten(1, (len(self._blocks.taps), -1)).movedim(1, 0).double() for s in self._sums or ())
         return [sums @ sums.mT for sums in by_group]
 

@@ -62,12 +62,12 @@ def leading_right_vectors(A: ConvOperator, k: int) -> Tensor:
             _, vectors = eigsh(operator, wanted, which="LA", v0=rng.standard_normal(columns))
         except ArpackError as error:
             raise RuntimeError(f"the leading singular values of {A} did not converge: {error}") from error
-        more, _ = np.linalg.qr(np.hstack([found, vectors]))
-        _, rotation = np.linalg.eigh(more.T @ gram(more))  # Rayleigh-Ritz
-        more = more @ rotation[:, ::-1]
-        ritz = np.einsum("ij,ij->j", more, gram(more))
+        basis, _ = np.linalg.qr(np.hstack([found, vectors]))
+        _, rotation = np.linalg.eigh(basis.T @ gram(basis))  # Rayleigh-Ritz
+        basis = basis @ rotation[:, ::-1]
+        ritz = np.einsum("ij,ij->j", basis, gram(basis))
         done = len(squares) > 0 and (ritz[:k] - squares[:k]).max() <= 1e-10 * squares[0]
-        found, squares = more, ritz
+        found, squares = basis, ritz
         if done:
             break
     if scale <= 0:  # the zero operator

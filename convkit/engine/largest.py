@@ -1,4 +1,4 @@
-"""The largest singular value of a block-circulant operator: a search for the Fourier block that has it."""
+"""The largest singular value of a block-circulant operator, by a search for the Fourier block that has it."""
 
 import torch
 from torch import Tensor
@@ -103,16 +103,16 @@ def _reached(gram: Gram, frequencies: Tensor, steps: int, map_pieces: MapPieces)
         blocks = gram.at(some)[:, 0]
         v = (start / start.norm()).to(blocks).expand(len(blocks), -1)
         last, beta = v, v.new_zeros(len(v), 1)
-        diagonal, beside = [], []  # of the tridiagonal matrix
+        diagonal, off_diagonal = [], []  # of the tridiagonal matrix
         for _ in range(steps):
             w = (blocks * v[:, None]).sum(2)  # faster than many small matrix products
             diagonal.append(torch.linalg.vecdot(v, w).real[:, None])
             w = w - diagonal[-1] * v - beta * last
             # the kernel is about 1; next to nothing must not be blown up to a vector longer than 1
             beta = w.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            beside.append(beta)
+            off_diagonal.append(beta)
             last, v = v, w / beta
-        off = torch.diag_embed(torch.cat(beside[:-1], 1), 1)
+        off = torch.diag_embed(torch.cat(off_diagonal[:-1], 1), 1)
         return torch.linalg.eigvalsh(torch.diag_embed(torch.cat(diagonal, 1)) + off + off.mT)[:, -1]
 
     # few operations for their number: cores share them only where blocks are large

@@ -1,4 +1,4 @@
-"""The ways of training that are compared: each one its layers, constraints, penalty and knobs, by name."""
+"""The training methods that are compared, by name: layers, constraints, penalties and knobs."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from convkit.methods.build import network as network
     from convkit.methods.method import Knob as Knob
     from convkit.methods.method import Method as Method
+    from convkit.methods.method import Settings as Settings
+    from convkit.methods.method import Shapes as Shapes
     from convkit.methods.registry import METHODS as METHODS
     from convkit.methods.registry import get_method as get_method
 

@@ -1,7 +1,6 @@
-"""Networks with the layers of a method."""
+"""`network`: builds a network with the layers of a method."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,24 +17,32 @@ from convkit.randomness import seeded
 
 
 def network(
-    model: "str | nn.Module",
+    model: str | nn.Module,
     data: Data,
-    method: "str | Method",
+    method: str | Method,
     *,
     seed: int = 0,
-    knobs: Mapping[str, Any] | None = None,
+    knobs: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
-    **options: Any,
+    **options: object,
 ) -> nn.Module:
-    """A network for the data with the layers of a method, its weights drawn by the seed (torch's default start).
+    """Return a network for the data with the layers of a method.
 
-    ``model`` is a name of ``MODELS``, whose builder gets ``options`` such as ``widths=(16, 32, 64)``; or a finished
-    network: a copy of it whose convolutions are replaced by the method's layers, with its weights (see ``convert``).
-    Inputs are images in [0, 1]; the first step of a network from ``MODELS`` is ``(x - mean) / std``. The weights are of
-    ``dtype``: unless given, float32, or what those of the finished network are; torch's default dtype has no say.
+    A network from ``MODELS`` takes images in [0, 1]: its first step is ``(x - mean) / std`` with the statistics of the
+    training images. Whatever torch's default dtype is, the weights have ``dtype``.
 
-    ``knobs`` are the method's; here those count that shape layers. ``fit`` reads them from the layers, and takes the
-    others itself.
+    Args:
+        model: A name in ``MODELS``; or a network, of which a copy is made whose convolutions are replaced by the layers
+            of the method, with the same weights (see ``convkit.normalization.convert``).
+        data: Determines channels, image size, classes, statistics and the device.
+        method: A name in ``METHODS``, or a ``Method``.
+        seed: Determines the weights, which are initialized as torch does by default.
+        knobs: Settings of the method; the others keep their defaults. Only those that shape layers matter here: ``fit``
+            reads them from the layers.
+        dtype: The dtype of the weights; ``None`` for float32, or that of the network ``model``.
+        options: Arguments of the function in ``MODELS``, such as ``widths=(16, 32, 64)``.
+
+    Raises ``ValueError`` for unknown names, a knob that the method does not have, and numbers that are out of range.
     """
     method = get_method(method)
     settings, seed = method.settings(knobs), seed_number(seed)
@@ -47,10 +54,14 @@ def network(
             built = convert(model, method.layer(settings)).model
         else:
             dtype = dtype or torch.float32
-            about = {"in_channels": data.in_channels, "classes": data.classes, "image_size": data.image_size}
-            about |= {"mean": data.mean, "std": data.std, "dtype": dtype}
-            built = build_model(model, layer=method.layer(settings), **(about | options))
-        built = built.to(x.device, dtype)  # what a layer makes in a dtype of its own, too
+            defaults: dict[str, object] = {
+                "in_channels": data.in_channels,
+                "classes": data.classes,
+                "image_size": data.image_size,
+            }
+            defaults |= {"mean": data.mean, "std": data.std, "dtype": dtype}
+            built = build_model(model, layer=method.layer(settings), **(defaults | options))
+        built = built.to(x.device, dtype)  # also what a layer makes in a dtype of its own
         if method.finish is not None:
             method.finish(built, input_shapes(built, as_input(built, x)), settings)
     return built

@@ -1,83 +1,136 @@
-"""What a way of training is: its layers, its constraints, its penalty, its knobs."""
+"""The records that define a training method: `Method`, `Knob` and the protocols of a method's functions."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from convkit.checks import number, plain, said, whole
+from convkit.checks import described, number, plain, whole
 from convkit.constraints.handle import Handle
+from convkit.models.layers import LayerFactory
 
-Shapes = dict[str, tuple[int, ...]]
-Layer = Callable[..., nn.Module]  # (c_in, c_out, kernel_size, stride, padding, dilation, groups, depth)
-Settings = Mapping[str, Any]  # all knobs of a method
-Layers = Callable[[Settings], Layer]
-Constrain = Callable[[torch.optim.Optimizer, nn.Module, Shapes, Settings], Handle | None]
+Shapes = Mapping[str, tuple[int, ...]]  # input shape (channels, height, width) of each layer, by name
+KnobValue = float | str  # truth values and whole numbers are floats to a type checker
+Settings = Mapping[str, KnobValue]  # the values of all knobs of a method
+
+
+class MakeLayer(Protocol):
+    """Return the layer factory of a method for these knobs."""
+
+    def __call__(self, knobs: Settings, /) -> LayerFactory: ...
+
+
+class ReadKnobs(Protocol):
+    """Return the knobs that shaped a network, read from its layers."""
+
+    def __call__(self, model: nn.Module, /) -> Settings: ...
+
+
+class Finish(Protocol):
+    """Change a new network where its layers depend on the shapes of their inputs."""
+
+    def __call__(self, model: nn.Module, shapes: Shapes, knobs: Settings, /) -> None: ...
+
+
+class Constrain(Protocol):
+    """Attach a constraint to the optimizer and return its handle; ``None`` if there is nothing to constrain."""
+
+    def __call__(self, optimizer: Optimizer, model: nn.Module, shapes: Shapes, knobs: Settings, /) -> Handle | None: ...
+
+
+class Steer(Protocol):
+    """Write the knobs that live in a network's layers into them."""
+
+    def __call__(self, model: nn.Module, knobs: Settings, /) -> None: ...
+
+
+class Penalty(Protocol):
+    """Return the term, a scalar with a gradient, that a method adds to the loss."""
+
+    def __call__(self, model: nn.Module, shapes: Shapes, knobs: Settings, /) -> Tensor: ...
+
+
+class Unsettles(Protocol):
+    """Return whether the constraint changed the weights so much at this step that BatchNorm must be recalibrated."""
+
+    def __call__(self, step: int, knobs: Settings, /) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A number (or one of ``choices``) that a method can be set by; ``live`` ones may change while it trains.
+    """One setting of a method: a number within limits, or one of several choices.
 
-    A knob whose default is an ``int`` takes whole numbers only.
+    Args:
+        default: The value unless another is given. A knob whose default is an ``int`` takes whole numbers only.
+        words: The label that panels and tables show.
+        low, high: The limits of a number, both included.
+        choices: The possible values; empty for a number.
+        live: Whether the value may change while a network trains.
     """
 
-    default: Any
+    default: KnobValue
     words: str
     low: float = 0.0
     high: float = math.inf
-    choices: tuple[Any, ...] = ()
+    choices: tuple[KnobValue, ...] = ()
     live: bool = True
 
-    def check(self, name: str, value: Any) -> Any:
-        """The value as plain Python, or a ``ValueError`` that says what is possible."""
+    def check(self, name: str, value: object) -> KnobValue:
+        """Return the value as plain Python; raise ``ValueError`` if it is not one that the knob can have."""
         if self.choices:
             found = plain(value)
             chosen = [choice for choice in self.choices if choice == found]
             if not chosen:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, self.choices))}, got {said(value)}")
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, self.choices))}, got {described(value)}")
             return chosen[0]
         return (whole if isinstance(self.default, int) else number)(name, value, self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train: what its layers are, what acts on the optimizer, what is added to the loss.
+    """One training method: its layers, its constraint on the optimizer, its penalty on the loss, and its knobs.
 
-    - ``layer(knobs)`` is the layer factory.
-    - ``knobs`` holds the kit's defaults (see ``METHODS``).
-    - ``layers`` are the classes of modules that the method puts into a network, besides convolutions. By them ``fit``
-      sees that a network is one of this method, and not of another.
-    - ``optional`` has those that are there only where a knob is True, by that knob.
-    - ``read(model)`` returns the other knobs that shaped a network, read from its layers.
-    - ``finish(model, shapes, knobs)`` changes the finished network where layers need the sizes of their inputs.
-    - ``constrain(optimizer, model, shapes, knobs)`` returns the hook's handle. At each step it gets the knobs that it
-      declares live.
-    - ``steer(model, knobs)`` sets, at each step, what else of the knobs lives in the network.
-    - ``penalty(model, shapes, knobs)`` is added to the loss.
-    - ``unsettles(step, knobs)`` says whether the constraint changed the weights so much at this step that BatchNorm's
-      running statistics have to be taken anew.
+    Args:
+        name: The name in ``METHODS``.
+        words: The label that panels and tables show.
+        source: The paper that proposed the method, or its letter (see ``METHODS``).
+        layer: Returns the layer factory for the knobs.
+        knobs: The settings by name, with the defaults of the kit (see ``METHODS``).
+        layers: Classes of modules, besides convolutions, that every network of the method has. By them ``fit`` tells
+            the networks of one method from those of another.
+        optional: Classes of modules that a network has only where the knob of that name is True.
+        read: Returns the other knobs that shaped a network, read from its layers.
+        finish: Changes a new network where its layers depend on the shapes of their inputs.
+        constrain: Attaches the constraint to the optimizer. At each step its handle gets the knobs that it declares
+            live.
+        steer: Writes, at each step, the other knobs that live in the network's layers.
+        penalty: Returns the term that is added to the loss.
+        unsettles: Returns whether BatchNorm's running statistics must be computed anew after this step, since the
+            constraint changed the weights too much for the old ones.
     """
 
     name: str
     words: str
     source: str
-    layer: Layers
+    layer: MakeLayer
     knobs: Mapping[str, Knob]
     layers: tuple[type[nn.Module], ...] = ()
     optional: Mapping[str, type[nn.Module]] = field(default_factory=dict)
-    read: Callable[[nn.Module], Mapping[str, Any]] | None = None
-    finish: Callable[[nn.Module, Shapes, Settings], None] | None = None
+    read: ReadKnobs | None = None
+    finish: Finish | None = None
     constrain: Constrain | None = None
-    steer: Callable[[nn.Module, Settings], None] | None = None
-    penalty: Callable[[nn.Module, Shapes, Settings], Tensor] | None = None
-    unsettles: Callable[[int, Settings], bool] | None = None
+    steer: Steer | None = None
+    penalty: Penalty | None = None
+    unsettles: Unsettles | None = None
 
-    def settings(self, knobs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """All knobs: the method's defaults, and the given ones in their place; ``ValueError`` for what it cannot be."""
+    def settings(self, knobs: Mapping[str, object] | None = None) -> dict[str, KnobValue]:
+        """Return the values of all knobs: those of ``knobs``, and the defaults for the others.
+
+        Raises ``ValueError`` for a knob that the method does not have and for a value that a knob cannot have.
+        """
         knobs = dict(knobs or {})
         for name in knobs:
             if name not in self.knobs:

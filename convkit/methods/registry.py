@@ -1,4 +1,4 @@
-"""Every way of training that the kit compares, by name: its layers, its constraints, its penalty, its knobs."""
+"""`METHODS`: the registry of the training methods that the kit compares."""
 
 import math
 from typing import Any
@@ -9,19 +9,19 @@ from torch.nn.utils import parametrizations
 from convkit.checks import Registry
 from convkit.methods.hooks import after_each_clip, clip, clip_reshaped, decay, sphere
 from convkit.methods.layers import (
-    bounded,
     convnorm_layers,
+    divide_by_operator_norm,
     layers,
-    newton,
     noise_by_depth,
+    orthogonalize,
     read_convnorm,
     read_groups,
     read_noise,
     set_noise,
     sphere_layers,
-    standardized,
+    standardize,
 )
-from convkit.methods.method import Knob, Method
+from convkit.methods.method import Knob, KnobValue, MakeLayer, Method
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
@@ -71,20 +71,21 @@ _FRAMES = {"layers": (ConvNorm2d,), "read": read_convnorm, **_CHOICE}
 _CLIP = {**_BATCH, "unsettles": after_each_clip}
 
 METHODS: Registry[Method] = Registry("METHODS")
-"""All methods by name. What defines a method is its source's: W's radius and 16 groups, a clip every 100 steps as in S,
-L's smoothing. Learning rates, weight decay and strengths are the kit's own, chosen for small networks on small data;
-weight decay is 0 except in ``weight_decay``. The papers' runs had others:
+"""The training methods by name. Letters name the papers: C is Liu et al. 2021, L Liang & Huang 2021, S Sedghi et al.
+2019, W Ikami et al. 2022.
+
+What defines a method has the value of its paper: W's radius and 16 groups, a clip every 100 steps as in S, L's
+smoothing. Learning rates, weight decay and strengths are the kit's own, chosen for small networks on small data; weight
+decay is 0 except in ``weight_decay``. The papers used other values, which can be given as ``knobs``:
 
 - C: learning rate 0.1 (ONI: 0.01) and weight decay 1e-4 in all methods; here ConvNorm without BatchNorm has 0.02;
 - W: 0.1 and 1e-3 for the nine layers, 0.2 and 1e-3 for ResNet-110, 0.2 and 5e-3 for WRN-28-10;
 - L: 0.01, with weight decay, or the strength of norm decay, of 1e-5, 1e-4, 1e-3 or 1e-2;
 - OCNN in the code of C's authors: strength 1e-3, on eleven layers that the code names; here 0.1, on all of them.
-
-To follow one of them, give its numbers as ``knobs``.
 """
 
 
-def _method(name: str, words: str, source: str, layer: Any, knobs: dict[str, Knob], **parts: Any) -> None:
+def _method(name: str, words: str, source: str, layer: MakeLayer, knobs: dict[str, Knob], **parts: Any) -> None:
     METHODS.register(name, Method(name, words, source, layer, knobs, **parts))
 
 
@@ -96,7 +97,7 @@ _method(
     "weight_standardization",
     "weight standardization",
     "Qiao et al. 2019",
-    layers("", standardized),
+    layers("", standardize),
     _knobs(),
     layers=(WeightStandardization,),
 )
@@ -104,7 +105,7 @@ _method(
     "weight_standardization+batchnorm",
     "weight standardization and BatchNorm",
     "Qiao et al. 2019",
-    layers("batch", standardized),
+    layers("batch", standardize),
     _knobs(),
     layers=(WeightStandardization, BatchNorm),
 )
@@ -112,7 +113,7 @@ _method(
     "weight_standardization+groupnorm",
     "weight standardization and GroupNorm",
     "Qiao et al. 2019",
-    layers("group", standardized),
+    layers("group", standardize),
     _knobs(groups=GROUPS),
     **_GROUP | {"layers": (WeightStandardization, nn.GroupNorm)},
 )
@@ -141,14 +142,14 @@ _method(
     layers(),
     _knobs(batchnorm=_with_batchnorm(True)),
     layers=(OperatorNorm,),
-    finish=bounded,
+    finish=divide_by_operator_norm,
     **_CHOICE,
 )
 _method(
     "oni",
     "orthogonal rows by Newton's iteration",
     "Huang et al. 2020",
-    layers("", newton),
+    layers("", orthogonalize),
     _knobs(0.01, batchnorm=_with_batchnorm(False)),
     layers=(NewtonOrthogonal,),
     **_CHOICE,
@@ -159,7 +160,7 @@ _method(
     "Wang et al. 2020",
     layers("batch"),
     _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3)),
-    penalty=lambda model, shapes, knobs: knobs["beta"] * orthogonality(model),
+    penalty=lambda model, shapes, knobs: float(knobs["beta"]) * orthogonality(model),
     **_BATCH,
 )
 _method(
@@ -248,15 +249,18 @@ _method(
 )
 
 
-def get_method(name: "str | Method") -> Method:
-    """The method of that name; ``ValueError`` with the nearest names for an unknown one."""
+def get_method(name: str | Method) -> Method:
+    """Return the method of this name, or the method itself.
+
+    Raises ``UnknownNameError``, a ``ValueError`` that holds the nearest names, for an unknown name.
+    """
     return name if isinstance(name, Method) else METHODS[name]
 
 
-def shown_knobs(model: nn.Module, method: Method) -> dict[str, Any]:
-    """The knobs that shaped a network of this method, as its layers show them.
+def read_knobs(model: nn.Module, method: Method) -> dict[str, KnobValue]:
+    """Return the knobs that shaped a network of this method, read from its layers.
 
-    Raises ``ValueError`` for a network that lacks the method's layers or has those of another method.
+    Raises ``ValueError`` for a network that lacks layers of the method or has those of another method.
     """
     kinds = {kind for one in (method, *METHODS.values()) for kind in (*one.layers, *one.optional.values())}
     found = {kind for kind in kinds if any(isinstance(module, kind) for module in model.modules())}
@@ -274,4 +278,5 @@ def shown_knobs(model: nn.Module, method: Method) -> dict[str, Any]:
 
 
 def _word(kind: type[nn.Module]) -> str:
+    """Return the name of a class of layers as an error shows it."""
     return kind.__name__.strip("_")

@@ -1,11 +1,11 @@
-"""The networks of the papers, by name, each built from a layer factory, so that every method reaches every network."""
+"""The networks of the papers, by name, each built from a layer factory."""
 
 from typing import TYPE_CHECKING
 
 from convkit.loading import face
 
 if TYPE_CHECKING:
-    from convkit.models.layers import Layer as Layer
+    from convkit.models.layers import LayerFactory as LayerFactory
     from convkit.models.layers import batchnorm_layer as batchnorm_layer
     from convkit.models.layers import plain_layer as plain_layer
     from convkit.models.network import Network as Network

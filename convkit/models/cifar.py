@@ -1,4 +1,4 @@
-"""Residual networks made for CIFAR: ResNet-32 and -110 of He et al., wide ones of Zagoruyko and Komodakis."""
+"""Residual networks for CIFAR: ResNet-32 and ResNet-110 of He et al., wide ones of Zagoruyko and Komodakis."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from convkit.checks import whole
-from convkit.models.layers import Layer, plain_layer
+from convkit.models.layers import LayerFactory, plain_layer
 from convkit.models.network import Assembly, Network, scaled
 from convkit.models.residual import add_blocks
 
@@ -17,7 +17,7 @@ PREACTIVATED = (
 
 
 def resnet32(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -27,18 +27,28 @@ def resnet32(
     width: float = 1.0,
     preactivation: bool = False,
 ) -> Network:
-    """ResNet-32 with 16, 32 and 64 channels, times ``width``, and shortcuts without weights (option A).
+    """Return ResNet-32 for small images, with 16, 32 and 64 channels and shortcuts without weights (option A).
 
-    Sedghi et al. (section 4.2) train a 32-layer residual network of 2.4M parameters; neither its width nor its kind
-    of block is in the paper. With batch normalization a uniform ``width=2.25`` (36, 72 and 144 channels) has 2.34M
-    and ``width=2.28`` (36, 73 and 146) 2.40M, with ``preactivation`` or without.
+    He et al. 2016. Sedghi et al. 2019 (section 4.2) train a 32-layer residual network of 2.4M parameters; neither its
+    width nor its kind of block is in the paper. With batch normalization a uniform ``width=2.25`` (36, 72 and 144
+    channels) has 2.34M and ``width=2.28`` (36, 73 and 146) 2.40M, with ``preactivation`` or without.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+        preactivation: Whether a ReLU precedes the first convolution of a block instead of following its sum.
+
+    Raises ``ValueError`` for numbers that are out of range.
     """
     net = Assembly(31, layer, in_channels, image_size, mean, std, dtype)
     return _cifar(net, classes, width, preactivation, blocks=5)
 
 
 def resnet110(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -48,13 +58,26 @@ def resnet110(
     width: float = 1.0,
     preactivation: bool = False,
 ) -> Network:
-    """ResNet-110: as ``resnet32``, with 18 blocks in place of 5 in each of three stages."""
+    """Return ResNet-110 for small images: ``resnet32`` with 18 blocks instead of 5 in each of its three stages.
+
+    He et al. 2016.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+        preactivation: Whether a ReLU precedes the first convolution of a block instead of following its sum.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(109, layer, in_channels, image_size, mean, std, dtype)
     return _cifar(net, classes, width, preactivation, blocks=18)
 
 
 def wrn28_10(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -64,10 +87,20 @@ def wrn28_10(
     widening: int = 10,
     depth: int = 28,
 ) -> Network:
-    """A wide residual network, pre-activated, without dropout; ``depth`` is 4 more than a multiple of 6.
+    """Return a wide residual network with pre-activated blocks, without dropout.
 
-    As published, the stem keeps its 16 channels and shortcuts where the shape changes are 1 x 1 convolutions; here
-    these come from the layer factory as all others do, with a normalization if it gives one.
+    Zagoruyko & Komodakis 2016. As published, the stem keeps its 16 channels, and shortcuts are 1 x 1 convolutions where
+    the shape changes; here the layer factory makes them, too, with a normalization if it adds one.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        widening: Factor of the channels 16, 32 and 64 of the stages.
+        depth: Number of layers, 4 more than a multiple of 6.
+
+    Raises ``ValueError`` for another depth and for numbers that are out of range.
     """
     blocks, rest = divmod(whole("depth", depth, 10) - 4, 6)
     if rest:
@@ -83,6 +116,7 @@ def wrn28_10(
 
 
 def _cifar(net: Assembly, classes: int, width: float, preactivation: bool, blocks: int) -> Network:
+    """Return the network of three stages of ``blocks`` blocks each."""
     net.convolution("stem", scaled(16, width))
     if preactivation:
         net.notes.append(PREACTIVATED)

@@ -1,4 +1,4 @@
-"""Networks without shortcuts: the nine layers of Ikami et al. (section 4.1.1), and VGG in its CIFAR form."""
+"""Networks without shortcuts: the nine-layer network of Ikami et al. (section 4.1.1), and VGG for small images."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from convkit.checks import sequence, whole
-from convkit.models.layers import Layer, plain_layer
+from convkit.models.layers import LayerFactory, plain_layer
 from convkit.models.network import Assembly, Network, scaled
 
 
 def cnn9(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -20,7 +20,19 @@ def cnn9(
     dtype: torch.dtype = torch.float32,
     widths: Sequence[int] = (64, 128, 256),
 ) -> Network:
-    """Three times three 3 x 3 convolutions with ReLU, average pooling between the threes, then the head."""
+    """Return a network of nine 3 x 3 convolutions with ReLU in three groups, with average pooling between the groups.
+
+    Section 4.1.1 of Ikami et al. 2022.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        widths: Number of channels in each of the three groups.
+
+    Raises ``ValueError`` for other than three widths and for numbers that are out of range.
+    """
     widths = sequence("widths", widths)
     if len(widths) != 3:
         raise ValueError(f"widths needs the channels of three groups of layers, got {widths!r}; give three numbers")
@@ -35,7 +47,7 @@ def cnn9(
 
 
 def vgg11(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -44,13 +56,25 @@ def vgg11(
     dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
-    """The eight convolutions of VGG-11, max pooling after each group, and one linear layer as the head."""
+    """Return VGG-11 for small images: eight 3 x 3 convolutions, max pooling after each group, one linear layer.
+
+    Simonyan & Zisserman 2015.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(8, layer, in_channels, image_size, mean, std, dtype)
     return _vgg(net, classes, width, (1, 1, 2, 2, 2))
 
 
 def vgg16(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -59,12 +83,25 @@ def vgg16(
     dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
-    """The thirteen convolutions of VGG-16, max pooling after each group, and one linear layer as the head."""
+    """Return VGG-16 for small images: thirteen 3 x 3 convolutions, max pooling after each group, one linear layer.
+
+    Simonyan & Zisserman 2015.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(13, layer, in_channels, image_size, mean, std, dtype)
     return _vgg(net, classes, width, (2, 2, 3, 3, 3))
 
 
 def _vgg(net: Assembly, classes: int, width: float, counts: Sequence[int]) -> Network:
+    """Return the network with ``counts`` convolutions in its five groups."""
     for group, (channels, count) in enumerate(zip((64, 128, 256, 512, 512), counts, strict=True), start=1):
         for _ in range(count):
             net.convolution(f"conv{net.index + 1}", scaled(channels, width))

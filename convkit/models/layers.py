@@ -1,13 +1,34 @@
-"""Layer factories: what the networks are built from, a convolution together with its normalization."""
+"""Layer factories: functions that make a convolution together with its normalization."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from typing import Protocol
 
 from torch import nn
 
-# layer(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0) -> nn.Module, no activation
-# inside. depth is l / L for the l-th of L convolutions on the way from the input to the head.
-Layer = Callable[..., nn.Module]
+
+class LayerFactory(Protocol):
+    """The signature of a layer factory, from which every network of the kit is built.
+
+    Args:
+        c_in, c_out: Number of input and of output channels.
+        kernel_size, stride, padding, dilation, groups: As in ``nn.Conv2d``, one number for both axes.
+        depth: ``l / L`` for the l-th of the L convolutions between the input and the head.
+
+    Returns:
+        A module without an activation, from ``(batch, c_in, height, width)`` to ``(batch, c_out, ...)``.
+    """
+
+    def __call__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        depth: float = 1.0,
+    ) -> nn.Module: ...
 
 
 def plain_layer(
@@ -20,7 +41,7 @@ def plain_layer(
     groups: int = 1,
     depth: float = 1.0,
 ) -> nn.Module:
-    """A convolution with bias and no normalization."""
+    """Return a convolution with bias and without normalization; for the arguments see ``LayerFactory``."""
     return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
 
 
@@ -34,6 +55,6 @@ def batchnorm_layer(
     groups: int = 1,
     depth: float = 1.0,
 ) -> nn.Module:
-    """A convolution without bias, then batch normalization."""
+    """Return a convolution without bias, then BatchNorm; for the arguments see ``LayerFactory``."""
     conv = nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(c_out)))

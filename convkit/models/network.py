@@ -1,22 +1,26 @@
-"""The frame of every network: named steps in a row, inputs in [0, 1], and the assembly that counts its layers."""
+"""`Network` and `Assembly`: a sequence of named steps for images in [0, 1], and the builder that puts it together."""
 
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convkit.checks import number, plain, positive, whole
-from convkit.models.layers import Layer
-from convkit.operators.dtypes import floating, made_in
+from convkit.models.layers import LayerFactory
+from convkit.operators.dtypes import default_dtype, floating
 
 SMALLEST_IMAGE = 8
 
 
 class Normalize(nn.Module):
-    """``(x - mean) / std`` channel by channel: part of the network, so that attacks see images in [0, 1]."""
+    """Compute ``(x - mean) / std`` per channel, as a part of the network, so that attacks see images in [0, 1].
+
+    Args:
+        mean, std: One number per channel.
+        dtype: The dtype of both.
+    """
 
     mean: Tensor
     std: Tensor
@@ -27,24 +31,32 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=dtype)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``(x - mean) / std``."""
         return (x - self.mean) / self.std
 
 
 class Network(nn.Sequential):
-    """Named steps, one after the other, from images ``(batch, in_channels, n, n)`` in [0, 1] to ``(batch, classes)``.
+    """A sequence of named steps from images ``(batch, in_channels, n, n)`` in [0, 1] to ``(batch, classes)``.
 
-    ``notes`` says, in sentences, where the network differs from the published one; ``residual`` says whether blocks
-    add to what they are given. Larger and smaller images than ``image_size`` are taken while the poolings fit.
+    Images of another size than the one it was built for are accepted as long as they are large enough to be pooled.
+
+    Attributes:
+        in_channels: Number of channels of the images; ``None`` for a slice of a network, which takes any input.
+        smallest: The smallest height and width in pixels.
+        residual: Whether the network has residual blocks.
+        notes: Sentences that say where the network differs from the published one.
     """
 
-    def __init__(self, *steps: Any) -> None:
-        super().__init__(*steps)  # slices of a network are networks, too: they are made by this line alone
+    def __init__(self, *steps: nn.Module | OrderedDict[str, nn.Module]) -> None:
+        # slices of a network are networks, too: they are made by this line alone
+        super().__init__(*steps)  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.in_channels: int | None = None
         self.smallest = 1
         self.residual = False
         self.notes: list[str] = []
 
     def forward(self, input: Tensor) -> Tensor:
+        """Return the logits; raise ``ValueError`` for a batch of another shape."""
         if isinstance(input, Tensor) and self.in_channels is not None:  # torch.fx traces with something else
             shape = tuple(input.shape)
             if len(shape) != 4 or shape[1] != self.in_channels or min(shape[2:]) < self.smallest:
@@ -57,15 +69,24 @@ class Network(nn.Sequential):
 
 
 class Assembly:
-    """Puts a network together step by step: knows the channels and the image size so far, and the depth l / L.
+    """A builder of networks, step by step, that keeps track of channels, image size and depth.
 
-    Every layer is made in ``dtype``, also by a factory that names none.
+    Every layer is made in ``dtype``, also by a layer factory that knows nothing of dtypes.
+
+    Args:
+        layers: Number L of convolutions between the input and the head; the l-th gets ``depth=l / L``.
+        layer: The layer factory that makes every convolution.
+        in_channels, image_size: Channels and height (= width) in pixels of the images.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+
+    Raises ``ValueError`` for numbers that are out of range and for only one of ``mean`` and ``std``.
     """
 
     def __init__(
         self,
         layers: int,
-        layer: Layer,
+        layer: LayerFactory,
         in_channels: int,
         image_size: int,
         mean: Sequence[float] | None,
@@ -83,28 +104,35 @@ class Assembly:
             self.steps["normalize"] = Normalize(*_checked_statistics(mean, std, self.in_channels), dtype)
 
     def make(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """The next convolution on the way to the head, padded to keep the image size at stride 1."""
+        """Return the next convolution on the way to the head, padded so that stride 1 keeps the image size."""
         self.index += 1
-        return self.beside(c_in, c_out, kernel_size, stride, groups)
+        return self.make_parallel(c_in, c_out, kernel_size, stride, groups)
 
-    def beside(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """A convolution beside the one made last, at the same depth: a shortcut."""
+    def make_parallel(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
+        """Return a convolution parallel to the last one made, at the same depth, such as a shortcut."""
         padding, depth = kernel_size // 2, self.index / self.layers
-        with made_in(self.dtype):
+        with default_dtype(self.dtype):
             return self.layer(c_in, c_out, kernel_size, stride=stride, padding=padding, groups=groups, depth=depth)
 
     def convolution(self, name: str, c_out: int, kernel_size: int = 3, stride: int = 1) -> None:
-        """Adds a convolution, without an activation."""
+        """Append the next convolution as a step of this name, without an activation."""
         self.add(name, self.make(self.channels, c_out, kernel_size, stride), c_out, stride)
 
     def add(self, name: str, step: nn.Module, channels: int | None = None, stride: int = 1) -> None:
-        """Adds a step that gives so many channels and takes every ``stride``-th pixel, the first among them."""
+        """Append a step.
+
+        Args:
+            name: The name of the step.
+            step: The module.
+            channels: Number of channels of its output; ``None`` if it does not change them.
+            stride: Factor by which the step reduces height and width, rounded up.
+        """
         self.steps[name] = step
         self.channels = channels or self.channels
         self.size = math.ceil(self.size / stride)
 
     def pool(self, name: str, kind: type[nn.AvgPool2d] | type[nn.MaxPool2d]) -> None:
-        """Adds a pooling of 2 x 2 pixels, or a note where the image has become too small for it."""
+        """Append 2 x 2 pooling, or a note where the image has become too small for it."""
         if self.size < 2:
             self.notes.append(f"Image size {self.image_size}: {name} is left out, since it would meet a single pixel.")
             return
@@ -113,7 +141,10 @@ class Assembly:
         self.smallest *= 2
 
     def finish(self, classes: int, residual: bool = False) -> Network:
-        """The network, closed by the average over all pixels and a linear layer without normalization."""
+        """Append the average over all pixels and a linear layer, and return the network.
+
+        Raises ``RuntimeError`` if another number of convolutions than ``layers`` was made.
+        """
         if self.index != self.layers:
             raise RuntimeError(f"needed {self.layers} layers, got {self.index}; correct the number of layers")
         self.steps["average"] = nn.AdaptiveAvgPool2d(1)
@@ -126,20 +157,23 @@ class Assembly:
 
 
 def scaled(channels: int, width: float) -> int:
-    """So many times the channels, rounded; at least one."""
+    """Return ``channels * width``, rounded, at least 1."""
     return max(1, round(channels * positive("width", width, "; 1 is the published network")))
 
 
-def _checked_statistics(mean: Any, std: Any, channels: int) -> tuple[list[float], list[float]]:
+def _checked_statistics(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[list[float], list[float]]:
+    """Return mean and std as lists of one number per channel; raise ``ValueError`` for anything else."""
     if mean is None or std is None:
         raise ValueError("mean and std go together, got one of them; give both, or none for images as they are")
-    mean, std = (
+    means, stds = (
         torch.as_tensor(plain(values), dtype=torch.float64, device="cpu").flatten().tolist() for values in (mean, std)
     )
-    if len(mean) != channels or len(std) != channels:
+    if len(means) != channels or len(stds) != channels:
         raise ValueError(
-            f"mean and std need one number for each of {channels} channels, got {len(mean)} and {len(std)}; "
+            f"mean and std need one number for each of {channels} channels, got {len(means)} and {len(stds)}; "
             "give the statistics of the data that the network will see"
         )
     advice = "; measure it on other images"
-    return [number("mean", m, advice=advice) for m in mean], [positive("std", s, advice) for s in std]
+    return [number("mean", m, advice=advice) for m in means], [positive("std", s, advice) for s in stds]

@@ -1,7 +1,6 @@
-"""The networks of the papers, by name."""
+"""`MODELS`: the registry of the papers' networks."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
@@ -15,9 +14,10 @@ _BUILDERS = (cnn9, resnet18, resnet32, resnet110, wrn28_10, vgg11, vgg16, senet1
 MODELS: Registry[Callable[..., nn.Module]] = Registry("MODELS", {builder.__name__: builder for builder in _BUILDERS})
 
 
-def build_model(name: str, **kwargs: Any) -> nn.Module:
-    """The network of that name: ``MODELS[name](**kwargs)``; ``ValueError`` with the nearest names if there is none.
+def build_model(name: str, **kwargs: object) -> nn.Module:
+    """Return a new network: ``MODELS[name](**kwargs)``.
 
-    Its layers are made in ``dtype``, float32 unless given, whatever torch's default dtype is.
+    Its layers are made in the argument ``dtype``, float32 unless given, whatever torch's default dtype is. Raises
+    ``UnknownNameError``, a ``ValueError`` that holds the nearest names, for an unknown name.
     """
     return MODELS[name](**kwargs)

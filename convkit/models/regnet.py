@@ -1,17 +1,17 @@
-"""RegNetX-200MF of Radosavovic et al. in its CIFAR form."""
+"""RegNetX-200MF of Radosavovic et al. for small images."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from convkit.models.layers import Layer, plain_layer
+from convkit.models.layers import LayerFactory, plain_layer
 from convkit.models.network import Assembly, Network
 from convkit.models.residual import add_blocks
 
 
 def regnetx_200mf(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -19,7 +19,18 @@ def regnetx_200mf(
     std: Sequence[float] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Network:
-    """RegNetX-200MF for small images: a 3 x 3 stem of 64 channels, stages of strides 1, 1, 2 and 2, groups of 8."""
+    """Return RegNetX-200MF for small images, with a 3 x 3 stem of 64 channels.
+
+    Radosavovic et al. 2020; here the stages have strides 1, 1, 2 and 2, and groups of 8 channels.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(40, layer, in_channels, image_size, mean, std, dtype)
     net.convolution("stem", 64)
     net.add("relu", nn.ReLU())

@@ -1,4 +1,4 @@
-"""The one skeleton of all residual networks: a block of layers, what stands beside it, and stages of blocks."""
+"""Residual blocks, shortcuts and stages shared by all residual networks."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,17 @@ from convkit.models.network import Assembly
 
 
 class Residual(nn.Module):
-    """``shortcut(x) + conv_k(relu(... conv_1(x)))``, with a ReLU after the sum or, pre-activated, before ``conv_1``.
+    """A residual block, ``shortcut(x) + conv_k(relu(... conv_1(x)))``, then a ReLU.
 
-    A pre-activated block gives ``x`` itself to a shortcut without weights and ``relu(x)`` to one with weights, as the
-    published ones do. A layer of the factory holds its normalization behind its convolution, so the normalization of
-    a pre-activated block stands behind its convolutions, too, not before them.
+    A pre-activated block has its ReLU before ``conv_1`` instead, and gives ``x`` itself to a shortcut without weights
+    and ``relu(x)`` to one with weights, as published. The layer factory puts a normalization after its convolution, so
+    a pre-activated block, too, normalizes after its convolutions, not before them.
+
+    Args:
+        layers: The convolutions.
+        shortcut: The module on the other branch, such as ``nn.Identity()``.
+        gate: A module applied to the result of the convolutions; ``None`` for none.
+        preactivated: Whether the block is pre-activated.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class Residual(nn.Module):
         self.weightless = isinstance(shortcut, nn.Identity | PaddedShortcut)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the block, ``(batch, c_out, ...)``."""
         start = F.relu(x) if self.preactivated else x
         y = start
         for i, name in enumerate(self.names):
@@ -43,19 +50,33 @@ class Residual(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """He et al.'s option A, a shortcut without weights: every ``stride``-th pixel, then channels of zeros."""
+    """The shortcut without weights, option A of He et al. 2016: every ``stride``-th pixel, zeros as channels.
+
+    Args:
+        stride: The stride of the block.
+        channels: Number of channels of zeros that are appended.
+    """
 
     def __init__(self, stride: int, channels: int) -> None:
         super().__init__()
         self.stride = stride
-        self.channels = channels  # that are added
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return every ``stride``-th pixel of ``x``, with channels of zeros appended."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.channels))
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a number in (0, 1) that two linear layers find from the averages of all channels."""
+    """Multiply each channel by a number in (0, 1), computed by two linear layers from all channel means.
+
+    Hu et al. 2018.
+
+    Args:
+        channels: Number of channels.
+        reduction: The first linear layer has ``channels // reduction`` outputs, at least 1.
+        dtype: The dtype of the weights.
+    """
 
     def __init__(self, channels: int, reduction: int = 16, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -63,6 +84,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(max(1, channels // reduction), channels, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with each channel scaled."""
         weights = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
         return x * weights[:, :, None, None]
 
@@ -80,11 +102,23 @@ def add_blocks(
     gated: bool = False,
     preactivated: bool = False,
 ) -> None:
-    """Adds stages of blocks ``block1``, ``block2``, ...: ``counts[i]`` blocks of ``widths[i]`` channels inside.
+    """Append stages of residual blocks named ``block1``, ``block2``, ....
 
-    The first block of a stage takes its stride, in the layer number ``strided``; ``expansion`` times the width leaves
-    a block. 3 x 3 layers have groups of ``group_width`` channels. Where the shape changes, the shortcut is a 1 x 1
-    layer of the factory, at the depth of the block's last layer; with ``padded=True`` it has no weights.
+    Where a block changes the shape, its shortcut is a 1 x 1 layer of the factory at the depth of the block's last
+    layer.
+
+    Args:
+        net: The network under construction.
+        widths: Number of channels inside of the blocks of each stage.
+        counts: Number of blocks of each stage.
+        strides: Stride of the first block of each stage.
+        kernel_sizes: The kernel sizes of a block's layers.
+        strided: Index of the layer of a block that has the stride.
+        expansion: A block returns so many times its width in channels.
+        group_width: Number of channels per group in layers larger than 1 x 1; ``None`` for a single group.
+        padded: Whether shortcuts have no weights (``PaddedShortcut``).
+        gated: Whether blocks end with ``SqueezeExcitation``.
+        preactivated: Whether blocks are pre-activated.
     """
     number = 0
     for width, count, first_stride in zip(widths, counts, strides, strict=True):
@@ -98,6 +132,6 @@ def add_blocks(
                 layers.append(net.make(channels[i], channels[i + 1], k, stride if i == strided else 1, groups))
             shortcut: nn.Module = nn.Identity()
             if (stride, c_in) != (1, c_out):
-                shortcut = PaddedShortcut(stride, c_out - c_in) if padded else net.beside(c_in, c_out, 1, stride)
+                shortcut = PaddedShortcut(stride, c_out - c_in) if padded else net.make_parallel(c_in, c_out, 1, stride)
             gate = SqueezeExcitation(c_out, dtype=net.dtype) if gated else None
             net.add(f"block{number}", Residual(layers, shortcut, gate, preactivated), c_out, stride)

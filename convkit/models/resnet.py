@@ -1,11 +1,11 @@
-"""Residual networks of He et al. for ImageNet and in their CIFAR forms, SE-ResNet-18 of Hu et al."""
+"""Residual networks of He et al. for ImageNet, adapted to small images, and SE-ResNet-18 of Hu et al."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from convkit.models.layers import Layer, plain_layer
+from convkit.models.layers import LayerFactory, plain_layer
 from convkit.models.network import Assembly, Network, scaled
 from convkit.models.residual import add_blocks
 
@@ -13,7 +13,7 @@ LARGE_IMAGE = 64
 
 
 def resnet18(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -22,13 +22,25 @@ def resnet18(
     dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
-    """ResNet-18 for small images: a 3 x 3 stem, no max pooling, 1 x 1 layers as shortcuts (option B)."""
+    """Return ResNet-18 for small images: a 3 x 3 stem, no max pooling, 1 x 1 layers as shortcuts (option B).
+
+    He et al. 2016.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(17, layer, in_channels, image_size, mean, std, dtype)
     return _basic(net, classes, width, gated=False)
 
 
 def senet18(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -37,13 +49,25 @@ def senet18(
     dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
-    """``resnet18`` with squeeze and excitation (reduction 16) on each branch; its gates are plain linear layers."""
+    """Return ``resnet18`` with squeeze and excitation (reduction 16) in each block, by plain linear layers.
+
+    Hu et al. 2018.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(17, layer, in_channels, image_size, mean, std, dtype)
     return _basic(net, classes, width, gated=True)
 
 
 def resnet50(
-    layer: Layer = plain_layer,
+    layer: LayerFactory = plain_layer,
     in_channels: int = 3,
     classes: int = 10,
     image_size: int = 32,
@@ -52,7 +76,19 @@ def resnet50(
     dtype: torch.dtype = torch.float32,
     width: float = 1.0,
 ) -> Network:
-    """ResNet-50, the stride in the 3 x 3 layers: ImageNet's stem from 64 x 64 pixels up, a 3 x 3 stem below."""
+    """Return ResNet-50 with the strides in the 3 x 3 layers.
+
+    He et al. 2016. From 64 x 64 pixels on it has the stem for ImageNet, below a 3 x 3 stem without max pooling.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights.
+        width: Factor of all numbers of channels.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
     net = Assembly(49, layer, in_channels, image_size, mean, std, dtype)
     if net.image_size >= LARGE_IMAGE:
         net.convolution("stem", scaled(64, width), 7, stride=2)
@@ -71,6 +107,7 @@ def resnet50(
 
 
 def _basic(net: Assembly, classes: int, width: float, gated: bool) -> Network:
+    """Return a network of four stages of two blocks of two 3 x 3 layers each."""
     net.convolution("stem", scaled(64, width))
     net.add("relu", nn.ReLU())
     add_blocks(net, [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2), gated=gated)

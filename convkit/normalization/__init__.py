@@ -1,4 +1,4 @@
-"""Normalization that does not look at the batch: layers, and weights as functions of other weights."""
+"""Batch-independent normalization: layers, weight parametrizations, and a converter for existing networks."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A finished network with other layers: its convolutions replaced by those of a layer factory, weights kept."""
+"""Replace the convolutions of an existing network by other layers, keeping their weights."""
 
 import copy
 from collections.abc import Callable
@@ -9,12 +9,17 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.operators.dtypes import made_in
+from convkit.operators.dtypes import default_dtype
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The converted copy of a network, and in sentences what was swapped in it, and what was left and why."""
+    """A converted copy of a network, and sentences about the layers that were swapped and those that were left.
+
+    >>> Conversion(nn.ReLU(), swapped=("0: Conv2d to ConvNorm2d",), left=())
+    1 swapped, 0 left
+    0: Conv2d to ConvNorm2d
+    """
 
     model: nn.Module
     swapped: tuple[str, ...]
@@ -25,17 +30,23 @@ class Conversion:
 
 
 def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool = False) -> Conversion:
-    """A copy of ``model`` whose ``Conv2d`` layers are made anew by a layer factory, with the weights they had.
+    """Return a copy of ``model`` whose ``Conv2d`` layers are replaced by those of a layer factory, weights kept.
 
-    ``factory(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth)`` makes each new layer, ``depth``
-    being its number over how many there are. The old weight goes to the new layer's convolution (through
-    ``right_inverse`` where it is parametrized), the old bias to its bias, or to the shift that stands behind it in the
-    new layer. With ``batchnorm=True`` a ``BatchNorm2d`` that takes the output of a swapped layer, and alone does, is
-    left out: its statistics and gains are lost, which is said. Layers that the factory cannot make stay: other padding
-    modes, subclasses, parametrized ones. ``model`` is not changed.
+    ``factory(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth=...)`` makes each new layer, where
+    ``depth`` is its number divided by the number of layers. The old weight goes to the new layer's convolution
+    (through ``right_inverse`` where it is parametrized), the old bias to its bias, or to the shift after it in the new
+    layer. With ``batchnorm=True`` each ``BatchNorm2d`` that alone takes the output of a swapped layer is removed: its
+    statistics and gains are lost. Layers that the factory cannot make stay: other padding modes, subclasses,
+    parametrized ones. ``model`` is not changed; the result lists what was swapped and what was left.
 
-    Raises ``ValueError`` for a network without a convolution to swap, and for a factory whose layer has no convolution
-    of the same shape.
+    Raises ``ValueError`` for a network without a convolution to swap, for a factory whose layer has no convolution of
+    the same shape, and with ``batchnorm=True`` for a network that ``torch.fx`` cannot trace.
+
+    >>> def factory(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth):
+    ...     return ConvNorm2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
+    >>> convert(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), factory)
+    1 swapped, 0 left
+    0: Conv2d to ConvNorm2d
     """
     model = copy.deepcopy(model)
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | ConvNorm2d)]
@@ -65,7 +76,7 @@ def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool
 
 # ---- private ---------------------------------------------------------------------------------------------------------
 def _reason(layer: nn.Module) -> str:
-    """Why a layer is not swapped; nothing for one that is."""
+    """Return why a layer is not swapped, and nothing for one that is."""
     if type(layer) is not nn.Conv2d:
         return f"it is a {type(layer).__name__}"
     if layer.padding_mode != "zeros":
@@ -75,7 +86,7 @@ def _reason(layer: nn.Module) -> str:
 
 def _made(name: str, old: nn.Conv2d, factory: Callable[..., nn.Module], depth: float) -> tuple[nn.Module, str]:
     geometry = (old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
-    with made_in(old.weight.dtype):
+    with default_dtype(old.weight.dtype):
         layer = factory(old.in_channels, old.out_channels, *geometry, depth=depth).to(old.weight)
     layer.train(old.training)
     parts = list(layer.modules())
@@ -111,7 +122,7 @@ def _shift(module: nn.Module, channels: int) -> Tensor | None:
 
 
 def _batchnorms_behind(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
-    """The BatchNorms that take the output of one of these layers, when nothing else does; by name."""
+    """Return the BatchNorms, by name, that alone take the output of one of these layers."""
     tracer = fx.Tracer()
     try:
         graph = tracer.trace(model)

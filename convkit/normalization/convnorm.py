@@ -1,7 +1,6 @@
-"""Normalization without a look at the batch: ConvNorm2d of Liu et al. 2021, the noisy affine of Ikami et al."""
+"""``ConvNorm2d``, the normalized convolution of Liu et al. 2021."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,25 +15,26 @@ from convkit.operators.padding import pad
 
 
 class ConvNorm2d(nn.Module):
-    """A bias-free convolution whose output channels are tight frames: drop-in for ``nn.Conv2d`` (Liu et al. 2021).
+    """A bias-free convolution whose output channels are tight frames, in place of ``nn.Conv2d`` (Liu et al. 2021).
 
-    The convolution is taken where it is circular: on the torus of ``n + dilation * (k - 1)`` pixels for zero padding
+    From ``(batch, in_channels, height, width)`` to the output shape of ``nn.Conv2d`` with the same arguments. The
+    convolution is computed where it is circular: on the torus of ``n + dilation * (k - 1)`` pixels for zero padding
     (the image with all overlaps), of ``n`` pixels for ``padding_mode="circular"`` (which needs "same" padding). There
     each output channel's spectrum is multiplied by ``v_k = (sum_j |a_kj|^2)^(-1/2)``, so that ``Q_k Q_k^T = I``
-    (eq. 7, Proposition 3.1); then the map is cropped to the padding of the layer, then every s-th sample is taken.
-    Outputs have the size of those of ``nn.Conv2d``; where padding beyond ``dilation * (k - 1)`` lets a window miss the
-    image they are zero, as there. A kernel of size 1 is divided by its row norms.
+    (eq. 7, Proposition 3.1); then the map is cropped to the padding of the layer, and every s-th sample is taken.
+    Where padding beyond ``dilation * (k - 1)`` lets a window miss the image, outputs are zero as those of
+    ``nn.Conv2d``. A kernel of size 1 is divided by its row norms.
 
-    ``v`` is that of the current weights, in training and evaluation (the authors evaluate with a running average). In
-    evaluation mode on the CPU it is kept together with a copy of the weight, and used again as long as the weight
-    equals that copy in every number and the input size is the same: no change is missed, however it was made. On a GPU,
-    where the comparison would make the host wait, v is computed at every call; so it is in a compiled network, and for
-    weights that are not parameters of the layer (parametrized ones, those of ``torch.func``).
+    ``v`` belongs to the current weights, in training and evaluation (the authors evaluate with a running average). In
+    evaluation mode on the CPU it is stored with a copy of the weight and used again as long as the weight equals that
+    copy in every number and the input size is the same: no change is missed, however it was made. On a GPU, where the
+    comparison would make the host wait, v is computed at every call, as it is in a compiled network and for weights
+    that are not parameters of the layer (parametrized ones, those of ``torch.func``).
 
-    ``v`` is computed from a float64 power spectrum. Where its root is below 1e-4 (``torus.FLOOR``) of
-    the channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel gives
-    zeros. Autocast changes neither the normalized outputs nor their derivatives, only the affine follows it. (On a GPU
-    there is one exception: second derivatives for kernels of size 1, which are those of torch's convolution.)
+    ``v`` is computed from a float64 power spectrum. Where the spectrum's root is below 1e-4 (``torus.FLOOR``) of the
+    channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel has zero
+    outputs. Autocast changes neither the normalized outputs nor their derivatives, only the affine follows it. (On a
+    GPU there is one exception: second derivatives for kernels of size 1, which are those of torch's convolution.)
 
     Derivatives of every order are exact in reverse mode, also where the layer is used several times or its input
     depends on its weight; forward mode raises an error. With ``through=True`` they are the derivatives of the outputs.
@@ -43,10 +43,18 @@ class ConvNorm2d(nn.Module):
     would move, too.
 
     ``affine`` adds a learnable depthwise convolution ``r`` with bias on the output: zero-padded (or circular) "same",
-    of the kernel's size rounded up to odd numbers so that it has a center. The paper writes it before the stride; the
-    authors' code has it after, and so have we: it is what their results were made with, and ``prod(stride)`` times
-    cheaper. It starts at ``gain`` times the identity (the authors' random start does not train); ``gain=2**0.5`` makes
-    up for the ReLU where no BatchNorm follows.
+    of the kernel's size rounded up to odd numbers so that it has a center. The paper writes it before the stride; this
+    layer applies it after the stride as the authors' code does, with which their results were made, and which is
+    ``prod(stride)`` times cheaper. It starts at ``gain`` times the identity (the authors' random start does not train);
+    ``gain=2**0.5`` makes up for the ReLU where no BatchNorm follows.
+
+    Raises ``ValueError`` for sizes that describe no convolution, a ``gain`` that is not finite, circular padding other
+    than "same", and inputs of another shape or dtype.
+
+    >>> layer = ConvNorm2d(3, 2, 3, padding="same", padding_mode="circular", affine=False)
+    >>> rows = layer.operator((8, 8)).matrix().detach().unflatten(0, (2, 64))[0]  # of output channel 0
+    >>> torch.allclose(rows @ rows.T, torch.eye(64), atol=1e-5)
+    True
     """
 
     def __init__(
@@ -63,7 +71,7 @@ class ConvNorm2d(nn.Module):
         affine: bool = True,
         gain: float = 1.0,
         through: bool = False,
-        device: Any = None,
+        device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -109,7 +117,7 @@ class ConvNorm2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """torch's default start for the convolution, ``gain`` times the identity for the affine."""
+        """Draw the kernel as torch does by default and set the affine to ``gain`` times the identity."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.affine_weight is not None:
             with torch.no_grad():
@@ -118,6 +126,7 @@ class ConvNorm2d(nn.Module):
                 self.affine_bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized convolution of a batch, or of one image ``(in_channels, height, width)``."""
         if x.ndim == 3:
             return self.forward(x[None])[0]
         weight, kind = self.weight, x.device.type
@@ -137,17 +146,18 @@ class ConvNorm2d(nn.Module):
             y, around = pad(y, [(before, before) for before in around], "circular"), 0
         return F.conv2d(y, self.affine_weight, self.affine_bias, padding=around, groups=self.out_channels)
 
-    def operator(self, input_shape: int | Sequence[int], affine: bool = True) -> ConvOperator:
-        """What the layer does on its torus, without biases: a circular operator whose kernel is as large as the torus.
+    def operator(self, input_shape: Size, affine: bool = True) -> ConvOperator:
+        """Return the layer's circular operator on its torus, without biases, with a kernel as large as the torus.
 
         The kernel is ``v * a``, on inputs of the size of the torus: ``n + dilation * (k - 1)`` for zero padding, n for
-        circular. The layer without affine is a piece of it: pad x with zeros at its end to the torus; the first
-        outputs are the layer's (those whose windows touch the image), so that singular values of the operator bound
-        the layer's, index by index, and are the layer's for the circular variant. With ``affine`` its kernel is
-        convolved in, dilated by the stride that it follows; that is the layer's map for the circular variant, and
-        for zero padding wherever the affine does not reach beyond the cropped map (everywhere at the start). On an
-        axis whose stride does not divide the torus the operator has stride 1: the layer's outputs are then among its
-        rows. The kernel has the gradient of the layer: v is constant unless ``through``.
+        circular, where n is ``input_shape``. The layer without affine is a submatrix: for x padded with zeros at its
+        end to the torus, the first outputs are the layer's (those whose windows touch the image). So the singular
+        values of the operator bound the layer's, index by index, and equal them for the circular variant. With
+        ``affine`` its kernel is included, dilated by the stride that it follows; that is the layer's map for the
+        circular variant, and for zero padding wherever the affine does not reach beyond the cropped map (everywhere at
+        the start). On an axis whose stride does not divide the torus the operator has stride 1, and the layer's outputs
+        are among its rows. The kernel has the gradient of the layer: v is constant unless ``through``. Raises
+        ``ValueError`` where the kernel does not fit into the padded input.
         """
         geometry = self._geometry(positive_ints(input_shape, 2, "input_shape"))
         stride = tuple(s if n % s == 0 else 1 for s, n in zip(self.stride, geometry.torus, strict=True))
@@ -223,7 +233,7 @@ class ConvNorm2d(nn.Module):
 
 
 def _comparable(weight: Tensor) -> bool:
-    """Whether the numbers of a weight can be compared at once: a GPU would have to be waited for."""
+    """Return whether the numbers of a weight can be compared at once, without waiting for a GPU."""
     return type(weight) is nn.Parameter and weight.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

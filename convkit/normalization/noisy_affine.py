@@ -1,4 +1,4 @@
-"""Scale, shift and noise in place of a normalization: the noisy affine of Ikami et al."""
+"""The noisy affine layer of Ikami et al., which takes the place of a normalization."""
 
 import math
 
@@ -9,10 +9,17 @@ from convkit.operators.geometry import positive_ints
 
 
 class NoisyAffine2d(nn.Module):
-    """A scale and a bias per channel, in training with noise on the scale (eq. 6-8 of Ikami et al. 2022).
+    """A learnable scale and bias per channel, with noise on the scale during training (eq. 6-8 of Ikami et al. 2022).
 
-    ``y = gamma x + beta``; in training ``y = (1 + n) gamma x + beta``, ``n ~ N(0, (sigma * depth)^2)`` drawn for each
-    sample and channel. ``depth`` is l / L for residual networks, 1 otherwise. ``sigma`` may be changed at any time.
+    From ``(batch, channels, height, width)`` to the same shape: ``y = gamma x + beta``; in training
+    ``y = (1 + n) gamma x + beta`` with ``n ~ N(0, (sigma * depth)^2)`` drawn for each sample and channel. ``depth`` is
+    l / L for layer l of L in residual networks, 1 otherwise. ``sigma`` may be changed at any time. Raises
+    ``ValueError`` for a negative ``sigma``, a ``depth`` outside (0, 1] and inputs of another shape.
+
+    >>> layer = NoisyAffine2d(1, sigma=0.5)
+    >>> x = torch.ones(8, 1, 2, 2)
+    >>> layer(x).std().item() > 0, layer.eval()(x).std().item()
+    (True, 0.0)
     """
 
     def __init__(self, channels: int, sigma: float = 0.0, depth: float = 1.0) -> None:
@@ -26,7 +33,7 @@ class NoisyAffine2d(nn.Module):
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the noise at depth 1."""
+        """The standard deviation of the noise at depth 1, a finite number of at least 0."""
         return self._sigma
 
     @sigma.setter
@@ -36,6 +43,7 @@ class NoisyAffine2d(nn.Module):
         self._sigma = float(value)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the scaled, noisy and shifted batch."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(
                 f"needed a batch of shape (batch, {self.channels}, height, width), got {tuple(x.shape)}; "

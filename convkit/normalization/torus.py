@@ -59,7 +59,7 @@ class TorusConvolution:
 
     @property
     def half(self) -> int:
-        """How many frequencies of the first axis are needed: the others are conjugate."""
+        """The number of frequencies of the first axis that are needed; the others are conjugate."""
         return self.torus[0] // 2 + 1
 
     def phases(self, weight: Tensor) -> Parts:

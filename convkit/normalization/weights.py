@@ -1,7 +1,7 @@
-"""Weights that are functions of other weights: modules for ``torch.nn.utils.parametrize``.
+"""Weight parametrizations: modules for ``torch.nn.utils.parametrize`` that compute a weight from another one.
 
-Weight normalization is torch's own, ``torch.nn.utils.parametrizations.weight_norm(layer, dim=0)``, and so is the norm
-of the reshaped kernel, ``torch.nn.utils.parametrizations.spectral_norm(layer)``: both do here what their papers say.
+Weight normalization is torch's ``torch.nn.utils.parametrizations.weight_norm(layer, dim=0)``, and division by the norm
+of the reshaped kernel is ``torch.nn.utils.parametrizations.spectral_norm(layer)``: both follow their papers.
 """
 
 import math
@@ -44,13 +44,13 @@ def parametrized(layer: Layer, parametrization: nn.Module) -> Layer:
 
 
 class WeightStandardization(nn.Module):
-    """Rows of mean 0 and norm ``gain``: eq. 15-17 of Ikami et al. 2022, Qiao et al. 2019.
+    """Weight standardization: rows of mean 0 and norm ``gain`` (Qiao et al. 2019; eq. 15-17 of Ikami et al. 2022).
 
     A row is the weight of one output. ``gain=None`` is eq. 15 as printed: standard deviation 1, which is norm
     ``sqrt(fan-in)``; a deep network without a normalization of its activations then starts with outputs of 1e6 and is
     lost. So the default is ``sqrt(2)``, He's norm for ReLU, the one of the sphere constraint that it is compared with;
     before a BatchNorm or GroupNorm the scale makes no difference. A row that varies by less than ``eps`` (in norm) is
-    divided by ``eps``; no other row knows of it. Raises ``ValueError`` for rows of one number and constant rows.
+    divided by ``eps``. Raises ``ValueError`` for rows of one number and constant rows.
 
     >>> WeightStandardization()(torch.tensor([[1.0, 2.0, 3.0]])).round(decimals=3)
     tensor([[-1.,  0.,  1.]])
@@ -62,6 +62,7 @@ class WeightStandardization(nn.Module):
         self.eps = positive("eps", eps, USUAL)
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight with centered rows of norm ``gain``."""
         gain = math.sqrt(weight[0].numel()) if self.gain is None else self.gain
         return gain * _unit(_centered(weight), self.eps)
 
@@ -75,16 +76,17 @@ class WeightStandardization(nn.Module):
 
 
 class CenteredWeightNorm(nn.Module):
-    """Rows of mean 0 and of a learnable norm: ``g (w - mean w) / |w - mean w|`` (Huang et al. 2017).
+    """Centered weight normalization: ``g (w - mean w) / |w - mean w|`` for each row w (Huang et al. 2017).
 
-    ``original0`` is g, one number per row, ``original1`` is w. g starts at the norm of the centered row, so that the
-    layer starts as it was but for its rows' means. Raises ``ValueError`` for rows of one number and constant rows.
+    ``original0`` is g, a learnable norm per row, ``original1`` is w. g starts at the norm of the centered row, so that
+    only the means of the rows change at the start. Raises ``ValueError`` for rows of one number and constant rows.
 
     >>> CenteredWeightNorm()(torch.tensor([[2.0]]), torch.tensor([[-5.0, 5.0, 5.0, -5.0]]))
     tensor([[-1.,  1.,  1., -1.]])
     """
 
     def forward(self, g: Tensor, w: Tensor) -> Tensor:
+        """Return the weight whose rows have directions ``w - mean w`` and norms g."""
         return g * _unit(_centered(w), 1e-12)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,13 +96,13 @@ class CenteredWeightNorm(nn.Module):
 
 
 class NewtonOrthogonal(nn.Module):
-    """Nearly orthogonal rows (or columns, if there are more rows) of norm ``scale`` by Newton's iteration: ONI.
+    """Orthogonalization by Newton's iteration (ONI): nearly orthogonal rows, or columns, of norm ``scale``.
 
     The kernel as a matrix Z, ``(outputs, fan-in)``, centered row by row where ``center``; ``W = Z / |Z Z^T|_F^(1/2)``;
     ``W <- (3 W - W W^T W) / 2``, ``iterations`` times; the weight is ``scale W`` (Huang et al. 2020, with its compact
     bound; they iterate B in ``W = B V``, which is the same but for rounding errors that grow like ``1.5^iterations``
     and more). Singular values go to ``scale`` from below, small ones like ``1.5^iterations``: five iterations leave
-    some behind. With more rows than columns the same is done to the columns (``V^T V``, scaled alike); centered rows
+    some far away. With more rows than columns the same is done to the columns (``V^T V``, scaled alike); centered rows
     have at most ``fan-in - 1`` independent columns. Groups have matrices of their own. Zero rows stay zero. Orthogonal
     as a matrix, which does not make the convolution so.
 
@@ -115,6 +117,7 @@ class NewtonOrthogonal(nn.Module):
         self.scale, self.center = positive("scale", scale, USUAL), center
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return ``scale`` times the weight after Newton's iterations."""
         rows = _centered(weight) if self.center else weight
         Z = rows.flatten(1).unflatten(0, (self.groups, -1))
         wide = Z.shape[1] <= Z.shape[2]
@@ -178,6 +181,7 @@ class OperatorNorm(nn.Module):
         self.register_buffer("readings", torch.zeros((), dtype=torch.long))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight scaled to the operator norm ``bound``, or unchanged where it is not finite."""
         if not weight.isfinite().all():
             return weight  # a diverged training shows in its loss, not here
         kind = weight.device.type

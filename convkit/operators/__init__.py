@@ -1,4 +1,4 @@
-"""Convolutions as linear maps: `ConvOperator`, those of a network, and the dense matrices they are compared with."""
+"""Convolutions as linear maps: `ConvOperator`, the operators of a network's layers, and dense circulant matrices."""
 
 from typing import TYPE_CHECKING
 

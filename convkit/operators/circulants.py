@@ -1,14 +1,20 @@
-"""The two matrices that the theory starts from, built entry by entry."""
+"""The two dense matrices that the theory starts from: circulant, and doubly block circulant."""
 
 import torch
 from torch import Tensor
 
 
 def circulant(row: Tensor) -> Tensor:
-    """The circulant matrix with this first row, each next row shifted right by one: ``circ(row)`` of Sedghi et al.
+    """Return the circulant matrix with this first row, where each next row is shifted right by one.
 
-    Shape ``(n,)`` to ``(n, n)``. Applying it correlates circularly with ``row``. ``scipy.linalg.circulant`` puts its
-    argument in the first column and is the transpose.
+    From shape ``(n,)`` to ``(n, n)``, exact. It is ``circ(row)`` of Sedghi et al. 2019; multiplying by it correlates
+    circularly with ``row``. ``scipy.linalg.circulant`` takes the first column instead and returns the transpose.
+    Raises ``TypeError`` for what is no tensor and ``ValueError`` for what is no vector.
+
+    >>> circulant(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([[1., 2., 3.],
+            [3., 1., 2.],
+            [2., 3., 1.]])
     """
     if not isinstance(row, Tensor):
         raise TypeError(f"circulant needs a tensor, got {type(row).__name__}; use torch.as_tensor(row)")
@@ -22,10 +28,17 @@ def circulant(row: Tensor) -> Tensor:
 
 
 def doubly_block_circulant(image: Tensor) -> Tensor:
-    """The circulant matrix of circulant blocks ``circ(image[0]), circ(image[1]), ...`` (Sedghi et al. 2019, eq. 1).
+    """Return the circulant matrix of the circulant blocks ``circ(image[0]), circ(image[1]), ...``.
 
-    Shape ``(h, w)`` to ``(h * w, h * w)``: the circular correlation with a kernel that was padded to the image's size,
-    acting on images flattened row by row.
+    From shape ``(h, w)`` to ``(h * w, h * w)``, exact (Sedghi et al. 2019, eq. 1). It is the circular correlation with
+    a kernel padded to the image's size, for images flattened row by row. Raises ``TypeError`` for what is no tensor and
+    ``ValueError`` for what is no matrix.
+
+    >>> doubly_block_circulant(torch.tensor([[1, 2], [3, 4]]))
+    tensor([[1, 2, 3, 4],
+            [2, 1, 4, 3],
+            [3, 4, 1, 2],
+            [4, 3, 2, 1]])
     """
     if not isinstance(image, Tensor):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The dtype of networks: stated where layers are made, read where images meet them."""
+"""The floating-point dtype of networks: chosen when layers are made, read from the weights when images come in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,44 +9,46 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from convkit.checks import said
+from convkit.checks import described
 
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn, torch.linspace})
 
 
 @contextmanager
-def made_in(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Context manager in which layers are made and drawn in ``dtype``, whatever torch's default dtype is.
 
     New tensors for which no dtype is named get this one. It holds in the thread that enters it, whereas
     ``torch.set_default_dtype`` is for every thread of the process.
     """
-    with _MadeIn(dtype):
+    with _DefaultDtype(dtype):
         yield
 
 
 def floating(dtype: object) -> torch.dtype:
-    """The dtype itself; ``ValueError`` unless it is one of torch's for real numbers with a fraction."""
+    """Return the dtype; raise ``ValueError`` unless it is one of torch's real floating-point dtypes."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point dtype of torch, got {said(dtype)}; torch.float32 is usual")
+        raise ValueError(
+            f"dtype must be a floating-point dtype of torch, got {described(dtype)}; torch.float32 is usual"
+        )
     return dtype
 
 
 def input_dtype(model: nn.Module) -> torch.dtype | None:
-    """The dtype of the images that a network takes: that of its first floating-point weight, else of its first buffer.
+    """Return the dtype of the images that a network takes: that of its first floating-point parameter, else buffer.
 
-    ``None`` for a network without any.
+    ``None`` for a network that has neither.
     """
     return next((t.dtype for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None)
 
 
 def as_input(model: nn.Module, x: Tensor) -> Tensor:
-    """Images in the dtype that the network takes."""
+    """Return the images in the dtype that the network takes."""
     return x.to(input_dtype(model) or x.dtype)
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-class _MadeIn(TorchFunctionMode):
+class _DefaultDtype(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype

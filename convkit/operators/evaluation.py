@@ -1,4 +1,4 @@
-"""A network as it answers in evaluation mode, while the network itself stays as it is."""
+"""A copy of a network in evaluation mode that shares its weights, while the network itself stays as it is."""
 
 import functools
 import types
@@ -25,21 +25,22 @@ def evaluation_copy(
     parameter: Callable[[Tensor], Tensor] | None = None,
     compiled: bool = False,
 ) -> Iterator[Network]:
-    """A copy of the network in evaluation mode with the same weights; the network itself may be trained meanwhile.
+    """Context manager that yields a copy of the network in evaluation mode, with the same weights.
 
-    All modules are new objects. Parameters are those of ``model``, so that gradients reach them, or what ``parameter``
-    makes of them (see ``apart``). Buffers are copies, since some networks write to them in evaluation mode, too. A
-    parametrized weight is computed when it is first read, and once. Numbers that the network counts up itself, such as
-    its calls, are added to its own in the end.
+    The network itself is left alone, so that another thread may train it meanwhile. All modules of the copy are new
+    objects. Its parameters are those of ``model``, so that gradients reach them, or what ``parameter`` returns for each
+    of them (see ``apart``). Buffers are copies, since some networks write to them even in evaluation mode. A
+    parametrized weight is computed once, when it is first read. Numbers that the network counts, such as its calls,
+    are carried over to ``model`` at the end.
 
     In the copy, whatever refers to a module of the network refers to the copy of that module: attributes, hooks, lists
-    and dictionaries, bound methods, functions defined around it. Modules that are no submodules, global names, and
-    objects of other classes that hold a module cannot be followed: they stay what they are, in the mode that they are
-    in. A compiled network runs as it is written, or compiled with ``compiled=True``; what ``module.compile()`` compiled
-    in place always runs as written. Of ``DistributedDataParallel`` the network inside runs, in this process alone.
+    and dictionaries, bound methods, closures. Modules that are no submodules, global names, and objects of other
+    classes that hold a module cannot be followed: they stay as they are, in their present mode. A compiled network runs
+    uncompiled, or compiled with ``compiled=True``; what ``module.compile()`` compiled in place always runs uncompiled.
+    Of ``DistributedDataParallel`` the network inside runs, in this process alone.
 
-    Lazy parameters get their numbers by a call of the network itself with ``x``, in evaluation mode; without ``x``
-    they are refused (``ValueError``).
+    Lazy parameters are initialized by a call of the network itself on ``x``, in evaluation mode. Raises ``ValueError``
+    for lazy parameters without ``x``.
     """
     copies = _Copies(parameter, compiled)
     try:
@@ -60,9 +61,10 @@ def evaluation_copy(
 
 
 def apart(parameter: Tensor) -> Tensor:
-    """A parameter of the same numbers in the same place, of which autograd does not know that they are the same.
+    """Return a parameter that shares the memory of another one, but not its history in autograd.
 
-    It does not object when a training changes them in the midst of another's passes, and gradients go no further.
+    Autograd then raises no error when a training changes the weights between another thread's forward and backward
+    pass, and gradients do not reach the original parameter.
     """
     return nn.Parameter(parameter.data, parameter.requires_grad)
 
@@ -91,7 +93,7 @@ def _awake(model: nn.Module, x: Tensor) -> None:
 
 
 class _Copies:
-    """The copies of a network's modules, and what in them refers to others."""
+    """The copies of a network's modules, and the attributes that refer to other modules."""
 
     def __init__(self, parameter: Callable[[Tensor], Tensor] | None, compiled: bool) -> None:
         self.parameter, self.compiled = parameter, compiled
@@ -101,7 +103,7 @@ class _Copies:
         self.made: list[tuple[nn.Module, nn.Module, dict[str, Any]]] = []  # module, copy, what may count up
 
     def of(self, module: nn.Module) -> nn.Module:
-        """The copy of a module and of all below it, whose other attributes are still the module's."""
+        """Return the copy of a module and of all its submodules; their other attributes are still the originals."""
         if id(module) in self.known:
             return self.known[id(module)][1]
         if isinstance(module, torch.jit.ScriptModule):
@@ -146,7 +148,7 @@ class _Copies:
         return copy
 
     def refer(self) -> None:
-        """Attributes that refer to modules refer to the copies from now on."""
+        """Make attributes that refer to modules refer to the copies."""
         for copy, name in self.looked_at:
             if name in copy.__dict__:
                 copy.__dict__[name] = self._standing_for(copy.__dict__[name])
@@ -157,7 +159,7 @@ class _Copies:
                 own["forward"] = own["_modules"][inside].__call__
 
     def count(self) -> None:
-        """The modules' numbers go on by what their copies counted, beside what others counted meanwhile."""
+        """Add what the copies counted to the modules' own numbers, which may have changed meanwhile."""
         for module, copy, numbers in self.made:
             for name, old in numbers.items():
                 value, now = copy.__dict__.get(name), module.__dict__.get(name)
@@ -183,7 +185,7 @@ class _Copies:
         return self.known[id(t)][1]
 
     def _standing_for(self, value: Any) -> Any:
-        """The value with copies in the place of modules; the value itself where it refers to none."""
+        """Return the value with copies in the place of modules; the value itself where it refers to none."""
         kind = type(value)
         if kind in _SIMPLE:
             return value
@@ -202,7 +204,7 @@ class _Copies:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """Whether ``torch.compile(module)`` made it; torch's compiler itself takes seconds to import."""
+    """Return whether ``torch.compile`` made the module, without importing torch's compiler, which takes seconds."""
     return "dynamo_ctx" in module.__dict__ and "_orig_mod" in module._modules
 
 
@@ -211,7 +213,7 @@ def _cloned(buffer: Tensor) -> Tensor:
 
 
 def _script(module: Any) -> Any:
-    """A copy of what is behind a scripted module, and of all below it, with the same parameters."""
+    """Return a copy of a scripted module's C++ object and of its submodules, with the same parameters."""
     copy = module.__copy__()
     for name, buffer in torch._C.BufferDict(module).items():  # pyright: ignore[reportAttributeAccessIssue]
         copy.setattr(name, _cloned(buffer))
@@ -222,7 +224,7 @@ def _script(module: Any) -> Any:
 
 @functools.cache
 def _computing(kind: type[nn.Module]) -> type[nn.Module]:
-    """The class whose modules compute a parametrized tensor when it is first read, and keep it."""
+    """Return a subclass whose modules compute a parametrized tensor when it is first read, and keep it."""
 
     def read(self: nn.Module, name: str) -> Any:
         lists = self.__dict__["_modules"]["parametrizations"]._modules
@@ -246,7 +248,7 @@ def _dictionary(value: dict[Any, Any], parts: list[Any]) -> dict[Any, Any]:
 
 
 def _around(function: types.FunctionType) -> list[Any]:
-    """What a function was defined around, and the defaults of its arguments."""
+    """Return the contents of a function's closure, and the defaults of its arguments."""
     return [*map(_inside, function.__closure__ or ()), function.__defaults__, function.__kwdefaults__]
 
 

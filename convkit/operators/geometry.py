@@ -1,4 +1,4 @@
-"""The numbers that describe a convolution, checked where they enter."""
+"""The numbers that describe a convolution: argument types, checks, and which pixels each output reads."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from convkit.checks import plain, said, whole
+from convkit.checks import described, plain, whole
 
 if TYPE_CHECKING:
     from convkit.operators.operator import ConvOperator
@@ -19,7 +19,15 @@ Pads = tuple[tuple[int, int], ...]  # pixels (before, after), one pair per axis
 
 
 class NoFourierBlocks(ValueError):
-    """The Fourier transform does not make this operator block-diagonal; the message names the ways out."""
+    """Raised where the Fourier transform does not make an operator block-diagonal; the message names the ways out.
+
+    >>> A = ConvOperator(torch.ones(1, 1, 3), 4, padding_mode="zeros")
+    >>> try:
+    ...     symbol(A)
+    ... except NoFourierBlocks:
+    ...     symbol(A.torus()).shape
+    torch.Size([5, 1, 1])
+    """
 
 
 def check_kernel(kernel: object) -> None:
@@ -44,12 +52,15 @@ def check_kernel(kernel: object) -> None:
 
 
 def positive_ints(value: Size, axes: int, name: str) -> tuple[int, ...]:
-    """An int or a sequence of ints as one positive int per axis; ``ValueError`` otherwise."""
+    """Return an int or a sequence of ints as one positive int per axis; raise ``ValueError`` for anything else."""
     return _ints(value, axes, name, 1, "; give one number, or one per axis")
 
 
 def padding_pairs(padding: Padding, axes: int) -> Literal["same"] | Pads:
-    """``"same"`` as it is, every other padding as pairs ``(before, after)``, one per axis."""
+    """Return ``"same"`` unchanged and every other padding as pairs of pixels ``(before, after)``, one per axis.
+
+    Raises ``ValueError`` for negative numbers and for the wrong number of axes.
+    """
     found: Any = plain(padding)
     if found == "same":
         return "same"
@@ -59,8 +70,8 @@ def padding_pairs(padding: Padding, axes: int) -> Literal["same"] | Pads:
     if isinstance(found, Sequence) and any(isinstance(side, list | tuple) for side in found):
         if len(found) != axes or any(not isinstance(side, list | tuple) for side in found):
             raise ValueError(
-                f"padding must be one pair (before, after) for each of {axes} axes, got {said(padding)}; or give one "
-                "number per axis"
+                f"padding must be one pair (before, after) for each of {axes} axes, got {described(padding)}; or give "
+                "one number per axis"
             )
         sides = [_ints(side, 2, "padding", 0, advice) for side in found]
     else:
@@ -69,7 +80,7 @@ def padding_pairs(padding: Padding, axes: int) -> Literal["same"] | Pads:
 
 
 def positive_groups(groups: int, kernel: Tensor) -> int:
-    """``groups`` as an int that divides the kernel's output channels."""
+    """Return ``groups`` as an int; raise ``ValueError`` unless it divides the kernel's output channels."""
     number = whole("groups", groups, 1, advice="; 1 is usual")
     if kernel.shape[0] % number:
         raise ValueError(
@@ -80,7 +91,7 @@ def positive_groups(groups: int, kernel: Tensor) -> int:
 
 
 def check_padding_mode(padding_mode: str) -> None:
-    """Raise ``ValueError`` unless the boundary is one that the theory covers."""
+    """Raise ``ValueError`` unless the padding mode is ``"circular"`` or ``"zeros"``."""
     if padding_mode not in ("circular", "zeros"):
         raise ValueError(
             f"padding_mode must be 'circular' or 'zeros', got {padding_mode!r}; take the one nearer to the layer"
@@ -111,14 +122,14 @@ def _ints(value: Any, count: int, name: str, least: int, advice: str) -> tuple[i
     numbers = found if isinstance(found, Sequence) and not isinstance(found, str) else [found] * count
     if len(numbers) != count:
         raise ValueError(
-            f"{name} must be one whole number or {count} of them, one per axis, got {said(value)}; give one for each "
-            "spatial axis"
+            f"{name} must be one whole number or {count} of them, one per axis, got {described(value)}; give one for "
+            "each spatial axis"
         )
     return tuple(whole(name, number, least, advice=advice) for number in numbers)
 
 
 class Axis(NamedTuple):
-    """One spatial axis of a convolution: what decides which pixels its outputs read."""
+    """One spatial axis of a convolution: the numbers that decide which pixels its outputs read."""
 
     size: int
     taps: int
@@ -129,7 +140,10 @@ class Axis(NamedTuple):
     padding_mode: PaddingMode
 
     def reads(self) -> tuple[Tensor, Tensor]:
-        """Return the pixel that each output reads through each tap, ``(outputs, taps)``, and whether there is one."""
+        """Return the pixel that each output reads through each tap, and whether it lies in the image.
+
+        Both have shape ``(outputs, taps)``.
+        """
         pixels = self.stride * torch.arange(self.outputs)[:, None] + self.dilation * torch.arange(self.taps)
         pixels = pixels - self.before
         if self.padding_mode == "circular":

@@ -1,4 +1,4 @@
-"""The layers of a model by the names of its input shapes."""
+"""The convolution and linear layers of a network: input sizes and operators, by the layer's name."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_ope
 
 
 def named_layers(kind: str, model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """The layers with these names; ``ValueError`` for none and for a name that the model does not have."""
+    """Return the layers with these names; raise ``ValueError`` for no names and for names that the model lacks."""
     modules = dict(model.named_modules(remove_duplicate=False))
     layers = {}
     for name in map(plain, names):  # they go into the hook's state
@@ -49,11 +49,15 @@ def naming(name: str) -> Iterator[None]:
 
 
 def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """The spatial input size of each convolution and linear layer that ``model(x)`` reaches, by the layer's name.
+    """Return the spatial input size of each convolution and linear layer that ``model(x)`` reaches, by its name.
 
-    One forward pass of a copy in evaluation mode, without gradients. A linear layer on ``(batch,
-    features)`` has size ``(1, 1)``, on ``(batch, positions, features)`` the size ``(positions,)``. Raises
-    ``ValueError`` for a model without such layers and for a layer that meets two sizes.
+    Found by one forward pass of a copy in evaluation mode, without gradients; the model is left as it was. A linear
+    layer on ``(batch, features)`` has size ``(1, 1)``, on ``(batch, positions, features)`` the size ``(positions,)``.
+    Raises ``ValueError`` for a model without such layers and for a layer that is called on two sizes.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
+    >>> input_shapes(model, torch.zeros(1, 3, 8, 8))
+    {'0': (8, 8), '2': (1, 1)}
     """
     if not any(_layers(model)):
         raise ValueError(
@@ -90,9 +94,15 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
 
 
 def conv_operators(model: nn.Module, x: Tensor) -> dict[str, ConvOperator]:
-    """The operator of each convolution and linear layer that ``model(x)`` reaches, by the layer's name.
+    """Return the operator of each convolution and linear layer that ``model(x)`` reaches, by the layer's name.
 
-    Raises ``ValueError`` with the layer's name for a layer without an operator (transposed, reflect, replicate).
+    The weights are those of evaluation mode, with gradients. Raises ``ValueError`` for a model without such layers,
+    and with the layer's name for a layer that is called on two sizes or has no operator (transposed, reflect,
+    replicate).
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
+    >>> {name: A.out_shape for name, A in conv_operators(model, torch.zeros(1, 3, 8, 8)).items()}
+    {'0': (8, 4, 4), '2': (10, 1, 1)}
     """
     shapes, operators = input_shapes(model, x), {}
     with evaluation_copy(model) as copy:  # a parametrized weight may take a step when it is read in training mode

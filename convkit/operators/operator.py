@@ -40,12 +40,20 @@ class ConvOperator:
 
     ``kernel`` has torch's shape ``(c_out, c_in // groups, *kernel_size)``, float32 or float64, and is kept as it is:
     never copied, so that gradients flow to it. ``input_shape`` is the spatial size of the input. The geometry is
-    torch's: the layer correlates, output ``t`` reads the pixels ``stride * t + dilation * j - before``. ``padding`` is
-    an int, a tuple of ints, a tuple of pairs ``(before, after)``, ``"valid"`` or ``"same"`` (``dilation * (k - 1)`` an
-    axis, the shorter half before, as torch does). A circular kernel longer than the image wraps around it.
+    torch's: the layer correlates, output ``t`` reads the pixels ``stride * t + dilation * j - before``. ``stride`` and
+    ``dilation`` are one number or one per axis. ``padding`` is an int, a tuple of ints, a tuple of pairs ``(before,
+    after)``, ``"valid"`` or ``"same"`` (``dilation * (k - 1)`` pixels per axis, the smaller half before, as torch
+    does). ``padding_mode`` is ``"circular"`` or ``"zeros"``. A circular kernel longer than the image wraps around it.
 
     Raises ``TypeError`` or ``ValueError`` for kernels that are not finite float32 or float64 tensors and for sizes
     that describe no convolution.
+
+    >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 3.0]]]), 4)
+    >>> A.matrix()
+    tensor([[2., 3., 0., 1.],
+            [1., 2., 3., 0.],
+            [0., 1., 2., 3.],
+            [3., 0., 1., 2.]])
     """
 
     kernel: Tensor
@@ -87,34 +95,34 @@ class ConvOperator:
 
     @property
     def span(self) -> tuple[int, ...]:
-        """Distance between the first and the last tap, ``dilation * (k - 1)``, on each axis."""
+        """Return the distance between the first and the last tap, ``dilation * (k - 1)`` pixels, for each axis."""
         return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel.shape[2:], strict=True))
 
     @property
     def pads(self) -> Pads:
-        """Pixels padded ``(before, after)`` on each axis."""
+        """Return the numbers of padded pixels ``(before, after)`` for each axis."""
         if self.padding == "same":
             return tuple((span // 2, span - span // 2) for span in self.span)
         return self.padding
 
     @property
     def in_shape(self) -> tuple[int, ...]:
-        """``(c_in, *spatial)`` of the input."""
+        """Return the shape ``(c_in, *spatial)`` of one input."""
         return (self.kernel.shape[1] * self.groups, *self.input_shape)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """``(c_out, *spatial)`` of the output."""
+        """Return the shape ``(c_out, *spatial)`` of one output."""
         axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
         return (self.kernel.shape[0], *((n + sum(pads) - span - 1) // s + 1 for n, pads, span, s in axes))
 
     @property
     def is_block_circulant(self) -> bool:
-        """Whether the Fourier transform makes the matrix block-diagonal, so that the theory is exact.
+        """Return whether the Fourier transform makes the matrix block-diagonal, so that the theory is exact.
 
-        On every axis the stride divides the size, and the boundary is circular with as much padding as the kernel
-        spans; or nothing is padded and the windows do not overlap (1 x 1 kernels, patch embeddings): then no window
-        crosses the boundary, and its kind makes no difference.
+        True where, on every axis, the stride divides the size and either the boundary is circular with ``span`` pixels
+        of padding in all, or nothing is padded and the windows do not overlap (1 x 1 kernels, patch embeddings): then
+        no window crosses the boundary, and its kind makes no difference.
         """
         axes = zip(self.input_shape, self.stride, self.span, self.pads, strict=True)
         circular = self.padding_mode == "circular"
@@ -132,21 +140,29 @@ class ConvOperator:
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``A x`` for a batch: ``(batch, *in_shape)`` to ``(batch, *out_shape)``; what the torch layer computes."""
+        """Return ``A x`` for a batch, what the torch layer computes: ``(batch, *in_shape)`` to ``(batch, *out_shape)``.
+
+        Raises ``ValueError`` for another shape, dtype or device and ``TypeError`` for what is no tensor.
+        """
         check_batch(x, self.in_shape, self.kernel)
         x = pad(x, self.pads, self.padding_mode)
         return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, 0, self.dilation, self.groups)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A* y`` for a batch, ``<A x, y> = <x, A* y>``: ``(batch, *out_shape)`` to ``(batch, *in_shape)``."""
+        """Return ``A* y`` for a batch, so that ``<A x, y> = <x, A* y>``.
+
+        From shape ``(batch, *out_shape)`` to ``(batch, *in_shape)``. Raises ``ValueError`` for another shape, dtype or
+        device and ``TypeError`` for what is no tensor.
+        """
         check_batch(y, self.out_shape, self.kernel)
         x = _TRANSPOSE[len(self.input_shape)](y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
         return unpad(x, self.input_shape, self.pads, self.padding_mode)
 
     def matrix(self) -> Tensor:
-        """The dense matrix M with ``M @ x.flatten() == A(x).flatten()``, shape ``(prod(out_shape), prod(in_shape))``.
+        """Return the dense matrix M with ``M @ x.flatten() == A(x).flatten()``.
 
-        Raises ``ValueError`` when it would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
+        Its shape is ``(prod(out_shape), prod(in_shape))``. Raises ``ValueError`` where it would take more than
+        ``MATRIX_LIMIT`` bytes (1 GiB).
         """
         rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
         size = rows * columns * self.kernel.element_size()
@@ -161,15 +177,17 @@ class ConvOperator:
         return self(identity.unflatten(1, self.in_shape)).flatten(1).T
 
     def circular(self) -> "ConvOperator":
-        """The circular "same" relative on inputs of the same size."""
+        """Return the convolution with the same kernel and circular "same" padding, on inputs of the same size."""
         return replace(self, padding="same", padding_mode="circular")
 
     def torus(self) -> "ConvOperator":
-        """The circular operator of which this one is a piece, so that its i-th singular value bounds this one's.
+        """Return the larger circular operator of which this one is a submatrix.
 
-        A zero-padded operator is rows and columns of the circular one on ``n + padding`` pixels (on each axis the
-        larger of its two sides, at most the span), rounded up to a multiple of the stride. An operator that is
-        circular already is its own torus. Raises ``NoFourierBlocks`` for other circular paddings.
+        So the i-th singular value of the torus is at least the i-th of this operator. The rows and columns of a
+        zero-padded operator are among those of the circular one on ``n + padding`` pixels (per axis the larger of the
+        two sides, at most the span), rounded up to a multiple of the stride. Where ``is_block_circulant`` holds already
+        the operator is its own torus. Raises ``NoFourierBlocks`` for circular padding of another amount than "same"
+        and for a circular boundary whose stride does not divide the size.
         """
         if self.is_block_circulant:
             return self
@@ -185,10 +203,10 @@ class ConvOperator:
         return replace(self, input_shape=sizes, padding="same", padding_mode="circular")
 
     def kernel_on_torus(self) -> Tensor:
-        """The taps laid on the pixels that output 0 reads, taps that meet summed: ``(c_out, c_in // groups, *n)``.
+        """Return each tap at the pixel that output 0 reads through it: ``(c_out, c_in // groups, *input_shape)``.
 
-        Each tap lies where it acts, ``(dilation * j - before) mod n``; this array is what the FFT wants. Meant for
-        circular boundaries, and for those that no window crosses.
+        Tap j lies at pixel ``(dilation * j - before) mod n``; taps at one pixel are summed. The FFT of this array is
+        the conjugate symbol. Right for circular boundaries, and for boundaries that no window crosses.
         """
         kernel = self.kernel
         for number, axis in enumerate(axes_of(self), start=2):
@@ -197,12 +215,12 @@ class ConvOperator:
 
     @staticmethod
     def from_layer(layer: "nn.Module | HasOperator", input_shape: Size) -> "ConvOperator":
-        """What a layer does to inputs of one size, without its bias.
+        """Return the operator of a layer, without its bias, on inputs of the spatial size ``input_shape``.
 
         Takes ``Conv1d``, ``Conv2d``, ``Conv3d`` (padding mode ``zeros`` or ``circular``), ``Linear`` (a kernel of
-        size 1; ``input_shape`` counts the positions it is applied to, ``(1, 1)`` for one), and any layer with a method
-        ``operator(input_shape)``. A parametrized weight is read now: make the operator anew after it changed.
-        Raises ``ValueError`` that names the way out for every other layer.
+        size 1; ``input_shape`` is the grid of positions it is applied to, ``(1, 1)`` for one), and any layer with a
+        method ``operator(input_shape)``. A parametrized weight is read at once: make a new operator after it changed.
+        Raises ``ValueError``, with advice, for every other layer.
         """
         if has_operator(layer):
             return layer.operator(input_shape)
@@ -240,7 +258,10 @@ class ConvOperator:
 
 @runtime_checkable
 class HasOperator(Protocol):
-    """A layer that is more than a plain convolution and says itself what it does to inputs of one size."""
+    """A layer that is more than a plain convolution and returns its own ``ConvOperator`` for each input size.
+
+    Every function that measures layers asks for it, so that a norm is the norm of what the layer does.
+    """
 
     def operator(self, input_shape: Size) -> ConvOperator:
         """Return the operator of the layer on inputs of the spatial size ``input_shape``, without its bias."""
@@ -248,6 +269,6 @@ class HasOperator(Protocol):
 
 
 def has_operator(layer: object) -> TypeGuard[HasOperator]:
-    """Whether a layer has a method ``operator``; a module, a word or a number of that name is none."""
+    """Return whether a layer has a method ``operator``; a submodule or a value of that name does not count."""
     method = getattr(layer, "operator", None)  # isinstance does not see what a compiled module passes on
     return callable(method) and not isinstance(method, nn.Module)

@@ -1,4 +1,4 @@
-"""What lies beyond the border of an image: pixels padded around it, and the adjoint of that."""
+"""Padding around the images of a batch, zero or circular, and its adjoint."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ Pads = Sequence[tuple[int, int]]  # pixels (before, after) on each spatial axis
 
 
 def pad(x: Tensor, pads: Pads, padding_mode: str) -> Tensor:
-    """The batch with zeros, or with the pixels of the torus, around each image; more than once around if need be."""
+    """Return the batch with zeros around each image, or with its own pixels, repeated as often as the pads need."""
     if padding_mode == "zeros":
         return F.pad(x, [amount for sides in reversed(pads) for amount in sides])
     for axis, (before, after) in enumerate(pads, start=2):
@@ -22,7 +22,7 @@ def pad(x: Tensor, pads: Pads, padding_mode: str) -> Tensor:
 
 
 def unpad(x: Tensor, sizes: Sequence[int], pads: Pads, padding_mode: str) -> Tensor:
-    """The adjoint of ``pad`` for images of these sizes; what is missing at the end of x counts as zero."""
+    """Apply the adjoint of ``pad`` for images of these sizes; pixels that x lacks at its end count as zero."""
     for axis, (n, (before, after)) in enumerate(zip(sizes, pads, strict=True), start=2):
         missing = n + before + after - x.shape[axis]
         x = F.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, missing])

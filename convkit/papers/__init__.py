@@ -1,4 +1,4 @@
-"""The papers' tables and figures in small, as named runs that can be interrupted and go on."""
+"""The papers' tables and figures at small scale, as named experiments that can be interrupted and resumed."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Training with clipped singular values in small: accuracy and norms on the way, and learning rates (S)."""
+"""Experiments of Sedghi et al. 2019: training with clipped singular values, and learning rates."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ PLANS: dict[bool, dict[str, Any]] = {  # of the learning rates, with and without
 
 
 def largest_norm(model: nn.Module, x: torch.Tensor) -> float:
-    """The largest norm 2 of a convolution, on its torus: what the clip bounds."""
+    """Return the largest norm 2 of a convolution, on its torus: the number that the clip bounds."""
     norms, _ = measure(model, x)
     return max(norm for name, norm in norms.items() if isinstance(model.get_submodule(name), nn.Conv2d))
 
@@ -46,10 +46,10 @@ def job(
     batch_size: int = 64,
     model: str = "cnn9",
 ) -> dict[str, Any]:
-    """One run: test accuracy at the end (``None`` if it was lost), the largest norm, and what was measured on the way.
+    """Run one training: return the test accuracy (``None`` if it diverged), the largest norm and what was measured.
 
-    ``seconds`` is the median CPU time of a step; ``clip_seconds`` the mean of what a step with a clip takes longer,
-    the batches from which BatchNorm's statistics are taken anew among it.
+    ``seconds`` is the median CPU time of a step; ``clip_seconds`` is how much longer a step with a clip takes on
+    average, including the batches from which BatchNorm is recalibrated.
     """
     data = load_part(TRAINING["data"], images)
     knobs: dict[str, Any] = {"lr": lr, "momentum": TRAINING["momentum"]}
@@ -79,7 +79,7 @@ def job(
 
 
 def show_training(results: Mapping[str, Any]) -> str:
-    """One line per row: test accuracies in percent, the largest norm at the end, what a clip costs in steps."""
+    """Return a line of text per row: test accuracies in percent, the largest norm, the cost of a clip in steps."""
     lines = []
     for row in results["rows"]:
         name = row["method"] if row["bound"] is None else f"{row['method']} {row['bound']:g}"
@@ -90,7 +90,7 @@ def show_training(results: Mapping[str, Any]) -> str:
 
 
 def show_rates(results: Mapping[str, Any]) -> str:
-    """One line for each bound: mean accuracies in percent over the learning rates, ``lost`` where a seed was."""
+    """Return a line of text per bound: mean accuracies in percent by learning rate; ``lost`` if a seed diverged."""
     lines = []
     for batchnorm in (False, True):
         for bound in results["bounds"]:
@@ -120,7 +120,7 @@ def training(
     images: int = 200,
     batch_size: int = 50,
 ) -> dict[str, Any]:
-    """Bounds of the operator norm, and of the flattened kernel, against none (Figures 2 and 4, section 4.4)."""
+    """Compare bounds of the operator norm, and of the flattened kernel's, with none (Figures 2 and 4, section 4.4)."""
     plan = {"steps": steps, "clip_every": clip_every, "look_every": look_every, "images": images}
     plan |= {"lr": 0.1, "batch_size": batch_size}
     pairs = [("batchnorm" if bound is None else "norm_clip", bound) for bound in BOUNDS]
@@ -145,7 +145,7 @@ def rates(
     rates: Sequence[float] = RATES,
     plans: Mapping[bool, Mapping[str, Any]] = MappingProxyType(PLANS),
 ) -> dict[str, Any]:
-    """Learning rates against bounds, with BatchNorm and, in a residual network, without (Figure 3)."""
+    """Compare learning rates and bounds, with BatchNorm and, in a residual network, without (Figure 3)."""
     methods = {False: ("plain", "clip_alone"), True: ("batchnorm", "norm_clip")}
     rows = []
     for batchnorm in (False, True):

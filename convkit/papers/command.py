@@ -1,4 +1,4 @@
-"""The command ``python3 -m convkit papers``: it runs an experiment by name and keeps what is finished."""
+"""The command ``python3 -m convkit papers``, which runs experiments by name and stores their results."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ RESULTS = NOTEBOOKS / "results"
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command ``python3 -m convkit papers`` and return its exit status."""
     parser = argparse.ArgumentParser(prog="convkit papers", description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment; without it, all are listed")
     parser.add_argument("--folder", metavar="DIR", help="where the data lies, if it is not in the kit")

@@ -1,4 +1,4 @@
-"""ConvNorm in small: conditioning and speed (Figures 2 and 4 of C), noisy and scarce labels (Figure 3), its affine."""
+"""Experiments of Liu et al. 2021: conditioning and speed (Figures 2 and 4), label noise and scarce data (Figure 3)."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -42,10 +42,11 @@ def job(
     layers: bool = False,
     steady: bool = False,
 ) -> dict[str, Any]:
-    """One run: test accuracies after the steps ``at`` and at the end, why it was lost if it was, its layers if asked.
+    """Run one training: return the accuracies after the steps ``at`` and at the end, and, if asked, numbers of the
+    layers.
 
-    With ``steady`` every accuracy is taken once more after BatchNorm's statistics were, too. ``start`` is "He" for
-    kernels at He's scale, or "random" for affine kernels drawn as torch draws any convolution.
+    With ``steady`` each accuracy is also measured with recalibrated BatchNorm. ``start`` is ``"He"`` for kernels of
+    He's scale, or ``"random"`` for affine kernels drawn as torch draws any convolution.
     """
     data = load(TRAINING["data"])
     data = data if share is None else scarce(data, share, seed)
@@ -72,9 +73,9 @@ def job(
 
 @torch.no_grad()
 def with_steady_statistics(model: nn.Module, data: Data) -> nn.Module:
-    """A copy whose BatchNorm layers hold the mean statistics of all training images under the weights as they are.
+    """Return a copy whose BatchNorm layers hold the mean statistics of all training images.
 
-    The running averages that training leaves lag behind: with torch's momentum of 0.1 by about ten steps.
+    The running averages of training lag behind the weights, with torch's momentum of 0.1 by about ten steps.
     """
     model = copy.deepcopy(model).train()
     recalibrate_batchnorm(model, (data.train_batch(batch)[0] for batch in torch.arange(len(data)).split(480)))
@@ -83,7 +84,7 @@ def with_steady_statistics(model: nn.Module, data: Data) -> nn.Module:
 
 @torch.no_grad()
 def restart(model: nn.Module, start: str, seed: int) -> None:
-    """Another start of the kernels ("He") or of ConvNorm's affine kernels ("random")."""
+    """Multiply the kernels by He's factor (``"He"``), or draw ConvNorm's affine kernels at random (``"random"``)."""
     with seeded(seed):
         for layer in model.modules():
             if start == "He" and isinstance(layer, nn.Conv2d):
@@ -96,11 +97,11 @@ def restart(model: nn.Module, start: str, seed: int) -> None:
 
 @torch.no_grad()
 def layers_of(model: nn.Module, data: Data) -> dict[str, list[float]]:
-    """Of every convolution on its torus: norms, row norms, and condition numbers of its channels (their median).
+    """Return norms, row norms and median channel condition numbers of every convolution on its torus.
 
-    ``norm`` and ``condition`` count ConvNorm's affine kernel, ``norm_bare`` and ``condition_bare`` do not (the same
-    numbers for other layers); ``norm_folded`` counts the gains of a BatchNorm behind the layer instead. ``row`` is the
-    root mean square norm of the rows of the layer's matrix.
+    ``norm`` and ``condition`` include ConvNorm's affine kernel; ``norm_bare`` and ``condition_bare`` do not (they are
+    the same for other layers); ``norm_folded`` includes the gains of a BatchNorm after the layer instead. ``row`` is
+    the root mean square norm of the rows of the layer's matrix.
     """
     x = data.train_batch(torch.arange(2))[0]
     norms, conditions = measure(model, x)
@@ -132,12 +133,12 @@ def without_affine(model: nn.Module) -> nn.Module:
 
 
 def row_norm(A: ConvOperator) -> Tensor:
-    """The root mean square norm of the rows of ``A.matrix()``, for a circular operator: that of its channels."""
+    """Return the root mean square norm of the rows of ``A.matrix()`` for a circular operator."""
     return A.kernel.flatten(1).norm(dim=1).square().mean().sqrt()
 
 
 def show(results: Mapping[str, Any]) -> str:
-    """One line per case: the accuracies of its seeds at the end, in percent."""
+    """Return a line of text per case: the final accuracies of its seeds in percent."""
     lines = []
     for row in results["rows"]:
         text = percents(row["accuracy"], mean=True)
@@ -154,7 +155,7 @@ def show(results: Mapping[str, Any]) -> str:
 def training(
     runs: Runs, steps: int = 300, seeds: Sequence[int] = SEEDS, rates: Sequence[float] = RATES
 ) -> dict[str, Any]:
-    """Test accuracy step by step at a constant rate, and every layer at the start and at the end (Figures 2 and 4)."""
+    """Measure the accuracy of each step at a constant rate, and the layers before and after (Figures 2 and 4)."""
     at = sorted({s for s in (*range(5, 61, 5), *range(80, steps + 1, 20)) if s <= steps})
     plan = {"steps": steps, "at": at, "schedule": "constant", "layers": True}
     cases = {f"{method}, lr {lr:g}": {"method": method, "knobs": {"lr": lr}} for method in METHODS for lr in rates}
@@ -169,7 +170,7 @@ def training(
     show,
 )
 def race(runs: Runs, steps: int = 60, seeds: Sequence[int] = SEEDS, rates: Sequence[float] = RATES) -> dict[str, Any]:
-    """The first steps at a constant rate: test accuracy as the network runs, and with steady statistics."""
+    """Measure accuracy in the first steps at a constant rate, with running and with recalibrated statistics."""
     at = [s for s in (5, 10, 15, 20, 25, 30, 40, 50, 60) if s <= steps]
     plan = {"steps": steps, "at": at, "schedule": "constant", "steady": True}
     cases = {f"{method}, lr {lr:g}": {"method": method, "knobs": {"lr": lr}} for method in METHODS for lr in rates}
@@ -189,7 +190,7 @@ def noise(
     noises: Sequence[tuple[str, float]] = (("uniform", 0.8), ("flip", 0.8)),
     shares: Sequence[float] = (0.2, 0.05),
 ) -> dict[str, Any]:
-    """Wrong labels in a known share, and few images (Figure 3)."""
+    """Train with label noise and with scarce data (Figure 3)."""
     plan = {"steps": steps, "schedule": "cosine", "knobs": {"lr": 0.1}}
     cases: dict[str, dict[str, Any]] = {}
     for method in METHODS:
@@ -212,7 +213,7 @@ def noise_rates(
     seeds: Sequence[int] = range(8),
     rates: Sequence[float] = (0.03, 0.1),
 ) -> dict[str, Any]:
-    """Four of five labels flipped, at two learning rates: who is ahead depends on the rate."""
+    """Train with four of five labels flipped, at two learning rates."""
     flips = ["flip", 0.8]
     cases = {
         f"{method}, lr {rate:g}": {"method": method, "knobs": {"lr": rate}, "noise": flips}
@@ -224,18 +225,18 @@ def noise_rates(
 
 @experiment("convnorm-affine", "how ConvNorm's affine kernel starts, and its gradient, on digits, three seeds", 1, show)
 def affine(runs: Runs, steps: int = 100, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """How the affine kernels start, whether they are there, and whether the gradient goes through the normalization."""
-    alone, beside = {"method": "convnorm"}, {"method": "convnorm+batchnorm"}
+    """Compare initial affine kernels, none, and the gradient through the normalization."""
+    alone, with_batchnorm = {"method": "convnorm"}, {"method": "convnorm+batchnorm"}
     slow, fast = {"lr": 0.02}, {"lr": 0.1}
     cases = {
         "alone, identity times √2": {**alone, "knobs": slow},
         "alone, identity": {**alone, "knobs": {**slow, "gain": 1.0}},
         "alone, random": {**alone, "knobs": slow, "start": "random"},
         "alone, identity times √2, full gradient": {**alone, "knobs": {**slow, "through": True}},
-        "with BatchNorm, identity": {**beside, "knobs": fast},
-        "with BatchNorm, random": {**beside, "knobs": fast, "start": "random"},
-        "with BatchNorm, no affine": {**beside, "knobs": {**fast, "affine": False}},
-        "with BatchNorm, identity, full gradient": {**beside, "knobs": {**fast, "through": True}},
+        "with BatchNorm, identity": {**with_batchnorm, "knobs": fast},
+        "with BatchNorm, random": {**with_batchnorm, "knobs": fast, "start": "random"},
+        "with BatchNorm, no affine": {**with_batchnorm, "knobs": {**fast, "affine": False}},
+        "with BatchNorm, identity, full gradient": {**with_batchnorm, "knobs": {**fast, "through": True}},
     }
     at = [*(s for s in (20, 50) if s < steps), steps]
     return _table(cases, {"steps": steps, "at": at, "schedule": "constant"}, seeds, runs, at=at)
@@ -244,7 +245,7 @@ def affine(runs: Runs, steps: int = 100, seeds: Sequence[int] = SEEDS) -> dict[s
 def _table(
     cases: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any], seeds: Sequence[int], runs: Runs, **header: Any
 ) -> dict[str, Any]:
-    """All cases at all seeds, as rows of ``name``, final ``accuracy`` and ``lost`` by seed, and further numbers."""
+    """Return all cases at all seeds as rows of ``name``, final ``accuracy``, ``lost`` by seed, and other numbers."""
     done = runs.over_seeds(job, {name: {**plan, **case} for name, case in cases.items()}, seeds)
     rows = []
     for name, case in cases.items():

@@ -1,4 +1,4 @@
-"""Norm decay in small: what it does to the norms of all layers, and whether it generalizes (L, Table 2)."""
+"""Experiments of Liang & Huang 2021: norm decay, its effect on all layers, and generalization (Table 2)."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def task(images: int | None, noise: float) -> Data:
-    """Digits: all, or as many of each class as of another; a share of the training labels made wrong."""
+    """Return the digits, all or equally many per class, with a fraction of the training labels replaced."""
     data = load_part(TRAINING["data"], images)
     return noisy_labels(data, noise, "flip") if noise else data
 
@@ -53,10 +53,10 @@ def job(
     noise: float = 0.0,
     batch_size: int = 64,
 ) -> dict[str, Any]:
-    """One run: test accuracy at the end (``None`` if it was lost), and the norms of its layers.
+    """Run one training: return the test accuracy at the end (``None`` if it diverged) and the norms of the layers.
 
-    On the way ``norm1`` and ``norm_inf`` are geometric means over the layers; at the end they are kept layer by layer,
-    as they are and (``folded``, in norm 1) with the gains of the BatchNorm behind them.
+    In the course of the run, ``norm1`` and ``norm_inf`` are geometric means over the layers; at the end they are stored
+    layer by layer, without and (``folded``, in norm 1) with the gains of the BatchNorm after them.
     """
     data = task(images, noise)
     x = data.train_batch([0])[0]
@@ -83,7 +83,7 @@ def job(
 
 
 def show_norms(results: Mapping[str, Any]) -> str:
-    """One line per row: test accuracies in percent, geometric means of the norms 1 and inf at the end, and folded."""
+    """Return a line of text per row: accuracies in percent and geometric means of the norms at the end."""
     lines = []
     for row in results["rows"]:
         last = {key: " ".join(f"{values[-1]:.3g}" for values in row[key]) for key in ("norm1", "norm_inf")}
@@ -94,7 +94,7 @@ def show_norms(results: Mapping[str, Any]) -> str:
 
 
 def show_generalization(results: Mapping[str, Any]) -> str:
-    """One line per row: test accuracies in percent with mean and standard deviation, geometric means of the norms."""
+    """Return a line of text per row: accuracies in percent with mean and standard deviation, and norms."""
     lines = []
     for row in results["rows"]:
         number = "" if row["number"] is None else f" {row['number']:g}"
@@ -115,7 +115,7 @@ def _mean(norms: Sequence[float]) -> float:
     "decay-norms", "the norms of all layers under weight decay and norm decay, on digits, three seeds", 1, show_norms
 )
 def norms(runs: Runs, steps: int = 240, look_every: int = 20, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """The norms of all layers over training, by what pulls on them."""
+    """Measure the norms of all layers during training with different penalties and constraints."""
     plan = {"steps": steps, "look_every": look_every}
     cases = {name: {"method": method, "knobs": knobs} for name, (method, knobs) in WAYS.items()}
     done = runs.over_seeds(job, {name: case | plan for name, case in cases.items()}, seeds)
@@ -134,7 +134,7 @@ def norms(runs: Runs, steps: int = 240, look_every: int = 20, seeds: Sequence[in
     show_generalization,
 )
 def generalization(runs: Runs, steps: int = 150, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """The clean columns of Table 2 on two small tasks: few images, and wrong labels."""
+    """Run the clean columns of Table 2 on two small tasks: few images, and label noise."""
     headers, cases = {}, {}
     for task_name, data in TASKS.items():
         for method, knob, number in COLUMNS:

@@ -1,4 +1,4 @@
-"""Every method on one data set under one protocol: the better of two learning rates, then three seeds."""
+"""The comparison of all methods on one data set: the better of two learning rates, then three seeds."""
 
 import functools
 import statistics
@@ -40,9 +40,9 @@ def job(
     steps: int,
     every: int,
 ) -> dict[str, Any]:
-    """One run: the test accuracies on the way, CPU seconds of its steps, and the layers it ends with.
+    """Run one training: return its test accuracies, the CPU seconds of its steps, and numbers of its layers at the end.
 
-    ``choosing`` holds a tenth of the training images out and tests on these.
+    With ``choosing`` a tenth of the training images is held out and takes the place of the test images.
     """
     part = load_part(data, images, tests, folder)
     part = holdout(part, 0.1) if choosing else part
@@ -59,7 +59,7 @@ def job(
 
 
 def layer_numbers(model: nn.Module, x: Tensor) -> dict[str, float]:
-    """Of the convolutions on their tori: the largest norm 2, and the median over layers of the channels' median."""
+    """Return the largest norm 2 of the convolutions on their tori, and the median of their condition numbers."""
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | ConvNorm2d)]
     numbers = {}
     for ending, folded in (("", False), ("_folded", True)):
@@ -71,7 +71,7 @@ def layer_numbers(model: nn.Module, x: Tensor) -> dict[str, float]:
 
 
 def run(data: str, runs: Runs, methods: Sequence[str] = tuple(METHODS)) -> dict[str, Any]:
-    """The table of one data set, as JSON holds it."""
+    """Return the table of one data set, as JSON holds it."""
     protocol = PROTOCOLS[data]
     shared = {"data": data, "folder": runs.folder, "images": protocol.get("images"), "tests": protocol.get("tests")}
     shared |= {"every": protocol["every"]}
@@ -91,7 +91,7 @@ def run(data: str, runs: Runs, methods: Sequence[str] = tuple(METHODS)) -> dict[
 def choose(
     runs: Runs, methods: Sequence[str], protocol: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """The mean accuracy on held-out images of each method at each learning rate."""
+    """Return the mean accuracy on held-out images of each method at each learning rate."""
     plan = {"choosing": True, "steps": protocol["choosing_steps"], **shared}
     pairs = [(method, lr) for method in methods for lr in RATES]
     cases = {f"{method} lr {lr} held out": {"method": method, "lr": lr, **plan} for method, lr in pairs}
@@ -103,7 +103,7 @@ def choose(
 
 
 def numbers_of(runs: Sequence[Mapping[str, Any]], goal: float) -> dict[str, Any]:
-    """The numbers of a row, seed by seed."""
+    """Return the numbers of a row, seed by seed."""
     return {
         "accuracy": [_last(run) for run in runs],
         "steps_to_goal": [_steps_to(run, goal) for run in runs],
@@ -115,7 +115,7 @@ def numbers_of(runs: Sequence[Mapping[str, Any]], goal: float) -> dict[str, Any]
 
 
 def show(results: dict[str, Any]) -> str:
-    """The table in words: one line per method, means with the spread over seeds (standard deviation)."""
+    """Return the table as text: a line per method, means with the standard deviation over seeds."""
     goal = f"steps to {results['goal']:.0%}"
     lines = [f"{'method':<34}{'lr':>6}{'accuracy':>16}{goal:>14}{'norm':>8}{'condition':>11}{'time':>7}"]
     for row in results["rows"]:
@@ -132,7 +132,7 @@ def show(results: dict[str, Any]) -> str:
 
 
 def _last(result: Mapping[str, Any]) -> float:
-    """The accuracy at the end; none for a run that diverged."""
+    """Return the accuracy at the end; ``None`` for a run that diverged."""
     return 0.0 if result["diverged"] else result["accuracies"][-1][1]
 
 

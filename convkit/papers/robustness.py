@@ -1,4 +1,4 @@
-"""Attacks and norms in small: Table 2 of L, Tables 1 and 2 of C, Fig. 2 of L, and what predicts robustness."""
+"""Experiments on attacks and norms: tables of Liang & Huang 2021 and Liu et al. 2021, predictors of robustness."""
 
 import functools
 import math
@@ -21,14 +21,14 @@ from convkit.training.adversarial import ALP, TRADES, get_objective
 
 SEEDS = (0, 1, 2)
 EPS = 0.1  # of all attacks in the ball and of all adversarial training: 1.6 of the 16 levels of gray
-STEP = 0.2  # of SimBA as in C: it is not held in that ball
+STEP = 0.2  # of SimBA as in Liu et al.: its result may leave that ball
 CLIP_EVERY = 90  # steps: twice, the last well before the end
 TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "batch_size": 64}
 ENSEMBLE = ("apgd-ce", "apgd-t")  # of AutoAttack: the other two found nothing more here and take five times as long
 
 
 class Row(NamedTuple):
-    """A network of the tables."""
+    """A row of the tables: one kind of network and how it is trained."""
 
     name: str
     method: str
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     steps: int
 
     def job(self) -> dict[str, Any]:
-        """The arguments of its runs."""
+        """Return the arguments of the row's runs."""
         return {key: value for key, value in self._asdict().items() if key != "name"}
 
 
@@ -71,7 +71,7 @@ GROUPS = {"norms": NORMS, "free": FREE, "without BatchNorm": WITHOUT_BATCHNORM, 
 
 
 def attacks(eps: float) -> dict[str, Callable[..., Any]]:
-    """What is tried within ``eps`` of every pixel, each with random numbers of its own: ``worst`` is their union."""
+    """Return the attacks within ``eps`` per pixel, each with its own random numbers; ``worst`` is their union."""
     ascent = {"eps": eps, "step": eps / 4}
     return {
         "FGSM": functools.partial(fgsm, eps=eps),
@@ -85,7 +85,7 @@ def attacks(eps: float) -> dict[str, Callable[..., Any]]:
 
 
 def black_box(model: nn.Module, x: Tensor, y: Tensor, step: float) -> dict[str, float]:
-    """SimBA on the images that the model gets right, every pixel once: the share that falls, and the mean queries."""
+    """Return the fraction of correctly classified images that SimBA changes, and its mean number of queries."""
     with torch.no_grad():
         right = model(x).argmax(1) == y
         if not right.any():
@@ -96,8 +96,10 @@ def black_box(model: nn.Module, x: Tensor, y: Tensor, step: float) -> dict[str, 
 
 
 def steepness(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int = 20) -> dict[str, float]:
-    """Medians over the images: the margin, the local Lipschitz estimate within ``eps`` (both norms infinity), and the
-    margin over twice that estimate: a change below this cannot close a margin that shrinks no faster."""
+    """Return medians over the images: margin, local Lipschitz estimate within ``eps``, and margin over twice it.
+
+    Both are in the norm inf. A change below that ratio cannot close a margin that shrinks no faster than estimated.
+    """
     margin = margins(model, x, y)
     local = local_lipschitz(model, x, eps, "inf", steps, generator=_seeded(6))
     ratio = margin / (2 * local.clamp(min=torch.finfo(local.dtype).tiny))
@@ -105,8 +107,11 @@ def steepness(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int = 2
 
 
 def norm_numbers(model: nn.Module, x: Tensor) -> dict[str, Any]:
-    """The norms infinity of all layers, as they are and with BatchNorm's gains; the largest norm 2 (of the torus, with
-    the gains); and two upper bounds of the whole network's, in the norms 2 and infinity."""
+    """Return the layers' norms and bounds of the whole network.
+
+    These are the norms inf of all layers, without and with BatchNorm's gains; the largest norm 2, on the torus and with
+    the gains; and upper bounds of the network's Lipschitz constant in the norms 2 and inf.
+    """
     alone = layer_table(model, x, columns=("norm_inf",))
     folded = layer_table(model, x, columns=("norm_inf", "norm2"), torus=True, folded=True)
     std = float(model.get_buffer("normalize.std").min())  # the network's first step divides by it
@@ -130,7 +135,7 @@ def job(
     tests: int | None = None,
     ensemble: int = 0,
 ) -> dict[str, Any]:
-    """Train one network and attack it; ``ensemble`` test images also meet AutoAttack. ``lost`` says why if it ended."""
+    """Train one network and attack it; ``ensemble`` is the number of test images that AutoAttack gets."""
     data = load_part(TRAINING["data"])
     joint = JOINT.get(objective)
     goal = joint(eps, eps / 4, joint=True) if joint else get_objective(objective, eps)
@@ -153,7 +158,9 @@ def job(
 
 
 def show(results: Mapping[str, Any]) -> str:
-    """One line per row: means over seeds in percent, the worst attack's with its spread, and what may predict it."""
+    """Return a line of text per row: mean accuracies in percent, that under the worst attack with its spread,
+    predictors.
+    """
     lines = []
     for row in results["rows"]:
         runs = [run for run in row["runs"] if run["lost"] is None]
@@ -184,7 +191,7 @@ def networks(
     tests: int | None = None,
     ensemble: int = 100,
 ) -> dict[str, Any]:
-    """All networks of the four tables, seed by seed; AutoAttack where norms are kept small."""
+    """Train and attack all networks of Table 2 of Liang & Huang 2021 and Tables 1 and 2 of Liu et al. 2021."""
     named = {f"{group}: {row.name}": (group, row) for group, rows in groups.items() for row in rows}
     cases = {
         name: {**row.job(), "tests": tests, "ensemble": ensemble if group == "norms" else 0}

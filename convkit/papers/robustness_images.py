@@ -1,4 +1,4 @@
-"""Attacks and norms on photographs: a few ways of training on CIFAR-10, attacked at the usual size."""
+"""The experiment on attacks and norms with photographs: methods on CIFAR-10, attacked at the usual size."""
 
 import functools
 import statistics
@@ -40,7 +40,7 @@ def job(
     count: int,
     tests: int,
 ) -> dict[str, Any]:
-    """Train one network and attack it at each size: what is left after PGD on two losses, of the test images."""
+    """Train one network; return its accuracy under PGD on two losses at each size."""
     data = load_part(TRAINING["data"], count, tests, folder)
     goal = get_objective(objective, SIZES["8/255"])
     model, diverged, _ = train(data, method, seed=seed, knobs=knobs, steps=steps, objective=goal)
@@ -61,7 +61,7 @@ def job(
 
 
 def show(results: Mapping[str, Any]) -> str:
-    """One line per row: accuracies in percent with their spread over seeds, and what may predict them."""
+    """Return a line of text per row: accuracies in percent with their spread over seeds, and predictors."""
     lines = []
     for row in results["rows"]:
         runs = [run for run in row["runs"] if run["lost"] is None]
@@ -91,7 +91,7 @@ def networks(
     count: int = TRAINING["images"],
     tests: int = TRAINING["tests"],
 ) -> dict[str, Any]:
-    """Every way of training, seed by seed."""
+    """Train and attack every network, seed by seed."""
     part = {"folder": runs.folder, "count": count, "tests": tests}
     done = runs.over_seeds(job, {row.name: {**row.job(), **part} for row in rows}, seeds)
     table = [{**row._asdict(), "runs": done[row.name]} for row in rows]

@@ -1,4 +1,4 @@
-"""What the experiments share: their registry, one training run, runs over seeds, and how numbers are kept."""
+"""Shared parts of the experiments: their registry, one training run, runs over seeds, and rounding."""
 
 import math
 import pkgutil
@@ -26,33 +26,33 @@ from convkit.training.sweeps import sweep
 NINE: dict[str, Any] = {"widths": [16, 32, 64]}  # the options of cnn9, the network of most experiments
 # Methods that only an experiment needs.
 VARIANTS = {
-    # S's comparison without BatchNorm: the same clip on layers with a bias and nothing behind them
+    # the comparison without BatchNorm of Sedghi et al.: the same clip on layers with a bias alone
     "clip_alone": replace(
         METHODS["norm_clip"], name="clip_alone", words="operator norm clipped", layer=layers(), layers=()
     ),
-    # the fourth corner of W's Table 3: scale, bias and noise as for the sphere, and no constraint
+    # the missing case of Table 3 of Ikami et al.: scale, bias and noise as for the sphere, without a constraint
     "neither": replace(METHODS["centre_only"], name="neither", words="no constraint", constrain=None),
 }
 
 
 @dataclass(frozen=True)
 class Runs:
-    """How an experiment is carried out: where its runs are kept, and where the reader has data that is not in the kit.
+    """Where an experiment stores its results, and where it finds data that the kit does not have.
 
-    What is in ``results_file`` is not run again.
+    Jobs whose results are in ``results_file`` are not run again.
     """
 
     results_file: Path
     folder: str | None = None
 
     def sweep(self, job: Callable[..., Any], jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return ``job(**arguments)`` for each of the named jobs."""
+        """Return ``job(**arguments)`` for each of the named jobs, by name."""
         return sweep(job, jobs, self.results_file)
 
     def over_seeds(
         self, job: Callable[..., Any], cases: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
     ) -> dict[str, list[Any]]:
-        """Run each case with each seed; return the results of each case, seed by seed."""
+        """Run each case with each seed and return the results of each case, seed by seed."""
         results = self.sweep(job, {f"{name} seed {s}": {**cases[name], "seed": s} for name in cases for s in seeds})
         return {name: [results[f"{name} seed {seed}"] for seed in seeds] for name in cases}
 
@@ -62,7 +62,7 @@ Run = TypeVar("Run", bound=Callable[..., dict[str, Any]])
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure: ``run(Runs(...))`` returns what its file of results holds, ``show`` puts that into words."""
+    """A table or figure: ``run(Runs(...))`` returns its results, which JSON can hold; ``show`` words them."""
 
     label: str
     minutes: float  # on two cores
@@ -95,7 +95,7 @@ def load_experiments() -> Registry[Experiment]:
 
 # ---- training --------------------------------------------------------------------------------------------------------
 class Trained(NamedTuple):
-    """A network after its run; ``diverged`` says why the run ended early, ``seconds`` is the CPU time of each step."""
+    """A trained network; ``diverged`` says why the run ended early, ``seconds`` holds the CPU time of each step."""
 
     model: nn.Module
     diverged: str | None
@@ -117,7 +117,7 @@ def train(
     """Make a network (``options`` go to its builder) and train it by ``fit``, both with this seed and these knobs.
 
     ``method`` is a name of ``METHODS`` or ``VARIANTS``. ``start(network)`` is called before the first step and may
-    change the weights, ``watch(network, record)`` after each step of a run that is not lost.
+    change the weights, ``watch(network, record)`` after each step of a run that has not diverged.
     """
     chosen = VARIANTS.get(method) or METHODS[method]
     built = network(model, data, chosen, seed=seed, knobs=knobs, **options)
@@ -172,7 +172,7 @@ def columns(runs: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str
 
 
 def percents(values: Sequence[float | None], mean: bool = False) -> str:
-    """Return the accuracies of several seeds in percent, and their mean if asked and no run was lost (``None``)."""
+    """Return the accuracies of several seeds in percent, and their mean if asked and no run diverged (``None``)."""
     text = " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in values)
     found = [value for value in values if value is not None]
     return f"{text}   mean {100 * statistics.mean(found):5.1f}" if mean and len(found) == len(values) else text

@@ -1,8 +1,9 @@
-"""How far apart the nearest images of different classes are: up to which epsilon Theorem 2 of L applies."""
+"""The distance between the nearest images of different classes, a limit of Theorem 2 of Liang & Huang 2021."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convkit.attacks.checks import Norm
 from convkit.papers.runs import Runs, experiment, load_part, short
 from convkit.robustness.constructions import separation
 
@@ -15,8 +16,8 @@ PARTS = [  # the training part of cifar10-jpeg takes ten minutes in each norm, a
 ]
 
 
-def job(name: str, part: str, norm: str, folder: str | None) -> dict[str, Any]:
-    """The smallest distance of two images of different classes in a part of the data, and which two."""
+def job(name: str, part: str, norm: Norm, folder: str | None) -> dict[str, Any]:
+    """Return the smallest distance between two images of different classes in a part of the data, and which two."""
     data = load_part(name, folder=folder)
     images, labels = (
         (data.images, data.labels) if part == "training" else (data.test_images, data.test_labels)
@@ -31,7 +32,7 @@ def job(name: str, part: str, norm: str, folder: str | None) -> dict[str, Any]:
 
 
 def show(results: Mapping[str, Any]) -> str:
-    """One line per part: half the smallest distance in both norms, below which epsilon must be."""
+    """Return a line of text per part: half the smallest distance in both norms, an upper limit of epsilon."""
     lines = [f"{'data':<24}{'images':>8}{'epsilon below, l-infinity':>28}{'2-norm':>10}"]
     for row in results["rows"]:
         half = [row[norm]["distance"] / 2 for norm in NORMS]
@@ -47,7 +48,7 @@ def show(results: Mapping[str, Any]) -> str:
     needs_folder=True,
 )
 def run(runs: Runs, parts: Sequence[tuple[str, str]] = PARTS) -> dict[str, Any]:
-    """The table, as JSON holds it; the folder holds mnist and cifar-10-batches-bin."""
+    """Return the table, as JSON holds it; the folder has mnist and cifar-10-batches-bin."""
     jobs = {
         f"{name} {part} {norm}": {"name": name, "part": part, "norm": norm, "folder": runs.folder}
         for name, part in parts

@@ -1,4 +1,4 @@
-"""How far product bounds are from the slopes that are found: ways of training, depths and clips, on digits."""
+"""Experiments on product bounds and the slopes that are found, for methods, depths and clips, on digits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ BOUNDS = (None, 2.0, 1.0, 0.7, 0.5)
 
 # ---- what is measured of a network -----------------------------------------------------------------------------------
 def measured(model: nn.Module, x: Tensor, y: Tensor, others: Tensor, radius: float, largest: float) -> dict[str, Any]:
-    """Slopes from below, bounds from above; ``sampled`` is the steepest of all pairs among ``others``."""
+    """Return slopes, from below, and bounds, from above; ``sampled`` is the steepest over pairs among ``others``."""
     draws = torch.Generator().manual_seed(0)
     bound = product_bound(model, x[:1])
     with torch.no_grad():
@@ -60,7 +60,7 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, others: Tensor, radius: flo
 def job(
     model: str, options: Mapping[str, Any], method: str, knobs: Mapping[str, Any], seed: int, steps: int, images: int
 ) -> dict[str, Any]:
-    """One run on digits: its accuracy, what is ``measured``, and the numbers of its layers.
+    """Run one training on digits: return its accuracy, slopes and bounds (see ``measured``), and numbers of its layers.
 
     The model ``"shallow"`` has no BatchNorm, and the method ``"clip_alone"`` clips its convolutions.
     """
@@ -77,8 +77,10 @@ def job(
 
 
 def layer_numbers(model: nn.Module, x: Tensor) -> dict[str, list[float]]:
-    """Of each layer's torus: the norm 2, the mean condition number of its channels, and, whatever its scale, the norm
-    over the root mean square of its singular values (1: all are equal); ``folded`` with the gains of BatchNorm.
+    """Return numbers of each layer on its torus: norm 2, mean channel condition number, and a scale-free norm.
+
+    The last is the norm over the root mean square of the singular values, 1 where all are equal. ``folded`` numbers
+    include the gains of BatchNorm.
     """
     names = ("norm2", "stable_rank", "channel_condition_numbers")
     table = layer_table(model, x, columns=names, torus=True)
@@ -95,7 +97,7 @@ def layer_numbers(model: nn.Module, x: Tensor) -> dict[str, list[float]]:
 
 
 def shallow(seed: int = 0) -> nn.Module:
-    """Three convolutions and a linear layer, without BatchNorm, for images of 8 x 8 pixels."""
+    """Return a network of three convolutions and a linear layer, without BatchNorm, for images of 8 x 8 pixels."""
     with seeded(seed):
         first, second = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
         third, head = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(512, 10)
@@ -104,7 +106,7 @@ def shallow(seed: int = 0) -> nn.Module:
 
 # ---- in words --------------------------------------------------------------------------------------------------------
 def show_runs(results: Mapping[str, Any]) -> str:
-    """One line per run."""
+    """Return a line of text per run."""
     lines = []
     for row in results["rows"]:
         for run in row["runs"]:
@@ -115,7 +117,7 @@ def show_runs(results: Mapping[str, Any]) -> str:
 
 
 def summary(run: Mapping[str, Any]) -> str:
-    """Slopes and bounds of a network, and how much of its radii is certified."""
+    """Return slopes and bounds of a network, and the part of its radii that is certified."""
     steep = f"sampled {run['sampled']:.3g}, derivative {max(run['jacobian']):.3g}, searched {max(run['local']):.3g}"
     bounds = f"folded bound {run['folded_bound']:.3g}, bound {run['bound']:.3g}"
     radii = [(c, e) for c, e in zip(run["certified"], run["empirical"], strict=True) if c and e]
@@ -126,7 +128,7 @@ def summary(run: Mapping[str, Any]) -> str:
 # ---- the experiments -------------------------------------------------------------------------------------------------
 @experiment("spectra-methods", "slopes, radii and bounds by way of training, on digits, three seeds", 2, show_runs)
 def methods(runs: Runs, seeds: Sequence[int] = SEEDS, ways: Sequence[str] = tuple(WAYS)) -> dict[str, Any]:
-    """The nine-layer network on digits, by what steers its norms."""
+    """Run the nine-layer network on digits with several methods."""
     cases = {way: {"method": WAYS[way][0], "knobs": WAYS[way][1]} for way in ways}
     done = runs.over_seeds(job, {way: {**MODEL, **case, **_plan()} for way, case in cases.items()}, seeds)
     rows = [{"name": way, **case, "runs": done[way]} for way, case in cases.items()]
@@ -137,7 +139,7 @@ def methods(runs: Runs, seeds: Sequence[int] = SEEDS, ways: Sequence[str] = tupl
     "spectra-depths", "slopes and bounds of residual networks of 10 to 28 layers, on digits, three seeds", 2, show_runs
 )
 def depths(runs: Runs, seeds: Sequence[int] = SEEDS, sizes: Sequence[int] = DEPTHS) -> dict[str, Any]:
-    """Residual networks of more and more layers on digits."""
+    """Run residual networks of increasing depth on digits."""
     plan = {"model": "wrn28_10", "method": "batchnorm", "knobs": {}, **_plan()}
     cases = {f"{size} layers": {"options": {"depth": size, "widening": 1}, **plan} for size in sizes}
     done = runs.over_seeds(job, cases, seeds)
@@ -147,7 +149,7 @@ def depths(runs: Runs, seeds: Sequence[int] = SEEDS, sizes: Sequence[int] = DEPT
 
 @experiment("spectra-bounds", "a shallow network clipped at five bounds, on digits, three seeds", 1, show_runs)
 def bounds(runs: Runs, seeds: Sequence[int] = SEEDS, sizes: Sequence[Any] = BOUNDS) -> dict[str, Any]:
-    """A shallow network without BatchNorm on digits, its convolutions clipped every 10 steps at some bound."""
+    """Run a shallow network without BatchNorm on digits, its convolutions clipped every 10 steps at several bounds."""
     cases = {}
     for size in sizes:
         clip = {"method": "clip_alone", "knobs": {"bound": size, "every": 10, "rounds": 3}}

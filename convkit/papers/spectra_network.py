@@ -1,4 +1,4 @@
-"""A narrow ResNet-18 on real images: its training, its weights, and what it does to the images."""
+"""The experiment with a narrow ResNet-18 on real images: its training, its weights, its slopes and bounds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,14 +25,14 @@ NETWORK: dict[str, Any] = {  # trained on real images
 
 
 def show_training(results: Mapping[str, Any]) -> str:
-    """The loss on the way and the accuracy at the end."""
+    """Return the losses and the final accuracy as text."""
     looks = results["looks"]
     lines = [f"step {step:>5}: loss {loss:.3f}" for step, loss in zip(looks["steps"], looks["loss"], strict=True)]
     return "\n".join([*lines, f"test accuracy {results['accuracy']:.1%}"])
 
 
 def show_slopes(results: Mapping[str, Any]) -> str:
-    """One line per part of the network, then the whole of it."""
+    """Return a line of text per part of the network, then one for all of it."""
     lines = [
         f"{part['name']:<10} bound {part['bound']:<9.3g} folded {part['folded_bound']:<9.3g} "
         f"steepest derivative {max(part['jacobian']):.3g}"
@@ -43,11 +43,12 @@ def show_slopes(results: Mapping[str, Any]) -> str:
 
 @experiment("spectra-network", "a narrow ResNet-18 on CIFAR-10, its weights kept", 7, show_training, needs_folder=True)
 def training(runs: Runs, steps: int = 4000, look_every: int = 100) -> dict[str, Any]:
-    """A narrow ResNet-18 on real images; its weights go, in float16, beside the results (``.pt``)."""
+    """Train a narrow ResNet-18 on real images and store its weights, in float16, beside the results (``.pt``)."""
     return train_on(load_part(NETWORK["data"], folder=runs.folder), runs.results_file, steps, look_every)
 
 
 def train_on(data: Data, results_file: Path, steps: int, look_every: int) -> dict[str, Any]:
+    """Train the network on this data and return the results."""
     looks: dict[str, list[float]] = {"steps": [], "loss": []}
     losses: list[float] = []
 
@@ -84,7 +85,7 @@ def train_on(data: Data, results_file: Path, steps: int, look_every: int) -> dic
 
 
 def narrow_resnet(data: Data, weights: Path | None = None) -> nn.Module:
-    """The network of the file of weights, on any images of the data's kind."""
+    """Return the network of the stored weights, for images in the shape of the data."""
     header = {"in_channels": data.in_channels, "classes": data.classes, "image_size": data.image_size}
     header |= {"mean": data.mean, "std": data.std}
     model = build_model(NETWORK["model"], layer=batchnorm_layer, width=NETWORK["width"], **header)
@@ -95,12 +96,13 @@ def narrow_resnet(data: Data, weights: Path | None = None) -> nn.Module:
 
 @experiment("spectra-slopes", "slopes, radii and bounds of that network", 2, show_slopes, needs_folder=True)
 def slopes(runs: Runs, images: int = 64, pairs: int = 1000) -> dict[str, Any]:
-    """What the trained network does to real images: slopes, radii and bounds, and how they grow with depth."""
+    """Measure what the trained network does to real images: slopes, radii and bounds, also by depth."""
     weights = runs.results_file.with_name("spectra-network.pt")
     return slopes_of(load_part(NETWORK["data"], folder=runs.folder), weights, images, pairs)
 
 
 def slopes_of(data: Data, weights: Path, images: int, pairs: int) -> dict[str, Any]:
+    """Return slopes, radii and bounds of a network on these images."""
     model = narrow_resnet(data, weights)
     x, y = data.test_batch(slice(0, images))
     result = measured(model, x, y, data.test_batch(slice(0, pairs))[0], radius=0.5, largest=4.0)

@@ -1,4 +1,4 @@
-"""Training on the centered sphere in small: row norms, weight decay, small batches, and what each part brings (W)."""
+"""Experiments of Ikami et al. 2022: row norms, weight decay, small batches, and an ablation, on the centered sphere."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ PARTS = {"neither": (False, False), "centre_only": (True, False), "sphere_only":
 
 
 def trained_weights(model: nn.Module) -> list[Tensor]:
-    """The weights of the convolutions that the optimizer steps: the unnormalized ones where they are parametrized."""
+    """Return the convolution weights that the optimizer steps: the originals where they are parametrized."""
     weights = []
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
@@ -36,7 +36,7 @@ def trained_weights(model: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def scale_rows(model: nn.Module, norm: float) -> None:
-    """Give every row of every convolution this norm, its direction as it is, its mean taken away."""
+    """Give every row of every convolution the mean 0 and this norm, in its own direction."""
     for weight in trained_weights(model):
         rows = weight.flatten(1)
         rows = rows - rows.mean(1, keepdim=True)
@@ -55,7 +55,7 @@ def job(
     images: int | None = None,
     reference_batch: int | None = None,
 ) -> dict[str, Any]:
-    """One run: its test accuracy, ``None`` if it was lost, and what was measured every ``every`` steps and at the end.
+    """Run one training: return its test accuracy (``None`` if it diverged) and what was measured every ``every`` steps.
 
     That is the loss, the mean norm of the trained rows of the convolutions, and the norm of their gradient.
     """
@@ -82,7 +82,7 @@ def job(
 
 
 def show(results: Mapping[str, Any]) -> str:
-    """One line per row: what it is, the test accuracies of its seeds in percent, gradients and row norms where kept."""
+    """Return a line of text per row: its label, accuracies in percent, gradients and row norms if stored."""
     lines = []
     for row in results["rows"]:
         text = percents(row["accuracy"], mean=True)
@@ -99,7 +99,7 @@ def show(results: Mapping[str, Any]) -> str:
     show,
 )
 def row_norms(runs: Runs, steps: int = 200, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """Weight standardization from rows of several norms, at equal outputs, beside the sphere."""
+    """Compare weight standardization from rows of several norms, at equal outputs, with the sphere."""
     plan = {"steps": steps, "every": max(1, steps // 40), "schedule": "cosine"}
     standardized = {f"from {norm:.4g}": {"method": "weight_standardization", "norm": norm} for norm in NORMS}
     spheres = {f"sphere, c = {c:.4g}": {"method": "sphere_without_noise", "knobs": {"radius": c**0.5}} for c in RADII}
@@ -113,7 +113,7 @@ def row_norms(runs: Runs, steps: int = 200, seeds: Sequence[int] = SEEDS) -> dic
     "sphere-weight-decay", "how weight decay moves the norm of standardized rows, on digits, three seeds", 1, show
 )
 def weight_decay(runs: Runs, steps: int = 600, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """Weight standardization from rows of norm sqrt 2 under weight decay, beside the sphere."""
+    """Compare weight standardization from rows of norm sqrt 2 under weight decay with the sphere."""
     plan = {"steps": steps, "every": max(1, steps // 30), "schedule": "constant"}
     standardized = {"method": "weight_standardization", "norm": 2**0.5, **plan}
     cases: dict[str, dict[str, Any]] = {
@@ -135,7 +135,7 @@ def weight_decay(runs: Runs, steps: int = 600, seeds: Sequence[int] = SEEDS) -> 
 def small_batches(
     runs: Runs, images: int = 12_800, seeds: Sequence[int] = SEEDS, batches: Sequence[int] = BATCHES
 ) -> dict[str, Any]:
-    """The sphere, with and without noise, and BatchNorm at several batch sizes, the rate in proportion (Table 2)."""
+    """Compare the sphere, with and without noise, and BatchNorm at several batch sizes (Table 2)."""
     cases: dict[str, dict[str, Any]] = {}
     for batch in batches:
         steps = max(2, images // batch)
@@ -153,7 +153,7 @@ def small_batches(
 
 @experiment("sphere-ablation", "centering, sphere and noise, alone and together, on digits, three seeds", 1, show)
 def ablation(runs: Runs, steps: int = 200, seeds: Sequence[int] = SEEDS, images: int = 1437) -> dict[str, Any]:
-    """Centering, sphere and noise, alone and together (Table 3), and how much noise (Table 4)."""
+    """Run centering, sphere and noise, alone and together (Table 3), and several noise levels (Table 4)."""
     pairs = [(part, sigma) for part in PARTS for sigma in (0.0, 0.2)]
     pairs += [("sphere", sigma) for sigma in SIGMAS if ("sphere", sigma) not in pairs]
     plan = {"steps": steps, "every": steps, "norm": 2**0.5, "schedule": "cosine", "images": images}
@@ -171,6 +171,6 @@ def ablation(runs: Runs, steps: int = 200, seeds: Sequence[int] = SEEDS, images:
 
 
 def _row(name: str, runs: Sequence[Mapping[str, Any]], brief: bool = False) -> dict[str, Any]:
-    """The runs of one name, seed by seed; without what was measured on the way if ``brief``."""
+    """Return the runs of one name, seed by seed; with ``brief`` without the measurements during training."""
     names = ("accuracy", "lost") if brief else ("accuracy", "lost", "steps", "loss", "row_norm", "gradient")
     return {"name": name, **columns(runs, names)}

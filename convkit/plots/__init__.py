@@ -1,4 +1,4 @@
-"""Pictures of numbers: each function draws on an ax and returns it, computes nothing and sets no global style."""
+"""Plots: each function draws numbers on an ax and returns it, computes nothing and sets no global style."""
 
 from typing import TYPE_CHECKING
 

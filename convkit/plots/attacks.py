@@ -1,4 +1,4 @@
-"""Pictures of a network's answers: to an image before and after an attack, and on a part of the plane."""
+"""Plots of a network's predictions: for an image before and after an attack, and on a plane through the inputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from convkit.plots.style import BLUE, FAINT, VERMILION, new_ax, styles
 
 
 def plot_answers(before: Any, after: Any, label: int, names: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Probabilities of the classes, before an attack (gray bars) and after it (colored; the label's in blue)."""
+    """Plot class probabilities before an attack (gray bars) and after it (colored bars, blue for the label)."""
     ax, before, after = new_ax(ax), np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     places = np.arange(len(before))
     colors = [BLUE if k == label else VERMILION for k in places]
@@ -33,10 +33,10 @@ def plot_regions(
     eps: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """A network's answers on a part of the plane, and around points that it knows the squares of changes by ``eps``.
+    """Plot a network's predictions on a part of the plane, and squares of side ``2 eps`` around given points.
 
     ``answers`` are class numbers ``(height, width)`` from the bottom up, NaN for none. From the seventh class on the
-    colors are used again, with other markers.
+    colors repeat, with other markers.
     """
     ax, points = new_ax(ax, (5, 5)), np.asarray(points)
     looks = styles(int(np.max(np.asarray(labels))) + 1)

@@ -1,4 +1,4 @@
-"""Pictures of numbers side by side: bars, dots and intervals, tables."""
+"""Plots of numbers side by side: bars, dots, intervals, tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,10 @@ from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, new_ax, styl
 
 
 def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
-    """Bars of upper bounds divided by the exact norm, from 1 on a logarithmic axis; words where one does not apply.
+    """Plot upper bounds divided by the exact norm as bars on a logarithmic axis, from 1 on.
 
-    Every bar is as long as its number says. One that is equal to the norm has no length: a green diamond marks it.
+    A bound that is equal to the norm has a bar of length 0: a green diamond marks it. Where a bound does not apply,
+    words say so.
     """
     ax = new_ax(ax, (7, 0.42 * len(ratios) + 1))
     limit = limit or max([4.0, *(ratio for ratio in ratios.values() if ratio)]) * 1.6
@@ -39,7 +40,7 @@ def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limi
 
 
 def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None = None) -> Axes:
-    """Bars of ``(name, ratio, target)`` from 1 on a logarithmic axis, to the left where the other is faster.
+    """Plot ``(name, ratio, target)`` as bars on a logarithmic axis, to the left of 1 where the other is faster.
 
     A tick marks the target; bars that miss it have another color.
     """
@@ -61,16 +62,16 @@ def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None
 def plot_seeds(
     groups: Mapping[str, Sequence[float | None]], ax: Axes | None = None, colors: Sequence[str] = (), floor: float = 0
 ) -> Axes:
-    """One number per seed for each name: dots, a bar at their mean; a cross at the floor for ``None``."""
+    """Plot one number per seed for each name as dots, with a bar at their mean; a cross at the floor for ``None``."""
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         color = colors[place] if colors else BLUE
         apart = min(0.14, 0.6 / max(1, len(values) - 1))  # many dots move together: no group reaches the next one
         x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * apart
         for at, value in zip(x, values, strict=True):
-            lost = value is None
+            none = value is None
             ax.plot(
-                at, floor if lost else value, "x" if lost else "o", color=VERMILION if lost else color, ms=7, mew=1.5
+                at, floor if none else value, "x" if none else "o", color=VERMILION if none else color, ms=7, mew=1.5
             )
         if None not in values:
             mean = float(np.mean(np.asarray(values, dtype=float)))
@@ -81,10 +82,10 @@ def plot_seeds(
 
 
 def plot_intervals(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None, aside: str = "") -> Axes:
-    """For each row what was found from below and what bounds it from above, on a logarithmic axis.
+    """Plot, for each row, estimates from below and bounds from above on a logarithmic axis.
 
-    A row maps names to numbers (a list: all of them are shown); those whose name holds "bound" are bounds. The band
-    from the largest found to the smallest bound is where the truth lies; the name ``aside`` is neither.
+    A row maps names to numbers, or to lists of numbers. Names that contain "bound" are bounds. The true value lies in
+    the band from the largest estimate to the smallest bound; the name ``aside`` is neither.
     """
     ax = new_ax(ax, (8, 0.7 * len(rows) + 1))
     ax.set_xscale("log")
@@ -108,7 +109,7 @@ def plot_intervals(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None
 
 
 def plot_dots(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
-    """One number per seed for each name, names down: dots on a faint line, with room for long names."""
+    """Plot one number per seed for each name as dots, one line per name, with room for long names."""
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
@@ -128,7 +129,7 @@ def plot_table(
     low: float = 0,
     high: float = 100,
 ) -> Axes:
-    """Numbers in colored cells, pale at ``low`` and below, deep at ``high``; a cross where there is none."""
+    """Plot a table of numbers in colored cells, pale at ``low``, deep at ``high``; a cross where one is missing."""
     ax = new_ax(ax)
     numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
     ax.imshow(np.clip(numbers, low, high), cmap="Blues", vmin=low, vmax=high + 0.25 * (high - low), aspect="auto")
@@ -142,9 +143,9 @@ def plot_table(
 
 
 def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, width: float = 0.1) -> Axes:
-    """For each name the density of its numbers on a logarithmic axis, by Gaussians, and a bar for each number.
+    """Plot the density of the numbers of each name on a logarithmic axis, and a tick for each number.
 
-    ``width`` is the standard deviation of a Gaussian, in factors of ten.
+    Densities are sums of Gaussians of standard deviation ``width``, in factors of ten.
     """
     ax = new_ax(ax)
     logs = {name: np.log10(np.asarray(values, dtype=float)) for name, values in groups.items()}

@@ -1,4 +1,4 @@
-"""Pictures of curves and points: numbers along an axis."""
+"""Plots of curves and points: numbers along an axis."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ def plot_curves(
     style: Sequence[Style] | None = None,
     **look: Any,
 ) -> Axes:
-    """Curves by name, each name in a style of its own; a name has one curve ``(x, y)`` or a list of them, one per seed.
+    """Plot curves by name, each name in its own style; a name has a curve ``(x, y)``, or a list with one per seed.
 
-    A curve has about as many ``markers`` as asked for (``inf``: one at every point; when left out: 10, or 6 where a
-    name has a list). ``legend`` is its place (``None``: no legend), ``style`` a list such as ``styles(n)`` returns, and
-    ``look`` goes to ``Axes.plot``. Logarithmic axes are set afterwards: ``plot_curves(curves).set(yscale="log")``.
+    A curve has about ``markers`` markers (``inf``: one at every point; by default 10, or 6 for a list). ``legend`` is
+    its place (``None``: no legend), ``style`` a list such as ``styles(n)`` returns, and ``look`` goes to ``Axes.plot``.
+    Set logarithmic axes afterwards: ``plot_curves(curves).set(yscale="log")``.
     """
     ax = new_ax(ax)
     for (name, several), (color, marker, line) in zip(curves.items(), style or styles(len(curves)), strict=True):
@@ -40,19 +40,19 @@ def plot_curves(
 
 
 def plot_points(points: Mapping[str, Curve], ax: Axes | None = None, legend: Place | None = None, **look: Any) -> Axes:
-    """Points by name, each name in a color and with a marker of its own; ``look`` goes to ``plot_curves``."""
+    """Plot points by name, each name with its own color and marker; ``look`` goes to ``plot_curves``."""
     return plot_curves(points, ax, math.inf, legend, ls="none", **look)
 
 
 def plot_spectra(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Singular values sorted downwards against their index, one curve for each name."""
+    """Plot singular values, sorted in descending order, against their index, one curve per name."""
     ax = plot_curves({name: _numbered(values) for name, values in spectra.items()}, ax, markers=20)
     ax.set(xlabel="index, largest first", ylabel="singular value", ylim=(0, None))
     return ax
 
 
 def plot_two_spectra(dense: Any, fast: Any, ax: Axes | None = None) -> Axes:
-    """Two lists of singular values, sorted downwards: rings for the dense matrix, dots for the fast way."""
+    """Plot two lists of singular values, sorted in descending order, as rings (dense matrix) and dots (FFT)."""
     ax, small = new_ax(ax), len(dense) > 60
     for values, name, look in (
         (dense, "SVD of the dense matrix", {"mfc": "none", "mec": VERMILION, "ms": 6 if small else 9, "mew": 1.5}),
@@ -65,14 +65,14 @@ def plot_two_spectra(dense: Any, fast: Any, ax: Axes | None = None) -> Axes:
 
 
 def plot_growth(seconds: Mapping[str, Curve], ax: Axes | None = None) -> Axes:
-    """Sizes against seconds, both logarithmic, so that a power law is a straight line."""
+    """Plot sizes against seconds on logarithmic axes, so that a power law is a straight line."""
     ax = plot_curves(seconds, ax, markers=math.inf, legend="upper left", ms=6)
     ax.set(ylabel="seconds", xscale="log", yscale="log")
     return ax
 
 
 def plot_band(x: Any, lower: Any, upper: Any, points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Points for each x, and the band between two bounds that no point can leave."""
+    """Plot points for each x, and the band between two bounds on them."""
     ax = new_ax(ax)
     ax.fill_between(x, lower, upper, color=SKY, alpha=0.25, lw=0)
     ax.plot(x, upper, color=SKY, lw=1.5)
@@ -81,7 +81,7 @@ def plot_band(x: Any, lower: Any, upper: Any, points: Mapping[str, Any], ax: Axe
 
 
 def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Complex numbers as points in the plane, with the unit circle."""
+    """Plot complex numbers as points in the plane, with the unit circle."""
     ax, turn = new_ax(ax, (4, 4)), np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(turn), np.sin(turn), color=FAINT, lw=1)
     plot_points({name: (np.real(values), np.imag(values)) for name, values in points.items()}, ax, ms=8)
@@ -91,7 +91,7 @@ def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 
 
 def plot_prediction(groups: Mapping[str, Curve], ax: Axes | None = None, log: bool = True) -> Axes:
-    """One dot per network, a color and marker for each group: what may predict against what is to be predicted."""
+    """Plot one dot per network, with a color and a marker for each group: a predictor against the outcome."""
     ax = plot_points(groups, ax, ms=5.5, alpha=0.8, mec="white", mew=0.4)
     ax.set(xscale="log" if log else "linear")
     ax.grid(color=FAINT, lw=0.4)
@@ -99,7 +99,7 @@ def plot_prediction(groups: Mapping[str, Curve], ax: Axes | None = None, log: bo
 
 
 def plot_wave(values: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
-    """A short signal as bars on a zero line."""
+    """Plot a short signal as bars on a zero line."""
     ax, values = new_ax(ax, (5, 2)), np.asarray(values)
     ax.bar(np.arange(len(values)), values, color=BLUE, width=0.8)
     ax.axhline(0, color=INK, lw=0.8)
@@ -110,9 +110,10 @@ def plot_wave(values: Any, ax: Axes | None = None, limit: float | None = None) -
 def plot_symbol(
     curve: Any, samples: Mapping[str, Any], ax: Axes | None = None, levels: Mapping[str, float] | None = None
 ) -> Axes:
-    """Singular values against frequency: a gray curve for all, markers for what each torus samples, dashed levels.
+    """Plot singular values against frequency: a gray curve for all, markers for each torus, dashed levels.
 
-    All are ``(frequencies, r)`` from 0 to one wave per pixel; the first half is shown, which a real kernel repeats.
+    All have shape ``(frequencies, r)``, from 0 to one wave per pixel; the second half, which repeats the first one for
+    a real kernel, is not shown.
     """
     ax, levels = new_ax(ax), levels or {}
     values = np.asarray(curve)
@@ -127,7 +128,7 @@ def plot_symbol(
 
 
 def plot_folding(values: Any, folds: int, ax: Axes | None = None, on_top: bool = False) -> Axes:
-    """Numbers at all frequencies, cut into equal parts: side by side, or on top of each other as a stride lays them."""
+    """Plot numbers at all frequencies, cut into equal parts: side by side, or on top of each other as by a stride."""
     parts = np.split(np.asarray(values), folds)
     firsts = range(0, len(values), len(parts[0]))
     curves = {
@@ -140,7 +141,7 @@ def plot_folding(values: Any, folds: int, ax: Axes | None = None, on_top: bool =
 
 
 def plot_by_layer(curves: Mapping[str, Any], ax: Axes | None = None, ceiling: Any = None) -> Axes:
-    """Norms against the layers passed on a logarithmic scale, and a gray ceiling that no curve can cross."""
+    """Plot norms against the number of layers on a logarithmic scale, and an upper bound in gray."""
     ax = new_ax(ax)
     if ceiling is not None:
         ax.plot(*_numbered(ceiling, 0), color=FAINT, lw=5, label="ceiling")
@@ -151,7 +152,7 @@ def plot_by_layer(curves: Mapping[str, Any], ax: Axes | None = None, ceiling: An
 
 
 def plot_channels(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Singular values of every channel, largest first; for each name one color, one line per channel."""
+    """Plot the singular values of every channel in descending order: a color per name, a line per channel."""
     several = {name: [_numbered(values) for values in channels] for name, channels in spectra.items()}
     ax = plot_curves(several, ax, markers=12, legend=None, lw=1.3)
     ax.axhline(1, color=INK, ls="--", lw=1)
@@ -160,7 +161,7 @@ def plot_channels(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 
 
 def plot_layers(curves: Mapping[str, Sequence[Any]], ax: Axes | None = None) -> Axes:
-    """One number per layer, one line per seed, all seeds of a name in its style; a dashed line at 1."""
+    """Plot one number per layer, a line per seed and a style per name; a dashed line at 1."""
     several = {name: [_numbered(values) for values in seeds] for name, seeds in curves.items()}
     ax = plot_curves(several, ax, markers=math.inf, legend=None)
     ax.axhline(1, color=INK, ls="--", lw=1)
@@ -171,5 +172,5 @@ def plot_layers(curves: Mapping[str, Sequence[Any]], ax: Axes | None = None) -> 
 
 
 def _numbered(values: Any, first: int = 1) -> Curve:
-    """Values against their numbers, from ``first`` on."""
+    """Return values and their indices, from ``first`` on."""
     return np.arange(first, first + len(values)), np.asarray(values)

@@ -1,4 +1,4 @@
-"""Pictures of matrices, kernels and images."""
+"""Plots of matrices, kernels and images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ def plot_matrix(
     row: int | None = None,
     limit: float | None = None,
 ) -> Axes:
-    """A matrix as a picture, orange above zero, violet below; lines every ``blocks[i]`` entries, one row framed.
+    """Plot a matrix in colors, orange above zero, violet below; lines every ``blocks[i]`` entries, one row framed.
 
-    A pair in ``blocks`` gives the rows and the columns of blocks that are not square. ``limit`` is the magnitude at
-    full color (the largest entry, when left out).
+    A pair in ``blocks`` gives rows and columns of blocks that are not square. ``limit`` is the magnitude at full color
+    (by default the largest entry).
     """
     ax, values = new_ax(ax, (5, 5)), np.asarray(matrix)
     limit = limit or max(float(np.abs(values).max(initial=0)), 1e-12)
@@ -39,7 +39,7 @@ def plot_matrix(
 
 
 def plot_kernel(kernel: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
-    """A small 2-D array as colored cells with its numbers written in."""
+    """Plot a small 2-D array as colored cells with its numbers in them."""
     ax, values = new_ax(ax, (3, 3)), np.atleast_2d(np.asarray(kernel))
     limit = limit or max(float(np.abs(values).max(initial=0)), 1e-12)
     ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
@@ -50,7 +50,7 @@ def plot_kernel(kernel: Any, ax: Axes | None = None, limit: float | None = None)
 
 
 def plot_frequencies(values: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
-    """One number for each frequency in gray, black at zero, white at ``limit``; the constant image in the middle."""
+    """Plot one number per frequency in gray, black at 0, white at ``limit``, frequency 0 in the middle."""
     ax, values = new_ax(ax, (4, 4)), np.fft.fftshift(np.asarray(values))
     h, w = values.shape
     edges = (-(w // 2) - 0.5, w - w // 2 - 0.5, h - h // 2 - 0.5, -(h // 2) - 0.5)  # down as in an image
@@ -61,7 +61,7 @@ def plot_frequencies(values: Any, ax: Axes | None = None, limit: float | None = 
 
 
 def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, framed: Any = None) -> Axes:
-    """An image as a grid of pixels, with numbers on those that are not zero and one pixel ``(row, column)`` framed."""
+    """Plot an image as a grid of pixels, with numbers on the nonzero ones and one pixel ``(row, column)`` framed."""
     ax, values = new_ax(ax, (3, 3)), np.asarray(image)
     (rows, columns), limit = values.shape, limit or max(float(np.abs(values).max(initial=0)), 1e-12)
     points = min(ax.bbox.width / columns, ax.bbox.height / rows) * 72 / ax.figure.dpi  # the room of one number
@@ -82,7 +82,7 @@ def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, f
 
 
 def plot_image(image: Any, ax: Axes | None = None) -> Axes:
-    """A gray picture, its smallest number black and its largest white."""
+    """Plot a gray image, its smallest number black and its largest white."""
     ax = new_ax(ax, (3, 3))
     ax.imshow(np.asarray(image), cmap="gray", interpolation="nearest")
     ax.set(xticks=[], yticks=[])
@@ -93,9 +93,10 @@ UNTOUCHED = "#DDDDDD"
 
 
 def plot_kernel_gradient(gradient: Any, ax: Axes | None = None, limit: float = 1.5) -> Axes:
-    """The gradient at every entry of a kernel ``(c_out, c_in, kh, kw)``: orange above zero, violet below, gray at zero.
+    """Plot the gradient at every entry of a kernel ``(c_out, c_in, kh, kw)``, orange above zero, violet below.
 
-    Output channels go down and input channels across, each pair a block of taps. Numbers near zero are white.
+    Output channels go down and input channels across, each pair a block of taps. Zero is gray, numbers near it are
+    white.
     """
     ax, values = new_ax(ax, (5, 5)), np.asarray(gradient)
     c_out, c_in, kh, kw = values.shape
@@ -116,7 +117,7 @@ def plot_kernel_gradient(gradient: Any, ax: Axes | None = None, limit: float = 1
 
 
 def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
-    """An image ``(channels, height, width)`` in [0, 1]: gray with one channel, else the first three as colors."""
+    """Plot an image ``(channels, height, width)`` in [0, 1]: gray for one channel, else three as colors."""
     ax, values = new_ax(ax, (2, 2)), np.asarray(image, dtype=float)
     shown = values[0] if len(values) < 3 else values[:3].transpose(1, 2, 0)
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -125,7 +126,7 @@ def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
 
 
 def plot_change(change: Any, limit: float, ax: Axes | None = None) -> Axes:
-    """A change of an image, ``limit`` at full color: orange above zero, violet below; of colors around gray."""
+    """Plot a change of an image, ``limit`` at full color: orange above zero, violet below; of colors around gray."""
     ax, values = new_ax(ax, (2, 2)), np.asarray(change, dtype=float)
     if len(values) < 3:
         ax.imshow(values[0], cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")

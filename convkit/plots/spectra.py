@@ -1,4 +1,4 @@
-"""Pictures of all layers of a network at once, and of bounds beside what was found."""
+"""Plots of all layers of a network, and of upper bounds beside the values found."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ POINTS = 90  # of a curve: more are not to be seen
 
 
 def layer_colors(count: int) -> list[str]:
-    """One color per layer, from dark blue for the first to yellow for the last: told apart without seeing colors."""
+    """Return a color per layer, from dark blue for the first to yellow for the last, also distinct in gray."""
     return [colormaps["viridis"](part) for part in np.linspace(0, 0.93, count)]
 
 
@@ -33,11 +33,11 @@ def plot_layer_spectra(
     log: bool = False,
     faint: bool = False,
 ) -> Axes:
-    """The singular values of every layer, sorted downwards, first layers dark and last ones light; one may be picked.
+    """Plot the sorted singular values of every layer, from dark (first) to light (last); highlight one.
 
-    ``view`` is ``"raw"``, ``"ratio"`` (each divided by its largest) or ``"rank"`` (against the part of its values):
-    Figures 5, 6 and 7 of Sedghi et al. 2019. ``log`` leaves out what may be rounding; ``faint`` draws dotted lines, to
-    lie behind others.
+    ``view`` is ``"raw"``, ``"ratio"`` (divided by the largest of the layer) or ``"rank"`` (against the fraction of its
+    values): Figures 5, 6 and 7 of Sedghi et al. 2019. ``log`` leaves out what may be rounding; ``faint`` draws dotted
+    lines, as a background.
     """
     ax, others = new_ax(ax), []
     for (name, values), color in zip(spectra.items(), layer_colors(len(spectra)), strict=True):
@@ -67,7 +67,7 @@ def plot_layer_spectra(
 def plot_growth_by_part(
     names: Sequence[str], bounds: Mapping[str, Any], found: Sequence[Any], ax: Axes | None = None
 ) -> Axes:
-    """Bounds as lines over the parts of a network, and below them all that was found, dot by dot; logarithmic."""
+    """Plot bounds as lines over the parts of a network, and the values found below them as dots."""
     ax = new_ax(ax, (8, 4))
     x = np.arange(len(names))
     dots = "derivative at an image"
@@ -83,7 +83,10 @@ def plot_growth_by_part(
 
 
 def plot_radii(radii: Mapping[str, tuple[Any, Any]], ax: Axes | None = None) -> Axes:
-    """Certified radii against those found by attack, image by image, both logarithmic; none can lie above the line."""
+    """Plot certified radii against those found by attack, per image, on logarithmic axes.
+
+    None can lie above the diagonal.
+    """
     ax = new_ax(ax, (5, 4))
     style = styles(len(radii), (BLUE, ORANGE, PURPLE, VERMILION, INK))
     plot_points(radii, ax, style=style, ms=5, alpha=0.75, mew=0)

@@ -1,4 +1,4 @@
-"""The picture of a step of a row on its sphere, in three dimensions."""
+"""The plot of a row of weights and its step on the sphere, in three dimensions."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ REACH = 1.62  # of the radius: how far the plane and the axes of the picture go
 
 
 class View:
-    """Points of space as they are seen from afar: turned about the upright axis, then tilted towards the reader."""
+    """A projection of points in space: a rotation about the vertical axis, then a tilt towards the reader."""
 
     def __init__(self, turn: float, tilt: float) -> None:
         a, b = math.radians(turn), math.radians(tilt)
@@ -28,11 +28,11 @@ class View:
 def plot_sphere_step(
     path: Any, plain: Any, centered: Any, radius: float, turn: float, tilt: float, ax: Axes | None = None
 ) -> Axes:
-    """A row of three weights on its way: the sphere, the plane of mean 0, the circle that both share.
+    """Plot the steps of a row of three weights: the sphere, the plane of mean 0, and their common circle.
 
-    ``path`` holds the row before and after each step, ``(steps + 1, 3)``; ``plain`` is where the last step would go
+    ``path`` holds the row before and after each step, ``(steps + 1, 3)``; ``plain`` is where the last step would lead
     without constraints, ``centered`` where its centered gradient leads (``None``: it was not centered). The part of the
-    circle that lies behind the ball is dotted.
+    circle behind the ball is dotted.
     """
     ax, view = new_ax(ax, (5, 5)), View(turn, tilt)
     path = np.asarray(path)
@@ -70,7 +70,7 @@ def plot_sphere_step(
 
 
 def _curve(ax: Axes, view: View, points: np.ndarray, radius: float, color: str, width: float) -> None:
-    """A curve on the ball: whole in front, thin and dotted behind."""
+    """Plot a curve on the ball: solid in front, thin and dotted behind."""
     x, y = view(points)
     front = points @ view.towards >= 0
     ax.plot(np.where(front, x, np.nan), np.where(front, y, np.nan), color=color, lw=width, zorder=3)

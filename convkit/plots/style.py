@@ -1,4 +1,4 @@
-"""Colors, markers, line styles and a new ax: what all pictures share."""
+"""Colors, markers, line styles and a new ax, shared by all plots."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -36,7 +36,7 @@ def styles(n: int, colors: Sequence[str] = COLORS) -> list[Style]:
 
 
 def styles_by_meaning(names: Iterable[str]) -> list[Style]:
-    """Return a style for each name: that of a word in it, such as "bound", or another one where that is taken."""
+    """Return a style for each name: that of a word in it, such as "bound", or another if that is taken."""
     names = list(names)
     chosen: list[Style] = []
     others = iter(styles(len(names)))
@@ -50,5 +50,5 @@ def styles_by_meaning(names: Iterable[str]) -> list[Style]:
 
 
 def new_ax(ax: Axes | None, size: tuple[float, float] = (6, 4)) -> Axes:
-    """The given ax, or the only one of a new figure of this size in inches."""
+    """Return ``ax``, or the only ax of a new figure of this size in inches."""
     return Figure(size, layout="constrained").add_subplot() if ax is None else ax

@@ -1,9 +1,9 @@
-"""Pictures of training: what each step of several runs did, side by side."""
+"""Plots of training: what each step of several runs did."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,29 +35,29 @@ _PLACES = ((0.06, 0.53, 0.42, 0.34), (0.56, 0.53, 0.42, 0.34), (0.06, 0.095, 0.4
 
 
 def loss_points(history: History) -> Points:
-    """Steps and the losses of their batches."""
+    """Return steps and the losses of their batches."""
     return _points(history, lambda record: record.loss)
 
 
 def accuracy_points(history: History) -> Points:
-    """Steps and the test accuracy after them in percent, where it was taken."""
+    """Return steps and the test accuracies after them in percent, where they were measured."""
     return _points(history, lambda record: None if record.test_accuracy is None else 100 * record.test_accuracy)
 
 
 def norm_points(history: History, choose: Callable[[Iterable[float]], float] = max) -> Points:
-    """Steps and the largest (or least) norm of a layer after them, where it was taken."""
+    """Return steps and the largest (or smallest) norm of a layer after them, where it was measured."""
     return _points(history, lambda record: choose(record.norms.values()) if record.norms else None)
 
 
 def condition_points(history: History) -> Points:
-    """Steps and the median over layers of the median condition number of their channels, where it was taken."""
+    """Return steps and the median over layers of their median channel condition numbers, where measured."""
     return _points(history, lambda record: statistics.median(record.conditions.values()) if record.conditions else None)
 
 
 class TrainingPlot:
-    """Loss, test accuracy, norms and condition numbers of several runs; its artists are kept and moved.
+    """A plot of loss, test accuracy, norms and condition numbers of several runs, whose artists are reused.
 
-    It is drawn several times a second while a network trains: making it anew would take half as long again.
+    It is drawn several times a second while a network trains; new artists would take half as long again.
     """
 
     def __init__(self, figure: Figure) -> None:
@@ -85,7 +85,7 @@ class TrainingPlot:
         self._ticks: dict[int, list[float]] = {}
 
     def show(self, runs: Mapping[str, History], steps: int = 0, before: Sequence[History] = ()) -> None:
-        """Draw ``runs`` by name, gray behind them those ``before``; the axis grows by leaps, to ``steps`` at most."""
+        """Draw ``runs`` by name, with those ``before`` in gray behind them; the axis grows in jumps up to ``steps``."""
         for line in self._lines.values():
             line.set_data([], [])
         last = max([1, *(history[-1].step for history in (*runs.values(), *before) if history)])
@@ -101,7 +101,7 @@ class TrainingPlot:
                 self._scale(number)
         self._legend(tuple(runs), any(before))
 
-    def _draw(self, kind: str, place: int, history: History, look: dict, last: int) -> None:
+    def _draw(self, kind: str, place: int, history: History, look: dict[str, Any], last: int) -> None:
         dots = look | {"ls": ":", "lw": 1.6} | ({"marker": ""} if look.get("ls", "-") == "-" else {})
         for number, name, (x, y), own in (
             (0, kind, loss_points(history), look | {"lw": 1.1}),
@@ -115,7 +115,7 @@ class TrainingPlot:
             apart = x[1] - x[0] if len(x) > 1 else 1
             line.set_markevery(max(1, round(last / (10 * apart))))  # ten of them over the width
 
-    def _line(self, number: int, kind: str, place: int, look: dict) -> Line2D:
+    def _line(self, number: int, kind: str, place: int, look: dict[str, Any]) -> Line2D:
         key = (number, kind, place)
         if key not in self._lines:
             (self._lines[key],) = self.axes[number].plot([], [], **look)
@@ -151,21 +151,21 @@ class TrainingPlot:
 
 
 def plot_training(runs: Mapping[str, History], figure: Figure | None = None) -> Figure:
-    """Loss, test accuracy, norms and condition numbers of runs, by name, from their records."""
+    """Plot loss, test accuracy, norms and condition numbers of runs, by name, from their records."""
     figure = Figure((10.5, 4.9)) if figure is None else figure
     TrainingPlot(figure).show(runs)
     return figure
 
 
 def _points(history: History, number: Callable[[Record], float | None]) -> Points:
-    """What can be drawn: numbers that are there and finite (a loss of 0 has no place on a logarithmic axis)."""
+    """Return steps and the finite numbers measured there, raised to at least 1e-9 for a logarithmic axis."""
     found = [(record.step, value) for record in history if (value := number(record)) is not None]
-    kept = [(step, max(value, 1e-9)) for step, value in found if math.isfinite(value)]
-    return [step for step, _ in kept], [value for _, value in kept]
+    finite = [(step, max(value, 1e-9)) for step, value in found if math.isfinite(value)]
+    return [step for step, _ in finite], [value for _, value in finite]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """At most six round numbers between two: the finest of three kinds that are so few."""
+    """Return at most six round numbers between two: the finest of three kinds that has so few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 1.5, 2, 3, 4, 6), (1, 2, 5), (1,)):
         ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
@@ -175,7 +175,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _leap(step: int) -> int:
-    """The next of 50, 100, 200, 500, 1000, ..."""
+    """Return the next of 50, 100, 200, 500, 1000, ..."""
     return next(
         leap for power in range(12) for leap in (50 * 10**power, 100 * 10**power, 200 * 10**power) if leap > step
     )

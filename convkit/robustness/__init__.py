@@ -1,4 +1,4 @@
-"""How far a network is from changing its answer: slopes, radii, and networks that separate the notions."""
+"""Robustness of networks: Lipschitz constants and radii, and constructions that tell these notions apart."""
 
 from typing import TYPE_CHECKING
 

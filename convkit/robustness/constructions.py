@@ -6,18 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from convkit.attacks.checks import check_labels, check_norm
+from convkit.attacks.checks import Norm, check_labels, check_norm
 from convkit.checks import positive, whole
 from convkit.loading import progress_bar
 
 
 # ---- Proposition 1 ---------------------------------------------------------------------------------------------------
 def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> nn.Sequential:
-    """A ReLU network of ``depth`` linear layers, each of norms 1, 2 and infinity at least ``size``, that is constant.
+    """Return a constant ReLU network of ``depth`` linear layers whose norms 1, 2 and infinity are at least ``size``.
 
-    Two equal copies of the signal run side by side, enlarged by each layer and alive, and the last layer subtracts
-    them: its Lipschitz constant is 0 (Proposition 1). Exactly so in floating point too, while nothing overflows: the
-    factor is ``size`` rounded up to a power of two. In float64.
+    Each layer enlarges two equal copies of the signal, and the last one subtracts them, so that the Lipschitz constant
+    is 0 (Proposition 1). That holds exactly in floating point, too, as long as nothing overflows: the factor is
+    ``size`` rounded up to a power of two. Takes ``(N, inputs)``, returns ``(N, classes)``, in float64. Raises
+    ``ValueError`` for a depth below 2 and a size whose power ``depth`` is not finite.
     """
     inputs, classes, depth = (
         whole(name, count, 1) for name, count in (("inputs", inputs), ("classes", classes), ("depth", depth))
@@ -34,13 +35,14 @@ def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> 
 
 
 # ---- Theorem 2 and Proposition 2 -------------------------------------------------------------------------------------
-def robust_network(points: Tensor, labels: Tensor, eps: float, norm: str | float = "inf") -> nn.Sequential:
-    """A ReLU network with robust accuracy 1 on ``points`` that are 2-epsilon-separable (Theorem 2), in float64.
+def robust_network(points: Tensor, labels: Tensor, eps: float, norm: Norm = "inf") -> nn.Sequential:
+    """Return a ReLU network with robust accuracy 1 on 2-epsilon-separable points (Theorem 2), in float64.
 
-    Three linear layers. Around each point a function that is 1 on its ball of radius ``eps`` and 0 on the balls of
-    other classes: one minus what half-spaces, each turned to a point of another class, cut off beyond ``eps``. The
-    logit of a class is the sum over its points. ``certify_balls`` proves it for the whole balls. Raises
-    ``ValueError`` where two points of different classes lie within ``2 * eps``.
+    ``points`` are ``(N, ...)``, ``labels`` class numbers ``(N,)``, ``norm`` is ``"inf"`` or 2. Three linear layers: for
+    each point they build a function that is 1 on its ball of radius ``eps`` and 0 on the balls of other classes, as one
+    minus a sum over half-spaces that face the points of other classes and begin ``eps`` from the point. The logit of a
+    class is the sum over its points. ``certify_balls`` proves it for the whole balls. Raises ``ValueError`` where two
+    points of different classes lie within ``2 * eps``.
     """
     x, kind, gaps = _checked(points, labels, eps, norm)
     classes = int(labels.max()) + 1
@@ -49,13 +51,14 @@ def robust_network(points: Tensor, labels: Tensor, eps: float, norm: str | float
 
 
 def steep_robust_network(
-    points: Tensor, labels: Tensor, eps: float, slope: float, norm: str | float = "inf"
+    points: Tensor, labels: Tensor, eps: float, slope: float, norm: Norm = "inf"
 ) -> tuple[nn.Sequential, Tensor]:
-    """``robust_network`` made as steep as wished where no image is (Proposition 2), and two points that show it.
+    """Return a ``robust_network`` with Lipschitz constant at least ``slope``, and two points that prove it.
 
-    Between the nearest two points of different classes lies one outside of every ball. There a spike is added, 0 on
-    all balls, whose top and foot ``(2, ...)``, the second result, have logits that differ by at least ``slope`` times
-    their distance: the Lipschitz constant is at least ``slope``, and the robust accuracy still 1.
+    Midway between the nearest two points of different classes, outside of every ball, a spike is added that is 0 on
+    all balls, so that the robust accuracy is still 1 (Proposition 2). The logits at its top and foot, the second result
+    of shape ``(2, ...)``, differ by at least ``slope`` times their distance. Raises ``ValueError`` where two points of
+    different classes lie within ``2 * eps`` and for ``slope <= 0``.
     """
     x, kind, gaps = _checked(points, labels, eps, norm)
     slope = positive("slope", slope, "; it is a Lipschitz constant that the network exceeds")
@@ -73,14 +76,13 @@ def steep_robust_network(
     return _assembled(bumps, torch.cat((heads, spike), 1)), pair
 
 
-def certify_balls(
-    network: nn.Sequential, points: Tensor, labels: Tensor, eps: float, norm: str | float = "inf"
-) -> Tensor:
-    """Whether it is proven, ``(N,)``, that the network gives its label to every point within ``eps`` of each point.
+def certify_balls(network: nn.Sequential, points: Tensor, labels: Tensor, eps: float, norm: Norm = "inf") -> Tensor:
+    """Return, per point, whether the network is proved to predict its label on the whole ball of radius ``eps``.
 
-    Interval arithmetic: the first layer's range over the ball is exact (dual norms), later ones follow by intervals,
-    the last by differences of logits; every step is widened by what floating point may round. False means not
-    proven. For ``nn.Sequential`` of ``Flatten``, ``Linear`` and ``ReLU``.
+    By interval arithmetic, ``(N,)`` of bool: the range of the first layer over the ball is exact (dual norms), later
+    layers follow by intervals and the last by differences of logits; each step is widened by its possible rounding
+    errors. False means not proved. Takes an ``nn.Sequential`` of ``Flatten``, ``Linear`` and ``ReLU`` and raises
+    ``ValueError`` for others.
     """
     kind = check_norm(norm)
     check_labels(labels, points)
@@ -117,18 +119,19 @@ def certify_balls(
 # ---- separation ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Separation:
-    """The smallest distance of two points of different classes, and which two: below half of it epsilon is fine."""
+    """The smallest distance of two points of different classes, and the indices of these two."""
 
     distance: float
     pair: tuple[int, int]
 
 
-def separation(points: Tensor, labels: Tensor, norm: str | float = "inf", progress: bool = False) -> Separation:
-    """The smallest distance between points of different classes: data are 2-epsilon-separable below half of it.
+def separation(points: Tensor, labels: Tensor, norm: Norm = "inf", progress: bool = False) -> Separation:
+    """Return the smallest distance between points of different classes, and the two points.
 
-    ``points`` are ``(N, ...)``, floating point or bytes (then counted as multiples of 1/255). Exact: all pairs are
-    screened in chunks by a lower bound (some coordinates for infinity, a matrix product less its rounding for 2), and
-    those below the best so far are measured. 0 for equal points of different classes.
+    Data are 2-epsilon-separable for every epsilon below half of it. ``points`` are ``(N, ...)``, floating point or
+    bytes (in units of 1/255), ``labels`` class numbers ``(N,)``, ``norm`` is ``"inf"`` or 2. Exact: a lower bound
+    screens all pairs in chunks (some coordinates for infinity, a matrix product less its rounding for 2), and those
+    below the best so far are measured. Raises ``ValueError`` for one class alone and for points that are not finite.
     """
     check_labels(labels, points)
     kind = check_norm(norm)
@@ -160,10 +163,12 @@ def separation(points: Tensor, labels: Tensor, norm: str | float = "inf", progre
 
 # ---- a Lipschitz constant that is too small --------------------------------------------------------------------------
 def lipschitz_fit(x: Tensor, y: Tensor, slope: float) -> tuple[Tensor, float]:
-    """Of all ``slope``-Lipschitz functions of one variable the nearest to ``y`` at the points ``x``, and its error.
+    """Return the ``slope``-Lipschitz function of one variable that is nearest to ``y`` at ``x``, and its error.
 
-    Values at ``x`` and the largest deviation, half of ``max |y_i - y_j| - slope |x_i - x_j|`` over all pairs: no such
-    function deviates less, and the lower envelope of the cones ``y_j + error + slope |x - x_j|`` attains it.
+    The function is given by its values at the points ``x``, ``(N,)``. The error is the largest deviation, half of
+    ``max |y_i - y_j| - slope |x_i - x_j|`` over all pairs: no such function deviates less, and the lower envelope of
+    the cones ``y_j + error + slope |x - x_j|`` attains it. Raises ``ValueError`` for shapes that differ and a negative
+    slope.
     """
     if x.ndim != 1 or x.shape != y.shape or not len(x) or not slope >= 0:
         raise ValueError(
@@ -175,9 +180,10 @@ def lipschitz_fit(x: Tensor, y: Tensor, slope: float) -> tuple[Tensor, float]:
 
 
 def reciprocal_error(slope: float, low: float = 0.5, high: float = 1.0) -> float:
-    """The largest deviation from 1/x on ``[low, high]`` of the best ``slope``-Lipschitz function: exact.
+    """Return the largest deviation from 1/x on ``[low, high]`` of the best ``slope``-Lipschitz function.
 
-    ``lipschitz_fit`` on the whole interval: the worst pair is ``low`` and where 1/x is as steep as ``slope``.
+    Exact; ``lipschitz_fit`` on the whole interval, where the worst pair is ``low`` and the point at which 1/x is as
+    steep as ``slope``. Raises ``ValueError`` unless ``0 < low < high`` and the slope is at least 0.
     """
     if not (0 < low < high and slope >= 0):
         raise ValueError(f"needed 0 < low < high and a slope of at least 0, got {low}, {high}, {slope}")
@@ -186,8 +192,8 @@ def reciprocal_error(slope: float, low: float = 0.5, high: float = 1.0) -> float
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-def _checked(points: Tensor, labels: Tensor, eps: float, norm: str | float) -> tuple[Tensor, float, Tensor]:
-    """The points in float64, the norm, and of each by how much the nearest of another class is beyond ``2 * eps``."""
+def _checked(points: Tensor, labels: Tensor, eps: float, norm: Norm) -> tuple[Tensor, float, Tensor]:
+    """Return the points in float64, the norm, and by how much each point's distance to other classes is above 2 eps."""
     check_labels(labels, points)
     kind = check_norm(norm)
     if not eps >= 0:
@@ -209,11 +215,11 @@ def _checked(points: Tensor, labels: Tensor, eps: float, norm: str | float) -> t
 def _bump(
     center: Tensor, others: Tensor, reach: float, needed: float, norm: float, eps: float | None = None
 ) -> tuple[Tensor, Tensor, float]:
-    """Half-spaces ``(functionals, offsets, steepness)`` that cut off the balls of ``others`` and not the center's.
+    """Return half-spaces ``(functionals, offsets, steepness)`` that hold the balls of ``others`` and not the center's.
 
-    Nothing is cut off within ``reach`` of the center, all within ``eps`` (``reach`` by default) of the others, which
-    are at least ``needed`` away. Each functional has dual norm 1: over a ball it moves by the radius. Taken greedily,
-    nearest point first: whoever is cut off by a functional already taken needs none of its own.
+    They hold nothing within ``reach`` of the center, and together all within ``eps`` (``reach`` by default) of the
+    others, which are at least ``needed`` away. Each functional has dual norm 1, so that it varies over a ball by its
+    radius. Chosen greedily, nearest point first: points in a half-space chosen already need none of their own.
     """
     apart = others - center
     distances = torch.linalg.vector_norm(apart, norm, dim=1)
@@ -235,7 +241,7 @@ def _bump(
 
 
 def _assembled(bumps: list[tuple[Tensor, Tensor, float]], head: Tensor) -> nn.Sequential:
-    """The logits ``head @ relu(1 - steepness * sum relu(functionals @ x - offsets))`` as a network."""
+    """Return the network with logits ``head @ relu(1 - steepness * sum relu(functionals @ x - offsets))``."""
     functionals = torch.cat([bump[0] for bump in bumps])
     offsets = torch.cat([bump[1] for bump in bumps])
     sums = torch.block_diag(*[bump[0].new_full((1, len(bump[0])), -bump[2]) for bump in bumps])
@@ -258,20 +264,20 @@ def _dual(norm: float) -> float:
 
 
 def _rounding(layer: nn.Linear, sizes: Tensor) -> Tensor:
-    """A bound of what floating point adds to or takes from ``layer`` on inputs of at most these ``sizes``."""
+    """Return a bound of the rounding errors of ``layer`` on inputs of at most these ``sizes``."""
     terms = sizes @ layer.weight.abs().T + layer.bias.abs()
     return 4 * (layer.in_features + 2) * torch.finfo(sizes.dtype).eps * terms
 
 
 def _through(layer: nn.Linear, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The intervals of ``layer`` on intervals, widened by rounding."""
+    """Return the output intervals of ``layer`` for input intervals, widened by rounding errors."""
     up, down = layer.weight.clamp(min=0).T, layer.weight.clamp(max=0).T
     slack = _rounding(layer, torch.maximum(low.abs(), high.abs()))
     return low @ up + high @ down + layer.bias - slack, high @ up + low @ down + layer.bias + slack
 
 
 def _screen_inf(a: Tensor, b: Tensor, best: float) -> tuple[Tensor, Tensor]:
-    """The pairs that the first coordinates do not show to be ``best`` or more apart; after all of them, the nearest."""
+    """Return the pairs not shown by the first coordinates to be ``best`` or more apart; after all, the nearest."""
     rows, columns = a.T.contiguous(), b.T.contiguous()
     largest, change = a.new_zeros(2, len(a), len(b))
     for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
@@ -286,7 +292,7 @@ def _screen_inf(a: Tensor, b: Tensor, best: float) -> tuple[Tensor, Tensor]:
 
 
 def _screen_2(a: Tensor, b: Tensor, best: float) -> tuple[Tensor, Tensor]:
-    """The pairs that a matrix product, less what it may round, does not show to be ``best`` or more apart."""
+    """Return the pairs not shown by a matrix product, less its rounding, to be ``best`` or more apart."""
     squares = a.square().sum(1)[:, None] + b.square().sum(1)
     slack = (a.shape[1] + 4) * torch.finfo(a.dtype).eps * float(squares.max())
     below = squares.addmm_(a, b.T, alpha=-2)

@@ -1,4 +1,4 @@
-"""How steep a network is near given images, and how far it is from erring: each number says from which side."""
+"""Local slopes of a network and robust radii of its images, each exact or a bound from a stated side."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import (
+    Norm,
     borrowed,
     check_classes,
     check_finite,
@@ -24,7 +25,11 @@ from convkit.checks import number, whole
 
 
 def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The logit of each label minus the best other one, ``(N,)``: positive where the model is right; exact."""
+    """Return the logit of each label minus the best other one, ``(N,)``: positive where the model is right.
+
+    ``x`` is a batch ``(N, ...)``, ``y`` holds class numbers ``(N,)``. Exact, in evaluation mode, without gradient.
+    Raises ``ValueError`` for labels or logits that are out of range.
+    """
     check_labels(y, x)
     x, y = own_copy(x), own_copy(y)
     with borrowed(model, x) as copy, torch.no_grad():
@@ -35,10 +40,11 @@ def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def certified_radius(model: nn.Module, x: Tensor, y: Tensor, bound: float) -> Tensor:
-    """``margins / (sqrt(2) * bound)``, ``(N,)``: no change of smaller 2-norm changes the answer. From below.
+    """Return ``margins / (sqrt(2) * bound)`` per image, ``(N,)``: no smaller change in 2-norm changes the prediction.
 
-    ``bound`` is an upper bound of the network's Lipschitz constant in 2-norms, such as ``product_bound(model, x)``:
-    the difference of two logits is then ``sqrt(2) * bound``-Lipschitz (Tsuzuku et al. 2018). 0 where the model errs.
+    A lower bound of the true radius. ``bound`` is an upper bound of the network's Lipschitz constant in 2-norms, such
+    as ``product_bound(model, x)``: the difference of two logits is then ``sqrt(2) * bound``-Lipschitz (Tsuzuku et al.
+    2018). 0 where the model is wrong. Raises ``ValueError`` for a negative bound and labels or logits out of range.
     """
     bound = number("bound", bound, 0, advice="; product_bound(model, x) gives one")
     # the margin over 0 is infinite: a constant network never changes its answer
@@ -50,15 +56,17 @@ def empirical_radius(
     x: Tensor,
     y: Tensor,
     largest: float,
-    norm: str | float = 2,
+    norm: Norm = 2,
     steps: int = 20,
     bisections: int = 8,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The size of the smallest change found that makes the model err, ``(N,)``. From above: a smaller may exist.
+    """Return the size of the smallest change found that makes the model wrong, per image, ``(N,)``.
 
-    By bisection of ``eps`` in ``pgd`` on the margin, from ``largest`` on, for all images at once; what is returned is
-    the size of the change itself. 0 where the model errs anyway, infinity where it survived ``largest``.
+    An upper bound of the true radius, since a smaller change may exist. Found by bisection of ``eps`` in ``pgd`` on the
+    margin, with ``steps`` steps each, starting from ``largest``, for all images at once; the result is the size of the
+    change itself in ``norm``, ``"inf"`` or 2. 0 where the model is wrong anyway, infinity where ``largest`` was not
+    enough. Raises ``ValueError`` for images, labels, sizes or logits that are out of range.
     """
     check_images(x)
     number = check_norm(norm)
@@ -83,15 +91,16 @@ def empirical_radius(
 def jacobian_norm(
     model: nn.Module,
     x: Tensor,
-    ord: str | float = 2,
+    ord: Norm = 2,
     steps: int = 30,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The operator norm of the network's derivative at each image, ``(N,)``: how steep it is just there.
+    """Return the operator norm of the network's derivative at each image, ``(N,)``.
 
-    ``ord`` 2: power iteration with Jacobian-vector and vector-Jacobian products, ``steps`` of each, from below.
-    ``ord`` infinity: the largest 1-norm of a logit's gradient, one vector-Jacobian product a class, exact. On a kink
-    of a ReLU it is the derivative of the piece that autograd chooses.
+    For ``ord`` 2 by ``steps`` steps of power iteration with Jacobian-vector and vector-Jacobian products, a lower
+    bound. For ``ord`` infinity the largest 1-norm of a logit's gradient, by one vector-Jacobian product per class,
+    exact. At the kink of a ReLU it is the derivative of the piece that autograd chooses. Raises ``ValueError`` for
+    images, steps or logits that are out of range.
     """
     number = check_norm(ord)
     steps = whole("steps", steps, 1)
@@ -112,16 +121,17 @@ def local_lipschitz(
     model: nn.Module,
     x: Tensor,
     radius: float,
-    norm: str | float = 2,
+    norm: Norm = 2,
     steps: int = 50,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The largest ``|f(a) - f(b)| / |a - b|`` found for ``a`` and ``b`` within ``radius`` of each image, ``(N,)``.
+    """Return the largest ``|f(a) - f(b)| / |a - b|`` found for a and b within ``radius`` of each image, ``(N,)``.
 
-    From below: every number belongs to two points that were evaluated. Both move uphill together, by steps along the
-    gradient of the ratio that shrink, twice: from far apart and from near, along the direction in which the network is
-    steepest at the image. Both norms of the ratio are 2-norms, or both the largest coordinate. The ball is not cut at
-    [0, 1], and ``x`` may lie anywhere. For small radii give model and images in float64: else rounding shows.
+    A lower bound of the local Lipschitz constant, attained by two evaluated points. Both points follow the gradient of
+    the ratio by shrinking steps, once from far apart and once from close together, starting along the direction in
+    which the network is steepest at the image. ``norm``, ``"inf"`` or 2, is that of inputs and outputs alike. The ball
+    is not cut at [0, 1], and ``x`` may lie anywhere. For small radii use float64 for model and images, since rounding
+    errors show otherwise. Raises ``ValueError`` for images, sizes, steps or logits that are out of range.
     """
     number = check_norm(norm)
     size = float(check_size("radius", radius, x, above=True))
@@ -156,7 +166,7 @@ def local_lipschitz(
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _prepared(model: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], Callable[..., Tensor]]:
-    """The images, the network as a function that may be differentiated, and the norm of each image (never 0)."""
+    """Return the images, the network as a differentiable function, and a function for norms per image (never 0)."""
     if not x.is_floating_point() or x.ndim < 2 or not x.numel():
         raise ValueError(f"needed floating point images (N, ...), N >= 1, got {x.dtype} of shape {tuple(x.shape)}")
     x = own_copy(x)
@@ -174,14 +184,14 @@ def _prepared(model: nn.Module, x: Tensor) -> tuple[Tensor, Callable[[Tensor], T
 
 
 def _ratio(answer: Callable[[Tensor], Tensor], x: Tensor, pair: Tensor, norm: float, nearest: float) -> Tensor:
-    """What the change of the logits is of the change of the image; 0 for points too near, where rounding decides."""
+    """Return the change of the logits over that of the image, and 0 for points so near that rounding decides."""
     change = torch.linalg.vector_norm(answer(x + pair[0]) - answer(x + pair[1]), norm, dim=1)
     distance = torch.linalg.vector_norm((pair[0] - pair[1]).flatten(1), norm, dim=1)
     return torch.where(distance >= nearest, change / distance.clamp(min=nearest), 0)
 
 
 def _gradients(answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient of each logit, ``(classes, N, ...)``."""
+    """Return the gradient of each logit, ``(classes, N, ...)``."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         logits = answer(at)
@@ -189,10 +199,10 @@ def _gradients(answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _power_steps(answer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Of a direction ``J^T J direction``, or itself where that is 0, and ``|J direction|``, image by image.
+    """Return a function ``step(d) -> (J^T J d, |J d|)``, per image; ``d`` itself where the product is 0.
 
-    ``J direction`` is the derivative of ``J^T v`` by v: it asks of the network no more than two backward passes, which
-    every layer of the kit has, and all steps share one pass forward.
+    ``J d`` is the derivative of ``J^T v`` by v: this takes two backward passes, which every layer of the kit allows,
+    and all steps share one forward pass.
     """
     with torch.enable_grad():
         at = x.detach().requires_grad_()
@@ -210,7 +220,7 @@ def _power_steps(answer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Ten
 
 
 def _slope(of: Tensor, by: Tensor, weights: Tensor, create_graph: bool = False) -> Tensor:
-    """The gradient of ``(of * weights).sum()``; 0 where nothing depends on ``by``."""
+    """Return the gradient of ``(of * weights).sum()``; 0 where nothing depends on ``by``."""
     if not of.requires_grad:
         return torch.zeros_like(by)
     how = {"retain_graph": True, "create_graph": create_graph, "materialize_grads": True}

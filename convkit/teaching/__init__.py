@@ -1,4 +1,4 @@
-"""What a notebook says to its reader: checked claims, judged exercises, described pictures, and outputs built once."""
+"""Tools of the notebooks: checked claims, exercises with judges and hints, figures with descriptions, builds."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Checked claims, and exercises that are judged at once and helped on by hints."""
+"""Checked claims, and exercises that are judged at once, with hints."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ _wrong: dict[Judge, int] = {}  # judge -> how many wrong answers it has seen in 
 
 
 def check(claim: str, error: Any, tolerance: float) -> None:
-    """Print ``✓ claim: error ≤ tolerance``, or raise ``AssertionError`` when ``error`` is larger or NaN.
+    """Print ``✓ claim: error ≤ tolerance``, or raise ``AssertionError`` if the error is larger or NaN.
 
-    ``error`` is a number of any kind (float, 0-d tensor, 0-d array) that measures a distance. A tensor may need a
-    gradient: only its value counts.
+    Args:
+        claim: A sentence.
+        error: The size of the error, at least 0: a float, a 0-d tensor (with or without a gradient) or a 0-d array.
+        tolerance: The largest error that is accepted.
+
+    Raises ``TypeError`` for a bool (use ``check_that``) and ``ValueError`` for a negative error.
     """
     if isinstance(error, bool) or "bool" in str(getattr(error, "dtype", "")):
         raise TypeError(
@@ -29,7 +33,14 @@ def check(claim: str, error: Any, tolerance: float) -> None:
 
 
 def check_that(claim: str, holds: Any) -> None:
-    """Print ``✓ claim``, or raise ``AssertionError`` when ``holds`` is not true."""
+    """Print ``✓ claim``, or raise ``AssertionError`` if it does not hold.
+
+    Args:
+        claim: A sentence.
+        holds: A bool, a 0-d tensor or a 0-d array of bools.
+
+    Raises ``TypeError`` for anything but a bool (use ``check`` for the size of an error).
+    """
     if not (isinstance(holds, bool) or "bool" in str(getattr(holds, "dtype", ""))):
         raise TypeError(
             f"check_that({claim!r}) needs a bool, got {holds!r}; use check(claim, error, tolerance) instead"
@@ -39,10 +50,14 @@ def check_that(claim: str, holds: Any) -> None:
     print(f"✓ {claim}")
 
 
-class Told(BaseException):
-    """Raised in a judge: leaves it at once, past its own ``except Exception``, with the sentence for the reader.
+class Feedback(BaseException):
+    """Raised in a judge to end it at once with a sentence for the reader.
 
-    ``waiting`` where the answer is not given yet.
+    It is no ``Exception``, so that it passes a judge's own ``except Exception``.
+
+    Args:
+        sentence: What is wrong with the answer.
+        waiting: Whether the answer is still blank (``...``).
     """
 
     def __init__(self, sentence: str, waiting: bool = False) -> None:
@@ -51,18 +66,23 @@ class Told(BaseException):
 
 
 def _blank(answer: Any) -> bool:
+    """Return whether an answer is ``...``, or contains it."""
     return answer is ... or (isinstance(answer, (tuple, list)) and any(map(_blank, answer)))
 
 
 def _line(error: Exception) -> str:
+    """Return an exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def hints(*steps: str) -> Callable[[Judge], Judge]:
-    """Attach hints to a judge: the first wrong answer brings the first one, the next wrong answer the next one.
+    """Return a decorator that attaches hints to a judge; each wrong answer shows the next hint.
 
-    A hint points the way and never holds the answer; the folded solution has that.
+    A hint points the way and never contains the answer; the folded solution does.
+
+    Args:
+        steps: The hints, in the order in which they are shown.
     """
 
     def attach(judge: Judge) -> Judge:
@@ -73,7 +93,7 @@ def hints(*steps: str) -> Callable[[Judge], Judge]:
 
 
 def _hint(judge: Judge) -> str:
-    """The line with the next hint of this judge, or nothing where it has none."""
+    """Return the line with the next hint of this judge; ``""`` for a judge without hints."""
     steps: tuple[str, ...] = getattr(judge, "hints", ())
     _wrong[judge] = _wrong.get(judge, 0) + 1
     place = min(_wrong[judge], len(steps))
@@ -81,11 +101,16 @@ def _hint(judge: Judge) -> str:
 
 
 def exercise(name: str, answer: Any, judge: Judge) -> None:
-    """Print whether ``answer`` is right (✓), wrong and why (✗), or not given yet (○); never raise.
+    """Print whether an answer is right (✓), wrong and why (✗), or still blank (○); never raise.
 
-    ``judge(answer)`` returns None for a right answer, else one sentence that says what is wrong; below it stands the
-    judge's next hint (see `hints`). An answer that is a function reaches the judge wrapped: what it raises is told as
-    a sentence, and returning ``...`` counts as not given. The judges of the notebooks are in `convkit.teaching.judges`.
+    A wrong answer also shows the judge's next hint (see ``hints``). If the answer is a function, an exception in it
+    counts as a wrong answer and is printed as a sentence, and returning ``...`` counts as blank.
+
+    Args:
+        name: The name of the exercise.
+        answer: What the reader wrote; ``...`` is a blank.
+        judge: ``judge(answer)`` returns ``None`` for a right answer, else a sentence that says what is wrong. Those of
+            the notebooks are in ``convkit.teaching.judges``.
     """
     waiting = f"○ {name}: replace the ... above by your answer, then run this cell again"
 
@@ -95,9 +120,9 @@ def exercise(name: str, answer: Any, judge: Judge) -> None:
         except Exception as error:
             # a blank inside a sum or a call: "unsupported operand type(s) for +: 'int' and 'ellipsis'"
             blank = "ellipsis" in str(error)
-            raise Told(waiting if blank else f"your function raised {_line(error)}", blank) from None
+            raise Feedback(waiting if blank else f"your function raised {_line(error)}", blank) from None
         if _blank(result):
-            raise Told(waiting, True)
+            raise Feedback(waiting, True)
         return result
 
     if _blank(answer):
@@ -106,11 +131,11 @@ def exercise(name: str, answer: Any, judge: Judge) -> None:
     is_function = callable(answer) and hasattr(answer, "__name__") and not isinstance(answer, type)
     try:
         sentence = judge(functools.wraps(answer)(watched) if is_function else answer)
-    except Told as told:
-        if told.waiting:
+    except Feedback as feedback:
+        if feedback.waiting:
             print(waiting)
             return
-        sentence = str(told)
+        sentence = str(feedback)
     except Exception as error:
         sentence = f"this answer cannot be judged ({_line(error)})"
     print(f"✓ {name}" if sentence is None else f"✗ {name}: {sentence}{_hint(judge)}")

@@ -1,4 +1,4 @@
-"""Notebooks read, run, and written with only what a reader sees, so that two builds give the same bytes."""
+"""Reading, running and storing notebooks, so that two builds write the same bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convkit.loading import needs
 
@@ -18,7 +18,11 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """The notebook at ``path``, with an id for every cell (nbformat would draw missing and double ones by chance)."""
+    """Return the notebook at ``path``, with an id for every cell.
+
+    Missing and duplicate ids are replaced by the number of the cell, where nbformat would draw random ones. Raises
+    ``ModuleNotFoundError`` without nbformat.
+    """
     with needs("kit", "read_notebook"):
         import nbformat
 
@@ -33,9 +37,14 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def execute(notebook: NotebookNode, folder: Path, timeout: float = 600) -> NotebookNode:
-    """Run all cells in ``folder`` with a fresh kernel of this interpreter.
+    """Run all cells of a notebook in a fresh kernel of this interpreter; change ``notebook`` and return it.
 
-    Raises nbclient's ``CellExecutionError`` where a cell fails. Changes ``notebook`` and returns it.
+    Args:
+        notebook: The notebook.
+        folder: The working directory of the kernel.
+        timeout: Seconds that a cell may take.
+
+    Raises nbclient's ``CellExecutionError`` where a cell fails and ``CellTimeoutError`` where it takes too long.
     """
     with needs("kit", "running a notebook"):
         import matplotlib.font_manager  # noqa: F401  builds its cache here: its message must not land in an output
@@ -60,7 +69,10 @@ def execute(notebook: NotebookNode, folder: Path, timeout: float = 600) -> Noteb
 
 
 def stored(notebook: NotebookNode) -> str:
-    """The text of the notebook's file: only what a reader sees, so that two runs write the same bytes."""
+    """Return the text of a notebook's file, with what a reader sees and nothing that differs from run to run.
+
+    Changes ``notebook``: it loses most metadata, and random ids of widgets are replaced by numbers.
+    """
     with needs("kit", "storing a notebook"):
         import nbformat
 
@@ -68,10 +80,10 @@ def stored(notebook: NotebookNode) -> str:
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     views: dict[str, str] = {}  # widget ids are random: number them
     for cell in notebook.cells:
-        kept = {"tags": cell.metadata.get("tags")}
+        metadata = {"tags": cell.metadata.get("tags")}
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            kept["jupyter"] = {"source_hidden": True}  # folded code: the reader opens it with a click
-        cell.metadata = nbformat.from_dict({name: value for name, value in kept.items() if value})
+            metadata["jupyter"] = {"source_hidden": True}  # folded code: the reader opens it with a click
+        cell.metadata = nbformat.from_dict({name: value for name, value in metadata.items() if value})
         if cell.cell_type != "code":
             continue
         cell.outputs = _merge_streams(cell.outputs)
@@ -86,9 +98,9 @@ def stored(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
-def _merge_streams(outputs: list) -> list:
-    """Neighboring pieces of one stream as one: where a stream is cut depends on the clock."""
-    merged: list = []
+def _merge_streams(outputs: list[Any]) -> list[Any]:
+    """Merge neighboring pieces of one output stream, since where a stream is cut depends on the clock."""
+    merged: list[Any] = []
     for output in outputs:
         same = merged and output.output_type == merged[-1].output_type == "stream" and output.name == merged[-1].name
         if same:
@@ -99,7 +111,10 @@ def _merge_streams(outputs: list) -> list:
 
 
 def build(paths: list[Path]) -> None:
-    """Run each notebook and write its outputs into it; a second build writes the same bytes."""
+    """Run each notebook and write its outputs into its file; a second build writes the same bytes.
+
+    Raises nbclient's ``CellExecutionError`` where a cell fails; the file is then as before.
+    """
     for path in map(Path, paths):
         start = time.perf_counter()
         text = stored(execute(read_notebook(path), path.parent))

@@ -1,4 +1,4 @@
-"""Figures shown with a description in words, each stored once."""
+"""Figures with a description in words, for the page and for those who do not see them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ DPI = 120  # a quarter sharper than the 96 pixels per inch of a page, and still 
 
 
 def png_bytes(figure: Figure, **options: Any) -> bytes:
-    """The figure as a PNG: the same bytes whenever the same is drawn (no date, no program name)."""
-    buffer, about = io.BytesIO(), {"Software": None}
+    """Return the figure as a PNG; the same drawing gives the same bytes, without a date.
+
+    Args:
+        figure: A figure of Matplotlib.
+        options: Arguments of ``Figure.savefig``.
+    """
+    buffer, metadata = io.BytesIO(), {"Software": None}
     if options or figure.dpi != DPI or not hasattr(figure.canvas, "print_png"):
-        figure.savefig(buffer, format="png", dpi=DPI, metadata=about, **options)
+        figure.savefig(buffer, format="png", dpi=DPI, metadata=metadata, **options)
     else:  # a panel's: drawn once, where savefig draws a figure with a layout twice, and hardly packed; a slider waits
-        figure.canvas.print_png(buffer, metadata=about, pil_kwargs={"compress_level": 1})  # pyright: ignore[reportAttributeAccessIssue]
+        figure.canvas.print_png(buffer, metadata=metadata, pil_kwargs={"compress_level": 1})  # pyright: ignore[reportAttributeAccessIssue]
     return buffer.getvalue()
 
 
 def few_colors(png: bytes) -> bytes:
-    """The same picture with at most 256 colors: what is stored takes a third of the bytes.
+    """Return the picture, a PNG, with at most 256 colors, which takes about a third of the bytes.
 
-    What it costs is some of the grays at the edges of lines and letters.
+    Some grays at the edges of lines and letters are lost.
     """
     with needs("kit", "convkit.teaching"):
         from PIL import Image
@@ -41,16 +46,21 @@ def few_colors(png: bytes) -> bytes:
 
 
 def picture_bundle(png: bytes, alt: str, caption: str = "") -> dict[str, str]:
-    """A picture for every viewer, once; ``caption`` is HTML put below it.
+    """Return a picture as the MIME bundle of a notebook's output.
 
-    It travels inside ``text/html``: JupyterLab and nbconvert drop the alt text of an ``image/png``, and a notebook
-    that held both would hold each picture twice.
+    The PNG is inside of ``text/html``, because JupyterLab and nbconvert drop the alt text of an ``image/png``, and both
+    together would store each picture twice.
+
+    Args:
+        png: The picture.
+        alt: The description in words.
+        caption: HTML that is put below the picture.
     """
     return {"text/html": picture_html(png, alt) + caption, "text/plain": str(alt)}
 
 
 def picture_html(png: bytes, alt: str) -> str:
-    """The picture as an ``<img>``, an inch as wide as 96 pixels of the page, or less where there is no room."""
+    """Return the picture as an ``<img>``: an inch is 96 pixels of the page, or less where the page is narrow."""
     code = base64.b64encode(png).decode()
     width = round(int.from_bytes(png[16:20], "big") * 96 / DPI)  # bytes 16-20 of a PNG are its width
     source = f'src="data:image/png;base64,{code}"'
@@ -58,9 +68,14 @@ def picture_html(png: bytes, alt: str) -> str:
 
 
 def show(figure: Figure, alt: str, folded: str = "") -> None:
-    """Display ``figure`` once; ``alt`` says what is to be seen, for those who do not see it.
+    """Display a figure with a description in words, and close it.
 
-    With ``folded`` the picture is closed behind these words until the reader clicks on them: it settles a bet.
+    Args:
+        figure: A figure of Matplotlib.
+        alt: A description of what there is to see, for readers who do not see it.
+        folded: If not empty, the picture is hidden behind these words until the reader clicks on them.
+
+    Raises ``ValueError`` for an empty description.
     """
     if not alt.strip():
         raise ValueError("show needs a description of the picture, got an empty alt; say in words what is to be seen")

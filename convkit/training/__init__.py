@@ -1,4 +1,4 @@
-"""One training loop for every method: watched, steered, stopped and resumed."""
+"""One training loop for every method, with objectives, checkpoints, evaluation and sweeps."""
 
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convkit.training.loop import fit as fit
     from convkit.training.plan import Plan as Plan
     from convkit.training.plan import Record as Record
+    from convkit.training.run import Objective as Objective
     from convkit.training.sweeps import Job as Job
     from convkit.training.sweeps import sweep as sweep
 

@@ -1,6 +1,6 @@
-"""What adversarial training minimizes: objectives for ``fit``, each a function of network, images and labels."""
+"""`OBJECTIVES`: what adversarial training minimizes, as objectives for ``fit``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +10,23 @@ from torch import Tensor, nn
 
 from convkit.attacks.checks import borrowed, gaussian, own_copy
 from convkit.attacks.gradient import pgd
-from convkit.checks import Registry, number, real, said, whole
+from convkit.checks import Registry, described, number, real, whole
 from convkit.training.loop import cross_entropy
 from convkit.training.run import Objective
 
 
 @dataclass(frozen=True)
 class PGDTraining:
-    """PGD-AT: the cross-entropy of the images that ``pgd`` finds, ``CE(f(x'), y)`` (Madry et al. 2018).
+    """PGD adversarial training: the objective ``CE(f(x'), y)`` with ``x'`` found by ``pgd`` (Madry et al. 2018).
 
-    The attack sees the network in evaluation mode. The logits are those of ``x'``.
+    The attack sees the network in evaluation mode. The logits that are returned are those of ``x'``.
+
+    Args:
+        eps: The largest change of a pixel; images are in [0, 1].
+        step: Size of one step of the attack.
+        steps: Number of steps of the attack.
+
+    Raises ``ValueError`` for numbers that are not in range.
     """
 
     eps: float = 8 / 255
@@ -38,8 +45,17 @@ class PGDTraining:
 class ALP:
     """Adversarial logit pairing: ``(CE(f(x), y) + CE(f(x'), y)) / 2 + weight |f(x) - f(x')|^2`` (Kannan et al. 2018).
 
-    The square is the mean over images and classes, as Liang & Huang ran it. The network sees ``x``, then ``x'``; with
-    ``joint`` both in one batch, as in ``TRADES``. The logits are those of ``x'``.
+    The square is the mean over images and classes, as Liang & Huang 2021 ran it. The attack ``pgd`` finds ``x'`` and
+    sees the network in evaluation mode. The logits that are returned are those of ``x'``.
+
+    Args:
+        eps: The largest change of a pixel; images are in [0, 1].
+        step: Size of one step of the attack.
+        steps: Number of steps of the attack.
+        weight: Factor of the squared difference.
+        joint: Whether the network sees ``x`` and ``x'`` in one batch instead of one after the other (see ``TRADES``).
+
+    Raises ``ValueError`` for numbers that are not in range.
     """
 
     eps: float = 8 / 255
@@ -59,15 +75,25 @@ class ALP:
 
 @dataclass(frozen=True)
 class TRADES:
-    """TRADES: ``CE(f(x), y) + beta KL(f(x) || f(x'))``, x' by ascent on that divergence (Zhang et al. 2019).
+    """TRADES: the objective ``CE(f(x), y) + beta KL(f(x) || f(x'))`` (Zhang et al. 2019).
 
-    The ascent begins at ``x + 0.001 N(0, 1)``, in evaluation mode, within ``eps`` in every pixel and in [0, 1]. The
-    published beta is 6; Liang & Huang took 1. The logits are those of ``x``.
+    Gradient ascent on that divergence finds ``x'``: from ``x + 0.001 N(0, 1)``, in evaluation mode, within ``eps`` in
+    every pixel and in [0, 1]. The logits that are returned are those of ``x``.
 
-    The network then sees ``x`` and ``x'`` in two passes, as in Liang & Huang's code (Zhang et al. ask a second time
-    about ``x``). So BatchNorm normalizes each of them by its own statistics, and its running ones take two steps, first
-    to those of ``x``. With ``joint`` both are one batch: a single pass, normalized by the statistics of the mixture, to
-    which the running ones take one step. Without such layers, and without noise, the two differ by rounding only.
+    By default the network sees ``x`` and ``x'`` one after the other, as in the code of Liang & Huang 2021 (that of
+    Zhang et al. evaluates ``x`` twice). BatchNorm then normalizes each of them by its own statistics, and its running
+    statistics take two steps, the first to those of ``x``. With ``joint`` both are one batch, normalized by the
+    statistics of the mixture, to which the running ones take one step. Without BatchNorm and without noise the two
+    differ by rounding alone.
+
+    Args:
+        eps: The largest change of a pixel; images are in [0, 1].
+        step: Size of one step of the ascent.
+        steps: Number of steps of the ascent.
+        beta: Factor of the divergence; 6 as published, 1 in Liang & Huang 2021.
+        joint: Whether the network sees ``x`` and ``x'`` in one batch.
+
+    Raises ``ValueError`` for numbers that are not in range.
     """
 
     eps: float = 8 / 255
@@ -86,27 +112,34 @@ class TRADES:
 
 
 @dataclass
-class _Noise:
-    """What free training keeps from one replay to the next."""
+class _FreeState:
+    """The state of free adversarial training between two replays."""
 
     noise: Tensor | None = None
     replay: int = 0
-    seen: Tensor | None = None
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class FreeTraining:
-    """*Free* adversarial training: each batch ``replays`` times, weights and noise both step (Shafahi et al. 2019).
+    """Free adversarial training: each batch is replayed, and noise and weights step together (Shafahi et al. 2019).
 
-    One step of ``fit`` is one replay: ``CE(f(x + noise), y)``, whose gradient also moves the noise by ``eps`` along
-    its sign, clipped at ``eps``. Between batches the noise is kept, as published; ``reset=True`` begins each batch at
-    zero. It is saved with the run's checkpoint. Liu et al. take 4 replays.
+    One step of ``fit`` is one replay. It minimizes ``CE(f(x + noise), y)``, and the same gradient moves the noise by
+    ``eps`` along its sign, clipped to [-eps, eps]. The next batch starts with the noise of the last one, as published.
+    A checkpoint of the run holds the noise.
+
+    Args:
+        eps: The largest change of a pixel, and the step of the noise; images are in [0, 1].
+        replays: Number of steps with the same batch; Liu et al. 2021 take 4.
+        reset: Whether each batch starts with noise 0 instead.
+
+    Raises ``ValueError`` for numbers that are not in range.
     """
 
     eps: float = 8 / 255
     replays: int = 4
     reset: bool = False
-    _kept: _Noise = field(default_factory=_Noise, init=False, repr=False, compare=False)
+    _state: _FreeState = field(default_factory=_FreeState, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         eps, replays = number("eps", self.eps), whole("replays", self.replays)
@@ -119,45 +152,52 @@ class FreeTraining:
 
     @property
     def noise(self) -> Tensor | None:
-        """What is added to the images of the present batch."""
-        return self._kept.noise
+        """Return the noise that is added to the images, in their shape; ``None`` before the first step."""
+        return self._state.noise
 
     @property
     def replay(self) -> int:
-        """How many replays there were."""
-        return self._kept.replay
+        """Return the number of steps so far."""
+        return self._state.replay
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         self._move()
-        kept = self._kept
-        if kept.noise is None or kept.noise.shape != x.shape or (self.reset and kept.replay % self.replays == 0):
-            kept.noise = torch.zeros_like(x)
-        kept.noise = kept.noise.to(x)  # that of a checkpoint is on the CPU
-        kept.replay += 1
-        kept.seen = (x + kept.noise).clamp(0, 1).requires_grad_()
-        logits = model(kept.seen)
+        state = self._state
+        if state.noise is None or state.noise.shape != x.shape or (self.reset and state.replay % self.replays == 0):
+            state.noise = torch.zeros_like(x)
+        state.noise = state.noise.to(x)  # the noise of a checkpoint is on the CPU
+        state.replay += 1
+        state.images = (x + state.noise).clamp(0, 1).requires_grad_()
+        logits = model(state.images)
         return F.cross_entropy(logits, y), logits
 
     def _move(self) -> None:
-        """The noise's step, by the gradient that the last backward pass left on the images."""
-        kept = self._kept
-        if kept.seen is not None and kept.seen.grad is not None and kept.noise is not None:
-            signs = kept.seen.grad.sign().nan_to_num()  # a gradient that float16 could not hold moves nothing
-            kept.noise = (kept.noise + self.eps * signs).clamp(-self.eps, self.eps)
-        kept.seen = None
+        """Move the noise along the sign of the gradient that the last backward pass left on the images."""
+        state = self._state
+        if state.images is not None and state.images.grad is not None and state.noise is not None:
+            signs = state.images.grad.sign().nan_to_num()  # a gradient that float16 could not hold moves nothing
+            state.noise = (state.noise + self.eps * signs).clamp(-self.eps, self.eps)
+        state.images = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
+        """Return the noise and the number of steps, for a checkpoint."""
         self._move()
-        return {"noise": self._kept.noise, "replay": self._kept.replay}
+        return {"noise": self._state.noise, "replay": self._state.replay}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        kept = self._kept
-        kept.noise, kept.replay, kept.seen = state["noise"], int(state["replay"]), None
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        own = self._state
+        own.noise, own.replay, own.images = state["noise"], int(state["replay"]), None
 
 
 @dataclass(frozen=True)
 class Goal:
-    """An entry of ``OBJECTIVES``: what it is called, and ``make(eps)``, which returns an objective for one run."""
+    """An entry of ``OBJECTIVES``.
+
+    Args:
+        words: The label that panels and tables show.
+        make: ``make(eps)`` returns a new objective for one run, against changes of at most ``eps`` per pixel.
+    """
 
     words: str
     make: Callable[[float], Objective]
@@ -173,19 +213,24 @@ OBJECTIVES.register("trades", Goal("TRADES", lambda eps: TRADES(eps, eps / 4)))
 
 
 def get_objective(name: str, eps: float = 8 / 255) -> Objective:
-    """The objective of this name in ``OBJECTIVES``, against changes of at most ``eps`` in every pixel.
+    """Return a new objective of this name in ``OBJECTIVES``.
 
-    Attacks take 10 steps of ``eps / 4``; ``"clean"`` has none. A new one for each run, since ``"free"`` keeps its
-    noise. Raises ``ValueError`` for an unknown name and for an ``eps`` outside [0, 1].
+    Make one per run: ``"free"`` keeps noise from step to step.
+
+    Args:
+        name: A name in ``OBJECTIVES``, such as ``"pgd"``; ``"clean"`` does not attack.
+        eps: The largest change of a pixel, in [0, 1]; attacks take 10 steps of ``eps / 4``.
+
+    Raises ``UnknownNameError``, a ``ValueError``, for an unknown name and ``ValueError`` for ``eps`` outside of [0, 1].
     """
     goal, size = OBJECTIVES[name], real(eps)
     if size is None or not 0 <= size <= 1:
-        raise ValueError(f"eps must be from 0 to 1, a part of the way from black to white, got {said(eps)}")
+        raise ValueError(f"eps must be from 0 to 1, a part of the way from black to white, got {described(eps)}")
     return goal.make(size)
 
 
 def _make_plain(objective: Any, least: int = 1) -> None:
-    """Make the numbers plain, since they become part of a checkpoint: ``repr(objective)`` says whose it is."""
+    """Convert the numbers of an objective to plain Python, since ``repr(objective)`` identifies it in a checkpoint."""
     numbers = {"eps": number("eps", objective.eps, 0), "step": number("step", objective.step, 0)}
     numbers["steps"] = whole("steps", objective.steps, least)
     for name in ("weight", "beta"):
@@ -198,7 +243,7 @@ def _make_plain(objective: Any, least: int = 1) -> None:
 
 
 def _answers(model: nn.Module, x: Tensor, at: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
-    """The logits of clean and of attacked images, by one pass or by two."""
+    """Return the logits of clean and of attacked images, by one pass or by two."""
     if joint:
         clean, attacked = model(torch.cat([x, at])).chunk(2)
         return clean, attacked
@@ -206,11 +251,11 @@ def _answers(model: nn.Module, x: Tensor, at: Tensor, joint: bool) -> tuple[Tens
 
 
 def _far_in_divergence(model: nn.Module, x: Tensor, eps: float, step: float, steps: int) -> Tensor:
-    """Images within ``eps`` whose answers are far from those of ``x``, in evaluation mode."""
+    """Return images within ``eps`` of ``x`` whose logits diverge much from those of ``x``."""
     with borrowed(model, x) as copy, torch.enable_grad():
         x = own_copy(x)
         with torch.no_grad():
-            clean = copy(x.clone())  # a first step may be in place
+            clean = copy(x.clone())  # a copy, since the network's first step may work in place
         at = (x + 0.001 * gaussian(x, None)).clamp(0, 1)
         for _ in range(steps):
             at.requires_grad_()
@@ -221,9 +266,10 @@ def _far_in_divergence(model: nn.Module, x: Tensor, eps: float, step: float, ste
 
 
 def _divergence(clean: Tensor, attacked: Tensor) -> Tensor:
-    """``KL(softmax(clean) || softmax(attacked))``, the mean over images, with a gradient that is finite where it is.
+    """Return ``KL(softmax(clean) || softmax(attacked))``, the mean over images.
 
-    The derivative by a probability has its logarithm in it: where one has become 0, it is a constant here.
+    The derivative by a probability contains its logarithm: a probability that has underflowed to 0 counts as a
+    constant, so that the gradient stays finite.
     """
     wide = torch.promote_types(clean.dtype, torch.float32)
     target = clean.softmax(1, dtype=wide).clamp_min(torch.finfo(wide).tiny)

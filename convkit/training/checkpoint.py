@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code, checked before anything is loaded."""
+"""Checkpoints: written atomically, read without running code, verified by a digest."""
 
 import hashlib
 import os
@@ -13,15 +13,19 @@ from torch import Tensor, nn
 
 _PLAIN = (type(None), bool, float, complex, str, bytearray, torch.Size, torch.dtype, torch.device)
 _BITS = 2000  # torch reads back whole numbers of at most 255 bytes
-_DEPTH = 100  # lists in lists: pickle gives up at some hundred
+_DEPTH = 100  # nesting of lists: pickle fails at some hundred
 EXTRA = "_extra_state"  # ends torch's name for what a module's get_extra_state() returns
 
 
-def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Tensors, numbers and words in dicts and lists, with a digest of all of them; replaces the file in one step.
+def save_checkpoint(path: str | Path, state: Mapping[str, object]) -> None:
+    """Write a state with its digest to a file, which is replaced in one step.
 
-    Raises ``ValueError``, with the place in ``state``, for what ``load_checkpoint`` could not give back as it was
-    (``check_state``); the file is then as before.
+    Args:
+        path: The file; its folder is made if it is missing.
+        state: Tensors, numbers and words in dicts and lists (see ``check_state``).
+
+    Raises ``ValueError``, which names the place in ``state``, for what ``load_checkpoint`` could not restore; the file
+    is then as before.
     """
     path = Path(path)
     state = state if type(state) in (dict, OrderedDict) else dict(state)
@@ -38,8 +42,12 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What ``save_checkpoint`` wrote, on the CPU; ``ValueError`` for a file that is cut off, changed or foreign."""
-    Path(path).open("rb").close()  # a file that is missing or may not be read is said by the system
+    """Return the state that ``save_checkpoint`` wrote, with its tensors on the CPU.
+
+    Raises ``OSError`` for a file that cannot be opened and ``ValueError`` for one that is truncated, changed or not a
+    checkpoint.
+    """
+    Path(path).open("rb").close()  # the system's error for a file that is missing or cannot be read
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
         state, digest = whole["state"], whole["digest"]
@@ -56,12 +64,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def check_state(state: Mapping[str, Any]) -> None:
+def check_state(state: Mapping[str, object]) -> None:
     """Raise ``ValueError``, which names the place, for a state that a checkpoint cannot hold.
 
-    It holds dense and COO tensors and parameters of every dtype, ``None``, truth values, numbers, words, bytes, and
-    ``torch.Size``, ``dtype`` and ``device``, in lists, tuples, sets, dicts and ``OrderedDict``: of these types
-    themselves, since subclasses (``np.float64``, named tuples) would need their code to be read. Nothing is copied.
+    A checkpoint holds dense and COO tensors and parameters of every dtype, ``None``, booleans, numbers, strings, bytes,
+    ``torch.Size``, ``torch.dtype`` and ``torch.device``, in lists, tuples, sets, dicts and ``OrderedDict``. Subclasses
+    (``np.float64``, named tuples) are refused, since reading them back would run their code. Nothing is copied.
     """
     for keys, what in _faults(state, (), ()):
         raise ValueError(
@@ -71,7 +79,7 @@ def check_state(state: Mapping[str, Any]) -> None:
 
 
 def check_place(path: str | Path) -> None:
-    """Make the folder of a file that will be written later; the system's error where nothing can be written."""
+    """Make the folder of a file that will be written later; raise ``OSError`` if nothing can be written there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
@@ -79,8 +87,8 @@ def check_place(path: str | Path) -> None:
     os.unlink(temporary)
 
 
-def check_resumable(model: nn.Module, objective: Any) -> None:
-    """``ValueError`` for a network or an objective with a state that a checkpoint could not hold or not give back."""
+def check_resumable(model: nn.Module, objective: object) -> None:
+    """Raise ``ValueError`` for a network or an objective whose state a checkpoint could not hold or restore."""
     for name, module in model.named_modules():
         kind = type(module)
         own = kind.get_extra_state is not nn.Module.get_extra_state
@@ -97,14 +105,14 @@ def check_resumable(model: nn.Module, objective: Any) -> None:
     check_state({"model": model.state_dict(), "objective": state_of(objective)})
 
 
-def state_of(thing: Any) -> Any:
-    """The state of what has one, else an empty one."""
-    return thing.state_dict() if hasattr(thing, "state_dict") else {}
+def state_of(thing: object) -> dict[str, object]:
+    """Return ``thing.state_dict()``; an empty dict for a thing without that method."""
+    return getattr(thing, "state_dict", dict)()
 
 
 # ---- what a checkpoint cannot hold -----------------------------------------------------------------------------------
 def _faults(value: Any, keys: tuple[Any, ...], inside: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Everything in ``value`` that cannot be read back, as the keys that lead there and what it is."""
+    """Yield what in ``value`` cannot be read back, as the keys that lead to it and what it is."""
     kind = type(value)
     if id(value) in inside:
         yield keys, "a list or dict that holds itself"
@@ -138,6 +146,7 @@ def _faults(value: Any, keys: tuple[Any, ...], inside: tuple[int, ...]) -> Itera
 
 
 def _tensor_fault(value: Tensor) -> str:
+    """Return why a checkpoint cannot hold this tensor; ``""`` if it can."""
     if value.is_meta:
         return "a tensor on the meta device, without numbers"
     if value.is_quantized:
@@ -152,7 +161,7 @@ def _tensor_fault(value: Tensor) -> str:
 
 
 def _place(keys: tuple[Any, ...]) -> str:
-    """Where a value is, as Python reaches it: model['conv.weight'][0]; extra state by the name of its layer."""
+    """Return the place of a value as Python reaches it, ``model['conv.weight'][0]``; for extra state its layer."""
     for number, key in enumerate(keys):
         if isinstance(key, str) and key.rpartition(".")[2] == EXTRA:
             layer = key.rpartition(".")[0]
@@ -163,6 +172,7 @@ def _place(keys: tuple[Any, ...]) -> str:
 
 # ---- digest ----------------------------------------------------------------------------------------------------------
 def _digest(state: Any) -> str:
+    """Return the SHA-256 sum of all keys, numbers and tensors of a state."""
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The accuracy of a network on test images."""
+"""The accuracy of a network on test images, and the recalibration of BatchNorm."""
 
 from collections.abc import Iterable
 
@@ -13,9 +13,16 @@ from convkit.operators.evaluation import apart, evaluation_copy
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
-    """The part of the test images that ``model`` gets right, in evaluation mode; the network stays as it is.
+    """Return the fraction of the test images that ``model`` classifies correctly, in evaluation mode.
 
-    The images, float32 in the data, are given to the network in the dtype of its weights.
+    The network is not changed. Images are converted to the dtype of its weights.
+
+    Args:
+        model: The network.
+        data: The data set.
+        batch_size: Number of images per pass; it bounds the memory.
+
+    Raises ``ValueError`` for a batch size below 1.
     """
     right = 0
     with evaluation_copy(model, None, apart, compiled=True) as copy:
@@ -27,9 +34,14 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
 
 @torch.no_grad()
 def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the running statistics of BatchNorm to their means over ``batches``, where the old ones do not fit.
+    """Set the running statistics of every BatchNorm to their means over ``batches``.
 
-    A network without BatchNorm is asked nothing. Its modes stay as they are; in training mode each batch counts.
+    Needed after the weights have jumped: the old statistics belong to the old weights. The network must be in training
+    mode, since BatchNorm ignores batches in evaluation mode. Without BatchNorm, nothing is computed.
+
+    Args:
+        model: The network, in training mode.
+        batches: Batches of images ``(batch, channels, height, width)``.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

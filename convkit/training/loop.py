@@ -1,8 +1,8 @@
-"""One loop for every method: a generator of records that can be watched, steered, stopped and resumed."""
+"""`fit`: the training loop, a generator of records, one per step."""
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,20 @@ from convkit.methods.method import Method
 from convkit.methods.registry import get_method
 from convkit.training.checkpoint import check_place, check_resumable, check_state
 from convkit.training.evaluation import evaluate
-from convkit.training.plan import Plan, Record
-from convkit.training.run import Objective, Run
+from convkit.training.plan import Plan, PlanOptions, Record
+from convkit.training.run import Objective, TrainingRun
 
 __all__ = ["cross_entropy", "evaluate", "fit", "measure"]
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The usual objective: the mean cross-entropy of the batch, and the logits."""
+    """Return the mean cross-entropy of a batch, and the logits: the objective of plain training.
+
+    Args:
+        model: The network.
+        x: Images ``(batch, channels, height, width)``.
+        y: Labels ``(batch,)``.
+    """
     logits = model(x)
     return F.cross_entropy(logits, y), logits
 
@@ -33,42 +39,48 @@ def fit(
     method: str | Method,
     *,
     steps: int,
-    knobs: Mapping[str, Any] | None = None,
+    knobs: Mapping[str, object] | None = None,
     objective: Objective = cross_entropy,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
     channels_last: bool = False,
-    **plan: Any,
+    **plan: Unpack[PlanOptions],
 ) -> Generator[Record, None, None]:
-    """Train ``model`` in place, made by ``network`` for the same method, on the data's device; one ``Record`` a step.
+    """Train ``model`` in place by SGD with momentum, and yield one ``Record`` per step.
 
-    ``plan`` takes the fields of ``Plan``: ``seed``, ``batch_size``, ``schedule`` (``"constant"``, ``"cosine"`` to 0, or
-    ``"steps"``: a tenth at each of the ``milestones``, parts of the run), ``reference_batch`` (the learning rate is
-    meant for that batch size and scaled in proportion), ``augmentation`` (a name of ``AUGMENTATIONS``),
-    ``evaluate_every`` and ``measure_every`` (steps between two test accuracies, two sets of norms; 0: never; the last
-    step has both unless 0) and ``precision`` (``"bfloat16"``, ``"float16"``: autocast, the latter with scaled
-    gradients). SGD with momentum; weight decay acts on weights of two and more axes, not on biases, shifts and gains,
-    those of ``weight_norm`` among them. Batches are given to the network in the dtype of its weights.
+    ``model`` must have the layers of ``method``, as ``network`` makes it, and lie on the device of the data. Weight
+    decay acts on weights of two or more axes, not on biases and gains (those of ``weight_norm`` included). Batches are
+    converted to the dtype of the weights. Every step depends on the state, the seed and its number alone, even if other
+    code draws random numbers in between.
 
-    ``knobs`` are the method's, and are read at each step: whoever holds the mapping steers the run. What is not in it
-    is as the network was made. Each step is a function of the state, the seed and its number, whatever else draws
-    random numbers in between.
+    A run whose loss is not finite, or above ``DIVERGED`` (100) times its start, ends with a record that says so. After
+    a clip, BatchNorm's running statistics are computed anew from the next 10 batches.
 
-    With ``checkpoint`` the run is saved every ``checkpoint_every`` steps, at its end and when the generator is closed;
-    started again with the same file it yields what was recorded and goes on, on the CPU to the same history bit for
-    bit. A run whose loss is not finite, or above ``run.DIVERGED`` times its start, ends with a record that says so.
-    After a clip the running statistics of BatchNorm are those of the ``run.MEASURED`` batches that follow: the old
-    ones do not fit.
+    Args:
+        model: The network.
+        data: Training and test images.
+        method: A name in ``METHODS``, or a ``Method``.
+        steps: Number of optimizer steps.
+        knobs: Settings of the method. The mapping is read at each step, so changing a live knob in it steers the run.
+            What it does not hold is read from the layers of the network, or keeps its default.
+        objective: Returns loss and logits of a batch; see ``OBJECTIVES`` for adversarial training.
+        checkpoint: A file. The run is saved in it every ``checkpoint_every`` steps, at its end and when the generator
+            is closed. Called again with the same file, ``fit`` yields the records of the steps that are done, then goes
+            on; on the CPU the history is the same bit for bit.
+        checkpoint_every: Number of steps between two checkpoints.
+        channels_last: Whether the network is converted to torch's memory format ``channels_last``.
+        plan: The other fields of ``Plan``, such as ``seed``, ``batch_size``, ``schedule`` and ``evaluate_every``.
 
-    Raises ``ValueError``, before any step, for a plan or knobs that are not possible, data on another device, a network
-    made for another method, a checkpoint of something else, and, where there is to be one, a network or an objective
-    whose state it could not hold (extra state of a layer that is a NumPy number, say). State that only the first step
-    brings is checked after that step.
+    Raises ``ValueError``, before the first step, for impossible settings, a network made for another method, data on
+    another device, a checkpoint of another run, and, with a checkpoint, for a network or an objective whose state it
+    could not hold. State that only exists after the first step is checked then.
     """
     every = whole("checkpoint_every", checkpoint_every, 1, floats=True)
     if checkpoint is not None:
         check_resumable(model, objective)
-    run = Run(model, data, get_method(method), knobs if knobs is not None else {}, Plan(steps, **plan), objective)
+    run = TrainingRun(
+        model, data, get_method(method), knobs if knobs is not None else {}, Plan(steps, **plan), objective
+    )
     if channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if checkpoint is not None:
@@ -80,13 +92,14 @@ def fit(
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-def _records(run: Run, checkpoint: str | Path | None, every: int) -> Generator[Record, None, None]:
+def _records(run: TrainingRun, checkpoint: str | Path | None, every: int) -> Generator[Record, None, None]:
+    """Yield the records of the steps that are done, then those of further steps; write the checkpoints."""
     for record in list(run.history):
         yield record
     while not run.done:
         record = run.step()
         if checkpoint is not None and len(run.history) == 1:
-            check_state(run.state())  # what a handle or an objective keeps since its first step
+            check_state(run.state())  # also what a handle or an objective has since its first step
         if checkpoint is not None and (run.done or len(run.history) % every == 0):
             run.save(checkpoint)
         try:

@@ -1,9 +1,9 @@
-"""What a run of training is meant to do, and what each of its steps did."""
+"""`Plan`: the settings of a training run; `Record`: the result of one step."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -14,11 +14,40 @@ from convkit.data.dataset import Data
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+class PlanOptions(TypedDict, total=False):
+    """The fields of ``Plan`` besides ``steps``, as keyword arguments of ``fit``."""
+
+    seed: int
+    batch_size: int
+    schedule: str
+    milestones: Sequence[float]
+    reference_batch: float | None
+    augmentation: str
+    evaluate_every: int
+    measure_every: int
+    precision: str
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a run is besides its network, data and method; a checkpoint belongs to one plan.
+    """The settings of a training run besides its network, data and method. A checkpoint belongs to one plan.
 
-    Numbers of any kind (NumPy's, 0-d tensors) are made plain; ``ValueError`` for what is none, NaN and infinity.
+    Numbers of NumPy and 0-d tensors are converted to plain numbers.
+
+    Args:
+        steps: Number of optimizer steps.
+        seed: Determines the batches and every random number of a step.
+        batch_size: Images per step.
+        schedule: ``"constant"``, ``"cosine"`` (to 0 at the end) or ``"steps"`` (times 0.1 at each milestone).
+        milestones: Parts of the run, in [0, 1], after which the schedule ``"steps"`` lowers the learning rate.
+        reference_batch: The batch size for which the learning rate is meant: it is scaled in proportion to
+            ``batch_size``. ``None`` leaves it as it is.
+        augmentation: A name in ``AUGMENTATIONS``.
+        evaluate_every: Number of steps between two test accuracies; 0 for none at all.
+        measure_every: Number of steps between two measurements of the layers' norms; 0 for none at all.
+        precision: ``"float32"``, or autocast to ``"bfloat16"`` or ``"float16"`` (with scaled gradients).
+
+    Raises ``ValueError`` for a value that is not a number, is NaN or infinite, or is a fraction of a count.
     """
 
     steps: int
@@ -33,20 +62,20 @@ class Plan:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        made: dict[str, Any] = {name: plain(getattr(self, name)) for name in ("schedule", "augmentation", "precision")}
-        made |= {"steps": whole("steps", self.steps, floats=True), "seed": seed_number(self.seed)}
-        made["batch_size"] = whole("batch_size", self.batch_size)
-        made |= {name: whole(name, getattr(self, name), 0, floats=True) for name in ("evaluate_every", "measure_every")}
-        parts = sequence("milestones", self.milestones)
+        own: dict[str, Any] = {name: plain(getattr(self, name)) for name in ("schedule", "augmentation", "precision")}
+        own |= {"steps": whole("steps", self.steps, floats=True), "seed": seed_number(self.seed)}
+        own["batch_size"] = whole("batch_size", self.batch_size)
+        own |= {name: whole(name, getattr(self, name), 0, floats=True) for name in ("evaluate_every", "measure_every")}
+        fractions = sequence("milestones", self.milestones)
         remedy = ": a part of the run, as 0.5 for its half"
-        made["milestones"] = tuple(number("each of milestones", part, 0, 1, remedy) for part in parts)
+        own["milestones"] = tuple(number("each of milestones", part, 0, 1, remedy) for part in fractions)
         if self.reference_batch is not None:
-            made["reference_batch"] = number("reference_batch", self.reference_batch)
-        for name, value in made.items():
+            own["reference_batch"] = number("reference_batch", self.reference_batch)
+        for name, value in own.items():
             object.__setattr__(self, name, value)
 
     def check(self, data: Data) -> None:
-        """``ValueError`` for a plan that cannot be carried out on the data."""
+        """Raise ``ValueError`` for a plan that cannot be carried out on the data."""
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if not 1 <= self.batch_size <= len(data):
@@ -66,7 +95,7 @@ class Plan:
         augment(self.augmentation)
 
     def rate(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step, counted from 0."""
+        """Return the factor of the learning rate at a step, counted from 0."""
         scale = 1.0 if self.reference_batch is None else self.batch_size / self.reference_batch
         part = step / self.steps
         if self.schedule == "cosine":
@@ -78,12 +107,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """What one step did: ``loss`` and ``accuracy`` are those of its batch, before the step.
+    """The result of one training step.
 
-    ``test_accuracy``, ``norms`` and ``conditions`` are those after the step, or ``None`` where they were not asked for.
-    ``norms`` holds the norm 2 of each layer's torus (the layer's own for circular ones, else an upper bound),
-    ``conditions`` the median condition number of its channels there; BatchNorm and scales behind a layer are not in
-    them. ``diverged`` says why the run ended early, else it is ``None``. ``seconds`` were spent in this run's steps.
+    Attributes:
+        step: The number of the step, counted from 1.
+        loss, accuracy: Loss and accuracy of the batch, before the step.
+        lr: The learning rate.
+        test_accuracy: Accuracy on the test images after the step; ``None`` if it was not measured.
+        norms: For each layer, the operator norm on its torus after the step: the layer's own for circular padding, an
+            upper bound for zero padding. BatchNorm and gains after the layer do not count. ``None`` if not measured.
+        conditions: For each layer, the median condition number of its channels on the torus. ``None`` if not measured.
+        diverged: Why the run ended early; ``None`` unless it did.
+        seconds: Seconds spent in the steps of the run so far.
     """
 
     step: int

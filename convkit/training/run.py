@@ -1,11 +1,11 @@
-"""The state of a run of training between two steps, and what is measured on the way."""
+"""`TrainingRun`: the state of a training run between two steps, and one step."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from convkit.audit.measurement import measure
 from convkit.checks import plain, whole
 from convkit.data.augmentation import augment
 from convkit.data.dataset import Data
-from convkit.methods.method import Method
-from convkit.methods.registry import shown_knobs
+from convkit.methods.method import Method, Settings
+from convkit.methods.registry import read_knobs
 from convkit.operators.dtypes import as_input
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.network import input_shapes
@@ -24,21 +24,52 @@ from convkit.training.checkpoint import EXTRA, load_checkpoint, save_checkpoint,
 from convkit.training.evaluation import evaluate, recalibrate_batchnorm
 from convkit.training.plan import PRECISIONS, Plan, Record
 
-DIVERGED = 100.0  # times the loss at the start (or of guessing, if that is larger): there the run ends
-MEASURED = 10  # batches from which BatchNorm's statistics are taken anew after a clip
-Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]  # the loss and the outputs it judged
+DIVERGED = 100.0  # a run ends when its loss is so many times its first loss, or that of guessing if it is larger
+RECALIBRATION_BATCHES = 10  # batches from which BatchNorm is recalibrated after a clip
 
 
-class Run:
-    """The state of a run between two steps."""
+class Objective(Protocol):
+    """The signature of an objective: the loss of a batch, and the logits that it was computed from.
+
+    Args:
+        model: The network, in training mode.
+        x: Images ``(batch, channels, height, width)`` in [0, 1].
+        y: Labels ``(batch,)``, int64.
+
+    Returns:
+        The loss, a scalar with a gradient, and the logits ``(batch, classes)`` whose accuracy is recorded.
+    """
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, /) -> tuple[Tensor, Tensor]: ...
+
+
+class TrainingRun:
+    """A training run: network, optimizer, constraint and history; ``step()`` does one step.
+
+    Args:
+        model: The network, which is trained in place.
+        data: Training and test images.
+        method: The method whose layers the network has.
+        knobs: Settings of the method, read at each step.
+        plan: The settings of the run.
+        objective: Returns loss and logits of a batch.
+
+    Raises ``ValueError`` for arguments that do not fit each other (see ``fit``).
+    """
 
     def __init__(
-        self, model: nn.Module, data: Data, method: Method, knobs: Mapping[str, Any], plan: Plan, objective: Objective
+        self,
+        model: nn.Module,
+        data: Data,
+        method: Method,
+        knobs: Mapping[str, object],
+        plan: Plan,
+        objective: Objective,
     ) -> None:
         plan.check(data)
         self.model, self.data, self.method, self.plan, self.objective = model, data, method, plan, objective
-        self.knobs, self.shown = knobs, shown_knobs(model, method)
-        self.start = method.settings({**self.shown, **knobs})
+        self.knobs, self.network_knobs = knobs, read_knobs(model, method)
+        self.start = method.settings({**self.network_knobs, **knobs})
         self.augment = augment(plan.augmentation)
         self.replays = whole("the objective's replays", getattr(objective, "replays", 1), 1)
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -63,22 +94,25 @@ class Run:
         others = [p for p in parameters if p.ndim <= 1 or id(p) in gains]
         groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
         self.optimizer = torch.optim.SGD(
-            [g for g in groups if g["params"]], lr=self.start["lr"], momentum=self.start["momentum"]
+            [g for g in groups if g["params"]], lr=float(self.start["lr"]), momentum=float(self.start["momentum"])
         )
         self.shapes = input_shapes(model, x)
         with evaluation_copy(model, x, apart, compiled=True) as copy, torch.no_grad():
             outputs = tuple(copy(x).shape)
         if outputs != (len(x), data.classes):
-            raise ValueError(f"the network must give {data.classes} logits an image, got outputs of shape {outputs}")
-        self.handle = method.constrain and method.constrain(self.optimizer, model, self.shapes, self.start)
+            raise ValueError(f"the network must give {data.classes} logits per image, got outputs of shape {outputs}")
+        constrain = method.constrain
+        self.handle = None if constrain is None else constrain(self.optimizer, model, self.shapes, self.start)
         self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
         self.history: list[Record] = []
 
     @property
     def done(self) -> bool:
+        """Return whether all steps are done or the run has diverged."""
         return len(self.history) >= self.plan.steps or bool(self.history and self.history[-1].diverged)
 
     def step(self) -> Record:
+        """Do one step and return its record, which is also appended to ``history``."""
         began = time.perf_counter()
         number, plan = len(self.history), self.plan
         settings = self._steer(number)
@@ -92,12 +126,14 @@ class Run:
                 loss if self.method.penalty is None else loss + self.method.penalty(self.model, self.shapes, settings)
             )
             value, accuracy = float(total.detach()), float((logits.argmax(1) == y).float().mean())
-            diverged = self._lost(value)
+            diverged = self._divergence(value)
             if diverged is None:
                 self.scaler.scale(total).backward()
                 diverged = self._update()
                 if diverged is None and self.method.unsettles and self.method.unsettles(number + 1, settings):
-                    recalibrate_batchnorm(self.model, (self._batch(number + 1 + i)[0] for i in range(MEASURED)))
+                    recalibrate_batchnorm(
+                        self.model, (self._batch(number + 1 + i)[0] for i in range(RECALIBRATION_BATCHES))
+                    )
         last = number + 1 == plan.steps
         due = {
             name: every and (last or (number + 1) % every == 0) and not diverged
@@ -110,8 +146,8 @@ class Run:
         self.history.append(Record(number + 1, value, accuracy, rate, test, norms, conditions, diverged, seconds))
         return self.history[-1]
 
-    def state(self) -> dict[str, Any]:
-        """All that a checkpoint holds."""
+    def state(self) -> dict[str, object]:
+        """Return the state that a checkpoint holds."""
         return {
             "belongs_to": self._belongs_to(),
             "history": [asdict(record) for record in self.history],
@@ -123,10 +159,11 @@ class Run:
         }
 
     def save(self, path: str | Path) -> None:
+        """Write a checkpoint."""
         save_checkpoint(path, self.state())
 
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint; nothing is changed unless it is one of this run."""
+        """Continue from a checkpoint; raise ``ValueError``, before any change, for one of another run."""
         state = load_checkpoint(path)
         ours, theirs = self._belongs_to(), dict(state.get("belongs_to", {}))
         weights = theirs.get("weights", {})
@@ -153,6 +190,7 @@ class Run:
         self.history = [Record(**record) for record in state["history"]]
 
     def _belongs_to(self) -> dict[str, Any]:
+        """Return what identifies the run in a checkpoint."""
         tensors = {name: t for name, t in self.model.state_dict().items() if not name.endswith(EXTRA)}
         weights = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
         data = [self.data.name, len(self.data), len(self.data.test_labels)]
@@ -163,9 +201,9 @@ class Run:
         )
         return plain({"method": self.method.name, **plan, "objective": objective, "data": data, "weights": weights})
 
-    def _steer(self, number: int) -> dict[str, Any]:
-        """Give the knobs as they are now to all that listens."""
-        settings = self.method.settings({**self.shown, **self.knobs})
+    def _steer(self, number: int) -> Settings:
+        """Read the knobs, pass them to the optimizer, the constraint and the layers, and return them."""
+        settings = self.method.settings({**self.network_knobs, **self.knobs})
         for name, knob in self.method.knobs.items():
             if not knob.live and settings[name] != self.start[name]:
                 raise ValueError(
@@ -173,7 +211,7 @@ class Run:
                     f"{settings[name]!r}; start a new run"
                 )
         for group in self.optimizer.param_groups:
-            group["lr"] = settings["lr"] * self.plan.rate(number)
+            group["lr"] = float(settings["lr"]) * self.plan.rate(number)
             group["momentum"] = settings["momentum"]
             group["weight_decay"] = settings["weight_decay"] if group["decayed"] else 0.0
         if self.handle is not None:
@@ -183,9 +221,10 @@ class Run:
         return settings
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Epochs are permutations drawn by the seed and the epoch; an incomplete last batch is left out.
+        """Return the images and labels of a step.
 
-        An objective with ``replays`` (free adversarial training) sees each batch that many times.
+        Each epoch is a permutation drawn from the seed and the number of the epoch; its incomplete last batch is
+        dropped. An objective with ``replays`` (free adversarial training) gets each batch that many times.
         """
         number //= self.replays
         epoch, place = divmod(number, len(self.data) // self.plan.batch_size)
@@ -195,7 +234,8 @@ class Run:
         x, y = self.data.train_batch(order[place * self.plan.batch_size :][: self.plan.batch_size])
         return self.augment(x, torch.Generator().manual_seed(_mixed(self.plan.seed, number))).to(self.x.dtype), y
 
-    def _lost(self, loss: float) -> str | None:
+    def _divergence(self, loss: float) -> str | None:
+        """Return why a run with this loss has diverged; ``None`` if it has not."""
         start = max(self.history[0].loss if self.history else loss, math.log(self.data.classes))
         if not math.isfinite(loss):
             return f"the loss is {loss} at step {len(self.history) + 1}"
@@ -205,10 +245,11 @@ class Run:
         return None
 
     def _update(self) -> str | None:
+        """Let the optimizer step; return why the run has diverged, or ``None``."""
         try:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        except ValueError:  # a hook has met weights that are not finite
+        except ValueError:  # a hook met weights that are not finite
             if all(bool(p.isfinite().all()) for p in self.model.parameters()):
                 raise
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
@@ -217,7 +258,7 @@ class Run:
 
 
 def _gains(model: nn.Module) -> set[int]:
-    """The ids of what only scales the rows of another weight, one number a row: g of weight norm, whatever its axes."""
+    """Return the ids of parameters that only scale the rows of another weight, such as g of weight norm."""
     gains = set()
     for module in model.modules():
         for names in (("original0", "original1"), ("weight_g", "weight_v")):
@@ -228,8 +269,10 @@ def _gains(model: nn.Module) -> set[int]:
 
 
 def _sizes(state: Mapping[str, Any]) -> list[int]:
+    """Return the number of parameters in each group of an optimizer's state."""
     return [len(group["params"]) for group in state["param_groups"]]
 
 
 def _mixed(seed: int, number: int) -> int:
+    """Return a seed for one step, different for every step."""
     return (seed * 1_000_003 + number * 7919 + 2**40) % 2**63

@@ -1,4 +1,4 @@
-"""Many runs, side by side, kept one by one: what is finished is not run again."""
+"""`sweep`: runs jobs in parallel and appends their results to a file; a restarted sweep skips finished jobs."""
 
 import json
 import multiprocessing
@@ -6,36 +6,43 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from convkit.checks import plain
 from convkit.loading import progress_bar
 
-Job = Mapping[str, Any]  # the arguments of one run: numbers, words, lists of them
+Result = TypeVar("Result")
+Job = Mapping[str, object]  # the arguments of one run: numbers, words, lists of them
 
 
 def sweep(
-    function: Callable[..., Any],
+    function: Callable[..., Result],
     jobs: Mapping[str, Job],
-    keep: str | Path | None = None,
+    results_file: str | Path | None = None,
     executor: Executor | None = None,
-) -> dict[str, Any]:
-    """``function(**job)`` for every job, by its name; with a progress bar.
+) -> dict[str, Result]:
+    """Return ``{name: function(**job)}`` for all jobs, which run in parallel, with a progress bar.
 
-    ``function`` is found by its module and name in other processes and returns what JSON holds. ``keep`` names a file
-    to which each result is appended when it is there: after an interruption the same call runs what is missing. What is
-    kept is what is run and returned: NumPy's numbers and arrays and tensors become plain numbers and lists, in jobs and
-    in results, and results come back as JSON has them (lists for tuples). Without an ``executor`` there is a process
-    for each core, with one thread each; ``dask.distributed``'s ``client.get_executor()`` is one for a cluster.
+    After an interruption, the same call with the same ``results_file`` runs only the missing jobs. With a file, jobs
+    and results are what JSON can hold: NumPy numbers, arrays and tensors become plain numbers and lists, tuples become
+    lists.
 
-    Raises ``ValueError``, before any run, where ``keep`` holds results of other jobs under the same names and for jobs
-    that JSON cannot hold. After an error, as for a result that JSON cannot hold, no further run begins; it is raised
-    when those under way are kept.
+    Args:
+        function: A function of a module, so that other processes can import it.
+        jobs: The keyword arguments of each call, by a name.
+        results_file: The file to which each result is appended when it arrives; ``None`` for none.
+        executor: Runs the jobs. ``None`` takes one process per core, with one thread each; ``dask.distributed``'s
+            ``client.get_executor()`` takes a cluster.
+
+    Raises ``ValueError``, before any call, for jobs that JSON cannot hold and for a file with results of other jobs
+    under the same names. After an exception in a job, or a result that JSON cannot hold, no further job starts; the
+    exception is raised when the running ones have ended and their results are written.
     """
     results: dict[Any, Any] = {}
-    if keep is not None:
+    file = None if results_file is None else Path(results_file)
+    if file is not None:
         jobs = {_checked_name(name): plain(job) for name, job in jobs.items()}
-        results = _kept(Path(keep), jobs)
+        results = _finished_results(file, jobs)
     missing = {name: job for name, job in jobs.items() if name not in results}
     pool = executor or ProcessPoolExecutor(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -53,7 +60,7 @@ def sweep(
                 error, result = future.exception(), None
                 if error is None:
                     try:
-                        result = future.result() if keep is None else _append(Path(keep), name, missing[name], future)
+                        result = future.result() if file is None else _append(file, name, missing[name], future)
                     except ValueError as unheld:
                         error = unheld
                 if error is not None:
@@ -75,12 +82,14 @@ def sweep(
 
 
 def _one_thread() -> None:
+    """Let torch use one thread in this process."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def _checked_name(name: Any) -> Any:
+    """Return the name of a job as plain Python; raise ``ValueError`` unless it is a word or a whole number."""
     name = plain(name)
     if not isinstance(name, str | int):
         raise ValueError(f"the names of jobs that are kept must be words, got {name!r}; take str(name)")
@@ -88,7 +97,7 @@ def _checked_name(name: Any) -> Any:
 
 
 def _as_json(value: Any, what: str) -> Any:
-    """The value as it is read from a file, lists for tuples; ``ValueError`` where JSON cannot hold it."""
+    """Return the value as it will be read from a file; raise ``ValueError`` if JSON cannot hold it."""
     try:
         return json.loads(json.dumps(plain(value)))
     except (TypeError, ValueError) as error:
@@ -96,21 +105,22 @@ def _as_json(value: Any, what: str) -> Any:
 
 
 def _append(path: Path, name: Any, job: Job, future: Future[Any]) -> Any:
-    """Keep the result of a run; it comes back as it will be read."""
+    """Append the result of a job to the file and return it as it will be read."""
     result = _as_json(future.result(), f"the result of {name!r}")
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"name": name, "job": job, "result": result}) + "\n")
     return result
 
 
-def _kept(path: Path, jobs: Mapping[Any, Job]) -> dict[Any, Any]:
+def _finished_results(path: Path, jobs: Mapping[Any, Job]) -> dict[Any, Any]:
+    """Return the results in the file of jobs that are among these."""
     results: dict[Any, Any] = {}
     wanted = {name: _as_json(job, f"the job {name!r}") for name, job in jobs.items()}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return results
     text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):  # a line that an interruption cut off: that run is done again
+    if not text.endswith("\n"):  # an interruption cut this line off: its job runs again
         text = text[: text.rfind("\n") + 1]
         path.write_text(text, encoding="utf-8")
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Controls around plots; the only importer of ipywidgets."""
+"""Interactive panels: controls around plots; the only part of the kit that imports ipywidgets."""
 
 from convkit.loading import require
 

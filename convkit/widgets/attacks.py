@@ -1,4 +1,4 @@
-"""The panel of notebook 09: one image, two networks, an attack, and what both networks say before and after it."""
+"""The panel of notebook 09: one image, two networks, an attack, and the predictions before and after it."""
 
 import functools
 import math
@@ -38,7 +38,7 @@ _COLUMNS = ("the image", "the change", "attacked", "probabilities, gray before")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack made of one image: the attacked one, probabilities before and after, and SimBA's questions."""
+    """The result of an attack on one image: the changed image, probabilities before and after, SimBA's queries."""
 
     found: Tensor
     before: Tensor
@@ -47,12 +47,12 @@ class Outcome:
 
 
 class AttackPanel(Panel):
-    """Attack an image of ``data`` and see what two networks make of it, with their accuracies against epsilon.
+    """A panel that attacks an image of ``data`` and shows the predictions of two networks, and accuracies by epsilon.
 
-    ``models`` maps one or two names to networks of the reader for images like those of ``data``, whose test part is
-    attacked, in the dtype of a network's weights. Without them two small networks are trained on digits from a fixed
-    seed, one plainly and one against attacks (a few seconds). The 2-norm's ball has radius ``eps`` times the root of
-    the number of pixels.
+    ``models`` maps one or two names to networks for images like those of ``data``, whose test images are attacked, in
+    the dtype of a network's weights. Without them two small networks are trained on digits from a fixed seed, one
+    plainly and one adversarially (a few seconds). The ball of the 2-norm has radius ``eps`` times the root of the
+    number of pixels.
     """
 
     title = "Attack it: the same image, two networks"
@@ -121,7 +121,7 @@ class AttackPanel(Panel):
         return self._words(done, image, attack, eps, steps, masked)
 
     def outcome(self, name: str, image: int, attack: str, eps: float, steps: int, masked: bool) -> Outcome:
-        """The attack on one image and one of the networks, from a seed of its own."""
+        """Return the result of the attack on one image and one network, with random numbers from a fixed seed."""
         model = _Times(self.models[name], MASK) if masked else self.models[name]
         x, y = as_input(model, self.images[image : image + 1]), self.labels[image : image + 1]
         found, queries = attacked(model, x, y, attack, eps, steps)
@@ -130,7 +130,7 @@ class AttackPanel(Panel):
         return Outcome(found[0].cpu(), before, after, None if queries is None else int(queries))
 
     def curves(self, attack: str, masked: bool) -> dict[str, tuple[Any, Any]]:
-        """Accuracies in percent against epsilon, on the first images: computed when first asked for."""
+        """Return accuracies in percent by epsilon on the first images, computed at the first call."""
         if (attack, masked) not in self._curves:
             self._curves[attack, masked] = {
                 name: (_sizes(attack), self._accuracies(_Times(model, MASK) if masked else model, attack))
@@ -139,7 +139,7 @@ class AttackPanel(Panel):
         return self._curves[attack, masked]
 
     def _accuracies(self, model: nn.Module, attack: str) -> list[float]:
-        """Who falls to a small epsilon has fallen to all larger ones, and is not attacked again."""
+        """Return accuracies by epsilon; an image that a small epsilon changes counts at all larger ones."""
         x, y = as_input(model, self.images[:TESTED]), self.labels[:TESTED]
         count, steps, accuracies = len(x), MOST_STEPS if attack == _SIMBA else CURVE_STEPS, []
         for eps in _sizes(attack):
@@ -159,7 +159,7 @@ class AttackPanel(Panel):
         how = "one step" if attack == _FGSM else f"{steps} step{'s' * (steps > 1)}"
         if attack == _SIMBA:
             how = f"{min(steps, pixels)} of {pixels} pixels tried"
-        said = [f"Image {image} shows {names[label]}. {attack.partition(',')[0]} within {radius}, {how}."]
+        sentences = [f"Image {image} shows {names[label]}. {attack.partition(',')[0]} within {radius}, {how}."]
         for name, outcome in done.items():
             first, last = int(outcome.before.argmax()), int(outcome.after.argmax())
             text = f"{name}: {names[first]} ({100 * float(outcome.before[first]):.0f} %)"
@@ -168,23 +168,23 @@ class AttackPanel(Panel):
             else:
                 text += f", then {names[last]} ({100 * float(outcome.after[last]):.0f} %)"
                 text += ", it survives" if last == label else ", fooled"
-            said.append(text + (f", {outcome.queries} questions." if outcome.queries is not None else "."))
+            sentences.append(text + (f", {outcome.queries} questions." if outcome.queries is not None else "."))
         if attack == _FGSM:
-            said.append("FGSM takes one step, whatever the steps say.")
+            sentences.append("FGSM takes one step, whatever the steps say.")
         if masked and attack != _SIMBA:
-            said.append(
+            sentences.append(
                 "Broken: where a probability is 1.0 to rounding, the gradient of the loss is 0, and the attack has no "
                 "direction. The answers are still those of the same networks: ask SimBA."
             )
         elif masked:
-            said.append("SimBA needs no gradient: large logits hide nothing from it.")
-        return Words(" ".join(said), alert=masked and attack != _SIMBA)
+            sentences.append("SimBA needs no gradient: large logits hide nothing from it.")
+        return Words(" ".join(sentences), alert=masked and attack != _SIMBA)
 
 
 def attacked(
     model: nn.Module, x: Tensor, y: Tensor, attack: str, eps: float, steps: int
 ) -> tuple[Tensor, Tensor | None]:
-    """The attacked images, and for SimBA how often it asked; random numbers from a fixed seed."""
+    """Return the attacked images and, for SimBA, its numbers of queries; random numbers come from a fixed seed."""
     generator = torch.Generator().manual_seed(9)
     if attack == _FGSM:
         return fgsm(model, x, y, eps), None
@@ -197,7 +197,10 @@ def attacked(
 
 @functools.cache
 def two_networks() -> dict[str, nn.Module]:
-    """Two networks of nine layers on digits from the same start: trained plainly, and against attacks of 0.15."""
+    """Return two nine-layer networks on digits with the same initial weights, trained plainly and adversarially.
+
+    The attacks of the second one have epsilon 0.15.
+    """
     data, made = digits(), {}
     for name, objective, steps in (("plain", "clean", 150), ("adversarial", "free", 400)):
         model = network("cnn9", data, "batchnorm", seed=0, widths=(8, 16, 32))
@@ -213,7 +216,7 @@ def _sizes(attack: str) -> tuple[float, ...]:
 
 
 class _Times(nn.Module):
-    """A network whose logits are multiplied: its answers are the same, its probabilities 0 and 1."""
+    """A network whose logits are multiplied: the same predictions, but probabilities 0 and 1."""
 
     def __init__(self, model: nn.Module, factor: float) -> None:
         super().__init__()

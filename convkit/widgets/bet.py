@@ -1,4 +1,4 @@
-"""The panel that opens notebook 00: a bet on what is left after thirty layers of norm 1, and then the answer."""
+"""The panel that opens notebook 00: a bet on what is left after thirty layers of norm 1, and the answer."""
 
 import functools
 import time
@@ -33,9 +33,9 @@ _SMALL, _NORMAL, _LARGE = 9, 10, 12  # points
 
 
 class BetPanel(Panel):
-    """A slider for the bet and a button that draws the answer beside it; until then nothing shows the answer.
+    """A panel with a slider for the bet and a button that draws the answer, which nothing shows before.
 
-    Once the answer is drawn the bet stands. Reset hides the answer and gives the slider back.
+    Once the answer is drawn the bet cannot change. Reset hides the answer and gives the slider back.
     """
 
     title = "Your bet: a photograph passes thirty layers, each of norm 1. How large is what comes out?"
@@ -104,7 +104,7 @@ class BetPanel(Panel):
 
 
 class Press(ipywidgets.Button):
-    """A button that stays pressed: ``value`` is whether it was."""
+    """A button that stays pressed; ``value`` says whether it was pressed."""
 
     value = traitlets.Bool(False)
 
@@ -115,7 +115,7 @@ class Press(ipywidgets.Button):
 
 @functools.cache
 def other_draws(seed: int = 100) -> Tensor:
-    """What is left of the photograph after 0, 1, ..., 30 layers, for other random layers: ``(OTHERS, 31)``."""
+    """Return what is left of the photograph after 0 to 30 layers, for other random layers: ``(OTHERS, 31)``."""
     image = pictures()[_SOURCE]
     generator = torch.Generator().manual_seed(seed)
     kernels = torch.randn(OTHERS, DEPTH, 3, 3, dtype=image.dtype, generator=generator)
@@ -127,7 +127,7 @@ def other_draws(seed: int = 100) -> Tensor:
 
 
 def number(value: float) -> str:
-    """A number with one digit, readable: 1, 0.3, 0.001, 3 · 10⁻⁴."""
+    """Return a number with one digit as text: 1, 0.3, 0.001, 3 · 10⁻⁴."""
     digit, exponent = f"{value:.0e}".split("e")
     if -3 <= int(exponent) <= 0:
         return f"{float(f'{value:.0e}'):g}"
@@ -136,7 +136,7 @@ def number(value: float) -> str:
 
 
 def size(ratio: float) -> str:
-    """A factor of at least 1 with one digit, in words where they help: 5, 300, 200 million, 3 · 10⁹."""
+    """Return a factor of at least 1 with one digit as text, in words where they help: 5, 300, 200 million, 3 · 10⁹."""
     ratio = float(f"{ratio:.0e}")
     if ratio >= 1e9:
         return number(ratio)
@@ -147,7 +147,7 @@ def size(ratio: float) -> str:
 
 
 def _picture(ax: Axes, image: Tensor, title: str, white: float | None = None) -> None:
-    """A gray picture; the pixels at 0 black and those at ``white`` white, or else stretched to both ends."""
+    """Plot a gray image: 0 black and ``white`` white, or stretched to both ends."""
     ax.imshow(image.numpy(), cmap="gray", interpolation="nearest", vmin=None if white is None else 0, vmax=white)
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=_NORMAL)
@@ -160,7 +160,7 @@ def _hidden(ax: Axes, title: str) -> None:
 
 
 def _draw_layers(ax: Axes) -> None:
-    """Thirty layers as panes, norms on a logarithmic scale, and what no layer of norm 1 can do."""
+    """Plot thirty layers as panes, norms on a logarithmic scale, and the limit of layers of norm 1."""
     top = 30
     ax.vlines(range(1, DEPTH + 1), SMALLEST / 20, 1, color="#EAF1F7", lw=4, zorder=0)
     ax.axhspan(1, top, color="#F0F0F0", zorder=0.5)
@@ -177,7 +177,7 @@ def _draw_layers(ax: Axes) -> None:
 
 
 def _end(ax: Axes, x: float, y: float, text: str, color: str) -> None:
-    """The end of a curve: a dot, and its number below."""
+    """Mark the end of a curve by a dot, with its number below."""
     ax.plot([x], [y], "o", ms=10, color=color, mec="white", zorder=5, clip_on=False)
     look: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": _LARGE, "weight": "bold", "color": color}
     plain = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}

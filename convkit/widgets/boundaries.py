@@ -1,4 +1,4 @@
-"""The panel of notebook 03: three spectra of one layer, as its boundary, stride, dilation and groups change."""
+"""The panel of notebook 03: three spectra of one layer for several boundaries, strides, dilations and groups."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ _SAME, _FULL, _NONE, _CIRCULAR = "zeros, output as large", "zeros, every tap tou
 
 
 class BoundaryPanel(Panel):
-    """A 1-D layer's exact spectrum beside those of its circular relative and of the torus that it is a piece of."""
+    """A panel with the exact spectrum of a 1-D layer, that of its circular relative, and that of its torus."""
 
     title = "One layer, three spectra: as it is, circular on the same pixels, and on the larger torus"
     size = (9.6, 3.9)
@@ -89,7 +89,7 @@ class BoundaryPanel(Panel):
 
 
 def one_row_a_group(rows: Rows, groups: int) -> Rows:
-    """The rows cut to the number of groups; each new group starts as half the one before."""
+    """Return one row of taps per group; each new group starts with half the taps of the one before."""
     rows = tuple(rows[:groups])
     while len(rows) < groups:
         rows = (*rows, tuple(tap / 2 for tap in rows[-1]))
@@ -99,7 +99,7 @@ def one_row_a_group(rows: Rows, groups: int) -> Rows:
 def make_layer(
     taps: Rows, pixels: int, stride: int, dilation: int, groups: int, boundary: str, **_: Any
 ) -> ConvOperator:
-    """The layer that the controls describe: one channel for each group."""
+    """Return the layer that the controls describe, with one channel per group."""
     kernel = torch.tensor(one_row_a_group(taps, groups), dtype=torch.float64)[:, None]
     if dilation * (kernel.shape[-1] - 1) >= pixels and boundary == _NONE:
         raise ValueError(
@@ -112,7 +112,10 @@ def make_layer(
 
 
 def three_spectra(layer: ConvOperator) -> tuple[Tensor, ConvOperator | None, ConvOperator]:
-    """The exact singular values, the circular relative (None where it has no blocks) and the torus, a bound."""
+    """Return the exact singular values, those of the circular relative (``None`` if it has no blocks), and a bound.
+
+    The bound consists of the singular values on the torus.
+    """
     exact = torch.linalg.svdvals(layer.matrix())
     circular = layer.circular()
     uneven = layer.padding_mode == "circular" and not layer.is_block_circulant

@@ -34,24 +34,26 @@ _RANDOM, _BLUR, _TAP, _CHESS, _TRAINED = "random", "blur", "identity", "chessboa
 
 
 class NoBar(Exception):
-    """A bound does not apply to the layer; the message says why."""
+    """Raised when a bound does not apply to the layer; the message says why."""
 
 
 def equation_3(A: ConvOperator) -> Tensor:
-    """The bound of equation 3 of Liang & Huang 2021, every tap counted at every output pixel."""
+    """Return the bound of equation 3 of Liang & Huang 2021, which counts every tap at every output pixel."""
     axes = zip(A.input_shape, A.dilation, A.kernel.shape[2:], strict=True)
     if A.padding_mode == "circular" and any(k > n // math.gcd(n, d) for n, d, k in axes):
-        raise NoBar("taps meet on one pixel of the circle, and the square of a sum is not the sum of the squares")
+        raise NoBar(
+            "taps meet on one pixel of the circular image, and the square of a sum is not the sum of the squares"
+        )
     return math.sqrt(math.prod(A.out_shape[1:])) * torch.linalg.vector_norm(A.kernel)
 
 
 def gram_iteration(A: ConvOperator) -> Tensor:
-    """The library's bound, refused in the words of this panel."""
+    """Return the library's bound; raise ``NoBar`` in the words of this panel where it does not apply."""
     try:
         return gram_iteration_bound(A)
     except NoFourierBlocks as error:
         zeros = A.padding_mode == "zeros"
-        why = "a border that does not wrap" if zeros else "a stride that does not divide the size"
+        why = "padding that is not circular" if zeros else "a stride that does not divide the size"
         raise NoBar(f"{why} leaves no Fourier blocks to square") from error
 
 
@@ -69,7 +71,7 @@ SUM_OF_SQUARES = tuple(BOUNDS)[:2]
 
 
 class BoundsPanel(Panel):
-    """Eight bounds of the norm 2 of a layer, divided by it, for any geometry and five kinds of kernels."""
+    """A panel with eight bounds of the norm 2 of a layer, divided by it, for any geometry and five kernels."""
 
     title = "Upper bounds of the norm 2, divided by the exact norm"
     size = (9, 3.7)
@@ -102,16 +104,16 @@ class BoundsPanel(Panel):
         limit = next(limit for limit in _LIMITS if limit > 1.3 * largest)  # so that the axis seldom jumps
         ax = plot_bounds(ratios, figure.add_axes(_PLACE), limit)
         ax.set_title(f"exact norm {norm:.3f}: no bar can end to the left of 1", fontsize=10)
-        said = _words(layer, norm, ratios, reasons)
+        text = _words(layer, norm, ratios, reasons)
         if values["kernel"] == _TRAINED and values["k"] != 3:
-            said += " The trained kernel is 3 × 3, whatever the slider says."
-        return Words(said)
+            text += " The trained kernel is 3 × 3, whatever the slider says."
+        return Words(text)
 
 
 def make_layer(
     kernel: str, padding: str, n: int, k: int, stride: int, dilation: int, c_in: int, c_out: int
 ) -> ConvOperator:
-    """The layer that the controls describe."""
+    """Return the layer that the controls describe."""
     taps = _taps(kernel, k, c_in, c_out)
     span = dilation * (taps.shape[-1] - 1)
     if padding == _NONE and span >= n:
@@ -125,7 +127,7 @@ def make_layer(
 
 
 def compare(layer: ConvOperator) -> tuple[float, dict[str, float | None], dict[str, str]]:
-    """The exact norm, each bound divided by it (None where it does not apply), and why those do not apply."""
+    """Return the exact norm, each bound divided by it (``None`` if it does not apply), and the reasons for ``None``."""
     if not frobenius_bound(layer) > 1e-12:
         raise ValueError("all taps cancel on this image: the layer is zero; change its size, or the kernel")
     norm = float(operator_norm(layer, 2))
@@ -157,19 +159,19 @@ def _words(layer: ConvOperator, norm: float, ratios: dict[str, float | None], re
     there = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     equal = [name for name, ratio in there.items() if ratio < 1 + EQUAL]
     tightest, loosest = min(there, key=there.__getitem__), max(there, key=lambda name: round(there[name], 9))
-    said = [f"The exact norm is {norm:.3f}."]
+    sentences = [f"The exact norm is {norm:.3f}."]
     if len(equal) == len(there):
-        said.append("All bounds that apply are equal to it.")
+        sentences.append("All bounds that apply are equal to it.")
     elif equal:
-        said.append(f"Equal to it: {', '.join(equal)}. Why {equal[0]}: {_why_tight(layer, equal[0], True)}.")
+        sentences.append(f"Equal to it: {', '.join(equal)}. Why {equal[0]}: {_why_tight(layer, equal[0], True)}.")
     else:
-        said.append(
+        sentences.append(
             f"Tightest: {tightest}, {there[tightest]:.4g} times the norm: {_why_tight(layer, tightest, False)}."
         )
     if len(equal) < len(there):
-        said.append(f"Loosest: {loosest}, {there[loosest]:.3g} times: {_why_loose(layer, loosest)}.")
-    said += [f"No bar for {name}: {why}." for name, why in reasons.items()]
-    return " ".join(said)
+        sentences.append(f"Loosest: {loosest}, {there[loosest]:.3g} times: {_why_loose(layer, loosest)}.")
+    sentences += [f"No bar for {name}: {why}." for name, why in reasons.items()]
+    return " ".join(sentences)
 
 
 def _why_tight(layer: ConvOperator, name: str, equal: bool) -> str:

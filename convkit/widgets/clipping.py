@@ -1,4 +1,4 @@
-"""The panel of notebook 05: six ways to bound the norm of a layer, what each leaves of the bound and of the kernel."""
+"""The panel of notebook 05: six ways to bound the norm of a layer, and what each changes in the kernel."""
 
 import functools
 import math
@@ -39,7 +39,7 @@ _METHODS = [_CROP, _TURNS, _DYKSTRA, _CLIP, _RESCALE, _RESHAPED]
 
 
 class ClippingPanel(Panel):
-    """A circular layer before and after one of six ways to bound its norm: singular values, kernel, distance."""
+    """A panel that bounds the norm of a circular layer: singular values, kernel and distance, before and after."""
 
     title = f"Bounding the norm of a 3 × 3 layer on {PIXELS} × {PIXELS} pixels, circular"
     size = (10, 3.8)
@@ -77,7 +77,7 @@ class ClippingPanel(Panel):
 
 @functools.cache
 def layer(kind: str) -> ConvOperator:
-    """The layer that a choice names: 3 × 3 taps, float64."""
+    """Return the layer that a choice names, with 3 × 3 taps, float64."""
     generator = torch.Generator().manual_seed(5)
     line, box = (torch.tensor(taps, dtype=torch.float64) for taps in ((1, 2, 1), (1, 1, 1)))
     kernel = {
@@ -91,7 +91,7 @@ def layer(kind: str) -> ConvOperator:
 
 
 def bounded(A: ConvOperator, bound: float, method: str, rounds: int) -> ConvOperator:
-    """``A`` after the chosen way; only the three iterations look at ``rounds``."""
+    """Return ``A`` after the chosen way to bound its norm; only the three iterations use ``rounds``."""
     if method == _CROP:
         for _ in range(rounds):
             A = clip_and_crop(A, bound)
@@ -104,7 +104,7 @@ def bounded(A: ConvOperator, bound: float, method: str, rounds: int) -> ConvOper
 
 
 def on_image(A: ConvOperator) -> Tensor:
-    """The kernel on an image of zeros, its middle tap where that of a kernel as large as the image is."""
+    """Return the kernel on an image of zeros, centered as a kernel of the image's size would be."""
     size, (h, w) = A.kernel.shape[2:], A.input_shape
     image = A.kernel.new_zeros(*A.kernel.shape[:2], h, w)
     top, first = ((n - 1) // 2 - (k - 1) // 2 for n, k in zip((h, w), size, strict=True))
@@ -122,8 +122,8 @@ def _words(
     after: ConvOperator, norm: float, now: float, bound: float, distance: float, method: str, rounds: int
 ) -> Words:
     start = f"Norm {_number(norm)} before, {_number(now)} after; bound {_number(bound)}"
-    moved = f"The kernel has moved by {_percent(distance)} of its length"
-    moved = moved if distance > SLACK else "The kernel has not moved"
+    distance_text = f"The kernel has moved by {_percent(distance)} of its length"
+    distance_text = distance_text if distance > SLACK else "The kernel has not moved"
     if now > bound * (1 + SLACK):
         if method == _RESHAPED:
             flat = float(torch.linalg.matrix_norm(after.kernel.flatten(1), 2))
@@ -133,7 +133,7 @@ def _words(
             reason = "The crop to 3 × 3 throws away taps that held the clipped waves down; "
             reason += f"{_rounds(rounds)} {'is' if rounds == 1 else 'are'} not enough"
         above = _percent(now / bound - 1)
-        return Words(f"{start}: broken, {above} above it. {reason}. {moved}.", alert=True)
+        return Words(f"{start}: broken, {above} above it. {reason}. {distance_text}.", alert=True)
     if distance < SLACK:
         return Words(f"{start}. Nothing was to be done: the kernel stays as it is.")
     reason = {
@@ -144,7 +144,7 @@ def _words(
         _RESCALE: f"Every singular value shrank to {_percent(bound / norm)}, also those that were below the bound",
         _RESHAPED: "The flattened kernel was clipped, and the layer's own norm happens to be within the bound",
     }[method]
-    return Words(f"{start}: kept. {reason}. {moved}.")
+    return Words(f"{start}: kept. {reason}. {distance_text}.")
 
 
 def _rounds(rounds: int) -> str:

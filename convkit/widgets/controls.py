@@ -1,4 +1,4 @@
-"""Sliders, lists, switches and fields of numbers, all in one style."""
+"""Sliders, lists, check boxes and number fields in one style."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import traitlets
 
 
 def slider(label: str, value: float, min: float, max: float, step: float = 1) -> ipywidgets.Widget:
-    """A slider over whole numbers when value, limits and step are ints, else decimals; ``value`` is on its grid."""
+    """Return a slider over whole numbers, if value, limits and step are ints, or decimals.
+
+    ``value`` must be on the grid that the limits and the step define.
+    """
     steps = (value - min) / step
     if not min <= value <= max or abs(steps - round(steps)) > 1e-9:
         raise ValueError(f"slider {label!r} needs a value min + k * step in [{min}, {max}], got {value} at step {step}")
@@ -24,7 +27,7 @@ def slider(label: str, value: float, min: float, max: float, step: float = 1) ->
 
 
 def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.Dropdown:
-    """A drop-down list; ``options`` are texts, or (text, value) pairs; the first is chosen unless ``value`` says."""
+    """Return a drop-down list of texts, or of (text, value) pairs; the first is chosen unless ``value`` is given."""
     pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options]
     first = pairs[0][1] if value is None else value
     longest = max(len(text) for text, _ in pairs)
@@ -32,7 +35,7 @@ def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.
 
 
 def toggle(label: str, value: bool = False) -> ipywidgets.Checkbox:
-    """A box to tick."""
+    """Return a check box."""
     return ipywidgets.Checkbox(value, description=label, indent=False, **_style(label, 2))
 
 
@@ -43,7 +46,7 @@ def _style(label: str, room: float) -> dict[str, Any]:
 
 
 class NumberGrid(ipywidgets.VBox):
-    """A grid of text fields read as numbers: ``value`` is a tuple of rows, or a ValueError that names the bad field."""
+    """A grid of number fields; ``value`` is a tuple of rows, and raises ``ValueError`` that names an invalid field."""
 
     watched = "texts"
     texts = traitlets.Tuple()
@@ -55,6 +58,7 @@ class NumberGrid(ipywidgets.VBox):
 
     @property
     def value(self) -> tuple[tuple[float, ...], ...]:
+        """Return the rows of numbers; raise ``ValueError`` for a field that holds no number."""
         return tuple(tuple(self._number(i, j) for j in range(len(row))) for i, row in enumerate(self.texts))
 
     @value.setter
@@ -92,5 +96,5 @@ class NumberGrid(ipywidgets.VBox):
 
 
 def numbers(label: str, value: Sequence[Sequence[float]]) -> NumberGrid:
-    """A grid of numbers to edit, such as a kernel."""
+    """Return a grid of numbers to edit, such as a kernel."""
     return NumberGrid(label, value)

@@ -20,16 +20,17 @@ from convkit.widgets.panel import Panel, Words
 SLACK = 1e-6  # of singular values that should be 1: above rounding and the floor's tie, below what a reader can see
 _PLACES = ((0.07, 0.15, 0.36, 0.74), (0.45, 0.1, 0.17, 0.74), (0.635, 0.1, 0.17, 0.74), (0.82, 0.1, 0.17, 0.74))
 _RANDOM, _BLUR, _BOX, _EDGE = "random, 2 channels to 3", "blur", "box", "edge"
-_TORUS, _ZEROS = "wraps around (torus)", "zero padding"
+_CIRCULAR, _ZEROS = "circular", "zero padding"
 _IDENTITY, _DRAWN = "identity", "random start"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Singular values ``(channels, values)``, images of the first channel, the norm of the layer, and |a| at its least.
+class Comparison:
+    """A layer before and after its normalization.
 
+    Singular values ``(channels, values)``, images of the first channel, the norm of the layer, and the least ``|a|``.
     ``after`` values, the image behind them and ``norm`` are NaN where ``v`` is infinite at a frequency. ``torus`` is
-    the size on which the convolution is circular, ``nulls`` how many of its frequencies the floor stands for.
+    the size on which the convolution is circular, ``nulls`` the number of its frequencies at which the floor is used.
     """
 
     before: Tensor
@@ -42,7 +43,7 @@ class Seen:
 
 
 class ConvNormPanel(Panel):
-    """Singular values of each channel before and after the normalization, and a drawn figure on its way through."""
+    """A panel with each channel's singular values before and after ConvNorm, and an image through the layer."""
 
     title = "A 3 × 3 layer, every channel normalized: its singular values, and an image through channel 1"
     size = (10.5, 3.4)
@@ -52,33 +53,33 @@ class ConvNormPanel(Panel):
             "kind": choice("kernel", [_RANDOM, _BLUR, _BOX, _EDGE]),
             "n": slider("image size", 13, 6, 16),
             "stride": choice("stride", [1, 2]),
-            "border": choice("border", [_TORUS, _ZEROS]),
+            "border": choice("border", [_CIRCULAR, _ZEROS]),
             "affine": choice("affine kernel", [_IDENTITY, _DRAWN]),
             "floor": toggle("floor under the spectrum", True),
             "wrong": toggle("v of a torus one pixel too small"),
         }
 
     def draw(self, figure: Figure, **values: Any) -> str:
-        seen = through(**values)
+        view = through(**values)
         figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, *others = (figure.add_axes(place) for place in _PLACES)
-        finite = bool(seen.after.isfinite().all())
-        plot_channels({"before": seen.before} | ({"after": seen.after} if finite else {}), left)
+        finite = bool(view.after.isfinite().all())
+        plot_channels({"before": view.before} | ({"after": view.after} if finite else {}), left)
         left.legend(frameon=False, loc="upper right", ncols=2)
-        left.set_ylim(0, 1.25 * max(1.0, float(seen.before.max()), float(seen.after.max()) if finite else 0.0))
-        limit = float(seen.images[0].abs().max())
-        for ax, image, name in zip(others, seen.images, ("the image", "convolved", "and normalized"), strict=True):
-            lost = not bool(image.isfinite().all())
-            plot_matrix(torch.zeros_like(image) if lost else image, ax, limit=limit)
+        left.set_ylim(0, 1.25 * max(1.0, float(view.before.max()), float(view.after.max()) if finite else 0.0))
+        limit = float(view.images[0].abs().max())
+        for ax, image, name in zip(others, view.images, ("the image", "convolved", "and normalized"), strict=True):
+            blank = not bool(image.isfinite().all())
+            plot_matrix(torch.zeros_like(image) if blank else image, ax, limit=limit)
             ax.set(xlabel="", ylabel="", xticks=[], yticks=[])
             ax.set_title(name, fontsize=10)
-            if lost:
+            if blank:
                 ax.text(0.5, 0.5, "NaN in every pixel", transform=ax.transAxes, ha="center", va="center")
-        return _words(seen, **values)
+        return _words(view, **values)
 
 
 def kernel_of(kind: str) -> Tensor:
-    """The 3 × 3 kernel that a choice names, float64, ``(c_out, c_in, 3, 3)``; random rows have norm 1."""
+    """Return the 3 × 3 kernel that a choice names, float64, ``(c_out, c_in, 3, 3)``; random rows have norm 1."""
     line, box = (torch.tensor(taps, dtype=torch.float64) for taps in ((1, 2, 1), (1, 1, 1)))
     if kind == _RANDOM:
         drawn = torch.randn(3, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -89,7 +90,7 @@ def kernel_of(kind: str) -> Tensor:
 
 
 def layer_of(kind: str, stride: int, border: str, affine: str) -> ConvNorm2d:
-    """ConvNorm with that kernel and its affine kernel at the start that a choice names."""
+    """Return ConvNorm with that kernel, and with the initial affine kernel that a choice names."""
     kernel = kernel_of(kind)
     layer = ConvNorm2d(
         kernel.shape[1],
@@ -97,7 +98,7 @@ def layer_of(kind: str, stride: int, border: str, affine: str) -> ConvNorm2d:
         3,
         stride,
         padding=1,
-        padding_mode="circular" if border == _TORUS else "zeros",
+        padding_mode="circular" if border == _CIRCULAR else "zeros",
         affine=affine == _DRAWN,
         dtype=torch.float64,
     ).requires_grad_(False)
@@ -109,18 +110,21 @@ def layer_of(kind: str, stride: int, border: str, affine: str) -> ConvNorm2d:
     return layer.eval()
 
 
-def through(kind: str, n: int, stride: int, border: str, affine: str, floor: bool, wrong: bool) -> Seen:
-    """The layer before and after its normalization, from its dense matrix; ``wrong`` and no ``floor`` break it."""
-    layer, mode = layer_of(kind, stride, border, affine), "circular" if border == _TORUS else "zeros"
+def through(kind: str, n: int, stride: int, border: str, affine: str, floor: bool, wrong: bool) -> Comparison:
+    """Return the layer before and after its normalization, from dense matrices.
+
+    ``wrong`` uses the v of a torus one pixel smaller, and without ``floor`` v may be infinite.
+    """
+    layer, mode = layer_of(kind, stride, border, affine), "circular" if border == _CIRCULAR else "zeros"
     plain = ConvOperator(layer.weight, (n, n), stride, "same", padding_mode=mode)
-    c_in, torus = layer.in_channels, n if border == _TORUS else n + 2
+    c_in, torus = layer.in_channels, n if border == _CIRCULAR else n + 2
     around = ConvOperator(layer.weight, (torus, torus))
     power = symbol(around).abs().square().sum(-1)  # (torus, torus, c_out)
     rows = layer.weight.flatten(1).norm(dim=1)
-    lost = power.sqrt() < FLOOR * rows
+    below_floor = power.sqrt() < FLOOR * rows
     basis = torch.eye(c_in * n * n, dtype=torch.float64).view(-1, c_in, n, n)
     outputs = _affine(_with_wrong_v(layer, around, n, stride, basis), layer) if wrong else layer(basis)
-    if bool(lost.any()) and not floor:
+    if bool(below_floor.any()) and not floor:
         outputs = outputs * torch.nan  # 1 / 0 at one frequency, and its wave reaches every pixel
     before = plain(basis)
     image = picture(n)
@@ -130,19 +134,19 @@ def through(kind: str, n: int, stride: int, border: str, affine: str, floor: boo
     matrix = outputs.flatten(1)  # the transposed matrix of the layer
     finite = bool(matrix.isfinite().all())
     norm = float(torch.linalg.eigvalsh(matrix @ matrix.T)[-1].sqrt()) if finite else float("nan")
-    return Seen(
+    return Comparison(
         before_values,
         after_values,
         (image, convolved, normalized),
         norm,
         torus,
-        int(lost.sum()),
+        int(below_floor.sum()),
         float(power.min().sqrt()),
     )
 
 
 def picture(n: int) -> Tensor:
-    """A drawn figure of ``n`` by ``n`` pixels: a disc and a bar, 1 on 0."""
+    """Return an image of ``n`` by ``n`` pixels with a disc and a bar, 1 on 0."""
     at = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     disc = (at[:, None] - 0.38).square() + (at - 0.38).square() < 0.27**2
     bar = ((at[:, None] - 0.8).abs() < 0.09) & (at > 0.25) & (at < 0.95)
@@ -150,7 +154,7 @@ def picture(n: int) -> Tensor:
 
 
 def _with_wrong_v(layer: ConvNorm2d, around: ConvOperator, n: int, stride: int, x: Tensor) -> Tensor:
-    """The layer without affine where v was made for a torus of one pixel less, its taps laid on the right one."""
+    """Return the layer without affine kernel, with the v of a torus one pixel smaller."""
     small = ConvOperator(layer.weight, tuple(size - 1 for size in around.input_shape))
     power = symbol(small).abs().square().sum(-1)
     least = FLOOR * layer.weight.flatten(1).norm(dim=1)
@@ -170,7 +174,7 @@ def _affine(y: Tensor, layer: ConvNorm2d) -> Tensor:
 
 
 def _channel_values(outputs: Tensor) -> Tensor:
-    """Singular values of each channel's matrix, from what becomes of a basis: ``(channels, pixels)``."""
+    """Return the singular values of each channel's matrix, ``(channels, pixels)``, from the images of a basis."""
     matrices = outputs.flatten(2).transpose(0, 1)  # (channels, inputs, pixels)
     if not bool(matrices.isfinite().all()):
         return matrices.new_full((len(matrices), matrices.shape[2]), torch.nan)
@@ -178,38 +182,42 @@ def _channel_values(outputs: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(-1)
 
 
-def _words(seen: Seen, kind: str, n: int, stride: int, border: str, affine: str, floor: bool, wrong: bool) -> Words:
-    if bool(seen.after.isnan().any()):
+def _words(
+    view: Comparison, kind: str, n: int, stride: int, border: str, affine: str, floor: bool, wrong: bool
+) -> Words:
+    if bool(view.after.isnan().any()):
         return Words(
-            f"Broken: on the torus of {seen.torus} × {seen.torus} pixels the spectrum is 0 at {_times(seen.nulls)}, v "
+            f"Broken: on the torus of {view.torus} × {view.torus} pixels the spectrum is 0 at {_times(view.nulls)}, v "
             "is infinite there, and zero times infinity is NaN, in every pixel. A floor must stop v.",
             alert=True,
         )
-    low, high = float(seen.after.min()), float(seen.after.max())
-    was = _condition(float(seen.before.min()), float(seen.before.max()))
+    low, high = float(view.after.min()), float(view.after.max())
+    was = _condition(float(view.before.min()), float(view.before.max()))
     values = "all 1" if high - low < SLACK and abs(high - 1) < SLACK else f"from {low:.3f} to {high:.3f}"
-    start = f"Singular values of {'each channel' if len(seen.after) > 1 else 'the channel'}: {values}"
+    start = f"Singular values of {'each channel' if len(view.after) > 1 else 'the channel'}: {values}"
     start += f" (condition number {_condition(low, high)}, {was} before)"
-    start += f"; norm of the layer {seen.norm:.3f}." if len(seen.after) > 1 else "."
-    said, alert = [start], False
+    start += f"; norm of the layer {view.norm:.3f}." if len(view.after) > 1 else "."
+    sentences, alert = [start], False
     if wrong:
         alert = True
-        size = seen.torus - 1
-        said.append(f"Broken: v was made for {size} × {size} pixels and meets a torus of {seen.torus} × {seen.torus}.")
-    if seen.nulls:
-        said.append(
-            f"The spectrum is 0 at {_times(seen.nulls)}: what is gone there no v brings back, and the floor keeps v "
+        size = view.torus - 1
+        sentences.append(
+            f"Broken: v was made for {size} × {size} pixels and meets a torus of {view.torus} × {view.torus}."
+        )
+    if view.nulls:
+        sentences.append(
+            f"The spectrum is 0 at {_times(view.nulls)}: what is gone there no v brings back, and the floor keeps v "
             "finite."
         )
     elif not floor:
-        said.append(f"No floor is needed: |a| is at least {seen.least:.2g} at every frequency.")
+        sentences.append(f"No floor is needed: |a| is at least {view.least:.2g} at every frequency.")
     if border == _ZEROS and not wrong:
-        said.append(f"A tight frame only on the torus of {seen.torus} pixels a side: the crop to {n} breaks it.")
+        sentences.append(f"A tight frame only on the torus of {view.torus} pixels a side: the crop to {n} breaks it.")
     if affine == _DRAWN:
-        said.append("The affine kernel behind it bends the spectrum again.")
+        sentences.append("The affine kernel behind it bends the spectrum again.")
     if stride > 1 and not wrong and values == "all 1":
-        said.append("A stride leaves out rows, and the rest is a tight frame still.")
-    return Words(" ".join(said), alert)
+        sentences.append("A stride leaves out rows, and the rest is a tight frame still.")
+    return Words(" ".join(sentences), alert)
 
 
 def _times(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The panel of notebook 08: which entries of a kernel the gradient of its norm pulls, step by step."""
+"""The panel of notebook 08: which entries of a kernel norm decay changes, step by step."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ from convkit.widgets.panel import Panel, Words
 
 MOST_STEPS = 40
 RATE = 0.01  # times beta: what a step takes off an entry that is pulled in full
-FELT = 0.01  # of a full pull: what is less counts as none
+THRESHOLD = 0.01  # of a full pull: what is less counts as none
 _PLACES = ((0.05, 0.13, 0.25, 0.76), (0.36, 0.13, 0.25, 0.76), (0.69, 0.57, 0.3, 0.33), (0.69, 0.13, 0.3, 0.33))
 _IMAGES: dict[str, tuple[int, PaddingMode]] = {
     "6 × 6, zeros around": (6, "zeros"),
@@ -30,7 +30,7 @@ _RIGHT, _REPLACED, _EXCHANGED = "Algorithm 1", "momentum replaces entries", "axe
 
 
 class DecayPanel(Panel):
-    """Norm decay alone, without a loss, on one layer: the norm's gradient, its moving average, and the norm."""
+    """A panel with norm decay alone on one layer, without a loss: gradient, moving average and norm."""
 
     title = "What the gradient of a norm pulls on: a 3 × 3 layer with 3 channels in and 4 out, no other loss"
     size = (10, 4)
@@ -60,7 +60,7 @@ class DecayPanel(Panel):
         figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, middle, top, bottom = (figure.add_axes(place) for place in _PLACES)
         plot_kernel_gradient(now.p, left).set_title(f"gradient of the norm, step {steps}", fontsize=10)
-        plot_kernel_gradient(torch.where(now.h.abs() < FELT, 0, now.h), middle).set_title(
+        plot_kernel_gradient(torch.where(now.h.abs() < THRESHOLD, 0, now.h), middle).set_title(
             "its moving average", fontsize=10
         )
         number = range(len(path))
@@ -81,7 +81,7 @@ class DecayPanel(Panel):
 
 @dataclass(frozen=True)
 class State:
-    """After a step: the norm of the layer, the step's gradient and moving average, what Algorithm 1 has for both."""
+    """The result of a step: norm, gradient and moving average, and the last two as Algorithm 1 computes them."""
 
     norm: float
     p: Tensor
@@ -94,7 +94,7 @@ class State:
 
 @functools.cache
 def layer(stride: tuple[int, int], image: str) -> ConvOperator:
-    """The layer at the start, float64; the kernel is the same for all."""
+    """Return the initial layer, float64, with the same kernel for every norm."""
     size, border = _IMAGES[image]
     kernel = torch.randn(4, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(8)) / math.sqrt(27)
     return ConvOperator(kernel, (size, size), stride, 1, padding_mode=border)
@@ -102,7 +102,7 @@ def layer(stride: tuple[int, int], image: str) -> ConvOperator:
 
 @functools.lru_cache(maxsize=64)
 def walk(ord: float, momentum: float, stride: tuple[int, int], image: str, way: str) -> list[State]:
-    """Forty steps ``w <- w - RATE h`` from the layer; the first state is the one before them."""
+    """Return the states of forty steps ``w <- w - RATE h`` from the layer; the first is the one before them."""
     A = layer(stride, image)
     zero = torch.zeros_like(A.kernel)
     norm = float(operator_norm(A, ord))
@@ -120,20 +120,20 @@ def walk(ord: float, momentum: float, stride: tuple[int, int], image: str, way: 
 
 
 def norm_gradient(A: ConvOperator, ord: float) -> tuple[float, Tensor]:
-    """The norm and its gradient by the kernel."""
+    """Return the norm and its gradient with respect to the kernel."""
     kernel = A.kernel.detach().clone().requires_grad_()
     norm = operator_norm(replace(A, kernel=kernel), ord)
     return float(norm.detach()), torch.autograd.grad(norm, kernel)[0]
 
 
 def exchanged(A: ConvOperator) -> ConvOperator:
-    """The same kernel under the geometry with its axes exchanged."""
+    """Return the same kernel under the geometry with its axes exchanged."""
     return replace(A, stride=A.stride[::-1], input_shape=A.input_shape[::-1])
 
 
 def share(pull: Tensor) -> float:
-    """The part of the entries that feel a pull."""
-    return float((pull.abs() >= FELT).double().mean())
+    """Return the fraction of the entries whose pull is at least ``THRESHOLD``."""
+    return float((pull.abs() >= THRESHOLD).double().mean())
 
 
 def _name(ord: float) -> str:
@@ -141,26 +141,26 @@ def _name(ord: float) -> str:
 
 
 def _words(start: float, now: State, ord: float, momentum: float, steps: int, way: str) -> Words:
-    entries, reached, felt = now.p.numel(), int(now.p.count_nonzero()), int((now.h.abs() >= FELT).sum())
+    entries, reached, above = now.p.numel(), int(now.p.count_nonzero()), int((now.h.abs() >= THRESHOLD).sum())
     text = f"After {steps} step{'s' * (steps > 1)} the norm {_name(ord)} is {now.norm:.3f}, it was {start:.3f}. "
-    text += f"The last gradient pulls on {reached} of {entries} entries, the moving average on {felt}"
+    text += f"The last gradient pulls on {reached} of {entries} entries, the moving average on {above}"
     if way == _REPLACED:
         times = float(now.h.abs().sum() / now.right_h.abs().sum())
         if abs(times - 1) < 1e-9:
             return Words(f"{text}. Without momentum nothing is left to be replaced: this is Algorithm 1.")
-        said = f"entries are put in the place of h, not averaged into it, and its pull is {times:.2f} times that of "
-        return Words(f"{text}. Broken: {said}Algorithm 1 on the same gradients.", alert=True)
+        reason = f"entries are put in the place of h, not averaged into it, and its pull is {times:.2f} times that of "
+        return Words(f"{text}. Broken: {reason}Algorithm 1 on the same gradients.", alert=True)
     if way == _EXCHANGED:
         missed = int(((now.p == 0) & (now.right_p != 0)).sum())
         wrong = int(((now.p != 0) & (now.right_p == 0)).sum())
         if missed + wrong == 0 and abs(now.claimed - now.true) < 1e-9:
             return Words(f"{text}. Here the exchange does no harm: the right index gives the same entries.")
-        said = (
+        reason = (
             f"before this step the index made the norm {now.claimed:.3f}, it was {now.true:.3f}; the gradient misses "
         )
-        said += f"{missed} of the {int(now.right_p.count_nonzero())} entries that make it and pulls on {wrong} others"
-        return Words(f"{text}. Broken: {said}.", alert=True)
+        reason += f"{missed} of the {int(now.right_p.count_nonzero())} entries that make it and pulls on {wrong} others"
+        return Words(f"{text}. Broken: {reason}.", alert=True)
     if momentum == 0:
         return Words(f"{text}: without momentum they are the same.")
     kept = "it keeps pulling where the gradient was before, less with every step"
-    return Words(f"{text}: {kept}." if felt > reached else f"{text}: the gradient has not moved on yet.")
+    return Words(f"{text}: {kept}." if above > reached else f"{text}: the gradient has not moved on yet.")

@@ -1,4 +1,4 @@
-"""The panel of notebook 00: what happens to a signal and to its gradient on the way through many layers."""
+"""The panel of notebook 00: the norms of a signal and of its gradient on the way through many layers."""
 
 import functools
 from typing import Any
@@ -26,7 +26,7 @@ _BINOMIAL = torch.tensor([1, 2, 1], dtype=torch.float64).outer(torch.tensor([1, 
 
 
 class DepthPanel(Panel):
-    """Signal and gradient norm layer by layer, for circular one-channel layers of one operator norm."""
+    """A panel with the norms of signal and gradient layer by layer, for circular layers of one operator norm."""
 
     title = "Many circular one-channel convolutions and nothing between them: what becomes of signal and gradient"
     size = (10, 3.8)
@@ -60,7 +60,7 @@ class DepthPanel(Panel):
 
 @functools.cache
 def pictures() -> dict[str, Tensor]:
-    """The three inputs, each an image of norm 1, shape ``(h, w)``."""
+    """Return the three inputs, each an image of norm 1, ``(h, w)``."""
     with needs("kit", "the panel of notebook 00"):
         from sklearn.datasets import load_digits, load_sample_image
     photograph = torch.as_tensor(np.mean(load_sample_image("china.jpg"), axis=2))[:416]
@@ -74,7 +74,7 @@ def pictures() -> dict[str, Tensor]:
 
 @functools.cache
 def layers(kind: str, shape: tuple[int, int]) -> list[ConvOperator]:
-    """As many layers as the panel can stack, circular, with one channel, each of operator norm 1."""
+    """Return as many circular one-channel layers of operator norm 1 as the panel can stack."""
     generator = torch.Generator().manual_seed(7)
     if kind == _BLUR:
         return [ConvOperator(_BINOMIAL[None, None] / 16, shape)] * DEEPEST
@@ -91,7 +91,7 @@ def _symbols(kind: str, shape: tuple[int, int]) -> Tensor:
 
 
 def norms_by_layer(norm: float, depth: int, kind: str, source: str) -> tuple[Tensor, Tensor]:
-    """The norm of the signal after 0, 1, ..., ``depth`` layers, and that of the gradient on its way back.
+    """Return the norms of the signal after 0, 1, ..., ``depth`` layers, and those of the gradient on its way back.
 
     Both start with norm 1, the gradient as noise. A layer multiplies the transform of an image by its symbol, its
     adjoint by the conjugate, so that no image has to be computed.
@@ -106,13 +106,13 @@ def norms_by_layer(norm: float, depth: int, kind: str, source: str) -> tuple[Ten
 
 
 def after_layers(depth: int, kind: str, source: str) -> Tensor:
-    """The image that has passed this many layers of norm 1, shape ``(h, w)``."""
+    """Return the image after this many layers of norm 1, ``(h, w)``."""
     image = pictures()[source]
     return torch.fft.ifft2(_passed(image, _symbols(kind, tuple(image.shape))[:depth])[-1], norm="ortho").real
 
 
 def _passed(image: Tensor, symbols: Tensor) -> Tensor:
-    """The orthonormal Fourier transform of the image before the first layer, after it, after the second, ..."""
+    """Return the orthonormal Fourier transforms of the image before the first layer, after it, after the second, ..."""
     start = torch.fft.fft2(image, norm="ortho")
     return torch.cat([start[None], start * symbols.cumprod(0)])
 

@@ -1,4 +1,4 @@
-"""The panel of notebook 02: all singular values by the FFT beside the dense matrix, and how to break it."""
+"""The panel of notebook 02: all singular values by the FFT beside those of the dense matrix, and how to break it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,11 +17,11 @@ from convkit.widgets.panel import Panel, Words
 
 TOLERANCE = 1e-10  # float64: rounding leaves about 1e-14
 _PLACES = ((0.06, 0.15, 0.43, 0.76), (0.535, 0.15, 0.19, 0.76), (0.79, 0.15, 0.2, 0.76))
-_CIRCULAR, _ZEROS, _NONE = "wraps around", "zero padding", "none, only whole windows"
+_CIRCULAR, _ZEROS, _NONE = "circular", "zero padding", "none, only whole windows"
 
 
 class FourierPanel(Panel):
-    """The spectrum of a random layer twice, by the FFT and from its dense matrix; each switch spoils one of the two."""
+    """A panel with the spectrum of a random layer by the FFT and by its dense matrix; switches break one of them."""
 
     title = "All singular values: two lines with the FFT against the SVD of the dense matrix"
     size = (10, 3.5)
@@ -36,7 +36,7 @@ class FourierPanel(Panel):
             "border": choice("border", [_CIRCULAR, _ZEROS, _NONE]),
             "stride": choice("stride", [("1", 1), ("2, which the two lines ignore", 2)]),
             "fft": choice("FFT size", [("the image size", 0), ("one too small", -1), ("one too large", 1)]),
-            "crop": toggle("crop the kernel (no wrap)"),
+            "crop": toggle("crop the kernel (do not fold it)"),
             "axes": toggle("SVD over the wrong axes"),
         }
 
@@ -76,7 +76,7 @@ class FourierPanel(Panel):
 def layer_and_belief(
     n: int, k: int, c_in: int, c_out: int, seed: int, border: str, stride: int, fft: int, crop: bool, **_: Any
 ) -> tuple[ConvOperator, ConvOperator]:
-    """The layer as it is, and the stride-1 circular layer for which the two lines compute."""
+    """Return the layer as it is, and the stride-1 circular layer that the two lines assume."""
     if border == _NONE and k > n:
         raise ValueError(
             f"without a border a whole {k} × {k} window must fit into the image, got one of {n} × {n}; "
@@ -97,7 +97,7 @@ def layer_and_belief(
 
 
 def two_lines(A: ConvOperator, wrong_axes: bool = False) -> Tensor:
-    """``singular_values(A)``, or what comes out when the SVD runs over the frequency axes."""
+    """Return ``singular_values(A)``, or the result when the SVD runs over the frequency axes."""
     if wrong_axes:
         return torch.linalg.svdvals(symbol(A).movedim((-2, -1), (0, 1))).flatten().sort(descending=True).values
     return singular_values(A)
@@ -106,16 +106,16 @@ def two_lines(A: ConvOperator, wrong_axes: bool = False) -> Tensor:
 def _switched_on(
     n: int, k: int, border: str, stride: int, fft: int, crop: bool, axes: bool, **_: Any
 ) -> Iterator[tuple[bool, str]]:
-    """What is broken: whether it shows, and why (not)."""
+    """Return, for each broken assumption, whether it shows, and why (or why not)."""
     if border == _ZEROS:
         yield (
-            (True, "a layer with zero padding does not wrap around: no Fourier wave passes through its edges unchanged")
+            (True, "a layer with zero padding is not circular: no Fourier wave passes through its edges unchanged")
             if k > 1
             else (False, "a 1 × 1 window never reaches over the edge, so zero padding changes nothing")
         )
     if border == _NONE:
         yield (
-            (True, "without the wrap the matrix is Toeplitz with fewer rows, not circulant")
+            (True, "without circular padding the matrix is Toeplitz with fewer rows, not circulant")
             if k > 1
             else (False, "a 1 × 1 window always fits, so no border is needed")
         )
@@ -128,7 +128,7 @@ def _switched_on(
         )
     if crop:
         yield (
-            (True, f"the part of the kernel beyond {n + fft} × {n + fft} was cut off; it must wrap around and be added")
+            (True, f"the part of the kernel beyond {n + fft} × {n + fft} was cut off; it must be folded and added")
             if k > n + fft
             else (False, f"the kernel fits into {n + fft} × {n + fft}, so nothing was cut off (try a smaller image)")
         )

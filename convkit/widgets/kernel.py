@@ -1,4 +1,4 @@
-"""The kernel that a panel runs in: whether it is fit, how messages get past a busy cell, and which cell is running."""
+"""The Jupyter kernel that runs a panel: its version, messages while a cell is busy, and the running cell."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import ipywidgets
 
 
 class Cell(NamedTuple):
-    """A run of a notebook's cell: ``name`` is the same whenever the cell runs, ``run`` is another one each time."""
+    """A run of a notebook's cell: ``name`` is the same at every run of the cell, ``run`` differs from run to run."""
 
     name: tuple[str, str]
     run: str
 
 
 def running_cell() -> Cell | None:
-    """The cell whose code is running, or ``None`` outside of a notebook and in a widget's callback.
+    """Return the cell whose code is running, or ``None`` outside of a notebook and in a widget's callback.
 
     JupyterLab, Notebook and VS Code send the cell's id with its code. nbclient and plain clients send none: there a
-    cell is known by its code, so that an edited cell counts as another one.
+    cell is identified by its code, so that an edited cell counts as another one.
     """
     request = getattr(_kernel(), "get_parent", dict)() or {}
     if request.get("header", {}).get("msg_type") != "execute_request":
@@ -32,10 +32,10 @@ def running_cell() -> Cell | None:
 
 @functools.cache
 def prepare() -> ipywidgets.Widget | None:
-    """In a notebook, once: say when its kernel is unfit for panels, let messages past a busy cell, and open a comm.
+    """Prepare the kernel for panels, once: warn of unfit versions, let messages past a busy cell, and open a comm.
 
     Every panel calls this before its own widgets are made. JupyterLab sends widget messages past a busy cell (on a
-    subshell) once the kernel has opened a comm; the widget of that comm is returned, and kept. Outside of a kernel
+    subshell) once the kernel has opened a comm; the widget of that comm is returned, and cached. Outside of a kernel
     nothing happens.
     """
     if _kernel() is None:
@@ -51,7 +51,7 @@ def prepare() -> ipywidgets.Widget | None:
 
 
 def kernel_sentence(version: Sequence[Any]) -> str:
-    """What to say about this version of ipykernel: nothing, or one sentence."""
+    """Return a sentence if this version of ipykernel is unfit for panels, else ``""``."""
     if tuple(version[:2]) >= (7, 4):
         return ""
     name = ".".join(map(str, version[:3]))
@@ -62,11 +62,11 @@ def kernel_sentence(version: Sequence[Any]) -> str:
 
 
 def answer_on_the_subshell_that_asked() -> None:
-    """Undo what ipykernel 7.4 does to the messages of widgets; of no effect where ipykernel does not do it.
+    """Undo what ipykernel 7.4 does to the messages of widgets; without effect elsewhere.
 
-    A page sends the messages of widgets on a subshell, a thread beside the cells. ipykernel 7.4.0 sends each of them
-    on to the shell that last wrote to that widget, which is the main one for a widget made in a cell: a Stop button
-    or a slider then waits until the cell is done. Without this method ipykernel goes by the message itself.
+    A page sends the messages of widgets on a subshell, a thread beside the cells. ipykernel 7.4.0 sends each of them on
+    to the shell that last wrote to that widget, which is the main one for a widget made in a cell: a Stop button or a
+    slider then waits until the cell is done. Without this method ipykernel goes by the message itself.
     ``tests/widgets/test_kernel.py`` has the test that fails once this is no longer needed.
     """
     from ipykernel.comm.comm import BaseComm
@@ -76,7 +76,7 @@ def answer_on_the_subshell_that_asked() -> None:
 
 
 def _kernel() -> Any:
-    """The kernel object, or ``None`` where Python does not run in a kernel."""
+    """Return the kernel object, or ``None`` where Python does not run in a kernel."""
     try:
         from IPython import get_ipython  # pyright: ignore[reportPrivateImportUsage]
     except ImportError:

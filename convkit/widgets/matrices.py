@@ -1,4 +1,4 @@
-"""Panel of notebook 01: a convolution's matrix, its blocks, and any of its rows as the image patch that it reads."""
+"""The panel of notebook 01: a convolution's matrix, its blocks, and each row as the image patch that it reads."""
 
 import math
 from dataclasses import replace
@@ -27,24 +27,24 @@ LARGEST = 1e6
 
 
 def channel_kernels(taps: Any, c_out: int, c_in: int) -> Tensor:
-    """``(c_out, c_in, 3, 3)``: output channel c has the taps turned by c quarters, input channel d a share of them."""
+    """Return ``(c_out, c_in, 3, 3)``: the taps, rotated by c quarters for output channel c, scaled by input channel."""
     kernel = torch.tensor(taps, dtype=torch.float64)
     return torch.stack([torch.stack([share * torch.rot90(kernel, c) for share in SHARES[:c_in]]) for c in range(c_out)])
 
 
 def structure(A: ConvOperator, M: Tensor) -> str:
-    """What the channel blocks of ``M`` are, read off the entries: ``"circulant"``, ``"Toeplitz"`` or ``"neither"``."""
+    """Return the structure of the channel blocks of ``M``: ``"circulant"``, ``"Toeplitz"`` or ``"neither"``."""
     if A.out_shape[1:] != A.in_shape[1:]:
         return "neither"
     entries = M.reshape(A.out_shape + A.in_shape)
     if all(torch.equal(entries.roll((1, 1), (axis, axis + 3)), entries) for axis in (1, 2)):
         return "circulant"
-    moved = [entries.movedim((axis, axis + 3), (0, 1)) for axis in (1, 2)]
-    return "Toeplitz" if all(torch.equal(block[1:, 1:], block[:-1, :-1]) for block in moved) else "neither"
+    blocks = [entries.movedim((axis, axis + 3), (0, 1)) for axis in (1, 2)]
+    return "Toeplitz" if all(torch.equal(block[1:, 1:], block[:-1, :-1]) for block in blocks) else "neither"
 
 
 class MatrixPanel(Panel):
-    """Choose a convolution, see its matrix, and move through the rows."""
+    """A panel that shows the matrix of a convolution, and each of its rows."""
 
     title = "The matrix of a convolution, and the pixels that one of its rows reads"
     size = (9.5, 5)
@@ -69,14 +69,14 @@ class MatrixPanel(Panel):
         return controls
 
     def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        """What the kernel is, how it is used, how large all is; below, the row on a long slider."""
+        """Return the layout: kernel, geometry, sizes, and below them a long slider for the row."""
         columns = [("kernel",), ("preset", "boundary", "columns", "reset"), ("size", "c_in", "c_out", "stride")]
         boxes = [ipywidgets.VBox([controls[name] for name in names]) for names in columns]
         for box in boxes[:2]:
             box.layout.margin = "0 2em 0 0"
         controls["row"].layout.width = "100%"
-        wrapping = ipywidgets.Box(boxes, layout={"flex_flow": "row wrap"})
-        return ipywidgets.VBox([wrapping, controls["row"]], layout={"max_width": f"{96 * self.size[0]:.0f}px"})
+        rows = ipywidgets.Box(boxes, layout={"flex_flow": "row wrap"})
+        return ipywidgets.VBox([rows, controls["row"]], layout={"max_width": f"{96 * self.size[0]:.0f}px"})
 
     def draw(self, figure: Figure, **values: Any) -> Words:
         taps, size, row = values["kernel"], values["size"], values["row"]
@@ -122,7 +122,7 @@ class MatrixPanel(Panel):
 
 
 def count_sentence(M: Tensor) -> str:
-    """How many entries are not zero, and how many different numbers they are."""
+    """Return a sentence with the number of nonzero entries and of different values."""
     nonzero = M[M != 0]
     different = len(nonzero.unique())
     are = f"they hold {different} different number{'s' * (different != 1)}"
@@ -130,21 +130,23 @@ def count_sentence(M: Tensor) -> str:
 
 
 def structure_sentence(A: ConvOperator, M: Tensor) -> Words:
-    """Which structure the blocks have; red where it is not the one of Sedghi et al."""
+    """Return a sentence on the structure of the blocks, red where it is not that of Sedghi et al. 2019."""
     (c_out, *_), (c_in, h, w) = A.out_shape, A.in_shape
     kind = structure(A, M)
     if kind == "circulant":
         whole = f"{c_out} × {c_in} blocks, one for each pair of channels, each of them" if c_out * c_in > 1 else "It is"
         return Words(f"{whole} doubly block circulant: {h} × {h} blocks of {w} × {w}, circulant inside and out.")
     if kind == "Toeplitz":
-        return Words("Not circulant: without the wrap the blocks are only Toeplitz (constant along diagonals).", True)
+        return Words(
+            "Not circulant: without circular padding the blocks are only Toeplitz (constant along diagonals).", True
+        )
     every = {2: "second", 3: "third"}[A.stride[0]]
     kept = f"stride {A.stride[0]} keeps the output of every {every} pixel each way"
     return Words(f"Not circulant: {kept}, so the blocks are not even square.", True)
 
 
 def columns_sentence(A: ConvOperator, M: Tensor) -> Words:
-    """How far the matrix is from the convolution when images are stacked column by column; red where it is."""
+    """Return a sentence on the difference when images are stacked column by column, red where there is one."""
     x = torch.randn(1, *A.in_shape, generator=torch.Generator().manual_seed(0), dtype=M.dtype)
     y = A(x).mT.flatten()
     error = float((M @ x.mT.flatten() - y).abs().max() / y.abs().max().clamp(min=1e-300))
@@ -160,7 +162,7 @@ def columns_sentence(A: ConvOperator, M: Tensor) -> Words:
 
 
 def row_sentence(A: ConvOperator, M: Tensor, row: int, place: str) -> str:
-    """What one row computes, and what it reads where."""
+    """Return a sentence on what one row computes and which pixels it reads."""
     reads = int(M[row].count_nonzero())
     circular, zeros = (
         int(replace(A, padding_mode=mode).matrix()[row].count_nonzero()) for mode in ("circular", "zeros")

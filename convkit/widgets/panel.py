@@ -1,4 +1,4 @@
-"""The base of all panels: a few controls, one picture, and words that say what is to be seen."""
+"""The base class of all panels: a few controls, one picture, and words that describe it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RED = "#b3001b"  # on white: contrast 7 to 1
 
 
 class Words(str):
-    """Words below a picture; with ``alert=True`` they turn red, for a theorem that is broken on purpose."""
+    """The words below a picture; with ``alert=True`` they are red, for a theorem that is broken on purpose."""
 
     alert: bool
 
@@ -31,9 +31,10 @@ class Words(str):
 
 
 class Panel:
-    """Controls around a plot: subclasses give ``title``, ``size`` (inches), ``controls()``, ``draw(figure, **values)``.
+    """Controls around a plot.
 
-    The last expression of a cell shows it alive; the stored notebook keeps its first picture and words.
+    A subclass defines ``title``, ``size`` (inches), ``controls()`` and ``draw(figure, **values)``. As the last
+    expression of a cell a panel is interactive; the stored notebook shows its first picture and words.
     """
 
     title: str = ""
@@ -63,29 +64,29 @@ class Panel:
         self._redraw()  # a first state that cannot be drawn is the author's mistake: raise it here
 
     def controls(self) -> dict[str, Any]:
-        """Name -> control, in the order of the layout; each with a description in plain words and a ``value``."""
+        """Return the controls by name, in the order of the layout; each has a description and a ``value``."""
         raise NotImplementedError
 
     def draw(self, figure: Figure, **values: Any) -> str:
-        """Draw on the cleared figure and return one or two sentences that say what is to be seen (also the alt text).
+        """Draw on the cleared figure; return one or two sentences that describe the picture (also its alt text).
 
         A ``ValueError`` raised here is shown as a sentence, and the picture before it stays.
         """
         raise NotImplementedError
 
     def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        """Where the controls go (the last one, ``reset``, is the button): rows that wrap, grids of numbers below."""
+        """Return the layout of the controls, the last of which, ``reset``, is a button: rows, then number grids."""
         grids = [control for control in controls.values() if isinstance(control, NumberGrid)]
         others = [control for control in controls.values() if control not in grids]
         rows = ipywidgets.Box(others, layout={"flex_flow": "row wrap", "align_items": "center"})
         return ipywidgets.VBox([rows, ipywidgets.Box(grids, layout={"flex_flow": "row wrap"})]) if grids else rows
 
     def react(self, name: str) -> None:
-        """Called when control ``name`` has changed, before drawing: adjust the others here (a preset fills a grid)."""
+        """Adjust other controls after control ``name`` has changed, before drawing (a preset fills a grid)."""
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the controls say now; ``ValueError`` where one holds no valid value."""
+        """Return the values of the controls; raise ``ValueError`` where one is invalid."""
         return {name: control.value for name, control in self._controls.items()}
 
     def set(self, **values: Any) -> None:
@@ -97,7 +98,7 @@ class Panel:
         self._paint()
 
     def reset(self) -> None:
-        """What the Reset button does before the picture is painted: give every control its first value."""
+        """Give every control its first value; the Reset button calls this before it draws."""
         self._assign(self._first)
 
     def _assign(self, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The panel of notebook 10: the singular values of all layers of a network, and of the one that is picked."""
+"""The panel of notebook 10: the singular values of all layers of a network, one of which is highlighted."""
 
 import functools
 from collections import OrderedDict
@@ -23,17 +23,17 @@ from convkit.widgets.controls import choice, toggle
 from convkit.widgets.panel import Panel, Words
 
 ALL = "all layers"
-FELT = 0.1  # of a layer's largest value: what is smaller counts as little
+THRESHOLD = 0.1  # of a layer's largest value: what is smaller counts as little
 _VIEWS = {"as they are": "raw", "relative to the largest": "ratio", "by relative rank": "rank"}
-_TORUS, _CIRCLE = "zeros, by their torus", "made circular"
+_TORUS, _CIRCULAR = "zeros, by their torus", "made circular"
 
 
 class SpectraPanel(Panel):
-    """The singular values of every convolution and linear layer that ``model(x)`` reaches, by Fourier.
+    """A panel with the singular values of every convolution and linear layer that ``model(x)`` calls.
 
-    ``other`` is a second network with layers of the same names, such as the first one before training; ``names`` says
-    what the two are. Without a model it shows the kit's own trained kernels. Raises ``ValueError`` as
-    ``conv_operators`` does, with the name of the layer. All values are computed when they are first looked at.
+    ``other`` is a second network with layers of the same names, such as the network before training; ``names`` are the
+    names of the two. Without a model it shows the kit's trained kernels. All values are computed, by Fourier, when they
+    are first shown. Raises ``ValueError`` as ``conv_operators`` does, with the name of the layer.
     """
 
     title = "The singular values of all layers of a network"
@@ -71,7 +71,7 @@ class SpectraPanel(Panel):
             "weights": choice("weights", both),
             "folded": toggle("with BatchNorm's gains"),
             "log": toggle("logarithmic axis"),
-            "boundary": choice("boundary", [_TORUS, _CIRCLE]),
+            "boundary": choice("boundary", [_TORUS, _CIRCULAR]),
         }
 
     def draw(
@@ -98,9 +98,9 @@ class SpectraPanel(Panel):
     def _computed(self, name: str, layer: str, folded: bool, boundary: str) -> "Spectrum":
         A = self._seen(name, layer, folded)
         exact = A.is_block_circulant
-        if boundary == _CIRCLE and not exact:
+        if boundary == _CIRCULAR and not exact:
             B, _ = fourier_relative(A.circular())  # rounds up a size that the stride does not divide
-            return Spectrum(singular_values(B).double(), "same layer on a circle", False)
+            return Spectrum(singular_values(B).double(), "same layer made circular", False)
         B, where = fourier_relative(A)
         return Spectrum(singular_values(B).double(), where, exact)
 
@@ -131,22 +131,22 @@ class SpectraPanel(Panel):
         spectra = {layer: self._spectrum(name, layer, folded, boundary) for layer in self._layers}
         norms = {layer: seen.norm for layer, seen in spectra.items()}
         low, high = min(norms, key=norms.__getitem__), max(norms, key=norms.__getitem__)
-        felt = sum(int((seen.values > FELT * seen.norm).sum()) for seen in spectra.values())
+        above = sum(int((seen.values > THRESHOLD * seen.norm).sum()) for seen in spectra.values())
         count = sum(len(seen.values) for seen in spectra.values())
         text = f"{_sentence(name)}: norms from {norms[low]:.3g} ({low}) to {norms[high]:.3g} ({high}); of {count} "
-        text += f"singular values {felt / count:.0%} are above a tenth of their layer's largest."
+        text += f"singular values {above / count:.0%} are above a tenth of their layer's largest."
         if again:
             return text
         exact = sum(seen.exact for seen in spectra.values())
         return f"{text} {exact} of {len(spectra)} layers are exact, the others measured {_TELL[boundary]}."
 
 
-_TELL = {_TORUS: "on the torus around their zeros", _CIRCLE: "as if their zeros were a circle"}
+_TELL = {_TORUS: "on the torus around their zeros", _CIRCULAR: "as if their padding were circular"}
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values, sorted downwards, of what stands for a layer; ``exact`` where it is the layer itself."""
+    """The singular values, descending, of a layer (``exact``) or of the operator that stands for it."""
 
     values: Tensor
     where: str
@@ -154,20 +154,23 @@ class Spectrum:
 
     @property
     def norm(self) -> float:
+        """Return the largest singular value."""
         return float(self.values[0])
 
     @property
     def condition(self) -> float:
+        """Return the largest over the smallest singular value."""
         return float(self.values[0] / self.values[-1])
 
     @property
     def stable_rank(self) -> float:
+        """Return the sum of squares over the largest square."""
         return float(self.values.square().sum() / self.values[0] ** 2) if self.norm else 0.0
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _operators(model: nn.Module, x: Tensor) -> dict[str, tuple[ConvOperator, Tensor | None]]:
-    """Each layer's operator, its kernel a copy, and the gains of the BatchNorm behind it."""
+    """Return each layer's operator, its kernel a copy, and the gains of the BatchNorm after it."""
     with torch.no_grad():
         gains = channel_gains(model)
         return {
@@ -186,7 +189,7 @@ def _some(names: set[str]) -> str:
 
 
 def _kits_own() -> tuple[nn.Module, nn.Module, Tensor]:
-    """The three layers whose kernels the kit ships, as trained and as torch would start them, on 4 x 4 pixels."""
+    """Return the three layers whose kernels the kit ships, trained and initialized by torch, on 4 x 4 pixels."""
     trained, start = OrderedDict(), OrderedDict()
     with seeded(0), torch.no_grad():
         for name, kernel in trained_kernels().items():

@@ -1,4 +1,4 @@
-"""The panel of notebook 07: a projected gradient step in three dimensions, Figure 1 of W as a picture one can turn."""
+"""The panel of notebook 07: a projected gradient step in three dimensions, after Figure 1 of Ikami et al. 2022."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,10 @@ _PLACES = ((0.005, 0.0, 0.56, 0.93), (0.66, 0.6, 0.325, 0.32), (0.66, 0.14, 0.32
 
 @dataclass(frozen=True)
 class Walk:
-    """Rows ``path``, ``(steps + 1, 3)``, and two halts of the last step: plain; and centered, if it is."""
+    """The result of some steps: the rows ``path``, ``(steps + 1, 3)``, and the last step before it was projected.
+
+    ``plain`` is the row after the plain step, ``centered`` the same with mean 0 (``None`` if it is not centered).
+    """
 
     path: Tensor
     plain: Tensor
@@ -31,7 +34,7 @@ class Walk:
 
 
 def walk(rate: float, steps: int, center: bool, rescale: bool) -> Walk:
-    """So many steps of SGD without momentum on a linear loss, the row held by ``centered_sphere`` as the boxes say."""
+    """Return the rows after steps of SGD without momentum on a linear loss, constrained by ``centered_sphere``."""
     row = torch.tensor([START], dtype=torch.float64, requires_grad=True)
     gradient = torch.tensor([GRADIENT], dtype=torch.float64)
     optimizer = torch.optim.SGD([row], lr=rate)
@@ -47,7 +50,7 @@ def walk(rate: float, steps: int, center: bool, rescale: bool) -> Walk:
 
 
 class SpherePanel(Panel):
-    """A row of three weights and its steps on the sphere and in the plane of mean 0, seen from any side."""
+    """A panel with a row of three weights and its steps on the sphere and in the plane of mean 0, from any side."""
 
     title = "A step on the sphere: three weights, mean 0 and norm √2"
     size = (9.5, 4.6)

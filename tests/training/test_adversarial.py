@@ -209,7 +209,7 @@ def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(batch):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     free = FreeTraining(eps=0.03)
     free(model, x, y)[0].backward()
-    free._kept.seen.grad[0] = float("nan")
+    free._state.images.grad[0] = float("nan")
     noise = free.state_dict()["noise"]
     assert (noise[0] == 0).all()
     assert (noise[1:] != 0).any()

@@ -15,7 +15,7 @@ from convkit.methods.build import network
 from convkit.methods.registry import METHODS
 from convkit.models import MODELS, build_model
 from convkit.normalization.conversion import convert
-from convkit.operators.dtypes import input_dtype, made_in
+from convkit.operators.dtypes import default_dtype, input_dtype
 from convkit.training.checkpoint import load_checkpoint
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
@@ -115,7 +115,7 @@ def test_the_dtype_of_what_is_made_holds_in_one_thread_and_only_where_none_is_na
     def elsewhere():
         found["elsewhere"] = torch.zeros(2).dtype
 
-    with made_in(torch.float64):
+    with default_dtype(torch.float64):
         found["here"] = nn.Linear(2, 3).weight.dtype
         found["named"] = torch.zeros(2, dtype=torch.float16).dtype
         found["whole"] = torch.arange(3).dtype
@@ -123,7 +123,7 @@ def test_the_dtype_of_what_is_made_holds_in_one_thread_and_only_where_none_is_na
         thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
-        with made_in(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             found["inside"] = torch.rand(2).dtype
     assert torch.zeros(2).dtype == torch.get_default_dtype() == found["elsewhere"] == torch.float32
     assert (found["here"], found["inside"]) == (torch.float64, torch.bfloat16)

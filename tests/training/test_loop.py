@@ -222,7 +222,7 @@ def test_a_clip_at_the_last_step_leaves_batchnorm_with_statistics_that_fit():
     accuracies = {}
     for measured in (0, 10):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("convkit.training.run.MEASURED", measured)
+            patch.setattr("convkit.training.run.RECALIBRATION_BATCHES", measured)
             model = made("norm_clip")
             records = list(fit(model, DATA, "norm_clip", steps=30, batch_size=50, schedule="constant", knobs=knobs))
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -369,9 +369,7 @@ def test_what_cannot_be_trained_is_refused_before_any_step(options, words):
 
 
 def test_a_network_for_another_method_is_refused():
-    with pytest.raises(
-        ValueError, match="sphere needs a network with NoisyAffine2d, got one without"
-    ):
+    with pytest.raises(ValueError, match="sphere needs a network with NoisyAffine2d, got one without"):
         fit(made("plain"), DATA, "sphere", steps=1)
 
 
@@ -384,7 +382,7 @@ def test_labels_out_of_range_are_refused():
 
 def test_a_network_with_too_few_outputs_is_refused():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 7))
-    with pytest.raises(ValueError, match=r"10 logits an image, got outputs of shape \(2, 7\)"):
+    with pytest.raises(ValueError, match=r"10 logits per image, got outputs of shape \(2, 7\)"):
         fit(model, DATA, "plain", steps=1)
 
 

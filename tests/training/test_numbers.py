@@ -4,7 +4,7 @@ import copy
 import datetime
 import math
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from convkit.methods.registry import METHODS
 from convkit.training.checkpoint import load_checkpoint
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
-from convkit.training.plan import Plan
+from convkit.training.plan import Plan, PlanOptions
 
 DATA = subset(digits(), np.int64(100), seed=np.uint8(0), test_count=torch.tensor(20))
 SMALL = {"widths": np.array([4, 6, 8])}
@@ -48,6 +48,10 @@ def plan(real, whole, several):
         **{"milestones": several([0.25, 0.5]), "reference_batch": real(32), "evaluate_every": whole(2)},
         **{"measure_every": whole(3), "checkpoint_every": whole(2), "augmentation": np.str_("crop")},
     }
+
+
+def test_fit_announces_every_field_of_a_plan():
+    assert ["steps", *PlanOptions.__annotations__] == [field.name for field in fields(Plan)]
 
 
 def weights(model):

@@ -94,7 +94,7 @@ def test_first_state_draws_seven_bars_and_explains_the_eighth(panel):
     assert "Tightest: torus" in panel.words
     assert "the circular one on 9 × 9 pixels" in panel.words
     assert "Loosest: equation 3 of L" in panel.words
-    assert "No bar for Gram iteration: a border that does not wrap leaves no Fourier blocks" in panel.words
+    assert "No bar for Gram iteration: padding that is not circular leaves no Fourier blocks" in panel.words
     assert not panel.words.alert
 
 

@@ -12,8 +12,8 @@ pytest.importorskip("ipywidgets")
 from convkit.widgets.convnorm import ConvNormPanel, kernel_of, layer_of, picture, through
 
 RANDOM, BLUR, BOX, EDGE = "random, 2 channels to 3", "blur", "box", "edge"
-TORUS, ZEROS = "wraps around (torus)", "zero padding"
-FIRST = {"kind": RANDOM, "n": 13, "stride": 1, "border": TORUS, "affine": "identity", "floor": True, "wrong": False}
+CIRCULAR, ZEROS = "circular", "zero padding"
+FIRST = {"kind": RANDOM, "n": 13, "stride": 1, "border": CIRCULAR, "affine": "identity", "floor": True, "wrong": False}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_first_state_has_all_singular_values_of_the_channels_at_1(panel):
         assert_close(torch.tensor(line), values)
     for line in drawn[3:6]:
         assert_close(torch.tensor(line), torch.ones(169, dtype=torch.float64))
-    norm = float(singular_values(layer_of(RANDOM, 1, TORUS, "identity").operator((13, 13)))[0])
+    norm = float(singular_values(layer_of(RANDOM, 1, CIRCULAR, "identity").operator((13, 13)))[0])
     assert f"norm of the layer {norm:.3f}" in panel.words
 
 
@@ -66,13 +66,13 @@ def test_every_control_changes_words_and_all_but_an_idle_floor_the_picture(panel
     assert (panel.png == before[0]) == ("floor" in change)
 
 
-@pytest.mark.parametrize("border", [TORUS, ZEROS])
+@pytest.mark.parametrize("border", [CIRCULAR, ZEROS])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("affine", ["identity", "random start"])
 def test_numbers_are_those_of_the_layer(border, stride, affine):
     seen = through(**{**FIRST, "n": 7, "border": border, "stride": stride, "affine": affine})
     layer = layer_of(RANDOM, stride, border, affine)
-    plain = ConvOperator(layer.weight, (7, 7), stride, padding_mode="circular" if border == TORUS else "zeros")
+    plain = ConvOperator(layer.weight, (7, 7), stride, padding_mode="circular" if border == CIRCULAR else "zeros")
     assert_close(seen.before, channels(plain.matrix(), 3), atol=1e-7, rtol=0)
     basis = torch.eye(98, dtype=torch.float64).view(-1, 2, 7, 7)
     zero = torch.zeros(1, 2, 7, 7, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_numbers_are_those_of_the_layer(border, stride, affine):
     matrix = (layer(basis) - layer(zero)).flatten(1).T
     assert_close(seen.after, channels(matrix, 3), atol=1e-6, rtol=0)
     assert seen.norm == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-9)
-    assert seen.torus == (7 if border == TORUS else 9)
+    assert seen.torus == (7 if border == CIRCULAR else 9)
     image = picture(7).expand(1, 2, 7, 7) / 2
     assert_close(seen.images[1], plain(image)[0, 0])
     assert_close(seen.images[2], (layer(image) - layer(zero))[0, 0])
@@ -111,7 +111,7 @@ def test_all_singular_values_are_inside_the_picture(panel):
 
 
 def test_a_random_affine_kernel_starts_as_torch_starts_a_convolution_of_nine_taps():
-    layer = layer_of(RANDOM, 1, TORUS, "random start")
+    layer = layer_of(RANDOM, 1, CIRCULAR, "random start")
     assert layer.affine_weight is not None
     assert 0.25 < float(layer.affine_weight.abs().max()) <= 1 / 3
     assert float(layer.affine_weight.min()) < -0.2
@@ -131,11 +131,11 @@ def test_a_null_stays_with_the_floor_and_is_nan_without(panel):
     panel.set(border=ZEROS)  # now the torus has 15 pixels a side
     assert panel.words.alert
     assert "15 × 15" in panel.words
-    panel.set(kind=EDGE, border=TORUS)
+    panel.set(kind=EDGE, border=CIRCULAR)
     assert "is 0 at one frequency" in panel.words
 
 
-@pytest.mark.parametrize("border", [TORUS, ZEROS])
+@pytest.mark.parametrize("border", [CIRCULAR, ZEROS])
 def test_the_wrong_v_is_that_of_the_smaller_torus_before_the_stride(border):
     whole, strided = (through(**{**FIRST, "border": border, "wrong": True, "stride": stride}) for stride in (1, 2))
     assert_close(strided.images[2], whole.images[2][::2, ::2])
@@ -143,9 +143,9 @@ def test_the_wrong_v_is_that_of_the_smaller_torus_before_the_stride(border):
 
 
 @pytest.mark.parametrize("kind", [RANDOM, BLUR, BOX])
-@pytest.mark.parametrize("border", [TORUS, ZEROS])
+@pytest.mark.parametrize("border", [CIRCULAR, ZEROS])
 def test_v_of_another_size_is_red_and_named(panel, kind, border):
     panel.set(kind=kind, border=border, wrong=True)
-    size = 13 if border == TORUS else 15
+    size = 13 if border == CIRCULAR else 15
     assert panel.words.alert
     assert f"v was made for {size - 1} × {size - 1} pixels and meets a torus of {size} × {size}" in panel.words

@@ -11,7 +11,7 @@ from convkit.norms import operator_norm
 
 pytest.importorskip("ipywidgets")
 from convkit.widgets import decay
-from convkit.widgets.decay import FELT, RATE, DecayPanel, layer, norm_gradient, walk
+from convkit.widgets.decay import RATE, THRESHOLD, DecayPanel, layer, norm_gradient, walk
 
 RIGHT, REPLACED, EXCHANGED = "Algorithm 1", "momentum replaces entries", "axes exchanged in the index"
 ZEROS, SMALL, CIRCLE = "6 × 6, zeros around", "2 × 2, zeros around", "2 × 2, circular"
@@ -55,15 +55,15 @@ def test_first_state_has_the_librarys_numbers(panel):
     path = walk(1, 0.5, (2, 1), ZEROS, RIGHT)
     start, now = path[0].norm, path[12]
     assert start == pytest.approx(float(operator_norm(layer((2, 1), ZEROS), 1)))
-    reached, felt = int(now.p.count_nonzero()), int((now.h.abs() >= FELT).sum())
+    reached, above = int(now.p.count_nonzero()), int((now.h.abs() >= THRESHOLD).sum())
     assert not panel.words.alert
     assert f"After 12 steps the norm 1 is {now.norm:.3f}, it was {start:.3f}." in panel.words
-    assert f"pulls on {reached} of 108 entries, the moving average on {felt}: it keeps pulling" in panel.words
-    assert felt > 2 * reached
+    assert f"pulls on {reached} of 108 entries, the moving average on {above}: it keeps pulling" in panel.words
+    assert above > 2 * reached
     left, middle, top, bottom = panel.figure.axes
     shown = left.images[0].get_array().filled(0)
     assert_close(torch.tensor(shown), now.p.permute(0, 2, 1, 3).reshape(12, 9))
-    assert int((~middle.images[0].get_array().mask).sum()) == felt
+    assert int((~middle.images[0].get_array().mask).sum()) == above
     assert list(top.lines[0].get_ydata()) == [state.norm for state in path]
     assert bottom.lines[0].get_ydata()[11] == pytest.approx(100 * reached / 108)
 
@@ -121,13 +121,13 @@ def test_marks_stand_at_the_chosen_step_and_what_is_hardly_felt_is_gray(panel):
         panel.set(steps=steps, momentum=momentum)
         path = walk(1, momentum, (2, 1), ZEROS, RIGHT)
         _, middle, top, bottom = panel.figure.axes
-        felt = int((path[steps].h.abs() >= FELT).sum())
-        assert int((~middle.images[0].get_array().mask).sum()) == felt
+        above = int((path[steps].h.abs() >= THRESHOLD).sum())
+        assert int((~middle.images[0].get_array().mask).sum()) == above
         assert top.lines[1].get_xydata().tolist() == [[steps, path[steps].norm]]
-        pulled = [float((pull.abs() >= FELT).double().mean()) for pull in (path[steps].p, path[steps].h)]
+        pulled = [float((pull.abs() >= THRESHOLD).double().mean()) for pull in (path[steps].p, path[steps].h)]
         marks = [bottom.lines[place].get_xydata().tolist() for place in (1, 3)]
         assert marks == [[[steps, pytest.approx(100 * part)]] for part in pulled]
-    assert 0 < float(path[38].h.abs()[path[38].h != 0].min()) < FELT  # there is something to leave out
+    assert 0 < float(path[38].h.abs()[path[38].h != 0].min()) < THRESHOLD  # there is something to leave out
 
 
 def test_replaced_entries_pull_more_and_without_momentum_the_same(panel):

@@ -141,7 +141,7 @@ def test_structure_is_read_off_the_entries():
 @pytest.mark.parametrize(
     "values, why",
     [
-        ({"boundary": "zeros"}, "without the wrap the blocks are only Toeplitz"),
+        ({"boundary": "zeros"}, "without circular padding the blocks are only Toeplitz"),
         ({"stride": 2}, "stride 2 keeps the output of every second pixel"),
         ({"stride": 3, "boundary": "zeros"}, "stride 3 keeps the output of every third pixel"),
         ({"columns": True}, "Stack the rows"),

@@ -112,7 +112,7 @@ def test_a_picked_layer_tells_its_numbers_and_whose_they_are(panel):
     assert f"of {len(values)}. These are numbers of the torus on" in panel.words
     assert f"own norm, converged, is {own[0]:.4g}, below it as it must be" in panel.words
     panel.set(boundary=CIRCLE)
-    assert "numbers of the same layer on a circle" in panel.words
+    assert "numbers of the same layer made circular" in panel.words
     assert "as it must be" not in panel.words
     panel.set(layer="6", boundary=TORUS)
     assert "All exact: the layer has Fourier blocks." in panel.words

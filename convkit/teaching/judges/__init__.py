@@ -1,1 +1,1 @@
-"""Who judges the exercises: a module for each notebook, its functions named after the exercises."""
+"""Judges of the notebooks' exercises: one module per notebook, one function per exercise."""

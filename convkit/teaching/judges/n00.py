@@ -1,4 +1,6 @@
-"""Judges of notebook 00: no constant images, thirty equal layers, an all-pass kernel, the loudest layer."""
+"""Judges of notebook 00: a kernel that stops constant images, the norm of a layer, an all-pass kernel, the largest
+norm.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +21,7 @@ _ROWS = "three rows of three numbers"
 
 @hints("On an image of ones, each entry of the kernel meets a 1. What does the window then add up?")
 def stops_constants(kernel: Any) -> str | None:
-    """A 3 × 3 kernel that turns every constant image into zero."""
+    """Judge a 3 × 3 kernel that should turn every constant image into zero."""
     total = float(array(kernel, _ROWS, (3, 3)).sum())
     return None if abs(total) < 1e-6 else f"an image of ones becomes {total:.3g} everywhere, not 0"
 
@@ -29,7 +31,7 @@ def stops_constants(kernel: Any) -> str | None:
     "Equation (3) says what is left after thirty layers of norm c. Now what is left is known, and c is not.",
 )
 def norm_of_thirty(answer: Any) -> str | None:
-    """The norm of each of thirty all-pass layers that leave a millionth."""
+    """Judge the norm of each of thirty all-pass layers that together leave a millionth of an image."""
     norm = number(answer, "one number, the norm of each layer")
     right = _LEFT ** (1 / _LAYERS)
     if abs(norm / right - 1) <= 2e-3:
@@ -53,7 +55,7 @@ def norm_of_thirty(answer: Any) -> str | None:
     " be blurred?",
 )
 def all_pass(kernel: Any) -> str | None:
-    """A 3 × 3 kernel, not the identity, all of whose singular values are 1."""
+    """Judge a 3 × 3 kernel, other than the identity, all of whose singular values should be 1."""
     k = array(kernel, _ROWS, (3, 3))
     values = singular_values(ConvOperator(k[None, None], (8, 8)))
     smallest, largest = float(values[-1]), float(values[0])
@@ -75,7 +77,7 @@ def all_pass(kernel: Any) -> str | None:
     " that belongs to the largest.",
 )
 def loudest(answer: Callable[[nn.Module, torch.Tensor], Any]) -> str | None:
-    """A function that names the layer of a network with the largest operator norm 2."""
+    """Judge a function that should return the name of the layer with the largest operator norm 2 of a network."""
     if not callable(answer):
         return "this needs a function loudest(model, x) that returns the name of a layer"
     for model, x, sentence in _networks():
@@ -93,7 +95,7 @@ def loudest(answer: Callable[[nn.Module, torch.Tensor], Any]) -> str | None:
 
 
 def _networks() -> Iterator[tuple[nn.Module, torch.Tensor, str]]:
-    """Networks and an input for each, and what to say to somebody who misses the loudest layer."""
+    """Return networks, an input for each, and what to tell a reader whose function misses the layer."""
     wide, point, loud = _constant(1, 1, 5, 0.2), _constant(1, 1, 1, 2), _constant(1, 1, 1, 4.7)  # wide: flattened 1
     image = torch.zeros(1, 1, 12, 12)
     doubles = "it named a layer that doubles every image and missed one that makes some of them 4 times larger"

@@ -1,4 +1,6 @@
-"""Judges of notebook 01: the entries of a layer's matrix, circ(a), where torch puts the output, a kernel read back."""
+"""Judges of notebook 01: the entries of a layer's matrix, circ(a), the shift of torch's output, a kernel from its
+matrix.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +23,7 @@ _NEAR = 0.1  # a bet need not hit the last digit
     "The cell above the bet prints how many numbers go into the layer and how many come out.",
 )
 def bet(entries: Any) -> str | None:
-    """How many entries has the matrix of a layer from 3 to 16 channels on 32 × 32 pixels?"""
+    """Judge the number of entries of the matrix of a layer from 3 to 16 channels on 32 × 32 pixels."""
     count = number(entries, "one number, how many entries M has")
     right = (16 * _PIXELS) * (3 * _PIXELS)
     tempting = {
@@ -47,7 +49,7 @@ def bet(entries: Any) -> str | None:
     "Make one row for each place where the window can begin, and put them on top of each other with torch.stack.",
 )
 def circ(answer: Callable[[Tensor], Any]) -> str | None:
-    """circ(a) of S: a in the first row, every further row moved."""
+    """Judge a function that should return circ(a) of S: a in the first row, each further row shifted to the right."""
     a = torch.arange(1.0, 6.0, dtype=torch.float64)
     found = array(answer(a.clone()), "a 5 × 5 matrix for a vector of 5 numbers", (5, 5))
     right = circulant(a)
@@ -65,7 +67,7 @@ def _moved_left(a: Tensor) -> Tensor:
 
 
 def _wrong_circulant(found: Tensor, right: Tensor, a: Tensor) -> str:
-    """The sentence for a matrix that is not ``right``, the circulant of ``a``."""
+    """Return what is wrong with a matrix that is not ``right``, the circulant of ``a``."""
     known = [
         (right.T, "this is the transposed matrix, the one that SciPy's circulant makes; S lets a row read the kernel"),
         (_moved_left(a), "your rows move to the left; the window moves to the right, and its row with it"),
@@ -95,7 +97,7 @@ def _wrong_circulant(found: Tensor, right: Tensor, a: Tensor) -> str:
     "Do rows and columns one at a time, and for an even number of taps look up how torch rounds.",
 )
 def shift(answer: Any) -> str | None:
-    """By how much torch's centered output is moved against that of S, for a kernel of 5 rows and 4 columns."""
+    """Judge by how much torch's centered output is shifted against that of S, for a kernel of 5 rows and 4 columns."""
     pair = array(answer, "two whole numbers, (rows, columns)", (2,))
     if not torch.equal(pair, pair.round()):
         return "an output can only be moved by whole pixels"
@@ -124,7 +126,9 @@ def shift(answer: Any) -> str | None:
     "A row of M, with the axes of the question, is an image for each input channel: cut the window out of it.",
 )
 def read_kernel(answer: Callable[[Tensor], Any]) -> str | None:
-    """The kernel of a zero-padded layer from 3 to 2 channels on 4 × 5 pixels, read off its matrix."""
+    """Judge a function that should read the kernel of a zero-padded layer (3 to 2 channels, 4 × 5 pixels) off its
+    matrix.
+    """
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         kernel = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=generator)
@@ -137,7 +141,7 @@ def read_kernel(answer: Callable[[Tensor], Any]) -> str | None:
 
 
 def _wrong_kernel(found: Tensor, kernel: Tensor) -> str | None:
-    """What is wrong with the kernel found; None where it is right."""
+    """Return what is wrong with a kernel; ``None`` if it is right."""
     if found.shape == (3, 2, 3, 3):
         return "the channels are exchanged: torch has the output channel first"
     if found.shape == (2, 3, 4, 5):

@@ -1,4 +1,4 @@
-"""Judges of notebook 02: the longest image, the two lines in torch, a blur that loses a wave, a spectrum of ones."""
+"""Judges of notebook 02: the largest gain, the two lines in torch, a blur that removes a wave, an all-pass kernel."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from convkit.teaching.judges.numbers import array, number
     "Try a kernel whose taps are all alike, on an image whose pixels are all alike.",
 )
 def bet(factor: Any) -> str | None:
-    """By which factor can a 3 × 3 layer lengthen an image when its flattened kernel has norm 1?"""
+    """Judge the factor by which a 3 × 3 layer can lengthen an image when its flattened kernel has norm 1."""
     value = number(factor, "one number, the largest factor")
     right = 9**0.5
     if abs(value - right) <= 0.01:
@@ -40,7 +40,7 @@ def bet(factor: Any) -> str | None:
     "Between the two calls the axes must change places: see torch.Tensor.permute.",
 )
 def two_lines(answer: Callable[[Tensor, tuple[int, int]], Any]) -> str | None:
-    """All singular values of a circular layer from a kernel in torch's order."""
+    """Judge a function that should return all singular values of a circular layer from a kernel in torch's order."""
     generator = torch.Generator().manual_seed(1)
     cases = [((3, 2, 2, 5), (4, 6)), ((2, 3, 3, 2), (5, 3)), ((4, 4, 1, 3), (2, 7))]
     for number_of_case, (shape, size) in enumerate(cases):
@@ -57,7 +57,7 @@ def two_lines(answer: Callable[[Tensor, tuple[int, int]], Any]) -> str | None:
 
 
 def _read_values(answer: Any) -> Tensor | str:
-    """Real numbers in one sorted row, or the sentence that says why there are none."""
+    """Return the answer as one sorted row of real numbers, or a sentence that says why it is none."""
     if isinstance(answer, tuple) and len(answer) == 3:
         return "return the singular values only: svdvals gives them without U and Vh"
     if "complex" in str(getattr(answer, "dtype", "")):
@@ -78,7 +78,7 @@ def _same(found: Tensor, right: Tensor) -> bool:
 
 
 def _mistakes(kernel: Tensor, size: Sequence[int]) -> Iterator[tuple[Tensor, str]]:
-    """What other programs give, and what is wrong with each of them."""
+    """Return the results of common mistakes, and what is wrong with each of them."""
     coefficients, small = fft2(kernel, s=tuple(size)), fft2(kernel)
     no_size = "the FFT was not told how large the image is, so it has only as many frequencies as the kernel has taps"
     wrong_axes = "the SVD ran over the two frequency axes; there must be one matrix of channels for each frequency"
@@ -132,7 +132,7 @@ def _wrong_values(found: Tensor, right: Tensor, kernel: Tensor, size: Sequence[i
     "of times.",
 )
 def blur(answer: Any) -> str | None:
-    """A size from 10 to 20 and a frequency that the blur of three equal taps removes."""
+    """Judge a size from 10 to 20 and a frequency that the blur of three equal taps should remove."""
     pair = array(answer, "two whole numbers, the size and the frequency", (2,))
     if not torch.equal(pair, pair.round()):
         return "this needs whole numbers: a size in pixels, and a number of periods"
@@ -155,7 +155,7 @@ def blur(answer: Any) -> str | None:
     "A real kernel has conjugate eigenvalues at opposite frequencies: torch.fft.irfft takes care of that.",
 )
 def all_pass(answer: Any) -> str | None:
-    """Eight taps, all of whose frequencies are multiplied by numbers of size 1, and which are no shift."""
+    """Judge eight taps that should multiply all frequencies by numbers of size 1 without being a shift."""
     if "complex" in str(getattr(answer, "dtype", "")):
         return "the taps of a kernel are real numbers: are the values at opposite frequencies conjugate?"
     taps = array(answer, "eight numbers, a tensor of shape (8,)", (8,))

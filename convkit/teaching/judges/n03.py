@@ -1,4 +1,4 @@
-"""Judges of notebook 03: circular against zero padding, a kernel that breaks the rule, a stride, dilations."""
+"""Judges of notebook 03: circular against zero padding, a counterexample, the spectrum of a stride, dilations."""
 
 import math
 from collections.abc import Callable
@@ -22,14 +22,14 @@ _BETS = ("smaller", "equal", "larger")
     "Write down what each of the two matrices makes of the input (1, -1, 1), and compare the lengths.",
 )
 def bet(word: Any) -> str | None:
-    """How does the norm of [1, -2, 1] on three zero-padded pixels compare with the circular one?"""
-    said = word.strip().strip("'\"").lower() if isinstance(word, str) else None
-    if said not in _BETS:
+    """Judge how the norm of [1, -2, 1] on three zero-padded pixels compares with the circular one."""
+    bet = word.strip().strip("'\"").lower() if isinstance(word, str) else None
+    if bet not in _BETS:
         got = f"the text {word!r}" if isinstance(word, str) else f"something of type {type(word).__name__}"
         return f"this needs one of the words 'smaller', 'equal' and 'larger', got {got}"
-    if said == "smaller":
+    if bet == "smaller":
         return "the tempting answer; but an entry of a matrix can also work against the others. See the picture above"
-    if said == "equal":
+    if bet == "equal":
         return "two entries have changed, and the norm has changed with them. See the picture above"
     return None
 
@@ -41,7 +41,7 @@ def bet(word: Any) -> str | None:
     "Two taps are enough.",
 )
 def kernel(answer: Any) -> str | None:
-    """Taps and a number of pixels for which the circular norm is below the zero-padded one."""
+    """Judge taps and a number of pixels for which the circular norm should be below the zero-padded one."""
     taps, size = answer
     taps = array(taps, "a list of 2 to 5 numbers as taps")
     n = whole(size, "a whole number of pixels")
@@ -75,7 +75,9 @@ def kernel(answer: Any) -> str | None:
     "What is the singular value of a matrix that has one row?",
 )
 def stride(answer: Callable[[Tensor], Any]) -> str | None:
-    """The singular values at stride 2 from the symbol H at stride 1, for one channel."""
+    """Judge a function that should return the singular values at stride 2 from the symbol H at stride 1, for one
+    channel.
+    """
     generator = torch.Generator().manual_seed(0)
     for n in (12, 10):
         taps = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
@@ -137,7 +139,7 @@ def _wrong_values(found: Tensor, right: Tensor, H: Tensor) -> str | None:
     "It depends on the factors that the dilation shares with the number of pixels.",
 )
 def dilations(answer: Any) -> str | None:
-    """The dilations from 1 to 12 that leave the singular values on 12 pixels unchanged, for every kernel."""
+    """Judge the dilations from 1 to 12 that leave the singular values on 12 pixels unchanged, for every kernel."""
     if isinstance(answer, (set, frozenset)):
         answer = list(answer)
     found = array(answer, "a list of whole numbers from 1 to 12").flatten()

@@ -1,4 +1,6 @@
-"""Judges of notebook 04: the norm 1 at stride 2, a fair blur, the norm 1 in two lines, signs that Hölder misses."""
+"""Judges of notebook 04: the norm 1 at stride 2, a blur of equal column sums, the norm 1 in two lines, signs far from
+Hölder.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,9 +23,9 @@ _NEAR = 1e-4  # relative: answers may be computed in float32
     "Do one axis first: how many windows of three pixels, two apart, can cover one pixel? There are two axes.",
 )
 def bet(largest: Any) -> str | None:
-    """The largest column sum of a 3 × 3 kernel of ones on 7 × 7 pixels at stride 2."""
-    said = number(largest, "one number, the largest column sum")
-    if abs(said - 4) <= _NEAR:
+    """Judge the largest column sum of a 3 × 3 kernel of ones on 7 × 7 pixels at stride 2."""
+    given = number(largest, "one number, the largest column sum")
+    if abs(given - 4) <= _NEAR:
         return None
     known = {
         9.0: "this is the tempting answer; but at stride 2 most of the windows around a pixel are skipped",
@@ -34,13 +36,13 @@ def bet(largest: Any) -> str | None:
         81.0: "this is the square of the sum of all taps; a column holds each tap at most once",
     }
     for wrong, sentence in known.items():
-        if abs(said - wrong) <= _NEAR:
+        if abs(given - wrong) <= _NEAR:
             return sentence
-    if said < 0:
+    if given < 0:
         return "a sum of absolute values is never negative"
-    if said != round(said):
+    if given != round(given):
         return "all taps are 1, so every column sum is a whole number"
-    return "no pixel has as many windows" if said > 9 else "not this: draw the windows and count those over one pixel"
+    return "no pixel has as many windows" if given > 9 else "not this: draw the windows and count those over one pixel"
 
 
 @hints(
@@ -49,7 +51,7 @@ def bet(largest: Any) -> str | None:
     "The classes have four, two, two and one taps. How large must a tap be in a class of few?",
 )
 def fair(answer: Any) -> str | None:
-    """A blur of 3 × 3 taps with the smallest norm 1 at stride 2."""
+    """Judge a blur of 3 × 3 taps that should have the smallest norm 1 at stride 2."""
     taps = array(answer, "3 × 3 numbers")
     if taps.shape != (3, 3):
         return f"3 × 3 taps are needed, got shape {tuple(taps.shape)}"
@@ -80,7 +82,7 @@ _LAYERS = [  # kernel, image, stride, padding: nothing square, so that no swappe
     "F.conv_transpose2d takes stride and padding as F.conv2d does, and the weight with the same axes.",
 )
 def norm_1(answer: Callable[..., Any]) -> str | None:
-    """The norm 1 of a zero-padded layer by a transposed convolution."""
+    """Judge a function that should return the norm 1 of a zero-padded layer by a transposed convolution."""
     for place, (shape, image, stride, padding) in enumerate(_LAYERS):
         kernel = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         found = answer(kernel.clone(), image, stride, padding)
@@ -102,7 +104,7 @@ def norm_1(answer: Callable[..., Any]) -> str | None:
 
 
 def _mistakes(M: Tensor, kernel: Tensor) -> Iterator[tuple[float, str]]:
-    """What other programs give, and what is wrong with each of them."""
+    """Return the results of common mistakes, and what is wrong with each of them."""
     yield float(torch.linalg.matrix_norm(M, torch.inf)), "these are row sums, the norm ∞: columns belong to the adjoint"
     signs = "the signs of the taps cancel: where must the absolute values be taken?"
     yield float(M.sum(0).max()), signs
@@ -122,7 +124,7 @@ def _mistakes(M: Tensor, kernel: Tensor) -> Iterator[tuple[float, str]]:
     "Find signs for three taps on a line first, then use them down and across.",
 )
 def signs(answer: Any) -> str | None:
-    """Nine signs for which Hölder's bound is at least 1.75 times the norm 2 on 8 × 8 circular pixels."""
+    """Judge nine signs for which Hölder's bound should be at least 1.75 times the norm 2 on 8 × 8 circular pixels."""
     taps = array(answer, "3 × 3 signs, each +1 or -1")
     if taps.shape != (3, 3) or (taps.abs() != 1).any():
         return "nine taps are needed, 3 × 3, each +1 or -1"

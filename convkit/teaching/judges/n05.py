@@ -1,4 +1,4 @@
-"""Judges of notebook 05: the bet on one round, the clip of blocks, a bound asked too low, a norm after a flat clip."""
+"""Judges of notebook 05: the norm after one round, the clip of blocks, the bound to ask for, a norm after a clip."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def _norm(A: ConvOperator) -> float:
 
 
 def bet(percent: Any) -> str | None:
-    """By how many percent is the norm above the bound after one clip and one crop at 0.3 of the norm?"""
+    """Judge by how many percent the norm exceeds the bound after one clip and one crop at 0.3 of the norm."""
     excess = number(percent, "one number, the percent above the bound")
     if excess == 0:
         return "this is the tempting belief: clip, crop, done; open the picture below"
@@ -41,7 +41,7 @@ def bet(percent: Any) -> str | None:
     "value i: along which axis must the values lie for that?",
 )
 def clip(answer: Callable[[Tensor, float], Any]) -> str | None:
-    """All singular values of a stack of blocks clipped at a bound."""
+    """Judge a function that should clip all singular values of a stack of blocks at a bound."""
     generator = torch.Generator().manual_seed(0)
     for shape, part in (((3, 2, 3, 2), 0.5), ((2, 4, 2, 3), 0.3)):
         A = ConvOperator(torch.randn(*shape, dtype=torch.float64, generator=generator), (6, 5))
@@ -80,7 +80,7 @@ def _wrong_clip(answer: Any, blocks: Tensor, bound: float, right: Tensor) -> str
     "The more you ask for, the larger the result: halve an interval again and again, as in a search for a root.",
 )
 def asked(part: Any) -> str | None:
-    """The bound to ask for, as a part of the norm, so that one round ends just below one half of the norm."""
+    """Judge the bound to ask for, as a part of the norm, so that one round ends just below one half of the norm."""
     share = number(part, "one number, the bound as a part of norm(A)")
     if not 0 < share <= 1:
         return "the bound is asked for as a part of the norm, between 0 and 1"
@@ -99,7 +99,7 @@ def asked(part: Any) -> str | None:
     "After the clip all taps are still equal. Which image does a kernel of equal positive taps stretch most?",
 )
 def true_norm(answer: Callable[[float, int, int, float], Any]) -> str | None:
-    """The norm of a layer of equal taps after the clip of its flattened kernel."""
+    """Judge the norm of a layer of equal taps after the clip of its flattened kernel."""
     for t, kh, kw, c in [(1.0, 3, 3, 0.5), (0.2, 3, 5, 0.4), (0.1, 2, 3, 1.0), (0.7, 4, 1, 0.9)]:
         A = ConvOperator(torch.full((1, 1, kh, kw), t, dtype=torch.float64), (9, 10))
         found = array(answer(t, kh, kw, c), "a function that gives one number").flatten()

@@ -1,4 +1,4 @@
-"""Judges of notebook 06: the bet on a norm, a normalized blur, the norms with one channel in, the inverse root."""
+"""Judges of notebook 06: the norm of normalized channels, a normalized blur, one input channel, the inverse root."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ _NEAR = 1e-6  # what a reader may lose by rounding
 
 
 def bet(norm: Any) -> str | None:
-    """What is the norm of a layer of 16 random channels of norm 1?"""
+    """Judge the norm of a layer of 16 random channels of norm 1."""
     found = number(norm, "one number, the norm of the layer")
     if found == 1:
         return "this is the tempting belief: each channel has norm 1, so the layer has; open the picture below"
@@ -31,7 +31,7 @@ def bet(norm: Any) -> str | None:
     "The transform of this blur is given. Can it be negative or complex at any of the nine frequencies?",
 )
 def blur(answer: Any) -> str | None:
-    """The kernel of the normalization of the blur (1/2, 1/4, 0, ..., 0, 1/4) on nine pixels."""
+    """Judge the kernel of the normalization of the blur (1/2, 1/4, 0, ..., 0, 1/4) on nine pixels."""
     g = array(answer, "nine numbers, one for each pixel", (9,))
     kernel = torch.zeros(9, dtype=torch.float64)
     kernel[0], kernel[1], kernel[8] = 0.5, 0.25, 0.25
@@ -60,7 +60,7 @@ def blur(answer: Any) -> str | None:
     "A block is a column of as many numbers as there are channels out. What do you know of the size of each?",
 )
 def one_channel(answer: Callable[[int], Any]) -> str | None:
-    """The smallest and the largest norm of a normalized layer with one channel in."""
+    """Judge the smallest and the largest norm of a normalized layer with one input channel."""
     for c_out in (3, 16, 2):
         low, high = array(answer(c_out), "two numbers, the smallest norm and the largest", (2,)).tolist()
         root = c_out**0.5
@@ -86,7 +86,7 @@ def one_channel(answer: Callable[[int], Any]) -> str | None:
     "(5) sums squares of absolute values over the inputs i; then comes a power with a negative exponent.",
 )
 def inverse_root(answer: Callable[[Tensor, int], Any]) -> str | None:
-    """v-hat of a kernel on a torus of n × n pixels."""
+    """Judge a function that should return v-hat of a kernel on a torus of n × n pixels."""
     generator = torch.Generator().manual_seed(0)
     for shape, n in (((4, 2, 3, 3), 7), ((2, 3, 5, 5), 8)):
         weight = torch.randn(*shape, dtype=torch.float64, generator=generator)

@@ -1,4 +1,4 @@
-"""Judges of notebook 07: the bet on two starts, a projection, a rate, a constant, and a table to be read."""
+"""Judges of notebook 07: two initial norms, a projection, a learning rate, a constant, and a table to read."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convkit.teaching.checks import Told, hints
+from convkit.teaching.checks import Feedback, hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
@@ -23,7 +23,7 @@ _TABLE_3 = {
 
 
 def bet(points: Any) -> str | None:
-    """By how many points is the worst seed from short rows below the worst one from rows of norm sqrt 2?"""
+    """Judge by how many points the worst seed from short rows is below the worst one from rows of norm sqrt 2."""
     found = number(points, "one number, the percentage points")
     if found == 0:
         return "this is the tempting belief: same function, same training; open the picture below"
@@ -39,7 +39,7 @@ def bet(points: Any) -> str | None:
     "How much of the squared norm does the part with the mean take? The rest must have what is left of c.",
 )
 def project(answer: Callable[[Tensor, float, float], Any]) -> str | None:
-    """The nearest row of mean m and squared norm c."""
+    """Judge a function that should return the nearest row of mean m and squared norm c."""
     for seed, n, m, c in [(0, 12, 0.0, 2.0), (1, 12, 0.2, 2.0), (2, 7, -0.3, 5.0)]:
         v = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         u, Pv = array(answer(v.clone(), m, c), f"a row of {n} finite numbers", (n,)), v - v.mean()
@@ -60,7 +60,7 @@ def project(answer: Callable[[Tensor, float, float], Any]) -> str | None:
     "(12) has the two factors together. With which a do rows of norm r belong to rows of norm sqrt 2?",
 )
 def rate(answer: Callable[[float], Any]) -> str | None:
-    """The learning rate for rows of norm r that trains as 0.1 does for rows of norm sqrt 2."""
+    """Judge the learning rate for rows of norm r that trains as 0.1 does for rows of norm sqrt 2."""
     for r in (0.5, 2.0, 4.0):
         found, right = _value(answer(r)), 0.1 * r**2 / 2
         if abs(found - right) < _NEAR:
@@ -83,7 +83,7 @@ def rate(answer: Callable[[float], Any]) -> str | None:
     "A centered row sees the variance of its inputs. c times that variance has to be the variance of y.",
 )
 def constant(answer: Callable[[float], Any]) -> str | None:
-    """The c that keeps the variance behind a leaky ReLU of slope a, with centered rows."""
+    """Judge the c that keeps the variance after a leaky ReLU of slope a, with centered rows."""
     y = torch.randn(1_000_000, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     for a in (0.0, 0.2, 1.0, -0.5):
         found, right = _value(answer(a)), 2 / (1 + a**2 - (1 - a) ** 2 / math.pi)
@@ -107,9 +107,9 @@ def _value(answer: Any) -> float:
     "Compare the second and the third number of each line with the first one, and write down which is larger.",
 )
 def worse(answer: Any) -> str | None:
-    """The cases of Table 3 in which one constraint alone raises the error above that of neither."""
+    """Judge the cases of Table 3 in which one constraint alone raises the error above that of neither."""
     if isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
-        raise Told('this needs a set of triples such as ("CIFAR-10", "center", 1.0)')
+        raise Feedback('this needs a set of triples such as ("CIFAR-10", "center", 1.0)')
     right = {
         (data, constraint, sigma)
         for (data, sigma), errors in _TABLE_3.items()
@@ -131,7 +131,7 @@ def worse(answer: Any) -> str | None:
 
 
 def _triple(case: Any) -> tuple[str, str, float] | None:
-    """A case of the table as a triple; None for anything else."""
+    """Return a case of the table as a triple; ``None`` for anything else."""
     if isinstance(case, str) or not isinstance(case, Iterable):
         return None
     parts = list(case)

@@ -1,4 +1,4 @@
-"""Judges of notebook 08: the bet on a gradient, entries counted, a momentum that replaces, the best of four."""
+"""Judges of notebook 08: the entries that a gradient touches, their number, a strength, the best of four runs."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _NEAR = 1e-6  # what a reader may lose by rounding
 
 
 def bet(percent: Any) -> str | None:
-    """How many percent of the entries does one gradient of the norm inf touch?"""
+    """Judge how many percent of the entries one gradient of the norm inf touches."""
     found = number(percent, "one number, the percent of the entries")
     if not 0 <= found <= 100:
         return "a part is between 0 and 100 percent"
@@ -32,7 +32,7 @@ def bet(percent: Any) -> str | None:
     "Count the places 0, s, 2 s, ... that are smaller than k.",
 )
 def count(answer: Callable[..., Any]) -> str | None:
-    """The largest number of entries that the gradient of a norm touches."""
+    """Judge the largest number of entries that the gradient of a norm touches."""
     inf = math.inf
     cases = [(inf, 4, 3, 3, 1), (inf, 4, 3, 3, 2), (1, 4, 3, 3, 1), (1, 4, 3, 3, 2), (1, 5, 2, 5, 3), (1, 5, 2, 2, 3)]
     for ord, c_out, c_in, k, s in cases:
@@ -63,7 +63,7 @@ def count(answer: Callable[..., Any]) -> str | None:
     "Each of the k rows was set at another time: 0, 1, ..., k - 1 steps ago. Add their entries up.",
 )
 def strength(answer: Callable[[float, int], Any]) -> str | None:
-    """The long-run strength of a pull whose active entries are set, not added to."""
+    """Judge the long-run strength of a pull whose active entries are set, not added to."""
     for gamma, k in ((0.5, 1), (0.5, 2), (0.5, 3), (0.9, 4)):
         h, averaged = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
         for t in range(1000 * k):
@@ -89,7 +89,7 @@ def strength(answer: Callable[[float, int], Any]) -> str | None:
     "The mean of the largest is in standard deviations. How many points is one of them here?",
 )
 def gain(answer: Any) -> str | None:
-    """The expected lead of the best of four over one plain run, for a deviation of 0.3 points."""
+    """Judge the expected lead of the best of four over one plain run, for a deviation of 0.3 points."""
     found = number(answer, "one number, the points")
     if abs(found) < 0.02:
         return "the mean of the four would gain nothing; the best of them is chosen after the fact"

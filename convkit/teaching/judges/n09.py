@@ -1,4 +1,4 @@
-"""Judges of notebook 09: the bet on two networks, an exact answer, a loss that unmasks, a difference in its errors."""
+"""Judges of notebook 09: two networks under attack, exact robustness, a loss against masking, standard errors."""
 
 import math
 from collections.abc import Callable
@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.attacks.gradient import pgd
-from convkit.teaching.checks import Told, hints
+from convkit.teaching.checks import Feedback, hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
 def bet(answer: Any) -> str | None:
-    """Of how many of 100 images do A and B still get the digit right?"""
+    """Judge how many of 100 images the networks A and B still classify correctly."""
     a, b = array(answer, "two numbers, as in (50, 50)", (2,)).tolist()
     if not (0 <= a <= 100 and 0 <= b <= 100):
         return "each number counts images, so it lies between 0 and 100"
@@ -35,7 +35,9 @@ def bet(answer: Any) -> str | None:
     "An image is safe if its lead over every rival is larger than what that rival can gain.",
 )
 def exact(answer: Callable[..., Any]) -> str | None:
-    """For which images does no change of at most eps in every pixel change the answer of a linear network?"""
+    """Judge a function that should say for which images no change of at most eps per pixel changes a linear network's
+    answer.
+    """
     generator = torch.Generator().manual_seed(2)
     W = torch.randn(5, 20, dtype=torch.float64, generator=generator)
     b = torch.randn(5, dtype=torch.float64, generator=generator)
@@ -69,7 +71,7 @@ def _truths(answer: Any, count: int) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         found = torch.tensor(0)
     if found.dtype != torch.bool or found.shape != (count,):
-        raise Told(f"the function should give {count} times True or False, one for each image")
+        raise Feedback(f"the function should give {count} times True or False, one for each image")
     return found.cpu()
 
 
@@ -78,7 +80,7 @@ def _truths(answer: Any, count: int) -> Tensor:
     "An image is wrong as soon as some other logit is larger than the label's. Say that by a difference of two logits.",
 )
 def unmasking(loss: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """A loss that shows the gradient of a network whose logits are a thousand times too large."""
+    """Judge a loss that should reveal the gradient of a network whose logits are a thousand times too large."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 10
     logits = torch.randn(60, 10, generator=generator)
@@ -107,7 +109,7 @@ def unmasking(loss: Callable[[Tensor, Tensor], Any]) -> str | None:
 
 
 def _survivors(loss: Callable[[Tensor, Tensor], Any]) -> tuple[int, int]:
-    """How many images survive, on a random linear network with logits a thousand times too large."""
+    """Return how many images survive, on a random linear network with logits a thousand times too large."""
     generator = torch.Generator().manual_seed(1)
     linear = nn.Linear(16, 10, bias=False)
     network = nn.Sequential(nn.Flatten(), linear).requires_grad_(False)
@@ -123,7 +125,7 @@ def _survivors(loss: Callable[[Tensor, Tensor], Any]) -> tuple[int, int]:
     "Both means are uncertain, independently of each other. How do independent deviations add up?",
 )
 def standard_errors(answer: Callable[..., Any]) -> str | None:
-    """How many standard errors of the difference lie between two means?"""
+    """Judge how many standard errors of the difference lie between two means."""
     for a, s, b, t, n in ((52.87, 0.24, 52.49, 0.21, 4), (44.75, 0.30, 44.53, 0.10, 4), (5.0, 0.3, 4.0, 0.4, 9)):
         found = abs(number(answer(a, s, b, t, n), "a function that gives one number"))
         case, apart, root = f"{a} ± {s} and {b} ± {t}, {n} seeds", a - b, math.sqrt(n)

@@ -1,4 +1,4 @@
-"""Judges of notebook 10: the bet on a bound, BatchNorm folded in, a bound in one line, two matrices that meet."""
+"""Judges of notebook 10: a product bound, BatchNorm folded into a kernel, a bound in one line, norms that multiply."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.teaching.checks import Told, hints
+from convkit.teaching.checks import Feedback, hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
@@ -15,7 +15,7 @@ _POWERS = math.log10(2.935e9 / 114.3)  # of ten between product bound and steepe
 
 
 def bet(powers: Any) -> str | None:
-    """How many powers of ten lie between the product bound and the steepest slope found?"""
+    """Judge how many powers of ten lie between the product bound and the steepest slope found."""
     found = number(powers, "one number, the powers of ten")
     if found < 0:
         return "then a slope would have been found above the bound, and no bound allows that"
@@ -36,7 +36,7 @@ def bet(powers: Any) -> str | None:
     "The gain of channel i multiplies everything that leads to output channel i: which axis of the kernel is that?",
 )
 def fold(answer: Callable[[Tensor, nn.BatchNorm2d], Any]) -> str | None:
-    """The kernel of a convolution with the BatchNorm behind it folded in."""
+    """Judge a function that should return the kernel of a convolution with the BatchNorm after it folded in."""
     norm = nn.BatchNorm2d(3, eps=0.05).double().eval()
     kernel = torch.arange(1.0, 82.0, dtype=torch.float64).view(3, 3, 3, 3)
     norm.weight.data = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
@@ -76,7 +76,7 @@ def fold(answer: Callable[[Tensor, nn.BatchNorm2d], Any]) -> str | None:
     "The mean over p pixels is a row of p numbers, each 1/p. How long is that row?",
 )
 def bound_of(answer: Callable[[list[float], int], Any]) -> str | None:
-    """The bound of blocks x + F(x), one after another, and of a mean over p pixels."""
+    """Judge a function that should bound blocks x + F(x), one after another, and then a mean over p pixels."""
     for branches, pixels in (([0.5, 2.0, 0.1], 16), ([1.0] * 10, 64), ([3.0], 1), ([0.25, 0.5], 9)):
         found = number(answer(list(branches), pixels), "a function that gives one number")
         blocks, root = math.prod(1 + b for b in branches), math.sqrt(pixels)
@@ -103,13 +103,13 @@ def bound_of(answer: Callable[[list[float], int], Any]) -> str | None:
     "torch.linalg.svd(A) gives U, S, Vh. The columns of U are what comes out of A, the rows of Vh what goes in.",
 )
 def meet(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """An orthogonal Q for which the norms of B and A multiply."""
+    """Judge an orthogonal Q for which the norms of B and A should multiply."""
     generator = torch.Generator().manual_seed(3)
     for size in (5, 3):
         A, B = torch.randn(2, size, size, dtype=torch.float64, generator=generator)
         Q = array(answer(A.clone(), B.clone()), "a matrix of finite numbers")
         if Q.shape != A.shape:
-            raise Told(f"a {size} × {size} matrix is needed, got one of shape {tuple(Q.shape)}")
+            raise Feedback(f"a {size} × {size} matrix is needed, got one of shape {tuple(Q.shape)}")
         if (Q @ Q.T - torch.eye(size)).abs().max() > _NEAR:
             return "this one is not orthogonal: Q Qᵀ is not the identity"
         share = _norm(B @ Q @ A) / (_norm(A) * _norm(B))

@@ -1,4 +1,4 @@
-"""Numbers read from a reader's answer; what is no finite number leaves the judge at once, with one sentence."""
+"""Conversion of a reader's answer to finite numbers; anything else ends the judge with one sentence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convkit.teaching.checks import Told
+from convkit.teaching.checks import Feedback
 
 
 def number(answer: Any, wanted: str = "one number") -> float:
-    """The answer as a finite float: a real number of Python, NumPy or torch, also an array of one entry.
+    """Return the answer as a finite float: a real number of Python, NumPy or torch, or an array of one entry.
 
     ``wanted`` says what is asked for. Anything else (text, True, NaN, infinity, several numbers, complex ones, ...)
     ends the judge, and `exercise` prints "✗ name: this needs {wanted}, got ...".
@@ -26,7 +26,7 @@ def number(answer: Any, wanted: str = "one number") -> float:
 
 
 def whole(answer: Any, wanted: str = "one whole number") -> int:
-    """The same for a whole number: 3 and 3.0 are, 2.5 is not."""
+    """Return the answer as an int: 3 and 3.0 are whole numbers, 2.5 is not."""
     found = number(answer, wanted)
     if found != round(found):
         _refuse(answer, wanted)
@@ -34,7 +34,7 @@ def whole(answer: Any, wanted: str = "one whole number") -> int:
 
 
 def array(answer: Any, wanted: str, shape: tuple[int, ...] | None = None) -> Tensor:
-    """The answer as a float64 tensor of finite numbers: a tensor, an array, or lists and tuples in any nesting.
+    """Return the answer as a float64 tensor of finite numbers: a tensor, an array, or nested lists and tuples.
 
     With ``shape`` nothing else is taken; a pair has shape ``(2,)``.
     """
@@ -45,7 +45,7 @@ def array(answer: Any, wanted: str, shape: tuple[int, ...] | None = None) -> Ten
 
 
 def _read(answer: Any) -> Tensor | None:
-    """Real numbers as a float64 tensor; None for everything else: text, truth values, sets, complex or ragged lists."""
+    """Return real numbers as a float64 tensor; ``None`` for text, booleans, sets, complex numbers and ragged lists."""
     if isinstance(answer, Tensor):
         return None if answer.dtype == torch.bool or answer.is_complex() else answer.detach().cpu().double().clone()
     if isinstance(answer, np.ndarray):
@@ -63,11 +63,12 @@ def _read(answer: Any) -> Tensor | None:
 
 
 def _refuse(answer: Any, wanted: str) -> NoReturn:
-    raise Told(f"this needs {wanted}, got {_named(answer)}")
+    """End the judge with a sentence that says what is needed and what came."""
+    raise Feedback(f"this needs {wanted}, got {_named(answer)}")
 
 
 def _named(answer: Any) -> str:
-    """A few words for what was answered."""
+    """Return a few words that describe the answer."""
     if isinstance(answer, str):
         return f"the text {reprlib.repr(answer)}"
     shape = getattr(answer, "shape", None)

@@ -1,4 +1,4 @@
-"""Live training: several methods side by side, steered, paused and stopped while they learn."""
+"""The panel of live training: methods side by side, steered, paused and stopped while they train."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The controls of live training: data, network, numbers and methods, and the runs that they ask for."""
+"""The controls of live training: data, network, numbers and methods, and the runs that they define."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convkit.plots.style import styles
 from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit
 from convkit.widgets.controls import _style, choice
-from convkit.widgets.training.finished import Run, Setting, model_name
+from convkit.widgets.training.finished import FinishedRun, Setting, model_name
 from convkit.widgets.training.knobs import MethodControl, number_text
 from convkit.widgets.training.runner import LivePanel, Track
 
@@ -37,7 +37,7 @@ _MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 class ChoicesPanel(LivePanel):
-    """A panel to choose what trains: up to three methods, each with its knobs, on the same data and network."""
+    """A panel that chooses up to three methods with their knobs, and one data set and network for all."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class ChoicesPanel(LivePanel):
 
     @property
     def slots(self) -> dict[str, MethodControl]:
-        """The lists of methods, with their knobs."""
+        """Return the controls of the methods by slot."""
         return {slot: self._controls[slot] for slot in SLOTS if slot in self._controls}
 
     def settings(self, steps: int | None = None) -> list[Setting]:
-        """What the controls ask for; ``ValueError`` with a sentence for everything that is wrong in them."""
+        """Return the settings of the runs; raise ``ValueError`` with a sentence for every invalid control."""
         faults, numbers = [], {}
         for name, (low, high) in LIMITS.items():
             text = self._controls[name].value.strip()
@@ -122,7 +122,7 @@ class ChoicesPanel(LivePanel):
         ]
 
     def _eps(self) -> float | None:
-        """How far attacks go, or ``None`` where the field holds no number from 0 to 1."""
+        """Return the size of attacks, or ``None`` where the field holds no number from 0 to 1."""
         try:
             eps = float(self._controls["attack ε"].value)
         except ValueError:
@@ -141,27 +141,27 @@ class ChoicesPanel(LivePanel):
             self._data[name] = data if name in WHOLE else subset(data, PART, test_count=TEST_PART)
         return self._data[name]
 
-    def make(self, settings: Sequence[Setting]) -> list[Run]:
-        """The runs, before their first step; ``ValueError`` or ``OSError`` for what cannot be trained."""
+    def make(self, settings: Sequence[Setting]) -> list[FinishedRun]:
+        """Return the runs, before their first step; raise ``ValueError`` or ``OSError`` for what cannot be trained."""
         runs = []
         for setting in settings:
             data, knobs = self._loaded(setting.data), dict(setting.knobs)
             model = network(setting.model, data, setting.method, seed=setting.seed, knobs=knobs, **setting.options)
             objective = get_objective(setting.objective, setting.eps)
             records = fit(model, data, setting.method, knobs=knobs, objective=objective, **setting.plan)
-            runs.append(Run(setting, Track(setting.name, records, knobs), model))
+            runs.append(FinishedRun(setting, Track(setting.name, records, knobs), model))
         return runs
 
-    def said(self) -> dict[str, str]:
-        """What each control says, by its label."""
-        said = {name: str(self._controls[name].value) for name in ABOUT}
+    def labels(self) -> dict[str, str]:
+        """Return the text of each control by its label."""
+        labels = {name: str(self._controls[name].value) for name in ABOUT}
         for slot, control in self.slots.items():
             name, knobs = control.value["method"], control.value["knobs"]
-            said[f"{slot} method"] = get_method(name).words if name else "none"
-            said |= {knob_label(slot, name, knob): number_text(value) for knob, value in knobs.items()}
-        return said
+            labels[f"{slot} method"] = get_method(name).words if name else "none"
+            labels |= {knob_label(slot, name, knob): number_text(value) for knob, value in knobs.items()}
+        return labels
 
 
 def knob_label(slot: str, method: str, knob: str) -> str:
-    """What a knob is called where there are several methods."""
+    """Return the label of a knob where there are several methods."""
     return f"{get_method(method).knobs[knob].words} of the {slot} method"

@@ -1,4 +1,4 @@
-"""What is kept of finished runs: the code that gives the same numbers again, a table, and CSV files of both."""
+"""The runs of the panel: code that repeats them, their table, and CSV files of both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ SILENT = {"momentum": 0.9, "weight_decay": 0.0}  # not worth a word in the table
 
 @dataclass(frozen=True)
 class Setting:
-    """All that one run is made of; ``model`` is a name or the network itself, ``data_code`` is empty for given data."""
+    """The settings of one run.
+
+    ``model`` is a name or a network; ``data_code`` is empty for data that the panel was given.
+    """
 
     name: str
     slot: str
@@ -43,7 +46,7 @@ class Setting:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """The keyword arguments of ``fit`` besides the knobs."""
+        """Return the keyword arguments of ``fit`` besides the knobs."""
         return {
             "steps": self.steps,
             "seed": self.seed,
@@ -55,8 +58,11 @@ class Setting:
 
 
 @dataclass
-class Run:
-    """A run of the panel, finished or not: its settings as it started, its track, and the network that it trains."""
+class FinishedRun:
+    """A run of the panel: its settings at the start, its track, and its network.
+
+    It enters the table when it has finished; ``end`` is ``"running"`` until then.
+    """
 
     setting: Setting
     track: Track
@@ -64,24 +70,24 @@ class Run:
 
     @property
     def history(self) -> list[Record]:
-        """Its records, one a step."""
+        """Return its records, one per step."""
         return self.track.history
 
     @property
     def steered(self) -> Mapping[int, Mapping[str, Any]]:
-        """What was moved while it trained, by the number of steps done before."""
+        """Return the knobs that were changed while it trained, by the number of steps done before."""
         return self.track.steered
 
     @property
     def end(self) -> str:
-        """How it ended, or that it has not."""
+        """Return how it ended, or ``"running"``."""
         if self.history and self.history[-1].diverged:
             return f"diverged: {self.history[-1].diverged}"
         return self.track.ended or "running"
 
     @property
     def code(self) -> str:
-        """Code that gives ``history`` again, to be copied into a cell."""
+        """Return code that computes ``history`` again, to be copied into a cell."""
         s = self.setting
         plan = "".join(f", {name}={value!r}" for name, value in s.plan.items())
         options = "".join(f", {name}={value!r}" for name, value in s.options.items())
@@ -107,8 +113,8 @@ class Run:
         lines += [f"while len(history) < {len(self.history)}:", "    knobs |= moved.get(len(history), {})"]
         return "\n".join([*lines, "    history.append(next(run))"])
 
-    def moved(self) -> list[str]:
-        """What was moved while it trained, a sentence for each step."""
+    def change_sentences(self) -> list[str]:
+        """Return a sentence for each step before which knobs were changed."""
         knobs = get_method(self.setting.method).knobs
         sentences = []
         for step, changes in self.steered.items():
@@ -117,7 +123,7 @@ class Run:
         return sentences
 
     def row(self) -> dict[str, str]:
-        """The run as a row of the table, by the heading of the column."""
+        """Return the run as a row of the table, by the heading of the column."""
         s, method = self.setting, get_method(self.setting.method)
         norms = next((r.norms for r in reversed(self.history) if r.norms), None)
         conditions = next((r.conditions for r in reversed(self.history) if r.conditions), None)
@@ -127,7 +133,7 @@ class Run:
             "method": method.words,
             "learning rate": number_text(s.knobs["lr"]),
             "other knobs": "; ".join(f"{method.knobs[name].words} {number_text(v)}" for name, v in own.items()),
-            "moved while training": " ".join(self.moved()),
+            "moved while training": " ".join(self.change_sentences()),
             "trained on": "" if s.objective == "clean" else f"{OBJECTIVES[s.objective].words}, ε {number_text(s.eps)}",
             "data": s.data,
             "model": model_name(s.model, s.options),
@@ -144,22 +150,22 @@ class Run:
 
 
 def model_name(model: str | nn.Module, options: Mapping[str, Any]) -> str:
-    """What a network is called in lists."""
+    """Return the label of a network in lists."""
     if not isinstance(model, str):
         return f"your {type(model).__name__}"
-    said = {"widths": "{} channels", "width": "{} times as wide"}
+    formats = {"widths": "{} channels", "width": "{} times as wide"}
     texts = ["-".join(map(str, v)) if isinstance(v, tuple | list) else str(v) for v in options.values()]
-    more = [said.get(name, f"{name} {{}}").format(text) for name, text in zip(options, texts, strict=True)]
-    return ", ".join([model, *more])
+    details = [formats.get(name, f"{name} {{}}").format(text) for name, text in zip(options, texts, strict=True)]
+    return ", ".join([model, *details])
 
 
-def table_csv(runs: Sequence[Run]) -> str:
-    """The table of runs, a line for each."""
+def table_csv(runs: Sequence[FinishedRun]) -> str:
+    """Return the table of runs as CSV, a line per run."""
     return _csv([{"run": str(number)} | run.row() for number, run in enumerate(runs, start=1)])
 
 
-def records_csv(runs: Sequence[Run]) -> str:
-    """A line for each step of each run, with the norm and the condition number of each layer where they were taken."""
+def records_csv(runs: Sequence[FinishedRun]) -> str:
+    """Return the records of all runs as CSV, a line per step, with the layers' norms and condition numbers."""
     rows = []
     for number, run in enumerate(runs, start=1):
         knobs = dict(run.setting.knobs)
@@ -185,14 +191,14 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def link(text: str, name: str) -> str:
-    """A link that saves ``text`` as a file: it is in the page, nothing is fetched."""
+    """Return HTML for a link that saves ``text`` as a file; the text is in the page, nothing is fetched."""
     code = base64.b64encode(text.encode()).decode()
     look = "color: #0072B2; text-decoration: underline"
     return f'<a download="{name}" style="{look}" href="data:text/csv;base64,{code}">{name}</a>'
 
 
-def table_html(runs: Sequence[Run]) -> str:
-    """The table of runs for the page, the latest first; a column that is empty in all of them is left out."""
+def table_html(runs: Sequence[FinishedRun]) -> str:
+    """Return the table of runs as HTML, the latest first, without columns that are empty in all of them."""
     if not runs:
         return ""
     rows = [{"run": str(number)} | run.row() for number, run in enumerate(runs, start=1)]

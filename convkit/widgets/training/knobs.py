@@ -1,4 +1,4 @@
-"""Controls for the knobs of a method of training: sliders over round numbers, boxes and lists."""
+"""Controls for the knobs of a method: sliders over round numbers, check boxes and lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from convkit.methods.method import Knob
+from convkit.methods.method import Knob, KnobValue
 from convkit.methods.registry import METHODS, get_method
 from convkit.widgets.controls import _style, choice, toggle
 
@@ -19,13 +19,13 @@ _GRIDS: dict[str, tuple[float, ...]] = {"momentum": (0, 0.5, 0.9, 0.95, 0.99), "
 _REACH = 1000  # how far a slider goes on both sides of the default, as a factor
 
 
-def grid(name: str, knob: Knob, value: Any = None) -> list[Any]:
-    """The places of a knob's slider: round numbers within its limits, its default, and ``value``."""
+def grid(name: str, knob: Knob, value: KnobValue | None = None) -> list[float]:
+    """Return the places of a knob's slider: round numbers within its limits, its default, and ``value``."""
     whole = isinstance(knob.default, int)
     if name in _GRIDS:
         places = {*_GRIDS[name]}
     else:
-        middle = knob.default or min(knob.high, 1.0) / 10
+        middle = float(knob.default) or min(knob.high, 1.0) / 10
         low, high = max(knob.low, middle / _REACH), min(knob.high, middle * _REACH)
         powers = range(math.floor(math.log10(low or middle / _REACH)), math.ceil(math.log10(high)) + 1)
         round_numbers = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
@@ -37,11 +37,11 @@ def grid(name: str, knob: Knob, value: Any = None) -> list[Any]:
     return sorted({int(place) if whole else float(place) for place in places})
 
 
-def knob_control(name: str, knob: Knob, value: Any = None) -> Any:
-    """A control for one knob: a box for yes or no, a list for other choices, else a slider over ``grid``."""
+def knob_control(name: str, knob: Knob, value: KnobValue | None = None) -> Any:
+    """Return a control for one knob: a check box, a list for choices, or a slider over ``grid``."""
     value = knob.check(name, knob.default if value is None else value)
     if knob.choices == (True, False):
-        return toggle(knob.words, value)
+        return toggle(knob.words, bool(value))
     if knob.choices:
         return choice(knob.words, list(knob.choices), value)
     options = [(number_text(place), place) for place in grid(name, knob, value)]
@@ -50,9 +50,9 @@ def knob_control(name: str, knob: Knob, value: Any = None) -> Any:
 
 
 def knob_sliders(method: str, knobs: MutableMapping[str, Any], *names: str) -> list[Any]:
-    """Controls that write into ``knobs`` what a run of the method reads at its next step: all live ones, or ``names``.
+    """Return controls that write into ``knobs``, the mapping that a run reads at each step.
 
-    ``knobs`` gets the method's default where it has no value yet.
+    There is one for each live knob of the method, or for ``names``. ``knobs`` gets the default of a knob that it lacks.
     """
     controls = []
     for name, knob in get_method(method).knobs.items():
@@ -65,12 +65,15 @@ def knob_sliders(method: str, knobs: MutableMapping[str, Any], *names: str) -> l
 
 
 def number_text(value: Any) -> str:
-    """A number as short as it can be said."""
+    """Return a number as short text."""
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else str(value)
 
 
 class MethodControl(ipywidgets.VBox):
-    """A list of methods and the knobs of the chosen one: ``value`` is ``{"method": name or None, "knobs": {...}}``."""
+    """A list of methods and the knobs of the chosen one.
+
+    ``value`` is ``{"method": name or None, "knobs": {...}}``.
+    """
 
     watched = "state"
     state = traitlets.Dict()
@@ -90,6 +93,7 @@ class MethodControl(ipywidgets.VBox):
 
     @property
     def value(self) -> dict[str, Any]:
+        """Return the name of the chosen method and its knobs."""
         return {"method": self.state["method"], "knobs": dict(self.state["knobs"])}
 
     @value.setter
@@ -130,7 +134,7 @@ class MethodControl(ipywidgets.VBox):
 
 
 def _has(control: Any, value: Any) -> bool:
-    """Whether a control can hold the value as it is."""
+    """Return whether a control can hold the value as it is."""
     return not hasattr(control, "options") or value in [place for _, place in _pairs(control.options)]
 
 

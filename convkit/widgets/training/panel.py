@@ -1,4 +1,4 @@
-"""The panel of live training: two or three methods side by side, steered, paused and stopped while they learn."""
+"""`TrainingPanel`: methods side by side, steered, paused and stopped while they train."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convkit.plots.training import TrainingPlot
 from convkit.training.plan import Record
 from convkit.widgets.panel import Words
 from convkit.widgets.training.choices import ABOUT, ChoicesPanel, knob_label
-from convkit.widgets.training.finished import Run, Setting, link, records_csv, table_csv, table_html
+from convkit.widgets.training.finished import FinishedRun, Setting, link, records_csv, table_csv, table_html
 from convkit.widgets.training.knobs import number_text
 from convkit.widgets.training.runner import Runner, progress
 
@@ -30,14 +30,25 @@ NOTE = (
 
 
 class TrainingPanel(ChoicesPanel):
-    """Two or three methods train on the same data from the same seed, step by step side by side.
+    """A panel that trains two or three methods side by side, from the same seed and on the same data.
 
-    It opens with ``first`` steps of each, done at once, so that its first picture is one of training. ``runs`` has all
-    runs of the table, each with its trained ``model``, ``history`` the records of those in the picture; ``Run.code``
-    gives the same records again. ``knobs`` maps methods to knobs that start elsewhere than at their defaults, ``every``
-    is the number of steps between two test accuracies and sets of norms, ``options`` go to the network. Data of files
-    come from ``folder``. Where the cell that makes the panel runs again, the new panel takes the place of the old one,
-    whose training ends; panels of other cells go on.
+    Its first picture shows the ``first`` steps of each, which are done when the panel is made. When the cell that makes
+    the panel runs again, the training of the old panel ends; panels of other cells go on.
+
+    Args:
+        methods: One to three names in ``METHODS``.
+        data: A name in ``DATA``, or a data set.
+        model: A name in ``MODELS``, or a network.
+        steps, batch_size, seed: What the fields of these names show at first.
+        first: Number of steps in the first picture.
+        every: Number of steps between two test accuracies and measurements of norms.
+        knobs: For each method, knobs that do not start at their defaults.
+        folder: The folder of data sets that are read from files.
+        options: Arguments of the builder of the network.
+
+    Attributes:
+        runs: All runs of the table; each has its trained ``model``, its ``history`` and the ``code`` that repeats it.
+        history: The records of the runs in the picture.
     """
 
     title = "Train it live: two ways of training, side by side"
@@ -58,8 +69,8 @@ class TrainingPanel(ChoicesPanel):
         folder: str | Path | None = None,
         **options: Any,
     ) -> None:
-        self.runs: list[Run] = []
-        self._before: list[Run] = []
+        self.runs: list[FinishedRun] = []
+        self._before: list[FinishedRun] = []
         self._starting, self._turn, self._notice, self._planned = False, 0, Words(""), first
         try:
             self._loop = asyncio.get_running_loop()
@@ -71,7 +82,7 @@ class TrainingPanel(ChoicesPanel):
         self._opening = self._shown = self.make(self.settings(first))
         Runner([run.track for run in self._opening], lambda: None).run_now()
         self.runs = list(self._opening)
-        self._baseline = self.said()
+        self._baseline = self.labels()
         self._below = ipywidgets.HTML()
         self._root.children = (*self._root.children, self._below)
         self._list_runs()
@@ -83,7 +94,7 @@ class TrainingPanel(ChoicesPanel):
     # ---- for code ----------------------------------------------------------------------------------------------------
     @property
     def history(self) -> dict[str, list[Record]]:
-        """The records of the runs in the picture, by the method's name (the second of one method: and its slot)."""
+        """Return the records of the runs in the picture by method; a second run of a method adds its slot."""
         histories: dict[str, list[Record]] = {}
         for run in self._shown:
             name = run.setting.method
@@ -91,7 +102,7 @@ class TrainingPanel(ChoicesPanel):
         return histories
 
     def start(self) -> None:
-        """Train the chosen methods: in a notebook on the kernel's loop, and this returns at once; else to the end."""
+        """Train the chosen methods: in a notebook on the kernel's loop, returning at once; else to the end."""
         if self._starting or (self.runner is not None and not self.runner.over):
             raise ValueError("a training is under way: press Stop first, or wait for its end")
         settings = self.settings()
@@ -102,28 +113,28 @@ class TrainingPanel(ChoicesPanel):
             self._loop.call_soon_threadsafe(self._begin, settings, self._turn)
 
     def pause(self) -> None:
-        """Hold the training at its step, or let it go on."""
+        """Pause the training, or resume it."""
         self._going().paused = not self._going().paused
 
     def stop(self) -> None:
-        """End the training after the step that it is in."""
+        """Stop the training after the present step."""
         self._going().stopping = True
 
     def clear(self) -> None:
-        """Stop, and forget all runs."""
+        """Stop the training and remove all runs."""
         self._leave()
         self.runs, self._shown, self._before = [], [], []
         self._list_runs()
 
     def reset(self) -> None:
-        """Stop, and go back to the first settings and the first picture; the table stays."""
+        """Stop the training and restore the first settings and the first picture; the table stays."""
         self._leave()
         super().reset()
         self._shown, self._before = self._opening, []
-        self._baseline = self.said()
+        self._baseline = self.labels()
 
     def give_way(self) -> str:
-        """End what is under way, or about to start, because the panel's cell ran again."""
+        """Stop the training, or one about to start, because the panel's cell ran again; return where it was."""
         if not self._starting:
             return super().give_way()
         self._leave()
@@ -157,8 +168,8 @@ class TrainingPanel(ChoicesPanel):
         def row(*parts: ipywidgets.Widget) -> ipywidgets.Widget:
             return ipywidgets.Box(parts, layout={"flex_flow": "row wrap", "align_items": "center"})
 
-        about = [controls[name] for name in ABOUT]
-        return ipywidgets.VBox([row(*about), *self.slots.values(), row(*buttons, controls["reset"])])
+        choices = [controls[name] for name in ABOUT]
+        return ipywidgets.VBox([row(*choices), *self.slots.values(), row(*buttons, controls["reset"])])
 
     def _assign(self, values: dict[str, Any]) -> None:
         self._notice = Words("")
@@ -175,7 +186,7 @@ class TrainingPanel(ChoicesPanel):
         self._paint(act)
 
     def react(self, name: str) -> None:
-        """A knob that was moved reaches the run of its slot, while that is under way with the same method."""
+        """Pass a changed knob to the run of its slot, if that is training with the same method."""
         self._notice = Words("")
         if name not in self.slots or self.runner is None or self.runner.over:
             return
@@ -208,7 +219,7 @@ class TrainingPanel(ChoicesPanel):
         table = self.runs  # another list after Clear
         runner = self.runner = Runner([run.track for run in new], lambda: self._seen(runner))
         self._before = [run for run in self._shown if run not in self._opening]
-        self._shown, self._planned, self._baseline = new, settings[0].steps, self.said()
+        self._shown, self._planned, self._baseline = new, settings[0].steps, self.labels()
         self._paint_running()
         await runner.run()
         table += new
@@ -224,34 +235,34 @@ class TrainingPanel(ChoicesPanel):
             super()._redraw()
 
     def show(self, plot: TrainingPlot) -> str:
-        """The runs in the picture; words of where they are, of what was moved, and of what Start would change."""
+        """Draw the runs; return words on their state, on changed knobs, and on what Start would change."""
         runner = self.runner
         steps = 0 if runner is None or runner.over else self._planned
         plot.show({run.track.name: run.history for run in self._shown}, steps, [run.history for run in self._before])
         self._pause.description = "Resume" if runner is not None and runner.paused and not runner.over else "Pause"
-        said: list[str] = [self._notice]
+        sentences: list[str] = [self._notice]
         alert = self._notice.alert
         if self._starting:
-            said.append("Starting, as soon as no cell runs.")
+            sentences.append("Starting, as soon as no cell runs.")
         elif not self._shown:
-            said.append("No runs yet: choose, and press Start.")
+            sentences.append("No runs yet: choose, and press Start.")
         elif runner is None:
-            about = self._shown[0].setting
-            said.append(f"After {about.steps} steps each on {about.data}, in batches of {about.batch_size}.")
-            said += [run.track.told() for run in self._shown]
-            said.append(f"Start trains for {self._numbers['steps']} steps, from the beginning.")
+            setting = self._shown[0].setting
+            sentences.append(f"After {setting.steps} steps each on {setting.data}, in batches of {setting.batch_size}.")
+            sentences += [run.track.status() for run in self._shown]
+            sentences.append(f"Start trains for {self._numbers['steps']} steps, from the beginning.")
             alert = alert or any(run.track.failed for run in self._shown)
         else:
             words = progress(runner, self._planned)
-            said += [words, *(sentence for run in self._shown for sentence in run.moved()[-1:])]
+            sentences += [words, *(sentence for run in self._shown for sentence in run.change_sentences()[-1:])]
             alert = alert or words.alert
         try:
             self.settings()
         except ValueError as error:
-            return Words(" ".join(filter(None, [*said, f"Before the next Start: {error}."])), alert=True)
-        texts = [f"{name}: {text}" for name, text in self.said().items() if self._baseline.get(name, text) != text]
-        said.append(f"The next Start has {', '.join(texts)}." if texts else "")
-        return Words(" ".join(filter(None, said)), alert)
+            return Words(" ".join(filter(None, [*sentences, f"Before the next Start: {error}."])), alert=True)
+        texts = [f"{name}: {text}" for name, text in self.labels().items() if self._baseline.get(name, text) != text]
+        sentences.append(f"The next Start has {', '.join(texts)}." if texts else "")
+        return Words(" ".join(filter(None, sentences)), alert)
 
     def _list_runs(self) -> None:
         parts = [f"<p style='font-size: 85%; line-height: 1.3; margin: 0'>{NOTE}</p>", table_html(self.runs)]

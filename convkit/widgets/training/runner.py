@@ -1,4 +1,4 @@
-"""Runs of training side by side in slices of the kernel's loop: watched, steered, paused and stopped while they go."""
+"""Training runs side by side in slices of the kernel's loop: watched, steered, paused and stopped meanwhile."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _POLL = 0.02  # seconds between two looks of a paused run
 
 
 class Track:
-    """One run: its name, the records it has given, what was changed at which step, and how it ended.
+    """One run: its name, its records so far, the knobs that were changed, and how it ended.
 
     ``knobs`` is the mapping that the run reads at each step. ``steer`` changes it between two steps, from any thread;
-    ``steered`` has the changes by the number of steps done before them.
+    ``steered`` holds the changes by the number of steps done before them.
     """
 
     def __init__(self, name: str, records: Iterator[Record], knobs: MutableMapping[str, Any] | None = None) -> None:
@@ -37,7 +37,7 @@ class Track:
 
     @property
     def failed(self) -> bool:
-        """Whether the run has ended for a reason that needs a sentence."""
+        """Return whether the run has ended for a reason that needs a sentence."""
         return self.ended not in ("", "done", "stopped")
 
     def steer(self, name: str, value: Any) -> None:
@@ -45,7 +45,7 @@ class Track:
         self._waiting.append((name, value))
 
     def step(self) -> None:
-        """One step, or the end; whatever the run raises becomes a sentence."""
+        """Do one step; an exception of the run becomes a sentence in ``ended``."""
         while self._waiting:
             name, value = self._waiting.popleft()
             if self.knobs.get(name) != value:
@@ -64,13 +64,13 @@ class Track:
             self.ended = record.diverged or ""
 
     def close(self) -> None:
-        """Give up the run; the records stay."""
+        """End the run; the records stay."""
         self.ended = self.ended or "stopped"
         if isinstance(self.records, Generator):
             self.records.close()
 
-    def told(self) -> str:
-        """The last numbers, or why it ended."""
+    def status(self) -> str:
+        """Return a sentence with the latest numbers, or with the reason why the run ended."""
         name = self.name[:1].upper() + self.name[1:]
         if self.failed:
             return f"{name}: the run has ended, {self.ended.rstrip('.')}."
@@ -85,11 +85,11 @@ class Track:
 
 
 class Runner:
-    """Advances several tracks by turns, step by step, so that they stay side by side; paints now and then.
+    """Trains several tracks in turn, step by step, so that they stay side by side, and draws now and then.
 
-    Each track's records are those of its own loop: nothing is shared between runs (see ``fit``), whatever their order.
-    ``paused`` and ``stopping`` may be set from any thread. ``paint`` is called on the loop, and once more at the end.
-    ``why`` goes behind the words that it was stopped.
+    Each track's records are those of its own loop: runs share nothing (see ``fit``), whatever their order. ``paused``
+    and ``stopping`` may be set from any thread. ``paint`` is called on the loop, and once more at the end. ``why`` is
+    added to the words that say that it was stopped.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class Runner:
 
     @property
     def step(self) -> int:
-        """The steps that the slowest of the unfinished tracks, or else the longest, has done."""
+        """Return the number of steps of the slowest unfinished track, or of the longest finished one."""
         steps = [len(track.history) for track in self.tracks if not track.ended]
         return min(steps) if steps else max((len(track.history) for track in self.tracks), default=0)
 
     async def run(self) -> None:
-        """Until all have ended or ``stopping`` is set; an interrupt (a cancelled task) ends it in the same way."""
+        """Train until all tracks have ended or ``stopping`` is set; a cancelled task (an interrupt) ends it, too."""
         try:
             while self._going():
                 if self.paused:
@@ -129,7 +129,7 @@ class Runner:
             self._finish()
 
     def run_now(self) -> None:
-        """All of it at once, where there is no loop that anything could wait for."""
+        """Train to the end at once, where there is no event loop."""
         try:
             while self._going():
                 self._slice()
@@ -165,10 +165,10 @@ _live: weakref.WeakSet[LivePanel] = weakref.WeakSet()  # those made in a noteboo
 
 
 class LivePanel(Panel):
-    """A panel whose picture is of runs in progress: the artists are kept, and moved by ``show``.
+    """A panel that shows training in progress, whose picture ``show`` updates without new artists.
 
-    While ``runner`` is at work it paints; what the reader does in between is seen with its next picture. A panel takes
-    the place of those that an earlier run of its cell has made: ``news`` says which training it has ended so.
+    While ``runner`` is at work it draws; what the reader does in between shows in its next picture. When a cell runs
+    again, its new panels end the training of the old ones; ``news`` says which.
     """
 
     size = (10.5, 4.9)
@@ -179,12 +179,12 @@ class LivePanel(Panel):
 
     @property
     def busy(self) -> bool:
-        """Whether the runner will paint soon, also when it was told to pause in the middle of a step."""
+        """Return whether the runner will draw soon, also if it was paused in the middle of a step."""
         runner = self.runner
         return runner is not None and not runner.over and (not runner.paused or runner.stepping)
 
     def take_place(self) -> None:
-        """End what earlier runs of this panel's cell have left under way; panels of other cells go on."""
+        """End the training that earlier runs of this panel's cell have left; panels of other cells go on."""
         self.cell = running_cell()
         if self.cell is None:
             return
@@ -199,7 +199,7 @@ class LivePanel(Panel):
         _live.add(self)
 
     def give_way(self) -> str:
-        """End what is under way because the panel's cell ran again, and say where it was; else return ``""``."""
+        """End the training because the panel's cell ran again; return at which step, ``""`` if none was going on."""
         if self.runner is None or self.runner.over or self.runner.stopping:
             return ""
         self.runner.why, self.runner.stopping = ", because its cell ran again", True
@@ -207,7 +207,7 @@ class LivePanel(Panel):
         return f"at step {self.runner.step}"
 
     def show(self, plot: TrainingPlot) -> str:
-        """Bring the picture up to date and return the words."""
+        """Update the picture and return the words."""
         raise NotImplementedError
 
     def _drawn(self) -> str:
@@ -227,7 +227,7 @@ class LivePanel(Panel):
 
 
 class _Watch(LivePanel):
-    """The view of ``run``: the given controls, Pause and Stop, the picture and the words."""
+    """The panel of ``run``: the given controls, Pause and Stop, the picture and the words."""
 
     runner: Runner
 
@@ -262,7 +262,7 @@ class _Watch(LivePanel):
 
 
 def progress(runner: Runner, steps: int = 0) -> Words:
-    """Where the runs are, and the last numbers of each; red when one has gone wrong."""
+    """Return a sentence on the state of the runs and on the latest numbers of each, red if one has failed."""
     of = f" of {steps}" if steps else ""
     if runner.why or (runner.over and any(track.ended == "stopped" for track in runner.tracks)):
         start = f"Stopped at step {runner.step}{of}{runner.why}."
@@ -271,16 +271,16 @@ def progress(runner: Runner, steps: int = 0) -> Words:
     else:
         start = f"After {runner.step} steps."
     alert = any(track.failed for track in runner.tracks)
-    return Words(" ".join([start, *(track.told() for track in runner.tracks)]), alert)
+    return Words(" ".join([start, *(track.status() for track in runner.tracks)]), alert)
 
 
 async def run(records: Any, *, controls: Sequence[Any] = (), title: str = "Training") -> Any:
-    """``history = await run(fit(...))``: the list of its records, watched while it grows; Stop ends it early.
+    """Train and watch in a notebook, ``history = await run(fit(...))``; return the list of records. Stop ends it early.
 
-    ``records`` is an iterator of records, or a mapping of names to such, which advance by turns; then a mapping of
-    lists comes back. ``controls`` are widgets shown above the picture, such as those of ``knob_sliders``. The records
-    are those of the bare loop. Where nobody watches it runs to its end, so that cells keep their order; the toolbar's
-    interrupt ends it as Stop does. Run as a task beside the cells, it ends when its cell runs again.
+    ``records`` is an iterator of records, or a mapping of names to iterators, which advance in turn; the result is then
+    a mapping of lists. ``controls`` are widgets shown above the picture, such as those of ``knob_sliders``. The records
+    are those of ``list(fit(...))``. The cells after it wait for its end; the toolbar's interrupt ends it as Stop does.
+    Run as a task beside the cells, it ends when its cell runs again.
     """
     named: Mapping[str, Iterator[Record]] = records if isinstance(records, Mapping) else {"the run": records}
     tracks = [Track(name, iter(one)) for name, one in named.items()]
