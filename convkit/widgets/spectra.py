@@ -1,4 +1,4 @@
-"""The panel of notebook 10: the singular values of all layers of a network, and of the one that is picked."""
+"""The panel of notebook 12: the singular values of all layers of a network, and of the one that is picked."""
 
 import functools
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""The panel of notebook 07: a projected gradient step in three dimensions, Figure 1 of W as a picture one can turn."""
+"""The panel of notebook 08: a projected gradient step in three dimensions, Figure 1 of W as a picture one can turn."""
 
 from dataclasses import dataclass
 from typing import Any

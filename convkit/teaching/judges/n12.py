@@ -1,4 +1,4 @@
-"""Judges of notebook 10: the bet on a bound, BatchNorm folded in, a bound in one line, two matrices that meet."""
+"""Judges of notebook 12: the bet on a bound, BatchNorm folded in, a bound in one line, two matrices that meet."""
 
 import math
 from collections.abc import Callable
