@@ -1,4 +1,4 @@
-"""The panel of notebook 09: one image, two networks, an attack, and the predictions before and after it."""
+"""The panel of notebook 11: one image, two networks, an attack, and the predictions before and after it."""
 
 import functools
 import math

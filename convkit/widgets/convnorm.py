@@ -1,4 +1,4 @@
-"""The panel of notebook 06: channels before and after ConvNorm, an image through the layer, and how to break it."""
+"""The panel of notebook 07: channels before and after ConvNorm, an image through the layer, and how to break it."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The panel of notebook 08: which entries of a kernel norm decay changes, step by step."""
+"""The panel of notebook 09: which entries of a kernel norm decay changes, step by step."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The panel of notebook 10: the singular values of all layers of a network, one of which is highlighted."""
+"""The panel of notebook 12: the singular values of all layers of a network, one of which is highlighted."""
 
 import functools
 from collections import OrderedDict

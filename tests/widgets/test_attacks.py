@@ -1,4 +1,4 @@
-"""The panel of notebook 09: what it shows is what the attacks of the library give, and a hidden gradient turns red."""
+"""The panel of notebook 11: what it shows is what the attacks of the library give, and a hidden gradient turns red."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The panel of notebook 06: its numbers are the layer's, and a broken normalization turns red and says why."""
+"""The panel of notebook 07: its numbers are the layer's, and a broken normalization turns red and says why."""
 
 import pytest
 import torch

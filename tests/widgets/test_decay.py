@@ -1,4 +1,4 @@
-"""The panel of notebook 08: its steps are Algorithm 1, and a wrong index or momentum turns the words red."""
+"""The panel of notebook 09: its steps are Algorithm 1, and a wrong index or momentum turns the words red."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The panel of notebook 10: its spectra are those of dense matrices, for the kit's networks and the reader's own."""
+"""The panel of notebook 12: its spectra are those of dense matrices, for the kit's networks and the reader's own."""
 
 import math
 from dataclasses import replace

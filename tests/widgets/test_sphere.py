@@ -1,4 +1,4 @@
-"""The panel of notebook 07: its steps are Algorithm 1, and a constraint taken away turns the words red and says why."""
+"""The panel of notebook 08: its steps are Algorithm 1, and a constraint taken away turns the words red and says why."""
 
 import numpy as np
 import pytest

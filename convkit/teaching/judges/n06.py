@@ -1,121 +1,146 @@
-"""Judges of notebook 06: the norm of normalized channels, a normalized blur, one input channel, the inverse root."""
+"""Judges of notebook 06: the bet on a jump, BatchNorm after a shorter kernel, test images, a bound that is kept."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from convkit.norms import operator_norm
+from convkit.operators.operator import ConvOperator
+from convkit.projections import clip_and_crop, dykstra
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
+_SLACK = 1e-5  # relative, of a bound that is kept up to rounding
+_LONGER = 1.1  # in how many times Dykstra's distance the bound may be reached
 
 
 def bet(norm: Any) -> str | None:
-    """Judge the norm of a layer of 16 random channels of norm 1."""
-    found = number(norm, "one number, the norm of the layer")
-    if found == 1:
-        return "this is the tempting belief: each channel has norm 1, so the layer has; open the picture below"
-    if found < 1:
-        return "a layer has at least the norm of each of its channels, and that is 1"
-    if abs(found - 4) < 1e-3:
-        return "this is the root of 16, which equal channels reach; random channels do not all stretch the same image"
-    if found > 2.3:
-        return "it is less than that: 16 random channels do not all stretch the same image"
-    return None if found >= 1.7 else "it is more than that: one image can be stretched by several channels at once"
+    """What is the largest norm of a convolution 30 steps after all were clipped at 0.5?"""
+    found = number(norm, "one number, the largest norm of a convolution")
+    if found <= 0:
+        return "a norm is positive, unless all weights are 0"
+    if found < 0.75:
+        return "one round leaves it above the bound (notebook 05), and then thirty steps of training follow"
+    if found < 4.2:
+        return "this is the tempting belief: it creeps back to where it was, and no farther; open the picture below"
+    if found < 5:
+        return "it is more than that: not only a little above what it was without a clip"
+    return None if found <= 10 else "it is less than that: in none of the three seeds was it so large"
 
 
 @hints(
-    "Look at (3): what is left of the transform of a, once it has been divided by its absolute value?",
-    "The transform of this blur is given. Can it be negative or complex at any of the nine frequencies?",
+    "What does the convolution give for one image when every weight is multiplied by the same number?",
+    "The mean of many numbers and their variance: how does each change when all the numbers are doubled?",
 )
-def blur(answer: Any) -> str | None:
-    """Judge the kernel of the normalization of the blur (1/2, 1/4, 0, ..., 0, 1/4) on nine pixels."""
-    g = array(answer, "nine numbers, one for each pixel", (9,))
-    kernel = torch.zeros(9, dtype=torch.float64)
-    kernel[0], kernel[1], kernel[8] = 0.5, 0.25, 0.25
-    spectrum = torch.fft.fft(kernel)
-    known = [
-        (torch.fft.ifft(spectrum / spectrum.abs()).real, None),
-        (kernel, "this is the blur itself, whose strengths are not all 1"),
-        (
-            torch.ones(9, dtype=torch.float64),
-            "these are the values of g-hat, frequency by frequency; transform them back",
-        ),
-        (torch.fft.ifft(1 / spectrum.abs()).real, "this is v; g is v convolved with a"),
-        (1 / spectrum.abs(), "this is v-hat, and it has to be multiplied by a-hat and transformed back"),
-    ]
-    for right, sentence in known:
-        if (g - right).abs().max() < _NEAR:
-            return sentence
-    strengths = torch.fft.fft(g).abs()
-    if (strengths - 1).abs().max() < _NEAR:
-        return "all strengths are 1, but the phases are not those that the blur has"
-    return f"the strength at one of the frequencies is {strengths[(strengths - 1).abs().argmax()]:.2f}, and not 1"
-
-
-@hints(
-    "Each output channel is an all-pass filter of the same image here. What is the block at a frequency?",
-    "A block is a column of as many numbers as there are channels out. What do you know of the size of each?",
-)
-def one_channel(answer: Callable[[int], Any]) -> str | None:
-    """Judge the smallest and the largest norm of a normalized layer with one input channel."""
-    for c_out in (3, 16, 2):
-        low, high = array(answer(c_out), "two numbers, the smallest norm and the largest", (2,)).tolist()
-        root = c_out**0.5
-        if max(abs(low - root), abs(high - root)) < _NEAR:
+def statistics(answer: Callable[[Tensor, Tensor, float], Any]) -> str | None:
+    """The running mean and variance with which BatchNorm gives the same after its kernel was multiplied by a factor."""
+    generator = torch.Generator().manual_seed(0)
+    for factor, channels in ((0.25, 3), (0.6, 4), (2.0, 5)):
+        mean = torch.randn(channels, dtype=torch.float64, generator=generator)
+        variance = 0.5 + torch.rand(channels, dtype=torch.float64, generator=generator)
+        wanted = "the mean and the variance, a number for each channel in both"
+        found = array(answer(mean.clone(), variance.clone(), factor), wanted, (2, channels))
+        new_mean, new_variance = found
+        right = factor * mean, factor**2 * variance
+        wrong = [_far(new, old) for new, old in zip(found, right, strict=True)]
+        if not any(wrong):
             continue
-        if low > high + _NEAR:
-            return "the first number must be the smallest norm, the second the largest"
-        if abs(low - 1) < _NEAR:
-            return "a single channel has norm 1, but each of the others keeps the strength of the same image, too"
-        if abs(high - c_out) < _NEAR:
-            return "what adds up over the channels is the squares of lengths, not the lengths"
-        if abs(high - (1 + root)) < _NEAR:
-            return "1 + root(c_out / c_in) describes random layers with many channels in; a block is one column here"
-        if abs(low) < _NEAR:
-            return "a norm of 0 would mean that every image becomes 0"
-        wrong = "smallest" if abs(low - root) >= _NEAR else "largest"
-        return f"for {c_out} channels out the {wrong} norm is another one"
+        case = f"for a factor of {factor:g}"
+        if not _far(new_mean, right[1]) and not _far(new_variance, right[0]):
+            return f"{case} the order is wrong: first the mean, then the variance"
+        if not _far(new_mean, mean) and not _far(new_variance, variance):
+            return f"{case} these are the old statistics, and those are the trouble"
+        if not _far(new_mean, mean / factor) or not _far(new_variance, variance / factor**2):
+            return f"{case} this goes the wrong way: a shorter kernel makes smaller outputs"
+        if wrong[0]:
+            return f"{case} the mean is wrong: every output has changed in the same way"
+        if not _far(new_variance, factor * variance):
+            return f"{case} the variance is wrong: it is a mean of squares"
+        return f"{case} the variance is wrong: how far do the outputs lie from their mean now?"
+    return None
+
+
+def _far(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() > _NEAR)
+
+
+@hints(
+    "Write the standard deviation in percent, set it equal to a third of the gain, and solve for n.",
+    "n stands under a root. Square both sides first.",
+)
+def images(answer: Callable[[float, float], Any]) -> str | None:
+    """The number of test images on which an accuracy has a third of the gain as its standard deviation."""
+    for accuracy, gain in ((90.0, 1.5), (97.0, 0.6), (94.0, 0.5)):
+        found = number(answer(accuracy, gain), "a function that gives one number")
+        variance = accuracy * (100 - accuracy)  # of one image, in points squared
+        right = variance / (gain / 3) ** 2
+        if abs(found - right) <= 1 + _NEAR:  # whole numbers are welcome
+            continue
+        case = f"for {accuracy:g} percent and a gain of {gain:g} it is not {found:.5g}"
+        known = {
+            variance / gain**2: "there the standard deviation is the whole gain, not a third of it",
+            2 * right: "that would be for the difference of two accuracies; the question is about one",
+            right / 1e4: "accuracy and gain are both in percent: do not mix them with parts of 1",
+            right * 1e4: "accuracy and gain are both in percent: do not mix them with parts of 1",
+            variance**0.5 / (gain / 3): "twice the images do not halve the deviation: n stands under a root",
+            variance / (gain / 3): "the gain has to be squared, too",
+        }
+        for value, sentence in known.items():
+            if math.isclose(found, value, rel_tol=0.01):
+                return f"{case}: {sentence}"
+        return f"{case}: it is too {'many' if found > right else 'few'}"
     return None
 
 
 @hints(
-    "Transform the weight with fft2 and s=(n, n). What has to be summed, and over which axis of (c_out, c_in, n, n)?",
-    "(5) sums squares of absolute values over the inputs i; then comes a power with a negative exponent.",
+    "The layer has zeros around its image. Which circular layer has the same kernel and at least the same norm?",
+    "Section 8 of notebook 05 projects such a layer; look at how it gets its kernel back.",
 )
-def inverse_root(answer: Callable[[Tensor, int], Any]) -> str | None:
-    """Judge a function that should return v-hat of a kernel on a torus of n × n pixels."""
+def kept(answer: Callable[[ConvOperator, float], Any]) -> str | None:
+    """A kernel near the old one with which the zero-padded layer is within the bound."""
     generator = torch.Generator().manual_seed(0)
-    for shape, n in (((4, 2, 3, 3), 7), ((2, 3, 5, 5), 8)):
-        weight = torch.randn(*shape, dtype=torch.float64, generator=generator)
-        spectrum = torch.fft.fft2(weight, s=(n, n)).abs()
-        sentence = _wrong_root(answer(weight.clone(), n), spectrum, spectrum.square().sum(1).rsqrt())
+    kernels = [torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((3, 2, 3, 3), (2, 4, 3, 3))]
+    line = torch.tensor([[[[1.0, -2, 1]]]], dtype=torch.float64)  # circular norm 3 on three pixels, zero-padded 3.414
+    cases = [(kernels[0], (6, 5), 0.5), (line, (4, 3), 0.88), (kernels[1], (5, 7), 0.3), (kernels[1], (5, 7), 1.2)]
+    for kernel, shape, part in cases:
+        layer = ConvOperator(kernel, shape, padding_mode="zeros")
+        bound = part * _norm(layer)
+        sentence = _not_kept(answer(layer, bound), layer, bound)
         if sentence:
             return sentence
     return None
 
 
-def _wrong_root(answer: Any, spectrum: Tensor, right: Tensor) -> str | None:
-    if isinstance(answer, Tensor) and answer.is_complex():
-        return "the result is real: use the absolute values of the transform"
-    found = array(answer, "a tensor of finite numbers of shape (c_out, n, n)")
-    if found.shape != right.shape:
-        if found.shape == spectrum.shape[1:]:
-            return "you summed over the output channels; each output channel has a v of its own"
-        if found.shape == spectrum.shape:
-            return "one v for each output channel: sum over its inputs before you take the root"
-        return f"needed shape {tuple(right.shape)}, got {tuple(found.shape)}"
-    known = [
-        (right, None),
-        (1 / right, "this is the strength of the channel; v is its inverse"),
-        (right**2, "you forgot the root: the power is not -1"),
-        (spectrum.sum(1).rsqrt(), "add up the squares of the absolute values, not the absolute values"),
-        (1 / spectrum.sum(1), "add up the squares of the absolute values, not the absolute values"),
-        ((spectrum**2).mean(1).rsqrt(), "(5) has the sum over the inputs, not the mean"),
-    ]
-    for other, sentence in known:
-        if (found - other).abs().max() < _NEAR * other.abs().max():
-            return sentence
-    return "the shape is right, the numbers are not: compare them with (5), step by step"
+def _norm(layer: ConvOperator) -> float:
+    return torch.linalg.matrix_norm(layer.matrix(), 2).item()
+
+
+def _not_kept(answer: Any, layer: ConvOperator, bound: float) -> str | None:
+    kernel = layer.kernel
+    found = array(answer.kernel if isinstance(answer, ConvOperator) else answer, "a kernel of finite numbers")
+    size = " × ".join(map(str, kernel.shape[2:]))
+    if found.shape != kernel.shape:
+        if found.ndim == 4 and found.shape[:2] == kernel.shape[:2] and found[0, 0].numel() > kernel[0, 0].numel():
+            return f"this kernel is too large: it has to keep its {size} taps"
+        return f"this needs a kernel of finite numbers of shape {tuple(kernel.shape)}, got {tuple(found.shape)}"
+    norm, torus = _norm(replace(layer, kernel=found)), layer.torus()
+    if norm > bound * (1 + _SLACK):
+        case = f"a {size} layer has norm {norm:.3f} now, and the bound is {bound:.3f}"
+        if operator_norm(replace(layer, kernel=found).circular(), 2) <= bound * (1 + _SLACK):
+            return f"{case}: it is kept where windows wrap around the border, and this layer has zeros there"
+        if any(not _far(found, clip_and_crop(A, bound).kernel) for A in (torus, layer.circular())):
+            return f"{case}: one round is not enough"
+        return f"{case}: nothing has changed" if not _far(found, kernel) else case
+    moved, nearest = (found - kernel).norm(), (dykstra(torus, bound).kernel - kernel).norm()
+    if moved > _LONGER * nearest + _NEAR:
+        if nearest < _NEAR:
+            return "one of the layers was within its bound from the start: its kernel has to stay as it is"
+        rescaled = not _far(found, kernel * (found.norm() / kernel.norm()))
+        how = ": a plain rescale, which moves every singular value" if rescaled else ""
+        return f"the bound is kept, but the kernel has moved {moved / nearest:.1f} times as far as it must{how}"
+    return None

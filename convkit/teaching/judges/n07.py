@@ -1,141 +1,121 @@
-"""Judges of notebook 07: two initial norms, a projection, a learning rate, a constant, and a table to read."""
+"""Judges of notebook 07: the norm of normalized channels, a normalized blur, one input channel, the inverse root."""
 
-import math
-from collections.abc import Callable, Iterable
-from numbers import Real
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from convkit.teaching.checks import Feedback, hints
+from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
-# Test errors of a WRN-28-10 in Table 3 of Ikami et al.: neither constraint, centering, sphere, both
-_TABLE_3 = {
-    ("CIFAR-10", 0.0): (5.36, 5.58, 5.68, 4.45),
-    ("CIFAR-10", 1.0): (4.97, 4.66, 5.29, 4.19),
-    ("CIFAR-100", 0.0): (24.15, 23.43, 22.76, 20.61),
-    ("CIFAR-100", 1.0): (21.85, 20.43, 20.88, 18.31),
-}
 
 
-def bet(points: Any) -> str | None:
-    """Judge by how many points the worst seed from short rows is below the worst one from rows of norm sqrt 2."""
-    found = number(points, "one number, the percentage points")
-    if found == 0:
-        return "this is the tempting belief: same function, same training; open the picture below"
-    if found < 0:
-        return "the shorter rows are the ones in trouble"
-    if found > 100:
-        return "an accuracy is at most 100 percent"
-    return None if found >= 30 else "it is more than that: look at the crosses in the picture"
+def bet(norm: Any) -> str | None:
+    """Judge the norm of a layer of 16 random channels of norm 1."""
+    found = number(norm, "one number, the norm of the layer")
+    if found == 1:
+        return "this is the tempting belief: each channel has norm 1, so the layer has; open the picture below"
+    if found < 1:
+        return "a layer has at least the norm of each of its channels, and that is 1"
+    if abs(found - 4) < 1e-3:
+        return "this is the root of 16, which equal channels reach; random channels do not all stretch the same image"
+    if found > 2.3:
+        return "it is less than that: 16 random channels do not all stretch the same image"
+    return None if found >= 1.7 else "it is more than that: one image can be stretched by several channels at once"
 
 
 @hints(
-    "Write a row as its mean times a row of ones plus a rest of mean 0. The two parts are at right angles.",
-    "How much of the squared norm does the part with the mean take? The rest must have what is left of c.",
+    "Look at (3): what is left of the transform of a, once it has been divided by its absolute value?",
+    "The transform of this blur is given. Can it be negative or complex at any of the nine frequencies?",
 )
-def project(answer: Callable[[Tensor, float, float], Any]) -> str | None:
-    """Judge a function that should return the nearest row of mean m and squared norm c."""
-    for seed, n, m, c in [(0, 12, 0.0, 2.0), (1, 12, 0.2, 2.0), (2, 7, -0.3, 5.0)]:
-        v = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        u, Pv = array(answer(v.clone(), m, c), f"a row of {n} finite numbers", (n,)), v - v.mean()
-        right = m + (c - n * m**2) ** 0.5 * Pv / Pv.norm()
-        if (u - right).abs().max() < _NEAR:
+def blur(answer: Any) -> str | None:
+    """Judge the kernel of the normalization of the blur (1/2, 1/4, 0, ..., 0, 1/4) on nine pixels."""
+    g = array(answer, "nine numbers, one for each pixel", (9,))
+    kernel = torch.zeros(9, dtype=torch.float64)
+    kernel[0], kernel[1], kernel[8] = 0.5, 0.25, 0.25
+    spectrum = torch.fft.fft(kernel)
+    known = [
+        (torch.fft.ifft(spectrum / spectrum.abs()).real, None),
+        (kernel, "this is the blur itself, whose strengths are not all 1"),
+        (
+            torch.ones(9, dtype=torch.float64),
+            "these are the values of g-hat, frequency by frequency; transform them back",
+        ),
+        (torch.fft.ifft(1 / spectrum.abs()).real, "this is v; g is v convolved with a"),
+        (1 / spectrum.abs(), "this is v-hat, and it has to be multiplied by a-hat and transformed back"),
+    ]
+    for right, sentence in known:
+        if (g - right).abs().max() < _NEAR:
+            return sentence
+    strengths = torch.fft.fft(g).abs()
+    if (strengths - 1).abs().max() < _NEAR:
+        return "all strengths are 1, but the phases are not those that the blur has"
+    return f"the strength at one of the frequencies is {strengths[(strengths - 1).abs().argmax()]:.2f}, and not 1"
+
+
+@hints(
+    "Each output channel is an all-pass filter of the same image here. What is the block at a frequency?",
+    "A block is a column of as many numbers as there are channels out. What do you know of the size of each?",
+)
+def one_channel(answer: Callable[[int], Any]) -> str | None:
+    """Judge the smallest and the largest norm of a normalized layer with one input channel."""
+    for c_out in (3, 16, 2):
+        low, high = array(answer(c_out), "two numbers, the smallest norm and the largest", (2,)).tolist()
+        root = c_out**0.5
+        if max(abs(low - root), abs(high - root)) < _NEAR:
             continue
-        case = f"with m = {m}, c = {c}, n = {n} the result has mean {u.mean():.3f}, squared norm {u @ u:.3f}"
-        if abs(u.mean() - m) > _NEAR:
-            return f"{case}: the mean is wrong; a scaling after the shift moves it"
-        if abs(u @ u - c) > _NEAR:
-            return f"{case}: the norm is wrong; the mean takes a part of it"
-        return f"{case}: this lies in the set, but another row of the set is nearer to v"
+        if low > high + _NEAR:
+            return "the first number must be the smallest norm, the second the largest"
+        if abs(low - 1) < _NEAR:
+            return "a single channel has norm 1, but each of the others keeps the strength of the same image, too"
+        if abs(high - c_out) < _NEAR:
+            return "what adds up over the channels is the squares of lengths, not the lengths"
+        if abs(high - (1 + root)) < _NEAR:
+            return "1 + root(c_out / c_in) describes random layers with many channels in; a block is one column here"
+        if abs(low) < _NEAR:
+            return "a norm of 0 would mean that every image becomes 0"
+        wrong = "smallest" if abs(low - root) >= _NEAR else "largest"
+        return f"for {c_out} channels out the {wrong} norm is another one"
     return None
 
 
 @hints(
-    "(10) says how the gradient changes with the length of the row. What does a step of given length do to a long row?",
-    "(12) has the two factors together. With which a do rows of norm r belong to rows of norm sqrt 2?",
+    "Transform the weight with fft2 and s=(n, n). What has to be summed, and over which axis of (c_out, c_in, n, n)?",
+    "(5) sums squares of absolute values over the inputs i; then comes a power with a negative exponent.",
 )
-def rate(answer: Callable[[float], Any]) -> str | None:
-    """Judge the learning rate for rows of norm r that trains as 0.1 does for rows of norm sqrt 2."""
-    for r in (0.5, 2.0, 4.0):
-        found, right = _value(answer(r)), 0.1 * r**2 / 2
-        if abs(found - right) < _NEAR:
-            continue
-        case = f"for r = {r} this is {found:.4g}"
-        if abs(found - 0.1 * r / 2**0.5) < _NEAR:
-            return f"{case}: that makes up for the gradient's 1/r; but a step also turns a longer row by less"
-        if abs(found - 0.1 * 2 / r**2) < _NEAR:
-            return f"{case}: upside down, short rows need small rates"
-        if abs(found - 0.1 * r**2) < _NEAR:
-            return f"{case}: right for rows compared with norm 1; here the rate 0.1 belongs to the square root of 2"
-        if abs(found - 0.1) < _NEAR:
-            return f"{case}: the same rate; then the outputs would differ after some steps"
-        return f"{case}: the outputs would differ after some steps, see (12)"
+def inverse_root(answer: Callable[[Tensor, int], Any]) -> str | None:
+    """Judge a function that should return v-hat of a kernel on a torus of n × n pixels."""
+    generator = torch.Generator().manual_seed(0)
+    for shape, n in (((4, 2, 3, 3), 7), ((2, 3, 5, 5), 8)):
+        weight = torch.randn(*shape, dtype=torch.float64, generator=generator)
+        spectrum = torch.fft.fft2(weight, s=(n, n)).abs()
+        sentence = _wrong_root(answer(weight.clone(), n), spectrum, spectrum.square().sum(1).rsqrt())
+        if sentence:
+            return sentence
     return None
 
 
-@hints(
-    "Let y be standard normal. Which mean and which mean square has a leaky ReLU of y, for positive and negative y?",
-    "A centered row sees the variance of its inputs. c times that variance has to be the variance of y.",
-)
-def constant(answer: Callable[[float], Any]) -> str | None:
-    """Judge the c that keeps the variance after a leaky ReLU of slope a, with centered rows."""
-    y = torch.randn(1_000_000, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    for a in (0.0, 0.2, 1.0, -0.5):
-        found, right = _value(answer(a)), 2 / (1 + a**2 - (1 - a) ** 2 / math.pi)
-        if abs(found - right) < _NEAR:
-            continue
-        case = f"for a = {a} this c gives a factor of {found * F.leaky_relu(y, a).var():.3f} a layer"
-        if abs(found - 2 / (1 + a**2)) < _NEAR:
-            return f"{case}: this keeps the square; but what does a centered row see of the mean?"
-        if abs(found - 2 / (1 - 1 / math.pi)) < _NEAR:
-            return f"{case}: that is the constant of the ReLU, a = 0"
-        return f"{case}, which should be 1"
-    return None
-
-
-def _value(answer: Any) -> float:
-    return number(answer, "a function that gives one number")
-
-
-@hints(
-    "Go line by line. An error is better when it is lower, and the first number of a line is that of neither.",
-    "Compare the second and the third number of each line with the first one, and write down which is larger.",
-)
-def worse(answer: Any) -> str | None:
-    """Judge the cases of Table 3 in which one constraint alone raises the error above that of neither."""
-    if isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
-        raise Feedback('this needs a set of triples such as ("CIFAR-10", "center", 1.0)')
-    right = {
-        (data, constraint, sigma)
-        for (data, sigma), errors in _TABLE_3.items()
-        for constraint, error in (("center", errors[1]), ("sphere", errors[2]))
-        if error > errors[0]
-    }
-    given = set()
-    for case in answer:
-        triple = _triple(case)
-        if triple is None:
-            return f"{case!r} is not a case of the table; name the data, 'center' or 'sphere', and sigma"
-        given.add(triple)
-    for data, constraint, sigma in sorted(given - right):
-        errors = _TABLE_3[data, sigma]
-        one = errors[1 if constraint == "center" else 2]
-        return f"({data}, {constraint}, {sigma}): {one} is lower than {errors[0]}, and lower is better here"
-    missing = "one case is" if len(right - given) == 1 else "some cases are"
-    return f"{missing} missing" if right - given else None
-
-
-def _triple(case: Any) -> tuple[str, str, float] | None:
-    """Return a case of the table as a triple; ``None`` for anything else."""
-    if isinstance(case, str) or not isinstance(case, Iterable):
-        return None
-    parts = list(case)
-    if len(parts) != 3 or parts[1] not in ("center", "sphere") or not isinstance(parts[2], Real):
-        return None
-    data, constraint, sigma = str(parts[0]), str(parts[1]), float(parts[2])
-    return (data, constraint, sigma) if (data, sigma) in _TABLE_3 else None
+def _wrong_root(answer: Any, spectrum: Tensor, right: Tensor) -> str | None:
+    if isinstance(answer, Tensor) and answer.is_complex():
+        return "the result is real: use the absolute values of the transform"
+    found = array(answer, "a tensor of finite numbers of shape (c_out, n, n)")
+    if found.shape != right.shape:
+        if found.shape == spectrum.shape[1:]:
+            return "you summed over the output channels; each output channel has a v of its own"
+        if found.shape == spectrum.shape:
+            return "one v for each output channel: sum over its inputs before you take the root"
+        return f"needed shape {tuple(right.shape)}, got {tuple(found.shape)}"
+    known = [
+        (right, None),
+        (1 / right, "this is the strength of the channel; v is its inverse"),
+        (right**2, "you forgot the root: the power is not -1"),
+        (spectrum.sum(1).rsqrt(), "add up the squares of the absolute values, not the absolute values"),
+        (1 / spectrum.sum(1), "add up the squares of the absolute values, not the absolute values"),
+        ((spectrum**2).mean(1).rsqrt(), "(5) has the sum over the inputs, not the mean"),
+    ]
+    for other, sentence in known:
+        if (found - other).abs().max() < _NEAR * other.abs().max():
+            return sentence
+    return "the shape is right, the numbers are not: compare them with (5), step by step"

@@ -1,145 +1,106 @@
-"""Judges of notebook 09: two networks under attack, exact robustness, a loss against masking, standard errors."""
+"""Judges of notebook 09: the entries that a gradient touches, their number, a strength, the best of four runs."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from convkit.attacks.gradient import pgd
-from convkit.teaching.checks import Feedback, hints
-from convkit.teaching.judges.numbers import array, number
+from convkit.teaching.checks import hints
+from convkit.teaching.judges.numbers import number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
-def bet(answer: Any) -> str | None:
-    """Judge how many of 100 images the networks A and B still classify correctly."""
-    a, b = array(answer, "two numbers, as in (50, 50)", (2,)).tolist()
-    if not (0 <= a <= 100 and 0 <= b <= 100):
-        return "each number counts images, so it lies between 0 and 100"
-    if a > b:
-        return "this is the tempting belief: small norms are safe and large ones are not"
-    if a > 30:
-        return "dividing the logits of A by a billion has not changed one of its answers, to any image"
-    if b < 99:
-        return "B was built, from a theorem, around these very images; what did the theorem promise?"
-    return None
+def bet(percent: Any) -> str | None:
+    """Judge how many percent of the entries one gradient of the norm inf touches."""
+    found = number(percent, "one number, the percent of the entries")
+    if not 0 <= found <= 100:
+        return "a part is between 0 and 100 percent"
+    if found > 90:
+        return "this is the tempting belief; a maximum has the gradient of the one row that attains it"
+    if abs(found - 100 / 9) < 2:
+        return "all taps of a window count, in all 64 input channels; but of how many output channels?"
+    if found < 1:
+        return "a row of the matrix belongs to one output pixel, but that pixel reads 9 taps in each of 64 channels"
+    return None if found < 2 else "it is fewer: count the entries of one row of the matrix"
 
 
 @hints(
-    "By (2) the best change for rival j is known, and so is what it gains. Compare that with the lead of y over j.",
-    "Which norm of the difference of two rows of W goes with changes that are bounded pixel by pixel?",
-    "An image is safe if its lead over every rival is larger than what that rival can gain.",
+    "The norm inf: a row of the matrix is one output pixel. Which entries of the kernel does that pixel read?",
+    "The norm 1: a column is one input pixel. Which taps of a channel can meet it, when windows lie s pixels apart?",
+    "Count the places 0, s, 2 s, ... that are smaller than k.",
 )
-def exact(answer: Callable[..., Any]) -> str | None:
-    """Judge a function that should say for which images no change of at most eps per pixel changes a linear network's
-    answer.
-    """
-    generator = torch.Generator().manual_seed(2)
-    W = torch.randn(5, 20, dtype=torch.float64, generator=generator)
-    b = torch.randn(5, dtype=torch.float64, generator=generator)
-    images = torch.rand(400, 20, dtype=torch.float64, generator=generator)
-    logits = images @ W.T + b
-    labels = logits.argmax(1)
-    lead = logits.gather(1, labels[:, None]) - logits
-    rivals = F.one_hot(labels, 5) == 0
-    needs = {p: torch.linalg.vector_norm(W[:, None] - W, p, dim=2)[labels] for p in (1, 2, math.inf)}
-    second = lead.masked_fill(~rivals, math.inf).argmin(1)[:, None]
-    for eps in (0.02, 0.1):
-        found = _truths(answer(W.clone(), b.clone(), images.clone(), labels.clone(), eps), len(images))
-        by = {p: ((lead > eps * need) | ~rivals).all(1) for p, need in needs.items()}
-        if torch.equal(found, by[1]):
+def count(answer: Callable[..., Any]) -> str | None:
+    """Judge the largest number of entries that the gradient of a norm touches."""
+    inf = math.inf
+    cases = [(inf, 4, 3, 3, 1), (inf, 4, 3, 3, 2), (1, 4, 3, 3, 1), (1, 4, 3, 3, 2), (1, 5, 2, 5, 3), (1, 5, 2, 2, 3)]
+    for ord, c_out, c_in, k, s in cases:
+        found = number(answer(ord, c_out, c_in, k, s), "a function that gives one number")
+        step = math.ceil(k / s)
+        right = c_in * k**2 if ord == inf else c_out * step**2
+        if abs(found - right) < _NEAR:
             continue
-        if torch.equal(found, by[math.inf]):
-            return "that is the norm ∞ of the gradient; a change bounded in the norm ∞ meets its dual norm"
-        if torch.equal(found, by[2]):
-            return "that is for changes bounded in the norm 2"
-        if torch.equal(found, (lead.gather(1, second) > eps * needs[1].gather(1, second))[:, 0]):
-            return "the rival that is second now need not be the one that gets there first: ask all of them"
-        if torch.equal(found, ~by[1]):
-            return "the other way round: True is for the images whose answer stands"
-        return f"wrong for {int((found != by[1]).sum())} of 400 images at eps = {eps}"
+        case = f"norm {ord}, {c_in} channels to {c_out}, {k} × {k}, stride {s}: it is not {found:g}"
+        if found == (c_out * k**2 if ord == inf else c_in * step**2):
+            return f"{case}; a row of the matrix reads all input channels, a column goes to all output channels"
+        if ord == 1 and found == c_out * k**2:
+            return f"{case}; a pixel meets only taps whose places differ by multiples of the stride"
+        if ord == 1 and found == c_out * (k // s) ** 2:
+            return f"{case}; the first tap counts, too: of 3 taps in steps of 2 there are two, not one"
+        if ord == 1 and found == c_out * step:
+            return f"{case}; the taps of a class are counted down and across"
+        if ord == inf and found == c_in * step**2:
+            return f"{case}; the stride leaves out windows, not taps of a window"
+        if found == c_out * c_in * k**2:
+            return f"{case}; that is the whole kernel"
+        return case
     return None
 
 
-def _truths(answer: Any, count: int) -> Tensor:
-    try:
-        found = torch.as_tensor(answer)
-    except (TypeError, ValueError, RuntimeError):
-        found = torch.tensor(0)
-    if found.dtype != torch.bool or found.shape != (count,):
-        raise Feedback(f"the function should give {count} times True or False, one for each image")
-    return found.cpu()
-
-
 @hints(
-    "The probability of the label is 1.0 to rounding, so its logarithm has no slope. Do not take probabilities at all.",
-    "An image is wrong as soon as some other logit is larger than the label's. Say that by a difference of two logits.",
+    "The row that was set j steps ago has faded j times. How large is its entry of h now?",
+    "Each of the k rows was set at another time: 0, 1, ..., k - 1 steps ago. Add their entries up.",
 )
-def unmasking(loss: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """Judge a loss that should reveal the gradient of a network whose logits are a thousand times too large."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 10
-    logits = torch.randn(60, 10, generator=generator)
-    own = F.one_hot(labels, 10) == 1
-    logits[own] = logits.masked_fill(own, -math.inf).amax(1) + 0.2 + torch.rand(60, generator=generator)
-    rival = F.one_hot(logits.masked_fill(own, -math.inf).argmax(1), 10) == 1
-    logits = (1000 * logits).requires_grad_()
-    values = loss(logits, labels)
-    if not isinstance(values, Tensor) or values.shape != (60,):
-        return "one number for each image is wanted, not their mean or sum"
-    if not values.isfinite().all():
-        return "the loss is NaN or infinite for logits in the hundreds"
-    slopes = torch.autograd.grad(values.sum(), logits)[0] if values.requires_grad else torch.zeros_like(logits)
-    if not slopes.isfinite().all():
-        return "the gradient of the loss is NaN or infinite for logits in the hundreds"
-    if (slopes[own] > 0).any() or (slopes[rival] < 0).any():
-        return "the attack climbs: the loss must grow where the label's logit falls or another one rises"
-    if (slopes.abs().amax(1) < 1e-12).float().mean() > 0.2:
-        return "the gradient is 0 for most images: the exponential of -1000 is 0 in float32"
-    if (slopes[rival] == 0).any():
-        return "is the logit that comes nearest to the label's part of the loss? Its gradient is 0"
-    if (slopes[own] == 0).any():
-        return "is the label's own logit part of the loss? Its gradient is 0"
-    survivors, tried = _survivors(loss)
-    return None if survivors < 0.4 * tried else f"{survivors} of {tried} images survive PGD on this loss"
-
-
-def _survivors(loss: Callable[[Tensor, Tensor], Any]) -> tuple[int, int]:
-    """Return how many images survive, on a random linear network with logits a thousand times too large."""
-    generator = torch.Generator().manual_seed(1)
-    linear = nn.Linear(16, 10, bias=False)
-    network = nn.Sequential(nn.Flatten(), linear).requires_grad_(False)
-    linear.weight.copy_(1000 * torch.randn(10, 16, generator=generator))
-    images = torch.rand(50, 1, 4, 4, generator=generator)
-    labels = network(images).argmax(1)
-    found = pgd(network, images, labels, 0.3, 0.06, 20, loss=loss, random_start=False)
-    return int((network(found).argmax(1) == labels).sum()), len(images)
-
-
-@hints(
-    "How uncertain is one mean of n seeds, if a single seed varies by the deviation given?",
-    "Both means are uncertain, independently of each other. How do independent deviations add up?",
-)
-def standard_errors(answer: Callable[..., Any]) -> str | None:
-    """Judge how many standard errors of the difference lie between two means."""
-    for a, s, b, t, n in ((52.87, 0.24, 52.49, 0.21, 4), (44.75, 0.30, 44.53, 0.10, 4), (5.0, 0.3, 4.0, 0.4, 9)):
-        found = abs(number(answer(a, s, b, t, n), "a function that gives one number"))
-        case, apart, root = f"{a} ± {s} and {b} ± {t}, {n} seeds", a - b, math.sqrt(n)
-        if abs(found - apart / (math.hypot(s, t) / root)) < _NEAR:
+def strength(answer: Callable[[float, int], Any]) -> str | None:
+    """Judge the long-run strength of a pull whose active entries are set, not added to."""
+    for gamma, k in ((0.5, 1), (0.5, 2), (0.5, 3), (0.9, 4)):
+        h, averaged = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
+        for t in range(1000 * k):
+            h, averaged = gamma * h, gamma * averaged
+            h[t % k] = 1
+            averaged[t % k] += 1 - gamma
+        found, right = number(answer(gamma, k), "a function that gives one number"), h.sum().item()
+        if abs(found - right) < _NEAR:
             continue
-        if abs(found - apart / math.hypot(s, t)) < _NEAR:
-            return f"{case}: a mean of {n} seeds varies less than one seed does"
-        if abs(found - apart / ((s + t) / root)) < _NEAR:
-            return f"{case}: deviations of independent numbers do not add, their squares do"
-        if min(abs(found - apart / (d / root)) for d in (s, t)) < _NEAR:
-            return f"{case}: both means are uncertain, not only one of them"
-        if abs(found - apart / (math.hypot(s, t) / n)) < _NEAR:
-            return f"{case}: the deviation of a mean does not fall as fast as the number of seeds grows"
-        if abs(found - apart) < _NEAR:
-            return f"{case}: that is the difference itself, in points"
-        return f"{case}: {found:.2f} is not the number"
+        case = f"γ = {gamma} and {k} rows: it is not {found:.4g}"
+        if abs(found - averaged.sum().item()) < _NEAR:
+            return f"{case}; that is the moving average's strength, and here the newest row counts in full"
+        if abs(found - 1 / (1 - gamma)) < _NEAR:
+            return f"{case}; that is the limit for many rows: a row that comes again is set to 1, not added to"
+        if abs(found - k) < _NEAR:
+            return f"{case}; rows that wait for their turn fade"
+        return f"{case}; write down h of the row that was set j steps ago, and add them up"
     return None
+
+
+@hints(
+    "Draw four numbers from a normal distribution, keep the largest, and do this many times: torch.randn has a shape.",
+    "The mean of the largest is in standard deviations. How many points is one of them here?",
+)
+def gain(answer: Any) -> str | None:
+    """Judge the expected lead of the best of four over one plain run, for a deviation of 0.3 points."""
+    found = number(answer, "one number, the points")
+    if abs(found) < 0.02:
+        return "the mean of the four would gain nothing; the best of them is chosen after the fact"
+    if abs(found - 1.03) < 0.03:
+        return "this is in standard deviations, and one of them is 0.3 points"
+    if abs(found - 0.3) < 0.004:
+        return "this is exactly one standard deviation; simulate it and see whether it is more or less"
+    if abs(found - 0.169) < 0.01:
+        return "that is the best of two"
+    if abs(found - 0.254) < 0.01:
+        return "that is the best of three"
+    if found < 0:
+        return "the best of four is chosen because it is high"
+    return None if 0.304 < found < 0.314 else "this is not the mean; simulate the best of four many times"

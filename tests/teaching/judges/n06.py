@@ -1,52 +1,77 @@
-"""Notebook 06: the bet on a norm, a normalized blur, the norms with one channel in, the inverse root."""
+"""Notebook 06: the bet on a jump, BatchNorm after a shorter kernel, test images, a bound that is kept."""
 
-import numpy as np
-import torch
-from torch.fft import fft, fft2, ifft
+import math
 
-from convkit.teaching.judges.n06 import bet, blur, inverse_root, one_channel
+from torch.linalg import matrix_norm
+
+from convkit.projections import alternating_projections, clip_and_crop, clip_singular_values, dykstra
+from convkit.teaching.judges.n06 import bet, images, kept, statistics
 from tests.teaching.judges import Case
 
-BLUR = torch.tensor([0.5, 0.25, 0, 0, 0, 0, 0, 0, 0.25])
-DELTA = torch.eye(9)[0]
+
+def needed(accuracy, gain):
+    return accuracy * (100 - accuracy) * 9 / gain**2
 
 
-def sizes(weight, n):
-    return fft2(weight, s=(n, n)).abs()
+def deviation(accuracy, gain):
+    return (accuracy * (100 - accuracy)) ** 0.5 / gain
 
 
-def root(weight, n):
-    return sizes(weight, n).square().sum(1).rsqrt()
+def rescaled(layer, bound):
+    return layer.kernel * min(1, bound / matrix_norm(layer.matrix(), 2))
 
 
 CASES = {
-    Case(bet, "one number, the norm of the layer", r"\b(2|two|1\.7|2\.3)\b"): {
-        **{None: [2, 1.7, 2.3, 1.9], "the tempting belief": [1, 1.0], "at least the norm": [0, -2, 0.5]},
-        **{"it is more than that": [1.2, 1.69], "it is less than that": [2.31, 3, 16, 1e9], "the root of 16": [4, 4.0]},
+    Case(bet, "one number, the largest norm", r"\b(5\.9|6\.7|7|8\.4|10)\b"): {
+        **{None: [7, 5.9, 8.4, 6.69, 5, 10], "a norm is positive": [0, -3], "one round leaves it above": [0.5, 0.7]},
+        **{"the tempting belief": [4, 0.75, 0.9, 3.8, 4.13], "^it is more than that": [4.3, 4.9]},
+        "^it is less than that": [10.1, 100, 1e9],
     },
-    Case(blur, "nine numbers, one for each pixel", "identity|itself is|1, 0|delta|single tap"): {
-        **{None: [DELTA, DELTA.half(), DELTA.int()], "nine numbers, one for each pixel": [[1, 0, 0], DELTA.view(3, 3)]},
-        **{"this is the blur itself": [BLUR], "the values of g-hat": [[1] * 9]},
-        "one of the frequencies is (33.16|81.00)": [ifft(1 / fft(BLUR).abs()).real, 1 / fft(BLUR).abs()],
-        **{"the phases are not": [torch.eye(9)[1], -DELTA], "one of the frequencies is 2.00": [2 * DELTA]},
-        "one of the frequencies is 0.00": [[0] * 9, [1 / 3, 1 / 3, *[0] * 6, 1 / 3]],
+    Case(statistics, "a number for each channel in both", r"(s|factor)\s*(\*\*|²|\^)|squared|twice"): {
+        None: [lambda mean, variance, s: (s * mean, s**2 * variance)],
+        "the order is wrong": [lambda mean, variance, s: (s**2 * variance, s * mean)],
+        "these are the old statistics": [lambda mean, variance, s: (mean, variance)],
+        "the wrong way": [
+            *(lambda mean, variance, s: (mean / s, variance / s**2), lambda mean, variance, s: (mean / s, variance)),
+        ],
+        "the mean is wrong": [
+            *(lambda mean, variance, s: (mean, s**2 * variance), lambda mean, variance, s: (s**2 * mean, variance)),
+        ],
+        "it is a mean of squares": [lambda mean, variance, s: (s * mean, s * variance)],
+        "how far do the outputs lie": [
+            *(lambda mean, variance, s: (s * mean, variance), lambda mean, variance, s: (s * mean, s**0.5 * variance)),
+        ],
+        "a number for each channel in both": [lambda mean, variance, s: s * mean, lambda *_: 0.25],
     },
-    Case(one_channel, "two numbers, the smallest norm and the largest"): {
-        **{None: [lambda c: (c**0.5, c**0.5)], "each of the others keeps": [lambda c: (1, c**0.5), lambda c: (1, 1)]},
-        **{"the squares of lengths": [lambda c: (c**0.5, c)], "every image becomes 0": [lambda c: (0, c**0.5)]},
-        **{"random layers": [lambda c: (c**0.5, 1 + c**0.5)], "the first number": [lambda c: (c**0.5, 1)]},
-        **{"for 16 channels": [lambda c: (3**0.5, 3**0.5)], "for 3 channels": [lambda c: (-(c**0.5), c**0.5)]},
-        "two numbers": [lambda c: c**0.5, lambda c: (c**0.5,) * 3],
+    Case(images, "a function that gives one number"): {
+        None: [needed, lambda a, g: math.ceil(needed(a, g)), lambda a, g: round(needed(a, g))],
+        "is the whole gain": [lambda a, g: needed(a, g) / 9],
+        "the difference of two accuracies": [lambda a, g: 2 * needed(a, g)],
+        "do not mix them": [lambda a, g: needed(a, g) / 1e4, lambda a, g: needed(a, 0.01 * g)],
+        "n stands under a root": [lambda a, g: 3 * deviation(a, g)],
+        "the gain has to be squared": [lambda a, g: needed(a, g) * g / 3],
+        **{"it is too many": [lambda a, g: 900 * a / g**2], "it is too few": [lambda a, g: 360, lambda *_: 0]},
+        "a function that gives one number": [lambda a, g: (a, g)],
     },
-    Case(inverse_root, "a tensor of finite numbers|the result is real|needed shape"): {
-        None: [root, lambda w, n: np.linalg.norm(np.fft.fft2(w, s=(n, n)), axis=1) ** -1.0],
-        **{"the strength of the": [lambda w, n: 1 / root(w, n)], "you forgot the root": [lambda w, n: root(w, n) ** 2]},
-        "add up the squares": [lambda w, n: sizes(w, n).sum(1).rsqrt(), lambda w, n: 1 / sizes(w, n).sum(1)],
-        "not the mean": [lambda w, n: sizes(w, n).square().mean(1).rsqrt()],
-        "over the output channels": [lambda w, n: sizes(w, n).square().sum(0).rsqrt()],
-        "sum over its inputs": [lambda w, n: 1 / sizes(w, n)],
-        "the result is real": [lambda w, n: fft2(w, s=(n, n)).sum(1)],
-        r"needed shape \(4, 7, 7\)": [lambda w, n: fft2(w).abs().square().sum(1).rsqrt()],
-        "the numbers are not": [lambda w, n: torch.ones(len(w), n, n), lambda w, n: 2 * root(w, n)],
+    Case(kept, "a kernel of finite numbers", "torus|dykstra|alternating"): {
+        None: [
+            *(lambda A, c: dykstra(A.torus(), c).kernel, lambda A, c: alternating_projections(A.torus(), c).kernel),
+            lambda A, c: dykstra(A.torus(), c),
+        ],
+        "it has to keep its 3 × 3 taps": [lambda A, c: clip_singular_values(A.torus(), c)],
+        "one round is not enough": [lambda A, c: clip_and_crop(A.torus(), c)],
+        "this layer has zeros there": [
+            *(lambda A, c: alternating_projections(A.circular(), c), lambda A, c: dykstra(A.circular(), 0.99 * c)),
+        ],
+        "has norm 8.216 .* nothing has changed": [lambda A, c: A.kernel],
+        "times as far as it must: a plain rescale": [rescaled, lambda A, c: 0 * A.kernel],
+        "times as far as it must$": [
+            *(lambda A, c: alternating_projections(A.torus(), c, rounds=1), lambda A, c: A.kernel.clamp(-0.5, 0.5)),
+        ],
+        "its kernel has to stay": [
+            lambda A, c: dykstra(A.torus(), c).kernel * max(1, 0.5 + 0.5 * c / matrix_norm(A.matrix(), 2))
+        ],
+        "norm 4.190 now, and the bound is 4.108$": [lambda A, c: 0.51 * A.kernel],
+        "a kernel of finite numbers": [lambda A, c: A.kernel[0], lambda A, c: A.kernel.sum()],
     },
 }

@@ -1,60 +1,52 @@
-"""Notebook 07: the bet on two starts, a projection, a rate, a constant, and a table to be read."""
+"""Notebook 07: the bet on a norm, a normalized blur, the norms with one channel in, the inverse root."""
 
-from math import pi
+import numpy as np
+import torch
+from torch.fft import fft, fft2, ifft
 
-from convkit.teaching.judges.n07 import bet, constant, project, rate, worse
+from convkit.teaching.judges.n07 import bet, blur, inverse_root, one_channel
 from tests.teaching.judges import Case
 
-WORSE = [("CIFAR-10", "center", 0.0), ("CIFAR-10", "sphere", 0.0), ("CIFAR-10", "sphere", 1.0)]
+BLUR = torch.tensor([0.5, 0.25, 0, 0, 0, 0, 0, 0, 0.25])
+DELTA = torch.eye(9)[0]
 
 
-def scaled(v, c):
-    return c**0.5 * v / v.norm()
+def sizes(weight, n):
+    return fft2(weight, s=(n, n)).abs()
 
 
-def nearest(v, m, c):
-    return m + scaled(v - v.mean(), c - len(v) * m**2)
+def root(weight, n):
+    return sizes(weight, n).square().sum(1).rsqrt()
 
 
 CASES = {
-    Case(bet, "one number, the percentage points", r"\b(30|90|98)\b"): {
-        **{None: [30, 90, 100, 97.5], "the tempting belief": [0, 0.0], "the ones in trouble": [-5, -90]},
-        **{"it is more than that": [1, 10, 29.9], "at most 100 percent": [100.1, 1e9]},
+    Case(bet, "one number, the norm of the layer", r"\b(2|two|1\.7|2\.3)\b"): {
+        **{None: [2, 1.7, 2.3, 1.9], "the tempting belief": [1, 1.0], "at least the norm": [0, -2, 0.5]},
+        **{"it is more than that": [1.2, 1.69], "it is less than that": [2.31, 3, 16, 1e9], "the root of 16": [4, 4.0]},
     },
-    Case(project, "a row of 12 finite numbers"): {
-        **{None: [nearest], "with m = 0.2, .* the norm is wrong": [lambda v, m, c: m + scaled(v - v.mean(), c)]},
-        "another row": [lambda v, m, c: 2 * m - nearest(v, m, c), lambda v, m, c: nearest(v.flip(0), m, c)],
-        "with m = -0.3, .* the norm is wrong": [lambda v, m, c: m + scaled(v - v.mean(), c - 12 * m**2)],
-        "a row of 12 finite numbers": [lambda v, m, c: m, lambda *of: nearest(*of)[:, None]],
-        "the mean is wrong": [
-            *(lambda v, m, c: scaled(v - v.mean(), c), lambda v, m, c: scaled(v - v.mean() + m, c), lambda v, m, c: v),
-            lambda v, m, c: scaled(v, c),
-        ],
+    Case(blur, "nine numbers, one for each pixel", "identity|itself is|1, 0|delta|single tap"): {
+        **{None: [DELTA, DELTA.half(), DELTA.int()], "nine numbers, one for each pixel": [[1, 0, 0], DELTA.view(3, 3)]},
+        **{"this is the blur itself": [BLUR], "the values of g-hat": [[1] * 9]},
+        "one of the frequencies is (33.16|81.00)": [ifft(1 / fft(BLUR).abs()).real, 1 / fft(BLUR).abs()],
+        **{"the phases are not": [torch.eye(9)[1], -DELTA], "one of the frequencies is 2.00": [2 * DELTA]},
+        "one of the frequencies is 0.00": [[0] * 9, [1 / 3, 1 / 3, *[0] * 6, 1 / 3]],
     },
-    Case(rate, "a function that gives one number", r"r\s*(\*\*|²|\^)\s*2?\s*/\s*2|0\.05"): {
-        **{None: [lambda r: 0.05 * r**2], "makes up for": [lambda r: 0.1 * r / 2**0.5]},
-        **{"upside down": [lambda r: 0.2 / r**2], "compared with norm 1": [lambda r: 0.1 * r**2]},
-        **{"the same rate": [lambda r: 0.1], "after some steps, see": [lambda r: 0.1 * r**0.5, lambda r: -0.05 * r**2]},
-        "a function that gives one number": [lambda r: (0.1, r)],
+    Case(one_channel, "two numbers, the smallest norm and the largest"): {
+        **{None: [lambda c: (c**0.5, c**0.5)], "each of the others keeps": [lambda c: (1, c**0.5), lambda c: (1, 1)]},
+        **{"the squares of lengths": [lambda c: (c**0.5, c)], "every image becomes 0": [lambda c: (0, c**0.5)]},
+        **{"random layers": [lambda c: (c**0.5, 1 + c**0.5)], "the first number": [lambda c: (c**0.5, 1)]},
+        **{"for 16 channels": [lambda c: (3**0.5, 3**0.5)], "for 3 channels": [lambda c: (-(c**0.5), c**0.5)]},
+        "two numbers": [lambda c: c**0.5, lambda c: (c**0.5,) * 3],
     },
-    Case(constant, "a function that gives one number"): {
-        None: [lambda a: 2 / (1 + a**2 - (1 - a) ** 2 / pi)],
-        "should be 1": [lambda a: 2 / (1 + a**2 - 1 / pi), lambda a: 1 / (1 + a), lambda a: 2 / (1 + a - (1 - a) / pi)],
-        "this keeps the square": [lambda a: 2 / (1 + a**2), lambda a: 2],
-        "the constant of the ReLU": [lambda a: 2 / (1 - 1 / pi)],
-    },
-    Case(worse, secret=r"\b(2|3|two|three) "): {
-        None: [
-            *(*(kind(WORSE) for kind in (set, list, tuple, frozenset)), [list(case) for case in WORSE]),
-            [(name, what, int(sigma)) for name, what, sigma in WORSE],
-        ],
-        **{"some cases are missing": [[]], "one case is missing": [WORSE[:2]]},
-        r"\(CIFAR-10, center, 1.0\): 4.66 is lower than 4.97": [[*WORSE, ("CIFAR-10", "center", 1.0)]],
-        r"\(CIFAR-100, sphere, 0.0\): 22.76 is lower than 24.15": [[("CIFAR-100", "sphere", 0)]],
-        "this needs a set of triples": ["CIFAR-10", 3],
-        "is not a case of the table": [
-            *([("CIFAR-10", "both", 0.0)], [("MNIST", "center", 0.0)], [("CIFAR-10", "center")], [1, 2, 3], ["abc"]),
-            *([("CIFAR-10", "center", 0.5)], [("CIFAR-10", "center", "0")], [(0.0, "center", "CIFAR-10")]),
-        ],
+    Case(inverse_root, "a tensor of finite numbers|the result is real|needed shape"): {
+        None: [root, lambda w, n: np.linalg.norm(np.fft.fft2(w, s=(n, n)), axis=1) ** -1.0],
+        **{"the strength of the": [lambda w, n: 1 / root(w, n)], "you forgot the root": [lambda w, n: root(w, n) ** 2]},
+        "add up the squares": [lambda w, n: sizes(w, n).sum(1).rsqrt(), lambda w, n: 1 / sizes(w, n).sum(1)],
+        "not the mean": [lambda w, n: sizes(w, n).square().mean(1).rsqrt()],
+        "over the output channels": [lambda w, n: sizes(w, n).square().sum(0).rsqrt()],
+        "sum over its inputs": [lambda w, n: 1 / sizes(w, n)],
+        "the result is real": [lambda w, n: fft2(w, s=(n, n)).sum(1)],
+        r"needed shape \(4, 7, 7\)": [lambda w, n: fft2(w).abs().square().sum(1).rsqrt()],
+        "the numbers are not": [lambda w, n: torch.ones(len(w), n, n), lambda w, n: 2 * root(w, n)],
     },
 }

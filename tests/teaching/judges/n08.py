@@ -1,38 +1,60 @@
-"""Notebook 08: the bet on a gradient, entries counted, a momentum that replaces, the best of four."""
+"""Notebook 08: the bet on two starts, a projection, a rate, a constant, and a table to be read."""
 
-import math
+from math import pi
 
-from convkit.teaching.judges.n08 import bet, count, gain, strength
+from convkit.teaching.judges.n08 import bet, constant, project, rate, worse
 from tests.teaching.judges import Case
 
+WORSE = [("CIFAR-10", "center", 0.0), ("CIFAR-10", "sphere", 0.0), ("CIFAR-10", "sphere", 1.0)]
 
-def right(p, o, i, k, s):  # norm, channels out and in, taps along an axis, stride
-    return o * math.ceil(k / s) ** 2 if p == 1 else i * k**2
+
+def scaled(v, c):
+    return c**0.5 * v / v.norm()
+
+
+def nearest(v, m, c):
+    return m + scaled(v - v.mean(), c - len(v) * m**2)
 
 
 CASES = {
-    Case(bet, "one number, the percent of the entries", r"1\.5|1\.6|/ 64|one of 64|2 percent"): {
-        **{None: [100 / 64, 1, 1.9, 1.5], "the tempting belief": [100, 91], "it is fewer": [50, 2, 5]},
-        **{"of how many output channels": [11.1, 100 / 9], "that pixel reads 9 taps": [0, 0.1, 0.0156]},
-        "between 0 and 100 percent": [-1.5, 150, 1e9],
+    Case(bet, "one number, the percentage points", r"\b(30|90|98)\b"): {
+        **{None: [30, 90, 100, 97.5], "the tempting belief": [0, 0.0], "the ones in trouble": [-5, -90]},
+        **{"it is more than that": [1, 10, 29.9], "at most 100 percent": [100.1, 1e9]},
     },
-    Case(count, "a function that gives one number", r"(?<!not )\b(27|36|16|20)\b"): {
-        **{None: [right], "that is the whole kernel": [lambda p, o, i, k, s: o * i * k**2]},
-        **{"reads all input": [lambda p, o, i, k, s: right(p, i, o, k, s)], "stride 1: it is not 1$": [lambda *_: 1]},
-        "multiples of the stride": [lambda p, o, i, k, s: (o if p == 1 else i) * k**2],
-        "the first tap": [lambda p, o, i, k, s: o * (k // s) ** 2 if p == 1 else i * k**2],
-        "not taps of a window": [lambda p, o, i, k, s: (o if p == 1 else i) * math.ceil(k / s) ** 2],
-        "down and across": [lambda p, o, i, k, s: o * math.ceil(k / s) if p == 1 else i * k**2],
-        "a function that gives one number": [lambda *_: (27, 36)],
+    Case(project, "a row of 12 finite numbers"): {
+        **{None: [nearest], "with m = 0.2, .* the norm is wrong": [lambda v, m, c: m + scaled(v - v.mean(), c)]},
+        "another row": [lambda v, m, c: 2 * m - nearest(v, m, c), lambda v, m, c: nearest(v.flip(0), m, c)],
+        "with m = -0.3, .* the norm is wrong": [lambda v, m, c: m + scaled(v - v.mean(), c - 12 * m**2)],
+        "a row of 12 finite numbers": [lambda v, m, c: m, lambda *of: nearest(*of)[:, None]],
+        "the mean is wrong": [
+            *(lambda v, m, c: scaled(v - v.mean(), c), lambda v, m, c: scaled(v - v.mean() + m, c), lambda v, m, c: v),
+            lambda v, m, c: scaled(v, c),
+        ],
     },
-    Case(strength, "a function that gives one number"): {
-        **{None: [lambda g, k: sum(g**j for j in range(k))], "the moving average's strength": [lambda g, k: 1]},
-        "the limit for many rows": [lambda g, k: 1 / (1 - g), lambda g, k: k],
-        "and add them up": [lambda g, k: 1 - g**k, lambda g, k: (1 - g ** (k + 1)) / (1 - g)],
+    Case(rate, "a function that gives one number", r"r\s*(\*\*|²|\^)\s*2?\s*/\s*2|0\.05"): {
+        **{None: [lambda r: 0.05 * r**2], "makes up for": [lambda r: 0.1 * r / 2**0.5]},
+        **{"upside down": [lambda r: 0.2 / r**2], "compared with norm 1": [lambda r: 0.1 * r**2]},
+        **{"the same rate": [lambda r: 0.1], "after some steps, see": [lambda r: 0.1 * r**0.5, lambda r: -0.05 * r**2]},
+        "a function that gives one number": [lambda r: (0.1, r)],
     },
-    Case(gain, "one number, the points", r"0\.31|0\.309|1\.03"): {
-        **{None: [0.309, 0.31, 0.305, 0.3088], "would gain nothing": [0, 0.01], "exactly one": [0.3]},
-        **{"the best of two": [0.17], "in standard deviations": [1.03, 1.02], "the best of three": [0.25]},
-        **{"because it is high": [-0.31], "this is not the mean": [0.2, 0.5, 3, 31]},
+    Case(constant, "a function that gives one number"): {
+        None: [lambda a: 2 / (1 + a**2 - (1 - a) ** 2 / pi)],
+        "should be 1": [lambda a: 2 / (1 + a**2 - 1 / pi), lambda a: 1 / (1 + a), lambda a: 2 / (1 + a - (1 - a) / pi)],
+        "this keeps the square": [lambda a: 2 / (1 + a**2), lambda a: 2],
+        "the constant of the ReLU": [lambda a: 2 / (1 - 1 / pi)],
+    },
+    Case(worse, secret=r"\b(2|3|two|three) "): {
+        None: [
+            *(*(kind(WORSE) for kind in (set, list, tuple, frozenset)), [list(case) for case in WORSE]),
+            [(name, what, int(sigma)) for name, what, sigma in WORSE],
+        ],
+        **{"some cases are missing": [[]], "one case is missing": [WORSE[:2]]},
+        r"\(CIFAR-10, center, 1.0\): 4.66 is lower than 4.97": [[*WORSE, ("CIFAR-10", "center", 1.0)]],
+        r"\(CIFAR-100, sphere, 0.0\): 22.76 is lower than 24.15": [[("CIFAR-100", "sphere", 0)]],
+        "this needs a set of triples": ["CIFAR-10", 3],
+        "is not a case of the table": [
+            *([("CIFAR-10", "both", 0.0)], [("MNIST", "center", 0.0)], [("CIFAR-10", "center")], [1, 2, 3], ["abc"]),
+            *([("CIFAR-10", "center", 0.5)], [("CIFAR-10", "center", "0")], [(0.0, "center", "CIFAR-10")]),
+        ],
     },
 }

@@ -1,11 +1,11 @@
-"""Notebook 10: the bet on a bound, BatchNorm folded in, a bound in one line, two matrices that meet."""
+"""Notebook 12: the bet on a bound, BatchNorm folded in, a bound in one line, two matrices that meet."""
 
 import math
 
 import torch
 from torch.linalg import inv, svd
 
-from convkit.teaching.judges.n10 import bet, bound_of, fold, meet
+from convkit.teaching.judges.n12 import bet, bound_of, fold, meet
 from tests.teaching.judges import Case
 
 

@@ -1,4 +1,4 @@
-"""Judges of notebook 10: a product bound, BatchNorm folded into a kernel, a bound in one line, norms that multiply."""
+"""Judges of notebook 12: a product bound, BatchNorm folded into a kernel, a bound in one line, norms that multiply."""
 
 import math
 from collections.abc import Callable
