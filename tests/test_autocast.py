@@ -17,6 +17,7 @@ from convkit.robustness.lipschitz import jacobian_norm
 from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit
 from tests.helpers.geometries import normal
+from tests.helpers.unchanged import unchanged
 from tests.normalization.test_derivatives import exactly
 
 EPS = 0.4
@@ -51,16 +52,13 @@ def convnorm(device, **options):
 def test_attacks_find_worse_images_and_leave_the_network_as_it_was(name, options, dtype, images, device):
     model = convnorm(device, **options).eval()
     y = model(images).argmax(1)
-    with torch.autocast(device.type, dtype):
+    with unchanged(model), torch.autocast(device.type, dtype):
         found = ATTACKS[name](model, images, y)
     assert found.dtype == torch.float32
-    assert found.min() >= 0
-    assert found.max() <= 1
+    assert 0 <= found.min() <= found.max() <= 1
     change = (found - images).flatten(1)
     assert change.norm(dim=1).max() <= 1 + 1e-5 if name == "pgd, 2-norm" else change.abs().max() <= EPS + 1e-6
     assert F.cross_entropy(model(found), y) > F.cross_entropy(model(images), y)
-    assert not model.training
-    assert all(p.grad is None for p in model.parameters())
 
 
 @dtypes
@@ -88,9 +86,7 @@ def test_objectives_have_the_same_gradient_inside_and_outside_autocast(name, opt
             model.zero_grad()
             with torch.autocast(device.type, dtype):
                 loss, _ = objective(model, images, y)
-                if inside:
-                    loss.backward()
-            if not inside:
+            with torch.autocast(device.type, dtype, enabled=inside):
                 loss.backward()
         return [p.grad.clone() for p in model.parameters()]
 
@@ -109,10 +105,8 @@ def test_a_run_of_convnorm_goes_on_in_half_precision(name, precision):
     data = subset(digits(), 60)
     model = network("cnn9", data, "convnorm", widths=(4, 6, 8))
     before = {key: t.clone() for key, t in model.state_dict().items()}
-    steps = fit(
-        model, data, "convnorm", steps=3, batch_size=16, precision=precision, objective=get_objective(name, EPS)
-    )
-    records = list(steps)
+    how = {"steps": 3, "batch_size": 16, "precision": precision}
+    records = list(fit(model, data, "convnorm", **how, objective=get_objective(name, EPS)))
     assert len(records) == 3
     assert records[-1].diverged is None
     assert any(not torch.equal(t, before[key]) for key, t in model.state_dict().items())

@@ -8,7 +8,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence
 from torch import nn
 
-from convkit.bounds import gram_iteration_bound
+from convkit.bounds import gram_iteration_bound, grid_bound
 from convkit.norms import certify, operator_norm, power_iteration
 from convkit.operators.circulants import circulant, doubly_block_circulant
 from convkit.operators.geometry import NoFourierBlocks
@@ -25,15 +25,11 @@ from convkit.spectra import (
     symbol,
 )
 from tests.helpers.geometries import Geometry
+from tests.helpers.refusals import refused
 
 KERNEL = torch.ones(4, 3, 3, 2)
 A = ConvOperator(torch.ones(2, 3, 2), 4)  # eight singular values
 BLOCKS = torch.ones(4, 2, 3).cfloat()
-
-
-def refused(error, words, call):
-    with pytest.raises(error, match=words):
-        call()
 
 
 def cases(*found):
@@ -62,7 +58,7 @@ WAYS_OUT = r"; use A.matrix\(\) .*, leading_singular_values\(A, k\) .*, "
 )
 def test_a_boundary_without_blocks_is_named_with_the_ways_out(function, geometry, words):
     A = ConvOperator(KERNEL, (5, 6), **geometry)
-    refused(NoFourierBlocks, f"^{function.__name__} needs {words}", lambda: function(A))
+    refused(f"^{function.__name__} needs {words}", function, A, error=NoFourierBlocks)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +74,15 @@ def test_a_boundary_without_blocks_is_named_with_the_ways_out(function, geometry
 @pytest.mark.parametrize("geometry", [{"padding_mode": "zeros"}, {"stride": 2}, {"padding": 1}])
 def test_all_that_needs_blocks_refuses_such_a_boundary_by_name(function, geometry):
     name = getattr(function, "func", function).__name__
-    refused(NoFourierBlocks, f"^{name} needs .*{WAYS_OUT}", lambda: function(ConvOperator(KERNEL, (5, 6), **geometry)))
+    A = ConvOperator(KERNEL, (5, 6), **geometry)
+    refused(f"^{name} needs .*{WAYS_OUT}", function, A, error=NoFourierBlocks)
 
 
 @pytest.mark.parametrize("geometry", [{"padding": 1}, {"stride": 2}])
 def test_a_circular_operator_without_blocks_has_no_torus(geometry):
     words = r"torus needs zero padding, or .*, got circular padding .* and stride .*; use A.circular\(\)"
     words += r" .*leading_singular_values\(A, k\) or A.matrix\(\)"
-    refused(NoFourierBlocks, words, ConvOperator(KERNEL, (5, 6), **geometry).torus)
+    refused(words, ConvOperator(KERNEL, (5, 6), **geometry).torus, error=NoFourierBlocks)
 
 
 # ---- layers and networks -------------------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ def mirrored(mode):
     (nn.Conv2d(2, 3, 2).half(), TypeError, r"must be float32 .*, got torch.float16; use kernel.double\(\)"),
 )
 def test_a_layer_without_an_operator_is_answered_by_name(call, error, words):
-    refused(error, words, lambda: ConvOperator.from_layer(call, (5, 6)))
+    refused(words, ConvOperator.from_layer, call, (5, 6), error=error)
 
 
 @cases(
@@ -124,20 +121,23 @@ def test_a_layer_without_an_operator_is_answered_by_name(call, error, words):
 )
 def test_a_network_with_such_a_layer_is_answered_with_its_place(call, error, words):
     model = nn.Sequential(nn.ReLU(), nn.Sequential(call))
-    refused(error, words, lambda: conv_operators(model, torch.ones(1, 2, 5, 6)))
+    refused(words, conv_operators, model, torch.ones(1, 2, 5, 6), error=error)
 
 
 @pytest.mark.parametrize("function", [input_shapes, conv_operators])
 def test_a_network_without_layers_is_refused(function):
     words = "needed a model with convolutions or linear layers, got ReLU without any; "
-    refused(ValueError, words, lambda: function(nn.ReLU(), torch.ones(1, 2)))
+    refused(words, function, nn.ReLU(), torch.ones(1, 2))
 
 
 def test_an_error_inside_the_network_is_its_own():
-    refused(RuntimeError, "channels", lambda: conv_operators(nn.Conv1d(2, 3, 2), torch.ones(1, 5, 4)))
+    refused("channels", conv_operators, nn.Conv1d(2, 3, 2), torch.ones(1, 5, 4), error=RuntimeError)
 
 
 # ---- numbers of values, orders, steps ------------------------------------------------------------------------------
+
+
+# ---- symbols and matrices that are none ----------------------------------------------------------------------------
 @cases(
     (lambda: leading_singular_values(A, 0), ValueError, "k must be between 1 and the 8 .*, got 0; "),
     (lambda: leading_singular_values(A, 9), ValueError, "k must be between 1 and the 8 .*, got 9; "),
@@ -146,13 +146,8 @@ def test_an_error_inside_the_network_is_its_own():
     (lambda: operator_norm(A, -torch.inf), ValueError, "ord must be 1, 2 or torch.inf, got -inf; .* matrix_norm"),
     (lambda: power_iteration(A, 0), ValueError, "steps must be at least 1, got 0; "),
     (lambda: power_iteration(A, -3), ValueError, "steps must be at least 1, got -3; "),
-)
-def test_a_number_out_of_range_is_refused(call, error, words):
-    refused(error, words, call)
-
-
-# ---- symbols and matrices that are none ----------------------------------------------------------------------------
-@cases(
+    (lambda: gram_iteration_bound(A, 0), ValueError, "steps must be at least 1, got 0"),
+    (lambda: grid_bound(A, 1), ValueError, "density must be at least 2 .* got 1"),
     (lambda: from_symbol([[[1j]]]), TypeError, "needs .*, got list; "),
     (lambda: from_symbol(BLOCKS.real), ValueError, r"needs complex blocks .*, got \(4, 2, 3\) torch.float32.*; "),
     (lambda: from_symbol(BLOCKS[0]), ValueError, r"needs complex blocks .*, got \(2, 3\) torch.complex64.*; "),
@@ -170,28 +165,28 @@ def test_a_number_out_of_range_is_refused(call, error, words):
     (lambda: doubly_block_circulant(torch.ones(3)), ValueError, r"circulant needs a matrix.*, got shape \(3,\); "),
     (lambda: doubly_block_circulant(torch.ones(0, 3)), ValueError, r"circulant needs a matrix.*, got shape \(0, 3\); "),
 )
-def test_what_is_no_symbol_no_row_and_no_image_is_refused(call, error, words):
-    refused(error, words, call)
+def test_numbers_out_of_range_and_what_is_no_symbol_no_row_and_no_image_are_refused(call, error, words):
+    refused(words, call, error=error)
 
 
 def test_blocks_that_differ_from_conjugate_ones_by_more_than_rounding_are_refused(device):
     B = Geometry((2, 3, 3, 2), (4, 5)).operator(device)
     blocks = symbol(B)
     blocks[1, 2, 0, 0] += 1e-3
-    refused(ValueError, "needs conjugate blocks", lambda: from_symbol(blocks))
+    refused("needs conjugate blocks", from_symbol, blocks)
 
 
 # ---- iterations that do not converge -------------------------------------------------------------------------------
-def test_an_iteration_that_gives_up_is_an_error_with_the_operator(monkeypatch):
-    def gives_up(*_, **__):
-        raise ArpackNoConvergence("no convergence after %d iterations (%d found)", np.zeros(0), np.zeros((9, 0)))
-
-    monkeypatch.setattr("convkit.engine.lanczos.eigsh", gives_up)
-    words = r"leading singular values of ConvOperator\(kernel .* did not converge: .*no convergence"
-    refused(RuntimeError, words, lambda: leading_singular_values(Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1))
+def gives_up(*_, **__):
+    raise ArpackNoConvergence("no convergence after %d iterations (%d found)", np.zeros(0), np.zeros((9, 0)))
 
 
-def test_an_iteration_that_ends_on_wrong_vectors_is_an_error_with_the_residual(monkeypatch):
-    monkeypatch.setattr("convkit.engine.lanczos.eigsh", lambda f, k, **_: (np.ones(k), np.eye(f.shape[0], k)))
-    words = r"leading singular values of ConvOperator\(kernel .* did not converge: residual \d"
-    refused(RuntimeError, words, lambda: leading_singular_values(Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1))
+@pytest.mark.parametrize(
+    "eigsh, words",
+    [(gives_up, "no convergence"), (lambda f, k, **_: (np.ones(k), np.eye(f.shape[0], k)), r"residual \d")],
+    ids=["gives up", "ends on wrong vectors"],
+)
+def test_an_iteration_that_does_not_converge_is_an_error_with_the_operator(monkeypatch, eigsh, words):
+    monkeypatch.setattr("convkit.engine.lanczos.eigsh", eigsh)
+    words = rf"leading singular values of ConvOperator\(kernel .* did not converge: .*{words}"
+    refused(words, leading_singular_values, Geometry((3, 2, 3, 2), (7, 8)).operator("cpu"), 1, error=RuntimeError)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convkit.attacks.ensemble import _draw_privately, _Instead
 from convkit.engine.workers import thread_pool
@@ -26,15 +26,12 @@ def test_fit_goes_on_as_alone_while_others_look_without_a_generator_of_their_own
     monkeypatch.setattr(meetings, "own", lambda: None)
     knobs = {"widths": (4, 4, 4)}
 
-    def run(hook: Callable[[], object]) -> list[float]:
+    def run(hook: Callable[[nn.Module], object]) -> list[tuple[float, float]]:
         model = network("cnn9", DATA, "sphere", seed=0, **knobs)  # noise on the scales
         other = network("cnn9", DATA, "spectral_norm", seed=0, **knobs)
-        losses = []
-        calls = fit(model, DATA, "sphere", steps=3, batch_size=8, augmentation="none")
         model.register_forward_pre_hook(lambda module, _: (hook(other) and None) if module.training else None)
-        for record in calls:
-            losses.append((record.loss, record.accuracy))
-        return losses
+        records = fit(model, DATA, "sphere", steps=3, batch_size=8, augmentation="none")
+        return [(record.loss, record.accuracy) for record in records]
 
     alone = run(lambda other: None)
     torch.manual_seed(3)

@@ -17,6 +17,7 @@ def test_there_is_a_recipe_for_each_of_these():
     assert list(RECIPES) == ["method", "model", "attack", "panel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_works_from_a_file_of_ones_own(name, tmp_path):
     pytest.importorskip("ipywidgets")

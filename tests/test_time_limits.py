@@ -11,7 +11,10 @@ import convkit.__main__ as commands
 from tests import ROOT
 
 pytest.importorskip("nbval")
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal: there the process ends")
+pytestmark = [
+    pytest.mark.slow,  # what waits for its limit
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal: there the process ends"),
+]
 
 WAITS = """
 import threading, time
@@ -67,7 +70,7 @@ def run(project: Path, *options: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.full)])
 def test_a_test_and_a_fixture_that_wait_forever_fail_and_the_others_run(project, workers):
     (project / "tests" / "test_waits.py").write_text(WAITS, encoding="utf-8")
     printed = run(project, "-n", workers, "tests/test_waits.py")

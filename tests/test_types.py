@@ -105,6 +105,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_a_type_checker_passes_right_uses_and_finds_each_misuse(tmp_path):
     pytest.importorskip("pyright")
     assert (ROOT / "convkit" / "py.typed").exists()  # without it other checkers take every name for one of any type

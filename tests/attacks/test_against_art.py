@@ -56,23 +56,12 @@ def test_pgd_walks_the_same_way(norm, targeted, model, images):
     goal = (y + 1) % 10 if targeted else y
     eps = {("inf", False): EPS, ("inf", True): 0.25, (2, False): 0.6, (2, True): 1.2}[norm, targeted]
     step = eps / 4
-    attack = ProjectedGradientDescentPyTorch(
-        classifier(model, (1, 8, 8)),
-        norm=np.inf if norm == "inf" else 2,
-        eps=eps,
-        eps_step=step,
-        max_iter=10,
-        targeted=targeted,
-        batch_size=60,
-        verbose=False,
-    )
+    size = {"norm": np.inf if norm == "inf" else 2, "eps": eps, "eps_step": step}
+    how = {"max_iter": 10, "targeted": targeted, "batch_size": 60, "verbose": False}
+    attack = ProjectedGradientDescentPyTorch(classifier(model, (1, 8, 8)), **size, **how)
     theirs = torch.from_numpy(attack.generate(x.numpy(), goal.numpy()))
     visited = []
-
-    def keep_last(module, arguments, output):
-        visited.append(arguments[0].detach().clone())
-
-    with model.register_forward_hook(keep_last):
+    with model.register_forward_hook(lambda module, arguments, _: visited.append(arguments[0].detach().clone())):
         ours = pgd(model, x, y, eps, step, 10, norm=norm, random_start=False, targets=goal if targeted else None)
     assert_close(visited[-1], theirs, atol=1e-4, rtol=0)  # the last image of the walk is theirs
     with torch.no_grad():
@@ -87,21 +76,14 @@ def test_pgd_walks_the_same_way(norm, targeted, model, images):
 def test_random_starts_find_as_much(model, images):
     x, y = images
     np.random.seed(0)  # noqa: NPY002  the toolbox draws there
-    attack = ProjectedGradientDescentPyTorch(
-        *(classifier(model, (1, 8, 8)),), eps=EPS, eps_step=0.02, max_iter=10, num_random_init=3, verbose=False
-    )
+    how = {"eps": EPS, "eps_step": 0.02, "max_iter": 10, "num_random_init": 3, "verbose": False}
+    attack = ProjectedGradientDescentPyTorch(classifier(model, (1, 8, 8)), **how)
     theirs = torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
     ours = pgd(model, x, y, EPS, 0.02, 10, restarts=3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         left = [float((model(found).argmax(1) == y).float().mean()) for found in (theirs, ours)]
     assert left[1] <= left[0] + 1 / len(x)
     assert left[0] - left[1] < 0.1
-
-
-def orders(x: torch.Tensor, seed: int) -> tuple[torch.Generator, list[np.ndarray]]:
-    """A generator, and the orders of coordinates that simba draws from it."""
-    order = uniform(x.flatten(1), torch.Generator().manual_seed(seed)).argsort(1)
-    return torch.Generator().manual_seed(seed), list(order.numpy())
 
 
 @pytest.mark.parametrize("basis", ["pixel", "dct"])
@@ -112,22 +94,17 @@ def test_simba_moves_the_same_coordinates(basis, monkeypatch):
     with torch.no_grad():
         model[1].bias -= model(x).mean(0)  # the border passes between the images, whatever weights were drawn
         y = model(x).argmax(1)
-    generator, order = orders(x, 5)
-    ours, queries = simba(Counting(model), x, y, 0.1, basis, generator=generator)
-    own = PyTorchClassifier(
-        *(nn.Sequential(model, nn.Softmax(1)), nn.CrossEntropyLoss(), (1, 6, 6), 2),
-        clip_values=(0, 1),
-        device_type="cpu",
-    )
+    ours, queries = simba(Counting(model), x, y, 0.1, basis, generator=torch.Generator().manual_seed(5))
+    own = classifier(nn.Sequential(model, nn.Softmax(1)), (1, 6, 6), 2)
     attack = SimBA(own, attack="px" if basis == "pixel" else "dct", max_iter=36, epsilon=0.1, verbose=False)
-    waiting = iter(order)
+    order = uniform(x.flatten(1), torch.Generator().manual_seed(5)).argsort(1)  # as simba draws it
+    waiting = iter(order.numpy())
     if basis == "pixel":
         monkeypatch.setattr(np.random, "permutation", lambda n: next(waiting))
     else:
         monkeypatch.setattr(SimBA, "_block_order", lambda self, *args, **kwargs: next(waiting))
-    theirs = []
-    for image, label in zip(x, y, strict=True):
-        theirs.append(attack.generate(image[None].numpy(), np.eye(2, dtype=np.float32)[[int(label)]]))
+    labels = np.eye(2, dtype=np.float32)[y]
+    theirs = [attack.generate(x[i : i + 1].numpy(), labels[i : i + 1]) for i in range(len(x))]
     theirs = torch.from_numpy(np.concatenate(theirs))
     assert_close(ours, theirs, atol=1e-5, rtol=0)
     with torch.no_grad():
@@ -137,6 +114,7 @@ def test_simba_moves_the_same_coordinates(basis, monkeypatch):
     assert (queries >= 2).all()
 
 
+@pytest.mark.slow
 def test_simba_breaks_as_many_of_a_real_model(model, images):
     x, y = (t[:25] for t in images)
     ours, _ = simba(model, x, y, 0.3, generator=torch.Generator().manual_seed(0))

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
 from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import LOSSES, margin
-from tests.helpers.attack_models import Counting, accuracy, digits, linear_model, small_network, trained_network
+from tests.helpers.attack_models import Counting, accuracy, linear_model
+from tests.helpers.unchanged import unchanged
 
 EPS, LENGTH = 0.1, 0.6  # of a change: its largest pixel, its norm 2
 ATTACKS = {
@@ -28,16 +28,6 @@ ATTACKS = {
 attacks = pytest.mark.parametrize("name", ATTACKS)
 
 
-@pytest.fixture(scope="module")
-def model(device):
-    return trained_network().to(device)
-
-
-@pytest.fixture(scope="module")
-def images(device):
-    return tuple(t.to(device) for t in digits(40))
-
-
 @torch.no_grad()
 def losses(model, x, y, loss="ce"):
     return LOSSES[loss](copy.deepcopy(model).eval()(x), y)
@@ -49,8 +39,7 @@ def test_changes_stay_in_the_ball_and_the_box_and_never_help_the_model(name, mod
     x, y = images
     found = ATTACKS[name](model, x, y)
     assert found.shape == x.shape
-    assert float(found.min()) >= 0
-    assert float(found.max()) <= 1
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
     change = (found - x).flatten(1)
     if name == "pgd 2":
         assert float(change.norm(dim=1).max()) <= LENGTH * (1 + 1e-5)
@@ -70,17 +59,8 @@ def test_nothing_of_the_model_or_the_images_changes(name, model, images):
     model[1].eval()  # a mode of its own
     model[0].bias.requires_grad_(False)
     model[6].weight.grad = torch.ones_like(model[6].weight)
-    modes = [module.training for module in model.modules()]
-    flags = [p.requires_grad for p in model.parameters()]
-    state, kept = copy.deepcopy(model.state_dict()), (x.clone(), y.clone())
-    found = ATTACKS[name](model, x, y)
-    assert [module.training for module in model.modules()] == modes
-    assert [p.requires_grad for p in model.parameters()] == flags
-    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
-    assert all(p.grad is None for key, p in model.named_parameters() if key != "6.weight")
-    assert torch.equal(model[6].weight.grad, torch.ones_like(model[6].weight))
-    assert torch.equal(x, kept[0])
-    assert torch.equal(y, kept[1])
+    with unchanged(model, x, y):
+        found = ATTACKS[name](model, x, y)
     assert x.grad is None
     assert not found.requires_grad
     assert found.data_ptr() != x.data_ptr()
@@ -133,9 +113,12 @@ def linear_case(device):
     return model, x, y, towards
 
 
-def test_fgsm_finds_the_worst_change_of_a_linear_model(device):
+def test_fgsm_finds_the_worst_change_of_a_linear_model_with_one_epsilon_or_one_an_image(device):
     model, x, y, towards = linear_case(device)
     assert_close(fgsm(model, x, y, 0.1), x + 0.1 * towards.sign())
+    eps = torch.linspace(0, 0.2, 7, dtype=torch.float64, device=device)
+    assert_close(fgsm(model, x, y, eps), x + eps[:, None] * towards.sign())
+    assert_close(pgd(model, x, y, eps, eps + 0.01, 9), x + eps[:, None] * towards.sign())
 
 
 @pytest.mark.parametrize("norm", ["inf", 2])
@@ -146,20 +129,10 @@ def test_pgd_finds_the_worst_change_of_a_linear_model(norm, loss, device):
     assert_close(pgd(model, x, y, 0.1, 0.05, 40, norm=norm, loss=loss), x + 0.1 * direction, atol=1e-4, rtol=0)
 
 
-def test_one_epsilon_an_image(device):
-    model, x, y, towards = linear_case(device)
-    eps = torch.linspace(0, 0.2, 7, dtype=torch.float64, device=device)
-    assert_close(fgsm(model, x, y, eps), x + eps[:, None] * towards.sign())
-    assert_close(pgd(model, x, y, eps, eps + 0.01, 9), x + eps[:, None] * towards.sign())
-
-
 def test_gradients_too_small_to_square_still_point_somewhere(device):
     model, x, y, towards = linear_case(device)
-
-    def tiny(logits, y):
-        return margin(logits, y) * 1e-30
-
-    found = pgd(model.float(), x.float(), y, 0.1, 0.1, 1, norm=2, random_start=False, loss=tiny)
+    tiny = {"norm": 2, "random_start": False, "loss": lambda logits, y: margin(logits, y) * 1e-30}
+    found = pgd(model.float(), x.float(), y, 0.1, 0.1, 1, **tiny)
     towards = towards.float()
     assert_close(found, x.float() + 0.1 * towards / towards.norm(dim=1, keepdim=True), atol=1e-5, rtol=0)
 
@@ -207,48 +180,25 @@ def test_until_wrong_leaves_the_same_survivors_for_less_work(model, images):
     assert len(x) <= counts[1] < counts[0] * 0.8
 
 
-def test_an_image_the_model_gets_wrong_is_preferred_to_one_of_more_loss(device):
-    class Steps(nn.Module):
-        """Answers rightly with little confidence far out, wrongly with more on the way there."""
+class Steps(nn.Module):
+    """Logits of a table, by how far the first pixel is to the right, and a small slope that leads there."""
 
-        def forward(self, x):
-            far = (x[:, 0] > 0.65).to(x.dtype)
-            near = ((x[:, 0] > 0.55) & (x[:, 0] <= 0.65)).to(x.dtype)
-            table = x.new_tensor([[3.0, 0, 0, 0], [1.0, 1.1, -9, -9], [0.3, 0.2, 0.2, 0.2]])
-            return table[(near + 2 * far).long()] + 1e-3 * (1 - x[:, :1]) * table.new_tensor([1.0, 0, 0, 0])
+    def __init__(self, borders, table):
+        super().__init__()
+        self.borders, self.table = borders, table
 
+    def forward(self, x):
+        place = sum((x[:, 0] > border).long() for border in self.borders)
+        return x.new_tensor(self.table)[place] - x[:, :1] * x.new_tensor([1e-3, 0, 0, 0])
+
+
+def test_a_wrong_image_is_preferred_to_one_of_more_loss_and_not_to_the_clean_one_of_more_loss(device):
     x, y = torch.full((1, 2), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    found = pgd(Steps(), x, y, 0.2, 0.1, 2, random_start=False)
+    # right with little confidence far out, wrong with more on the way there
+    model = Steps((0.55, 0.65), [[3.0, 0, 0, 0], [1.0, 1.1, -9, -9], [0.3, 0.2, 0.2, 0.2]])
+    found = pgd(model, x, y, 0.2, 0.1, 2, random_start=False)
     assert float(found[0, 0]) == pytest.approx(0.6)
-
-
-def test_a_wrong_image_of_less_loss_than_the_clean_one_is_not_returned(device):
-    class Surer(nn.Module):
-        """Right but unsure at the start; wrong, with more probability for the label, to the right of it."""
-
-        def forward(self, x):
-            right = (x[:, 0] > 0.55).long()
-            table = x.new_tensor([[0.3, 0.2, 0.2, 0.2], [1.0, 1.1, -9, -9]])
-            return table[right] - x[:, :1] * table.new_tensor([1e-3, 0, 0, 0])
-
-    x, y = torch.full((1, 2), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    for found in (pgd(Surer(), x, y, 0.2, 0.1, 2, random_start=False), fgsm(Surer(), x, y, 0.1)):
+    # right but unsure at the start; wrong, with more probability for the label, to the right of it
+    model = Steps((0.55,), [[0.3, 0.2, 0.2, 0.2], [1.0, 1.1, -9, -9]])
+    for found in (pgd(model, x, y, 0.2, 0.1, 2, random_start=False), fgsm(model, x, y, 0.1)):
         assert_close(found, x)
-
-
-def test_parametrized_weights_are_computed_once_and_stay_differentiable(device):
-    class Doubled(nn.Module):
-        calls = 0
-
-        def forward(self, weight):
-            Doubled.calls += 1
-            return 2 * weight
-
-    model = small_network().to(device)
-    nn.utils.parametrize.register_parametrization(model[6], "weight", Doubled())
-    x, y = (t.to(device) for t in digits(4))
-    Doubled.calls = 0
-    pgd(model, x, y, EPS, 0.05, 5)
-    assert Doubled.calls == 1
-    F.cross_entropy(model(x), y).backward()
-    assert model[6].parametrizations.weight.original.grad.abs().sum() > 0

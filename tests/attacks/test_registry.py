@@ -7,14 +7,13 @@ import torch
 from torch.testing import assert_close
 
 from convkit.attacks import ATTACKS, autoattack, fgsm, pgd, robust_accuracy, simba
-from tests.helpers.attack_models import digits, trained_network
 
 EPS = 0.1
 
 
-@pytest.fixture(scope="module")
-def case(device):
-    return trained_network().to(device), *(t.to(device) for t in digits(12))
+@pytest.fixture
+def case(model, images):
+    return model, *(t[:12] for t in images)
 
 
 def seeded():

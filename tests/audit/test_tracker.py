@@ -14,6 +14,8 @@ from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
 from tests.helpers.geometries import normal
+from tests.helpers.refusals import refused
+from tests.helpers.unchanged import unchanged
 
 
 def network(channels: int = 4) -> nn.Sequential:
@@ -51,6 +53,7 @@ def train(model: nn.Module, x: torch.Tensor, steps: int, lr: float = 0.05):
         optimizer.step()
 
 
+@pytest.mark.slow
 def test_estimates_stay_below_the_norms_and_close_to_them_while_training(device):
     model, x = started(device)
     tracker = NormTracker(model, x[:1], refresh=10)
@@ -89,9 +92,8 @@ def test_deficits_say_how_far_below_the_last_estimate_was(device):
 
 
 def test_a_layer_of_zeros_is_zero_and_is_found_when_it_wakes(device):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, padding=1)).to(
-        device
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, padding=1))
+    model = model.to(device)
     x = torch.ones(1, 3, 9, 8, device=device)
     weights = [model[0].weight.detach().clone(), model[1].weight.detach().clone()]
     for layer in model:
@@ -139,12 +141,9 @@ def test_a_frequency_that_was_not_followed_is_found_without_a_refresh(device):
 
 def test_reading_a_parametrized_weight_takes_no_step_of_it(device):
     model = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3, padding_mode="circular", padding=1)).to(device)
-    model.train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    tracker = NormTracker(model, torch.ones(1, 3, 6, 7, device=device))
-    assert_close(tracker.update(), tracker.update())
-    assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
-    assert model.training
+    tracker = NormTracker(model.train(), torch.ones(1, 3, 6, 7, device=device))
+    with unchanged(model):
+        assert_close(tracker.update(), tracker.update())
 
 
 # ---- cost ----------------------------------------------------------------------------------------------------------
@@ -197,23 +196,17 @@ def test_a_tracker_goes_on_from_its_saved_state(device):
     assert other.deficits == pytest.approx(tracker.deficits, abs=1e-12)
 
 
-def test_saved_states_do_not_change_when_the_tracker_goes_on(device):
+def test_two_trackers_of_one_model_agree_to_the_last_digit_and_saved_states_do_not_change_when_they_go_on(device):
     model, x = started(device)
-    tracker = NormTracker(model, x[:1], refresh=2)
-    tracker.update()
-    state = tracker.state_dict()
+    a, b = NormTracker(model, x[:1], refresh=2), NormTracker(model, x[:1], refresh=2)
+    a.update()
+    b.update()
+    state = a.state_dict()
     copy = {name: {key: value.clone() for key, value in its.items()} for name, its in state["states"].items()}
-    for _ in train(model, x, 3):
-        tracker.update()
-    assert_close(state["states"], copy, rtol=0, atol=0)
-    assert state["updates"] == 1
-
-
-def test_two_trackers_of_one_model_agree_to_the_last_digit(device):
-    model, x = started(device)
-    a, b = NormTracker(model, x[:1], refresh=3), NormTracker(model, x[:1], refresh=3)
     for _ in train(model, x, 4):
         assert a.update() == b.update()
+    assert_close(state["states"], copy, rtol=0, atol=0)
+    assert state["updates"] == 1
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
@@ -238,8 +231,7 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_the_tracker_is_as_b
     with torch.no_grad():
         model[0].weight.mul_(1.01)
         model[4].weight[0, 0, 0, 0] = number
-    with pytest.raises(ValueError, match="layer '4': kernel must be finite"):
-        tracker.update()
+    refused("layer '4': kernel must be finite", tracker.update)
     after = tracker.state_dict()
     assert after["updates"] == before["updates"] == 1
     assert_close(after["states"], before["states"], rtol=0, atol=0)
@@ -248,16 +240,10 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_the_tracker_is_as_b
     assert len(tracker.update()) == 5
 
 
-@pytest.mark.parametrize("name", ["refresh", "candidates", "steps"])
-def test_numbers_below_one_are_refused(device, name):
-    layer = nn.Conv2d(3, 2, 3, device=device)
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
-        NormTracker(layer, torch.ones(1, 3, 5, 5, device=device), **{name: 0})
-
-
-def test_models_that_cannot_be_tracked_are_refused_at_once(device):
-    with pytest.raises(ValueError, match="needed a model with convolutions or linear layers, got ReLU"):
-        NormTracker(nn.ReLU(), torch.ones(1, 2, 3, 3, device=device))
-    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ConvTranspose2d(3, 2, 3)).to(device)
-    with pytest.raises(ValueError, match=r"layer '1': .*ConvTranspose2d"):
-        NormTracker(model, torch.ones(1, 2, 5, 5, device=device))
+def test_numbers_below_one_and_models_that_cannot_be_tracked_are_refused_at_once(device):
+    layer, x = nn.Conv2d(2, 3, 1, device=device), torch.ones(1, 2, 5, 5, device=device)
+    for name in ("refresh", "candidates", "steps"):
+        refused(f"{name} must be at least 1, got 0", NormTracker, layer, x, **{name: 0})
+    refused("needed a model with convolutions or linear layers, got ReLU", NormTracker, nn.ReLU(), x)
+    model = nn.Sequential(layer, nn.ConvTranspose2d(3, 2, 3, device=device))
+    refused(r"layer '1': .*ConvTranspose2d", NormTracker, model, x)

@@ -51,17 +51,13 @@ def test_the_published_convnorm_does_what_ours_does(stride):
     ours, theirs = ConvNorm2d(3, 4, 3, stride, 1).double(), PlainConvNorm(3, 4, 3, stride).double()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
     x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
-    y = theirs(x)
-    weights = torch.randn_like(y)
-    assert_close(ours(x), y)
-    for found, wanted in zip(
-        torch.autograd.grad(ours(x), [x, *ours.parameters()], weights),
-        torch.autograd.grad(y, [x, *theirs.parameters()], weights),
-        strict=True,
-    ):
-        assert_close(found, wanted)
+    weights = torch.randn_like(theirs(x))
+    assert_close(ours(x), theirs(x))
+    found, wanted = (torch.autograd.grad(layer(x), [x, *layer.parameters()], weights) for layer in (ours, theirs))
+    assert_close(found, wanted)
 
 
+@pytest.mark.slow
 def test_each_case_of_a_quick_run_has_inputs_baselines_and_known_targets():
     quick = list(cases(CPU, quick=True))
     assert len({(case.question, case.inputs) for case in quick}) == len(quick) > 10
@@ -83,33 +79,33 @@ class Clock:
         self.now += seconds
 
 
-def test_baselines_take_turns_and_the_slow_ones_rest(monkeypatch):
+@pytest.fixture
+def task(monkeypatch):
+    """Makes tasks that take a known time; with them, the names of those that were called."""
     clock, calls = Clock(), []
     monkeypatch.setattr(bench, "time", clock)
 
-    def task(name, seconds):
+    def make(name, seconds):
         def run():
             calls.append(name)
             clock.sleep(seconds)
 
         return run
 
+    make.calls = calls
+    return make
+
+
+def test_baselines_take_turns_and_the_slow_ones_rest(task):
     result = time_case(Case("q", "c", task("ours", 0.03), {"slow": task("slow", 0.12)}), Budget(4, 0.15), nothing)
-    assert calls == ["ours", "ours", "slow", "ours", "slow", "ours", "ours"]  # one unmeasured call first
+    assert task.calls == ["ours", "ours", "slow", "ours", "slow", "ours", "ours"]  # one unmeasured call first
     assert result.rounds == {"convkit": 4, "slow": 2}
     assert result.ratios["slow"] == pytest.approx(4)  # the rests between them do not count
 
 
-def test_quick_tasks_are_called_several_times_a_turn(monkeypatch):
-    clock, calls = Clock(), []
-    monkeypatch.setattr(bench, "time", clock)
-
-    def quick():
-        calls.append(1)
-        clock.sleep(1 / 1024)
-
-    result = time_case(Case("q", "c", quick, {}), Budget(3, 1.0), nothing)
-    assert len(calls) == 1 + 1 + 20 + 20  # unmeasured, measured once, then for 0.02 seconds a turn
+def test_quick_tasks_are_called_several_times_a_turn(task):
+    result = time_case(Case("q", "c", task("quick", 1 / 1024), {}), Budget(3, 1.0), nothing)
+    assert len(task.calls) == 1 + 1 + 20 + 20  # unmeasured, measured once, then for 0.02 seconds a turn
     assert result.ours == pytest.approx(1 / 1024)
 
 

@@ -13,7 +13,9 @@ from convkit.constraints import norm_decay
 from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
 from convkit.penalties import mean_norm
-from tests.helpers.small_network import batch, network, train
+from tests.helpers.refusals import refused
+from tests.helpers.small_network import batch, network, sgd, train
+from tests.helpers.unchanged import unchanged
 
 LAYERS = ("0", "2", "4", "6", "8")
 
@@ -50,9 +52,8 @@ def test_the_steps_are_those_of_algorithm_1(device, ord, mean, momentum):
     for step in range(4):
         train(model, optimizer, 1, step)
         p = dense_gradient(twin, ord)
-        g = dict(
-            zip(dict(twin.named_parameters()), torch.autograd.grad(loss(twin, step), twin.parameters()), strict=True)
-        )
+        slopes = torch.autograd.grad(loss(twin, step), twin.parameters())
+        g = dict(zip(dict(twin.named_parameters()), slopes, strict=True))
         with torch.no_grad():
             for name, weight in twin.named_parameters():
                 if name in h:
@@ -62,20 +63,7 @@ def test_the_steps_are_those_of_algorithm_1(device, ord, mean, momentum):
         assert_close(model.state_dict(), twin.state_dict())
 
 
-def test_the_gradient_is_sparse_and_made_of_signs(device):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False)).to(device, torch.float64)
-    optimizer = optim.SGD(model.parameters(), lr=1.0)
-    norm_decay(optimizer, model, {"0": (6, 7)}, beta=1.0, ord=math.inf, momentum=0.0)
-    weight = model[0].weight.detach().clone()
-    model[0].weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    p = weight - model[0].weight.detach()
-    row = int(weight.abs().sum((1, 2, 3)).argmax())  # inner outputs read every tap
-    assert_close(p[row], weight[row].sign())
-    assert p.count_nonzero() == weight[row].numel()
-
-
-def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed(device):
+def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed_and_its_gradient_is_made_of_signs(device):
     model = network(device, torch.float64)
     twin = copy.deepcopy(model)
     shapes = input_shapes(model, batch(device, torch.float64))
@@ -87,6 +75,15 @@ def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed(device):
         (loss(twin, step) + 0.3 * mean_norm(twin, shapes, 1)).backward()
         other.step()
         assert_close(model.state_dict(), twin.state_dict())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False)).to(device, torch.float64)
+    norm_decay(optimizer := sgd(model, 1.0), model, {"0": (6, 7)}, beta=1.0, ord=math.inf, momentum=0.0)
+    weight = model[0].weight.detach().clone()
+    model[0].weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    p = weight - model[0].weight.detach()
+    row = int(weight.abs().sum((1, 2, 3)).argmax())  # inner outputs read every tap
+    assert_close(p[row], weight[row].sign())
+    assert p.count_nonzero() == weight[row].numel()
 
 
 def test_a_shared_weight_gets_the_gradients_of_all_its_layers_once(device):
@@ -103,9 +100,9 @@ def test_a_shared_weight_gets_the_gradients_of_all_its_layers_once(device):
 
 
 def test_beta_can_be_changed_while_training_and_0_is_no_decay(device):
-    model, plain = (network(device, torch.float64) for _ in range(2))
-    plain.load_state_dict(model.state_dict())
-    optimizer, other = (optim.SGD(m.parameters(), lr=0.1) for m in (model, plain))
+    model = network(device, torch.float64)
+    plain = copy.deepcopy(model)
+    optimizer, other = sgd(model), sgd(plain)
     handle = handle_for(optimizer, model, 0.0)
     train(model, optimizer, 2)
     train(plain, other, 2)
@@ -119,7 +116,7 @@ def test_beta_can_be_changed_while_training_and_0_is_no_decay(device):
 def test_the_norms_fall(device):
     model = network(device, torch.float64)
     shapes = input_shapes(model, batch(device, torch.float64))
-    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    optimizer = sgd(model, 0.01)
     norm_decay(optimizer, model, shapes, beta=1.0, mean=False)
     before = mean_norm(model, shapes).item()
     for _ in range(30):
@@ -130,10 +127,9 @@ def test_the_norms_fall(device):
 
 
 def test_an_optimizer_that_ascends_is_given_the_other_sign(device):
-    up, down = (network(device, torch.float64) for _ in range(2))
-    down.load_state_dict(up.state_dict())
-    optimizers = [optim.SGD(up.parameters(), lr=0.1, maximize=True), optim.SGD(down.parameters(), lr=0.1)]
-    for sign, model, optimizer in zip((-1, 1), (up, down), optimizers, strict=True):
+    up = network(device, torch.float64)
+    down = copy.deepcopy(up)
+    for sign, model, optimizer in ((-1, up, sgd(up, maximize=True)), (1, down, sgd(down))):
         handle_for(optimizer, model, 0.5)
         (sign * loss(model)).backward()
         optimizer.step()
@@ -142,9 +138,9 @@ def test_an_optimizer_that_ascends_is_given_the_other_sign(device):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_scaled_gradients_of_mixed_precision_get_the_same_decay(device, fused):
-    scaled, plain = (network(device) for _ in range(2))
-    plain.load_state_dict(scaled.state_dict())
-    optimizers = [optim.SGD(m.parameters(), lr=0.1, fused=fused) for m in (scaled, plain)]
+    scaled = network(device)
+    plain = copy.deepcopy(scaled)
+    optimizers = [sgd(m, fused=fused) for m in (scaled, plain)]
     for model, optimizer in zip((scaled, plain), optimizers, strict=True):
         handle_for(optimizer, model, 0.5)
     scaler = torch.amp.GradScaler(device.type, init_scale=4096.0)
@@ -175,7 +171,7 @@ def test_parametrized_weights_and_layers_with_an_operator_get_the_gradient_of_wh
     model = nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 3, (1, 2))), Twice()).to(device, torch.float64)
     shapes = input_shapes(model, batch(device, torch.float64))
     assert shapes.keys() == {"0", "1"}
-    optimizer = optim.SGD(model.parameters(), lr=1.0)
+    optimizer = sgd(model, 1.0)
     model.train()
     vectors = copy.deepcopy(dict(model.named_buffers()))
     norm_decay(optimizer, model, shapes, beta=0.3, momentum=0.0)
@@ -200,32 +196,24 @@ def test_parametrized_weights_and_layers_with_an_operator_get_the_gradient_of_wh
 
 def test_frozen_weights_and_those_without_a_gradient_are_left_as_weight_decay_leaves_them(device):
     model = network(device, torch.float64)
+    p = dense_gradient(model, 1)["4.weight"]
     model[0].weight.requires_grad_(False)
     optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     handle = handle_for(optimizer, model, 1.0, momentum=0.0)
     before = copy.deepcopy(model.state_dict())
-    for p in (model[4].weight, model[0].bias):
-        p.grad = torch.zeros_like(p)
+    model[4].weight.grad, model[0].bias.grad = torch.zeros_like(model[4].weight), torch.zeros_like(model[0].bias)
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"4.weight"}
-    p = dense_gradient_of(before, model, "4")
     assert_close(model[4].weight.detach(), before["4.weight"] - 0.1 / 5 * p)  # N counts every layer
     assert handle.state_dict()["h"].keys() == {"2.weight", "4.weight", "6.weight", "8.weight"}
-
-
-def dense_gradient_of(state: dict[str, torch.Tensor], model: nn.Module, name: str) -> torch.Tensor:
-    model = copy.deepcopy(model)
-    model.load_state_dict(state)
-    A = conv_operators(model, batch(model[0].weight.device, torch.float64))[name]
-    return torch.autograd.grad(torch.linalg.matrix_norm(A.matrix(), 1), [model.get_submodule(name).weight])[0]
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
 def test_numbers_and_layers_that_make_no_decay_are_refused(device):
     model = network(device)
     shapes = input_shapes(model, batch(device))
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer = sgd(model)
     for options, words in (
         ({"beta": -0.1}, "beta must be a finite number of at least 0, got -0.1"),
         ({"beta": math.nan}, "beta must be a finite number of at least 0, got nan"),
@@ -236,51 +224,34 @@ def test_numbers_and_layers_that_make_no_decay_are_refused(device):
         ({"shapes": {"nine": (3, 3)}}, "'nine', which Sequential does not have"),
         ({"shapes": {"1": (8, 8)}}, "layer '1': from_layer needs"),
     ):
-        with pytest.raises(ValueError, match=words):
-            norm_decay(optimizer, model, **({"shapes": shapes, "beta": 0.1} | options))
+        refused(words, norm_decay, optimizer, model, **{"shapes": shapes, "beta": 0.1} | options)
     with pytest.raises(ValueError, match=r"parameters of the optimizer, got '0.weight'"):
         norm_decay(optim.SGD(model[8].parameters(), lr=0.1), model, shapes, 0.1)
-    with pytest.raises(ValueError, match="unfreeze one"):
-        norm_decay(optimizer, model.requires_grad_(False), shapes, 0.1)
+    refused("unfreeze one", norm_decay, optimizer, model.requires_grad_(False), shapes, 0.1)
     optimizer.step()  # and no hook was left behind
 
 
-def test_a_closure_is_refused_since_it_makes_the_gradients_too_late(device):
+def test_a_closure_and_bad_numbers_during_training_are_refused_and_change_no_gradient(device):
     model = network(device)
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
-    handle_for(optimizer, model, 0.1)
-    with pytest.raises(ValueError, match="a closure"):
-        optimizer.step(lambda: loss(model))
-    with pytest.raises(ValueError, match="a closure"):
-        optimizer.step(closure=lambda: loss(model))
-    train(model, optimizer, 1)
-
-
-def test_bad_numbers_during_training_are_named_and_change_no_gradient(device):
-    model = network(device)
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer = sgd(model)
     handle = handle_for(optimizer, model, 0.1)
+    refused("a closure", optimizer.step, lambda: loss(model))  # it makes the gradients too late
+    refused("a closure", optimizer.step, closure=lambda: loss(model))
     loss(model).backward()
-    gradients = [p.grad.clone() for p in model.parameters()]
-    before = copy.deepcopy(model.state_dict())
     handle.beta = -1.0
-    with pytest.raises(ValueError, match="got -1"):
-        optimizer.step()
+    with unchanged(model):
+        refused("got -1", optimizer.step)
     handle.beta = 0.1
     with torch.no_grad():
         model[6].weight[0, 0, 0, 0] = math.nan
-    before["6.weight"][0, 0, 0, 0] = math.nan
-    with pytest.raises(ValueError, match="layer '6': kernel must be finite"):
-        optimizer.step()
-    assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)
-    assert_close([p.grad for p in model.parameters()], gradients, rtol=0, atol=0)
-    assert handle.steps == 0
-    assert handle.state_dict()["h"] == {}
+    with unchanged(model):
+        refused("layer '6': kernel must be finite", optimizer.step)
+    assert (handle.steps, handle.state_dict()["h"]) == (0, {})
 
 
 def test_a_state_for_weights_of_another_shape_is_refused(device):
     model = network(device)
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer = sgd(model)
     handle = handle_for(optimizer, model, 0.1)
     train(model, optimizer, 1)
     state = handle.state_dict()

@@ -17,6 +17,7 @@ from convkit.data import mnist
 from convkit.data.catalog import CIFAR10, CIFAR100, Source
 from convkit.data.files import load_source
 from tests.helpers.dataset_files import packed, small, small_mnist, write
+from tests.helpers.refusals import refused
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -84,14 +85,10 @@ def test_another_address_is_asked_where_one_does_not_answer(server):
     assert load_source(source, None, None).images.shape == (6, 1, 4, 4)
 
 
-def test_without_a_network_or_a_file_there_one_sentence_says_what_to_do(server):
+def test_without_a_network_a_file_there_or_pooch_one_sentence_says_what_to_do(server, monkeypatch):
     source = downloadable(server, CIFAR10)
     for address in ("http://127.0.0.1:9/", server[1] + "elsewhere/"):
-        with pytest.raises(ConnectionError, match=r"could not be downloaded .*name the folder .*cifar10\(folder\)"):
-            load_source(replace(source, addresses=(address,)), None, None)
-
-
-def test_without_pooch_one_sentence_says_what_to_do(monkeypatch):
+        words = r"could not be downloaded .*name the folder .*cifar10\(folder\)"
+        refused(words, load_source, replace(source, addresses=(address,)), None, None, error=ConnectionError)
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(ModuleNotFoundError, match=r"downloading mnist needs pooch.*or name the folder"):
-        mnist()
+    refused(r"downloading mnist needs pooch.*or name the folder", mnist, error=ModuleNotFoundError)

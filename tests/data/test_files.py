@@ -14,6 +14,7 @@ from convkit.data.catalog import CIFAR10, CIFAR100
 from convkit.data.files import load_source
 from tests import ROOT
 from tests.helpers.dataset_files import idx, packed, small, small_mnist, write
+from tests.helpers.refusals import refused
 
 REAL = ROOT.parent / "shared" / "data"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
@@ -74,9 +75,8 @@ def test_real_cifar_records_are_read_as_the_images_they_are(tmp_path):
     first = lzma.decompress((REAL / "cifar10" / "data_batch_1.first4000.bin.xz").read_bytes())[: 1000 * 3073]
     test = lzma.decompress((REAL / "cifar10" / "test_batch.first1017.bin.xz").read_bytes())[: 1000 * 3073]
     source = replace(CIFAR10, records=(1000, 1000), train={"data_batch_1.bin": "?"})
-    data = load_source(
-        source, write(tmp_path, {"data_batch_1.bin": first, "test_batch.bin": test}), "cifar10-beginning"
-    )
+    folder = write(tmp_path, {"data_batch_1.bin": first, "test_batch.bin": test})
+    data = load_source(source, folder, "cifar10-beginning")
     assert [data.class_names[label] for label in data.labels[:5]] == ["frog", "truck", "truck", "deer", "automobile"]
     assert [data.class_names[label] for label in data.test_labels[:4]] == ["cat", "ship", "ship", "airplane"]
     assert data.mean == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.01)  # of all 50,000
@@ -87,45 +87,34 @@ def test_real_cifar_records_are_read_as_the_images_they_are(tmp_path):
 
 
 # ---- names tell the truth ------------------------------------------------------------------------------------------
-def test_only_the_official_bytes_have_the_official_name(tmp_path):
+def test_only_the_official_bytes_have_the_official_name_and_one_changed_byte_among_them_is_damage(tmp_path):
     source, files = small(CIFAR10)
     folder = write(tmp_path, files)
     other = replace(CIFAR10, records=(7, 5))  # whose sums fit none of these files
     assert load_source(source, folder, "cifar10").name == "cifar10"
     assert load_source(other, folder, None).name == "cifar10-unofficial"
     assert load_source(other, folder, "cifar10-jpeg").name == "cifar10-jpeg"
-    with pytest.raises(ValueError, match=r"test_batch.bin is not the official file of cifar10 .*name='cifar10-jpeg'"):
-        load_source(other, folder, "cifar10")
-
-
-def test_one_changed_byte_among_official_files_is_damage(tmp_path):
-    source, files = small(CIFAR10)
+    words = r"test_batch.bin is not the official file of cifar10 .*name='cifar10-jpeg'"
+    refused(words, load_source, other, folder, "cifar10")
     changed = bytearray(files["data_batch_3.bin"])
     changed[1234] ^= 1
-    folder = write(tmp_path, {**files, "data_batch_3.bin": bytes(changed)})
-    with pytest.raises(ValueError, match=r"^data_batch_3.bin is not the official file of cifar10 and the others are"):
-        load_source(source, folder, None)
+    write(folder, {"data_batch_3.bin": bytes(changed)})
+    words = r"^data_batch_3.bin is not the official file of cifar10 and the others are"
+    refused(words, load_source, source, folder, None)
     assert load_source(source, folder, "mine").images.shape == (35, 3, 32, 32)  # meant, and said so
 
 
 # ---- damage --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "length, came", [(7 * 3073 - 1, "6 records and 3072 bytes"), (6 * 3073, "6 records and 0"), (0, "0")]
-)
-def test_truncated_records_are_refused(tmp_path, length, came):
+def test_truncated_records_and_labels_out_of_range_are_refused_with_their_place(tmp_path):
     source, files = small(CIFAR10)
-    folder = write(tmp_path, {**files, "data_batch_2.bin": files["data_batch_2.bin"][:length]})
-    with pytest.raises(ValueError, match=rf"data_batch_2.bin needs 7 records of 3073 bytes, got .*\({came}"):
-        load_source(source, folder, "mine")
-
-
-def test_labels_out_of_range_are_refused_with_their_place(tmp_path):
-    source, files = small(CIFAR10)
+    for length, came in ((7 * 3073 - 1, "6 records and 3072 bytes"), (6 * 3073, "6 records and 0"), (0, "0")):
+        folder = write(tmp_path, {**files, "data_batch_2.bin": files["data_batch_2.bin"][:length]})
+        words = rf"data_batch_2.bin needs 7 records of 3073 bytes, got .*\({came}"
+        refused(words, load_source, source, folder, "mine")
     wrong = bytearray(files["test_batch.bin"])
     wrong[2 * 3073] = 10
-    folder = write(tmp_path, {**files, "test_batch.bin": bytes(wrong)})
-    with pytest.raises(ValueError, match=r"test_batch.bin: label 10 of image 2 is not one of 0 .. 9"):
-        load_source(source, folder, "mine")
+    write(folder, {**files, "test_batch.bin": bytes(wrong)})
+    refused(r"test_batch.bin: label 10 of image 2 is not one of 0 .. 9", load_source, source, folder, "mine")
 
 
 @pytest.mark.parametrize(
@@ -142,33 +131,28 @@ def test_labels_out_of_range_are_refused_with_their_place(tmp_path):
 )
 def test_damaged_idx_files_are_refused(tmp_path, name, change, message):
     source, files = small_mnist()
-    with pytest.raises(ValueError, match=message):
-        load_source(source, write(tmp_path, {**files, name: change(files[name])}), "mine")
+    refused(message, load_source, source, write(tmp_path, {**files, name: change(files[name])}), "mine")
 
 
-def test_truncated_archives_are_refused(tmp_path):
+def test_truncated_archives_are_refused_and_missing_files_named_with_the_places_looked_at(tmp_path):
     source, files = small(CIFAR10)
-    archive = packed(files, source.folders[0])
-    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(archive)
+    archive, place = packed(files, source.folders[0]), tmp_path / "cifar-10-binary.tar.gz"
+    place.write_bytes(archive)
     assert load_source(source, tmp_path, None).name == "cifar10"
-    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(archive[: len(archive) // 2])
-    with pytest.raises(ValueError, match=r"cifar-10-binary.tar.gz cannot be unpacked .* truncated or damaged"):
-        load_source(source, tmp_path, None)
-    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(packed({"test_batch.bin": b""}, "x"))
-    with pytest.raises(FileNotFoundError, match=r"does not hold data_batch_1.bin, .*data_batch_5.bin; fetch"):
-        load_source(source, tmp_path, None)
+    place.write_bytes(archive[: len(archive) // 2])
+    words = r"cifar-10-binary.tar.gz cannot be unpacked .* truncated or damaged"
+    refused(words, load_source, source, tmp_path, None)
+    place.write_bytes(packed({"test_batch.bin": b""}, "x"))
+    words = r"does not hold data_batch_1.bin, .*data_batch_5.bin; fetch"
+    refused(words, load_source, source, tmp_path, None, error=FileNotFoundError)
     digits, images = small_mnist()
     zipped = {f"{name}.gz": gzip.compress(content)[:-9] for name, content in images.items()}
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz cannot be unpacked"):
-        load_source(digits, write(tmp_path / "mnist", zipped), None)
-
-
-def test_missing_files_are_named_with_the_places_looked_at(tmp_path):
-    source, files = small(CIFAR10)
+    folder = write(tmp_path / "mnist", zipped)
+    refused(r"train-images-idx3-ubyte.gz cannot be unpacked", load_source, digits, folder, None)
     del files["data_batch_4.bin"], files["test_batch.bin"]
+    place.unlink()
     write(tmp_path / source.folders[0], files)
     with pytest.raises(FileNotFoundError) as caught:
         load_source(source, tmp_path, None)
-    text = str(caught.value)
-    assert "cifar10 needs data_batch_4.bin, test_batch.bin, which" in text
-    assert f"{tmp_path}, {tmp_path / source.folders[0]};" in text
+    assert "cifar10 needs data_batch_4.bin, test_batch.bin, which" in str(caught.value)
+    assert f"{tmp_path}, {tmp_path / source.folders[0]};" in str(caught.value)

@@ -1,6 +1,7 @@
 """Small networks and images that the tests of attacks share."""
 
 import copy
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -28,19 +29,24 @@ def small_network() -> nn.Sequential:
     )
 
 
-def trained_network(steps: int = 150) -> nn.Sequential:
-    """A small network that reads digits well, in training mode."""
+@functools.cache
+def _trained() -> nn.Sequential:
     torch.manual_seed(0)
     x, y = digits(1000, 500)
     model = small_network()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(steps):
+    for _ in range(150):
         batch = torch.randint(len(x), (64,))
         optimizer.zero_grad()
         F.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
     optimizer.zero_grad()
     return model
+
+
+def trained_network() -> nn.Sequential:
+    """A small network that reads digits well, in training mode; it is trained once in a process."""
+    return copy.deepcopy(_trained())
 
 
 def linear_model(inputs: int = 20, classes: int = 2, dtype: torch.dtype = torch.float64) -> nn.Sequential:

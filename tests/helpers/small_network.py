@@ -45,3 +45,7 @@ def saved(*things) -> list:
     torch.save([thing.state_dict() for thing in things], file)
     file.seek(0)
     return torch.load(file, weights_only=True)
+
+
+def sgd(model: nn.Module, lr: float = 0.1, **options) -> optim.SGD:
+    return optim.SGD(model.parameters(), lr=lr, **options)

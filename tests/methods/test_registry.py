@@ -11,38 +11,21 @@ from torch.testing import assert_close
 from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.methods.registry import METHODS, get_method
-from convkit.models import MODELS
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
 from convkit.training.loop import fit
+from tests.helpers.refusals import refused
 
 DATA = subset(digits(), 200)
 WIDTHS = (16, 32, 16)
 NAMES = [
     *("plain", "weight_decay", "batchnorm", "groupnorm", "weight_standardization", "weight_standardization+batchnorm"),
-    *(
-        "weight_standardization+groupnorm",
-        "weight_norm",
-        "spectral_norm",
-        "operator_norm",
-        "oni",
-        "ocnn",
-        "convnorm",
-        "convnorm+batchnorm",
-    ),
-    *(
-        "sphere",
-        "sphere_without_noise",
-        "sphere_only",
-        "centre_only",
-        "norm_clip",
-        "reshaped_clip",
-        "norm_decay_l1",
-        "norm_decay_linf",
-    ),
+    *("weight_standardization+groupnorm", "weight_norm", "spectral_norm", "operator_norm", "oni", "ocnn", "convnorm"),
+    *("convnorm+batchnorm", "sphere", "sphere_without_noise", "sphere_only", "centre_only", "norm_clip"),
+    *("reshaped_clip", "norm_decay_l1", "norm_decay_linf"),
 ]
 
 
@@ -64,20 +47,14 @@ def convolutions(model):
     return [m for m in model.modules() if isinstance(m, nn.Conv2d | ConvNorm2d)]
 
 
-def test_the_names_are_these():
+def test_the_names_are_these_and_an_unknown_one_brings_the_nearest():
     assert list(METHODS) == NAMES
     for name, method in METHODS.items():
         assert method.name == name
         assert method.words
         assert method.settings() == {knob: method.knobs[knob].default for knob in method.knobs}
-
-
-@pytest.mark.parametrize(
-    "name, near", [("batch_norm", "batchnorm"), ("Sphere", "sphere"), ("norm_decay", "norm_decay_l1")]
-)
-def test_an_unknown_name_brings_the_nearest(name, near):
-    with pytest.raises(ValueError, match=rf"METHODS has no '{name}'; near it: .*{near}"):
-        get_method(name)
+    for name, near in (("batch_norm", "batchnorm"), ("Sphere", "sphere"), ("norm_decay", "norm_decay_l1")):
+        refused(rf"METHODS has no '{name}'; near it: .*{near}", get_method, name)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -94,61 +71,51 @@ def test_every_parameter_gets_a_gradient_and_moves(method):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", ["resnet18", "vgg11"])
 def test_every_method_reaches_other_models(method, model):
-    options = {"width": 0.25} if model == "resnet18" else {}
-    built = network(model, DATA, method, **options)
-    out = built(DATA.train_batch(torch.arange(4))[0])
+    out = network(model, DATA, method, width=0.25)(DATA.train_batch(torch.arange(4))[0])
     assert out.shape == (4, 10)
     assert out.isfinite().all()
 
 
 # ---- each told from its neighbors ------------------------------------------------------------------------------------
-def test_layers_behind_the_convolutions():
+def test_layers_behind_the_convolutions_and_weights_that_are_functions_of_others():
     behind = {nn.BatchNorm2d, nn.GroupNorm, NoisyAffine2d}
     expected = {name: {nn.BatchNorm2d} for name in NAMES}
     expected |= {name: set() for name in ("plain", "weight_standardization", "weight_norm", "oni", "convnorm")}
     expected |= {name: {nn.GroupNorm} for name in ("groupnorm", "weight_standardization+groupnorm")}
     expected |= {name: {NoisyAffine2d} for name in NAMES if name.startswith(("sphere", "centre"))}
-    assert {name: kinds(made(name)) & behind for name in NAMES} == expected
-
-
-def test_weights_that_are_functions_of_others():
-    changed = {name for name in NAMES if any(parametrize.is_parametrized(m) for m in made(name).modules())}
+    models = {name: made(name) for name in NAMES}
+    assert {name: kinds(model) & behind for name, model in models.items()} == expected
+    changed = {name for name, model in models.items() if any(map(parametrize.is_parametrized, model.modules()))}
     assert changed == {
         *("weight_standardization", "weight_standardization+batchnorm", "weight_standardization+groupnorm"),
         *("weight_norm", "spectral_norm", "operator_norm", "oni"),
     }
+    assert [name for name, model in models.items() if ConvNorm2d in kinds(model)] == ["convnorm", "convnorm+batchnorm"]
 
 
-def test_weight_standardization_has_centered_rows_of_one_norm_and_weight_norm_has_not():
+def test_rows_are_centered_or_orthogonal_and_convnorm_has_its_gain_where_their_methods_say_so():
     for name, centered in (("weight_standardization", True), ("weight_norm", False)):
         rows = convolutions(made(name))[1].weight.flatten(1)
         assert (rows.mean(1).abs().max() < 1e-6) == centered
-
-
-def test_oni_has_orthogonal_rows():
     rows = convolutions(trained("oni"))[1].weight.flatten(1)
     gram = rows @ rows.mT
     assert_close(gram / gram.diagonal().mean(), torch.eye(len(rows)), rtol=0, atol=0.05)
+    for name, gain in (("convnorm", 2**0.5), ("convnorm+batchnorm", 1.0)):
+        affine = convolutions(made(name))[1].affine_weight
+        assert affine[:, 0].sum((1, 2)).tolist() == pytest.approx([gain] * len(affine))
 
 
 def test_operator_norm_is_one_for_the_layer_and_spectral_norm_for_the_reshaped_kernel():
     x = DATA.train_batch([0])[0]
-    true, reshaped = trained("operator_norm", 20), trained("spectral_norm", 20)
-    for name, A in conv_operators(true.eval(), x).items():
-        if "head" not in name:
-            assert operator_norm(A.torus(), 2).item() == pytest.approx(1, abs=1e-4)
-    for name, A in conv_operators(reshaped.eval(), x).items():
-        if "head" not in name:
-            assert torch.linalg.matrix_norm(A.kernel.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
-            assert operator_norm(A.torus(), 2) > 1.02
-
-
-def test_convnorm_alone_has_convnorm_layers_with_its_gain():
-    for name, gain in (("convnorm", 2**0.5), ("convnorm+batchnorm", 1.0)):
-        layer = convolutions(made(name))[1]
-        assert isinstance(layer, ConvNorm2d)
-        assert layer.affine_weight[:, 0].sum((1, 2)).tolist() == pytest.approx([gain] * len(layer.affine_weight))
-    assert not any(isinstance(m, ConvNorm2d) for name in NAMES if "convnorm" not in name for m in made(name).modules())
+    for name in ("operator_norm", "spectral_norm"):
+        for layer, A in conv_operators(trained(name, 20).eval(), x).items():
+            if "head" in layer:
+                continue
+            if name == "operator_norm":
+                assert operator_norm(A.torus(), 2).item() == pytest.approx(1, abs=1e-4)
+            else:
+                assert torch.linalg.matrix_norm(A.kernel.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
+                assert operator_norm(A.torus(), 2) > 1.02
 
 
 @pytest.mark.parametrize(
@@ -176,20 +143,16 @@ def test_noise_constant_or_growing_with_depth():
 
 
 def test_clips_bound_the_layer_or_the_reshaped_kernel():
-    x = DATA.train_batch([0])[0]
-    norms = {}
+    x, norms = DATA.train_batch([0])[0], {}
     for name in ("batchnorm", "norm_clip", "reshaped_clip"):
         knobs = {} if name == "batchnorm" else {"bound": 0.3, "every": 1}
-        operators = conv_operators(trained(name, knobs=knobs), x).values()
-        norms[name] = [
-            (operator_norm(A.torus(), 2).item(), torch.linalg.matrix_norm(A.kernel.flatten(1), 2).item())
-            for A in operators
-            if max(A.input_shape) > 1
-        ]
-    assert all(reshaped <= 0.3 + 1e-6 for _, reshaped in norms["reshaped_clip"])
-    assert any(true > 0.36 for true, _ in norms["reshaped_clip"])
-    assert all(true <= 0.3 * 1.4 for true, _ in norms["norm_clip"])  # one clip and crop leaves a part above the bound
-    assert any(reshaped > 0.31 for _, reshaped in norms["batchnorm"])
+        operators = [A for A in conv_operators(trained(name, knobs=knobs), x).values() if max(A.input_shape) > 1]
+        norms[name] = [operator_norm(A.torus(), 2).item() for A in operators]
+        norms[f"{name}, reshaped"] = [torch.linalg.matrix_norm(A.kernel.flatten(1), 2).item() for A in operators]
+    assert max(norms["reshaped_clip, reshaped"]) <= 0.3 + 1e-6
+    assert max(norms["reshaped_clip"]) > 0.36
+    assert max(norms["norm_clip"]) <= 0.3 * 1.4  # one clip and crop leaves a part above the bound
+    assert max(norms["batchnorm, reshaped"]) > 0.31
 
 
 def test_decays_and_penalties_lower_what_they_are_about():
@@ -220,18 +183,6 @@ def test_ocnn_brings_the_circular_operators_nearer_to_orthogonal_rows():
 
 
 # ---- building --------------------------------------------------------------------------------------------------------
-def test_an_unknown_model_brings_the_nearest():
-    assert "resnet18" in MODELS
-    with pytest.raises(ValueError, match="resnet18"):
-        network("resnet-18", DATA, "plain")
-
-
-def test_groups_that_do_not_divide_are_refused_before_any_training():
-    with pytest.raises(
-        ValueError, match="GroupNorm needs groups that divide the channels, got 16 groups and 24 channels"
-    ):
-        network("cnn9", DATA, "groupnorm", widths=(24, 32, 32))
-    assert network("cnn9", DATA, "groupnorm", widths=(24, 32, 32), knobs={"groups": 8}) is not None
 
 
 @pytest.mark.parametrize(
@@ -245,8 +196,13 @@ def test_groups_that_do_not_divide_are_refused_before_any_training():
     ],
 )
 def test_knobs_out_of_range_are_refused(method, knobs, words):
-    with pytest.raises(ValueError, match=words):
-        made(method, knobs=knobs)
+    refused(words, made, method, knobs=knobs)
+
+
+def test_groups_that_do_not_divide_are_refused_before_any_training():
+    words = "GroupNorm needs groups that divide the channels, got 16 groups and 24 channels"
+    refused(words, network, "cnn9", DATA, "groupnorm", widths=(24, 32, 32))
+    assert network("cnn9", DATA, "groupnorm", widths=(24, 32, 32), knobs={"groups": 8}) is not None
 
 
 def test_the_seed_draws_the_weights_and_leaves_others_alone():

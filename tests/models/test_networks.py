@@ -16,6 +16,7 @@ from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
 from convkit.operators.network import input_shapes
 from convkit.operators.operator import ConvOperator
 from convkit.training.loop import fit
+from tests.helpers.refusals import refused
 
 SMALL = {  # narrow forms, for what must be computed; their layers are those of the wide ones
     **{"cnn9": {"widths": (4, 6, 8)}, "wrn28_10": {"widening": 1, "depth": 16}, "resnet110": {"width": 0.5}},
@@ -48,7 +49,7 @@ def test_a_model_from_outside_is_built_by_its_name_with_the_layers_of_a_method(m
 # ---- every network, every image ------------------------------------------------------------------------------------
 @names
 @layers
-@pytest.mark.parametrize("in_channels, size", [(1, 8), (1, 28), (3, 8), (3, 16), (3, 32), (5, 64)])
+@pytest.mark.parametrize("in_channels, size", [(1, 8), (1, 28), (3, 16), (5, 64)])
 def test_logits_have_a_row_for_each_image(name, layer, in_channels, size):
     with torch.device("meta"):
         model = build_model(name, layer=layer, in_channels=in_channels, classes=7, image_size=size)
@@ -67,23 +68,19 @@ def test_gradients_reach_every_parameter(name, layer, device):
 
 
 @names
-def test_forward_leaves_images_and_every_intermediate_result_as_they_were(name, device):
+def test_forward_leaves_every_intermediate_result_as_it_was_and_takes_channels_last_and_autocast(name, device):
     model = small(name).to(device)
     seen = []
-    for module in model.modules():
-        module.register_forward_hook(lambda _, args, out: seen.append((out, out._version)))
-    x = torch.rand(2, 3, 8, 8, device=device)
+    hooks = [m.register_forward_hook(lambda _, args, out: seen.append((out, out._version))) for m in model.modules()]
+    x = torch.rand(4, 3, 8, 8, device=device)
     before = x.clone()
     model(x)
     assert len(seen) > 10
     assert all(out._version == version for out, version in seen)
     assert_close(x, before, rtol=0, atol=0)
-
-
-@names
-def test_channels_last_and_autocast_give_the_same_logits(name, device):
-    model = small(name).to(device).eval()
-    x = torch.rand(4, 3, 8, 8, device=device)
+    for hook in hooks:
+        hook.remove()
+    model.eval()
     with torch.no_grad():
         expected = model(x)
         assert_close(model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last)), expected)
@@ -94,21 +91,16 @@ def test_channels_last_and_autocast_give_the_same_logits(name, device):
 
 
 @names
-def test_same_seed_same_network_other_seed_another(name):
-    def first(seed):
+def test_the_seed_draws_the_weights_and_state_travels_through_state_dict_copies_and_pickles(name):
+    def first(seed, **options):
         torch.manual_seed(seed)
-        return small(name).state_dict()
+        return small(name, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], **options)
 
-    one, again, other = first(1), first(1), first(2)
-    assert all(torch.equal(one[key], again[key]) for key in one)
-    weights = [key for key in one if key.endswith("conv.weight") or key == "head.weight"]
+    model, again, other = first(1), first(1), first(2)
+    assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+    weights = [key for key in model.state_dict() if key.endswith("conv.weight") or key == "head.weight"]
     assert len(weights) > 5
-    assert not any(torch.equal(one[key], other[key]) for key in weights)
-
-
-@names
-def test_state_travels_through_state_dict_copies_and_pickles(name):
-    model = small(name, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    assert not any(torch.equal(model.state_dict()[key], other.state_dict()[key]) for key in weights)
     x = torch.rand(3, 3, 8, 8)
     model(x)  # running statistics that are not those of the start
     expected = model.eval()(x)
@@ -117,14 +109,17 @@ def test_state_travels_through_state_dict_copies_and_pickles(name):
     for twin in (restored.eval(), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert_close(twin(x), expected, rtol=0, atol=0)
         assert (twin.notes, twin.residual) == (model.notes, model.residual)
-        with pytest.raises(ValueError, match="needed a batch of images"):
-            twin(x[:, :2])
+        refused("needed a batch of images", twin, x[:, :2])
 
 
-def test_plain_networks_and_residual_ones_are_told_apart():
+def test_plain_networks_and_residual_ones_are_told_apart_and_a_part_of_a_network_is_a_network():
     with torch.device("meta"):
-        plain = {name for name, builder in MODELS.items() if not builder().residual}
-    assert plain == {"cnn9", "vgg11", "vgg16"}
+        assert {name for name, make in MODELS.items() if not make().residual} == {"cnn9", "vgg11", "vgg16"}
+    model = small("cnn9")
+    first = model[:2]
+    assert isinstance(first[0], nn.Sequential)
+    x = torch.rand(1, 3, 8, 8)
+    assert_close(first.eval()(x), F.relu(model.conv1.eval()(x)))
 
 
 # ---- against forwards written out by hand --------------------------------------------------------------------------
@@ -137,33 +132,26 @@ def stretched(model):
 
 
 def conv(state, name, x, stride=1):
-    weight = state[f"{name}.weight"]
-    return F.conv2d(
-        x, weight, state[f"{name}.bias"], stride, weight.shape[-1] // 2, groups=x.shape[1] // weight.shape[1]
-    )
+    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+    return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2, groups=x.shape[1] // weight.shape[1])
 
 
 def head(state, x):
     return x.mean((2, 3)) @ state["head.weight"].T + state["head.bias"]
 
 
-def test_cnn9_is_three_threes_with_average_pooling_between(device):
-    model = stretched(small("cnn9", layer=plain_layer, image_size=10)).to(device)
-    x = torch.rand(2, 3, 10, 10, dtype=torch.float64, device=device)
-    state, y = model.state_dict(), x
-    for i in range(1, 10):
-        y = conv(state, f"conv{i}", y).relu()
-        y = F.avg_pool2d(y, 2) if i in (3, 6) else y
-    assert_close(model(x), head(state, y))
+POOLS = {"cnn9": (10, 9, F.avg_pool2d, (3, 6)), "vgg11": (32, 8, F.max_pool2d, (1, 2, 4, 6, 8))}
 
 
-def test_vgg11_pools_the_largest_after_each_group(device):
-    model = stretched(small("vgg11", layer=plain_layer, image_size=32)).to(device)
-    x = torch.rand(2, 3, 32, 32, dtype=torch.float64, device=device)
+@pytest.mark.parametrize("name", POOLS)
+def test_plain_networks_are_convolutions_with_pooling_after_each_group(name, device):
+    size, count, pool, after = POOLS[name]
+    model = stretched(small(name, layer=plain_layer, image_size=size)).to(device)
+    x = torch.rand(2, 3, size, size, dtype=torch.float64, device=device)
     state, y = model.state_dict(), x
-    for i in range(1, 9):
+    for i in range(1, count + 1):
         y = conv(state, f"conv{i}", y).relu()
-        y = F.max_pool2d(y, 2) if i in (1, 2, 4, 6, 8) else y
+        y = pool(y, 2) if i in after else y
     assert_close(model(x), head(state, y))
 
 
@@ -235,26 +223,14 @@ def test_product_bound_of_cnn9_is_the_product_of_its_layers():
     assert product_bound(model, x) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS) - {"senet18"}))
-def test_product_bound_goes_through_the_network_and_holds(name):
+@names
+def test_product_bound_goes_through_the_network_and_holds_or_says_that_a_gate_is_a_product_of_branches(name):
     model = small(name).eval()
     x = torch.rand(8, 3, 8, 8)
+    if name == "senet18":
+        return refused("product or quotient of branches", product_bound, model, x[:1], torus=True)
     model.train()(x)
     bound = product_bound(model, x[:1], torus=True)
     with torch.no_grad():
         changes = model.eval()(x[::2]) - model(x[1::2])
     assert float((changes.norm(dim=1) / (x[::2] - x[1::2]).flatten(1).norm(dim=1)).max()) <= bound < float("inf")
-
-
-def test_product_bound_says_that_a_gate_is_a_product_of_branches():
-    with pytest.raises(ValueError, match="product or quotient of branches"):
-        product_bound(small("senet18"), torch.rand(1, 3, 8, 8), torus=True)
-
-
-# ---- its parts -----------------------------------------------------------------------------------------------------
-def test_a_part_of_a_network_is_a_network():
-    model = small("cnn9")
-    first = model[:2]
-    assert isinstance(first[0], nn.Sequential)
-    x = torch.rand(1, 3, 8, 8)
-    assert_close(first.eval()(x), F.relu(model.conv1.eval()(x)))

@@ -116,6 +116,9 @@ def test_a_parametrized_weight_is_read_once_also_inside_parametrizes_own_cache()
                 assert torch.equal(other(X), expected)
                 assert torch.equal(other(X), expected)
             assert Doubled.calls == 3
+    Doubled.calls = 0
+    pgd(model, X, Y, 0.1, 0.05, 5)
+    assert Doubled.calls == 3
 
 
 def test_what_a_network_counts_goes_on_counting_beside_others():
@@ -132,9 +135,8 @@ def test_what_a_network_counts_goes_on_counting_beside_others():
 
 
 def test_a_network_that_was_never_called_gets_its_numbers_first():
-    model, twin = (
-        nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)) for _ in range(2)
-    )
+    layers = nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)
+    model, twin = nn.Sequential(*layers), nn.Sequential(*copy.deepcopy(layers))
     with pytest.raises(ValueError, match=r"needed a network whose weights have their numbers, got a LazyConv2d .*; ru"):
         evaluation_copy(model).__enter__()
     pgd(model, X, Y, 0.1, 0.05, 2)

@@ -1,5 +1,7 @@
 """Experiments whose networks are narrow and whose data are few."""
 
+import copy
+
 import pytest
 
 from convkit.papers import clipping, methods, robustness_images, runs, separation, spectra, spectra_network
@@ -19,3 +21,19 @@ def few(monkeypatch):
         monkeypatch.setitem(spectra.SMALL, key, value)
     for key, value in {"batch_size": 10, "width": 0.03}.items():
         monkeypatch.setitem(spectra_network.NETWORK, key, value)
+
+
+RESULTS = {}
+
+
+@pytest.fixture
+def tiny(few):
+    """The results of an experiment in a few steps, by its name; each is carried out once in a process."""
+    from tests.helpers.experiments import TINY
+
+    def results(name):
+        if name not in RESULTS:
+            RESULTS[name] = TINY[name]()
+        return copy.deepcopy(RESULTS[name])
+
+    return results

@@ -63,9 +63,8 @@ def test_convnorm_runs_train_as_they_are_named():
 
 def test_decay_runs_train_as_they_are_named():
     for name, job in planned("decay-norms").items():
-        assert job["method"] == {"no": "batchnorm", "we": "weight_decay", "l1": "norm_decay_l1"}.get(
-            name[:2], "norm_decay_linf"
-        )
+        named = {"no": "batchnorm", "we": "weight_decay", "l1": "norm_decay_l1"}
+        assert job["method"] == named.get(name[:2], "norm_decay_linf")
         assert job["knobs"].get("mean", False) == ("β/N" in name)
         assert {job["knobs"].get("beta"), job["knobs"].get("weight_decay")} - {None} == (
             set() if name.startswith("none") else {0.01}

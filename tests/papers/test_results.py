@@ -27,18 +27,16 @@ def test_each_experiment_has_a_small_file_that_says_how_it_was_made(name):
     assert len(results.get("seeds", range(3))) >= (2 if name == "clipping-rates" else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_run_has_the_layout_of_the_stored_file(name, few):
-    tiny, whole = TINY[name](), stored(name)
-    assert whole.keys() == tiny.keys() | {"experiment", "command", "versions"}
-    assert {frozenset(row) for row in whole["rows"]} == {frozenset(row) for row in tiny["rows"]}
-    for results in (tiny, whole):
+def test_a_tiny_run_has_the_layout_of_the_stored_file(name, tiny):
+    few, whole = tiny(name), stored(name)
+    assert whole.keys() == few.keys() | {"experiment", "command", "versions"}
+    assert {frozenset(row) for row in whole["rows"]} == {frozenset(row) for row in few["rows"]}
+    for results in (few, whole):
         shown = EXPERIMENTS[name].show(results).splitlines()
-        lines = {
-            "clipping-rates": 8,
-            "separation": len(results["rows"]) + 1,
-            "methods-digits": len(results["rows"]) + 1,
-        }
+        more = len(results["rows"]) + 1
+        lines = {"clipping-rates": 8, "separation": more, "methods-digits": more}
         each = len(results["seeds"]) if name.startswith("spectra") else 1
         assert len(shown) == lines.get(name, each * len(results["rows"]))
         for row in results["rows"]:
@@ -55,7 +53,7 @@ def test_a_tiny_run_has_the_layout_of_the_stored_file(name, few):
                 assert numbers.keys() == LAYERS
                 assert {len(values) for values in numbers.values()} == {9}
             assert len(row.get("runs", range(seeds))) == seeds
-    group = {row.get("group"): {frozenset(run) for run in row.get("runs", ())} for row in tiny["rows"]}
+    group = {row.get("group"): {frozenset(run) for run in row.get("runs", ())} for row in few["rows"]}
     for row in whole["rows"]:
         assert {frozenset(run) for run in row.get("runs", ())} == group[row.get("group")]
 
@@ -82,7 +80,6 @@ def test_the_stored_tables_hold_every_method_and_three_seeds(name):
         assert len(row["accuracy"]) == 3
         assert all(0 <= accuracy <= 1 for accuracy in row["accuracy"])
         assert row["time_over_batchnorm"] > 0
-    assert not math.isnan(sum(row["time_over_batchnorm"] for row in results["rows"]))
 
 
 def test_stored_networks_have_learned_and_what_breaks_them_is_the_worst_of_all_attacks():
@@ -114,6 +111,7 @@ def test_in_the_stored_files_nothing_found_is_above_a_bound(name):
 LOST = ("clipping-rates", "convnorm-noise", "decay-generalization", "methods-digits", "robustness-networks")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOST, "spectra-bounds", "sphere-small-batches"])
 def test_a_lost_run_has_no_accuracy_and_says_why(name, few, monkeypatch):
     monkeypatch.setattr("convkit.training.run.DIVERGED", 0.0)  # every loss is above it

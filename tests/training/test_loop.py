@@ -18,6 +18,8 @@ from convkit.training.checkpoint import load_checkpoint, save_checkpoint
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
 from convkit.training.run import DIVERGED
+from tests.helpers.refusals import refused
+from tests.helpers.unchanged import unchanged
 
 DATA = subset(digits(), 200)
 SMALL = {"widths": (4, 6, 8)}
@@ -112,16 +114,12 @@ def test_records_number_the_steps_and_hold_what_was_asked_for():
 
 
 def test_evaluate_counts_in_evaluation_mode_and_gives_the_mode_back():
-    model = made("batchnorm").train()
-    model.eval()
+    model = made("batchnorm").eval()
     x, y = DATA.test_batch(slice(None))
     with torch.no_grad():
         expected = (model(x).argmax(1) == y).double().mean().item()
-    model.train()
-    before = weights(model)
-    assert evaluate(model, DATA, batch_size=7) == pytest.approx(expected, abs=1e-12)
-    assert model.training
-    assert_close(weights(model), before, rtol=0, atol=0)
+    with unchanged(model.train()):
+        assert evaluate(model, DATA, batch_size=7) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -132,33 +130,26 @@ def test_evaluate_counts_in_evaluation_mode_and_gives_the_mode_back():
         ("steps", [1, 1, 0.1, 0.01]),
     ],
 )
-def test_the_schedule_multiplies_the_learning_rate(schedule, expected):
-    records, _ = history("plain", steps=4, schedule=schedule, knobs={"lr": 0.3})
-    assert [record.lr for record in records] == pytest.approx([0.3 * part for part in expected])
+def test_the_schedule_multiplies_the_learning_rate_which_is_scaled_by_the_batch(schedule, expected):
+    for reference, lr in ({}, 0.3), ({"reference_batch": 64}, 0.3 / 4):
+        records, _ = history("plain", steps=4, schedule=schedule, knobs={"lr": 0.3}, **reference)
+        assert [record.lr for record in records] == pytest.approx([lr * part for part in expected])
 
 
-def test_the_learning_rate_is_scaled_by_the_batch():
-    records, _ = history("plain", steps=1, batch_size=32, reference_batch=128, knobs={"lr": 0.4})
-    assert records[0].lr == pytest.approx(0.1)
-
-
-def test_augmentation_changes_the_batches_and_is_drawn_by_the_seed():
-    runs = [history("plain", augmentation=name)[0] for name in ("none", "crop", "crop")]
-    assert runs[0] != runs[1] == runs[2]
-
-
-def test_seeds_draw_weights_and_batches():
-    first, _ = history("plain", seed=3)
-    again, _ = history("plain", seed=3)
-    other, _ = history("plain", seed=4)
+def test_seeds_draw_weights_batches_and_augmentations():
+    first, again, other = (history("plain", seed=seed)[0] for seed in (3, 3, 4))
     assert first == again != other
     assert not torch.equal(made("plain", 3).head.weight, made("plain", 4).head.weight)
+    none, crop, same = (history("plain", augmentation=name)[0] for name in ("none", "crop", "crop"))
+    assert none != crop == same
 
 
 # ---- steering --------------------------------------------------------------------------------------------------------
-def test_knobs_are_read_at_each_step():
+def test_knobs_are_read_at_each_step_and_what_the_network_was_made_with_stays_unless_one_says_otherwise():
+    model = made("sphere", knobs={"sigma": 0.5})
+    next(fit(model, DATA, "sphere", steps=1, batch_size=16))
+    assert {m.sigma for m in model.modules() if hasattr(m, "sigma")} == {0.5}
     knobs = {"sigma": 0.0, "lr": 0.1}
-    model = made("sphere")
     run = fit(model, DATA, "sphere", steps=4, batch_size=16, schedule="constant", knobs=knobs)
     assert next(run).lr == 0.1
     knobs |= {"lr": 0.025, "sigma": 0.75, "radius": 2.0}
@@ -175,46 +166,24 @@ def test_a_bound_moved_while_training_is_the_bound_of_the_next_clip():
     next(run)
     knobs["bound"] = 0.25
     next(run)
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2) <= 0.25 * (1 + 1e-5)
+    kernels = [layer.weight.detach().flatten(1) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert max(float(torch.linalg.matrix_norm(kernel, 2)) for kernel in kernels) <= 0.25 * (1 + 1e-5)
+    knobs["every"] = 2
+    refused("every cannot change while reshaped_clip trains: it is 1, got 2", next, run)
 
 
-def test_what_the_network_was_made_with_stays_unless_a_knob_says_otherwise():
-    model = made("sphere", knobs={"sigma": 0.5})
-    next(fit(model, DATA, "sphere", steps=1, batch_size=16))
-    assert {m.sigma for m in model.modules() if hasattr(m, "sigma")} == {0.5}
-
-
-def test_a_knob_that_cannot_move_says_so_and_changes_nothing():
-    knobs = {"every": 2}
-    run = fit(made("norm_clip"), DATA, "norm_clip", steps=3, batch_size=16, knobs=knobs)
-    next(run)
-    knobs["every"] = 3
-    with pytest.raises(ValueError, match="every cannot change while norm_clip trains: it is 2, got 3"):
-        next(run)
-
-
-def test_random_numbers_drawn_between_two_steps_make_no_difference():
+def test_random_numbers_drawn_between_two_steps_make_no_difference_and_a_step_leaves_them_alone():
     alone, _ = history("sphere")
     run = fit(made("sphere"), DATA, "sphere", steps=6, batch_size=16)
     other = fit(made("sphere", seed=1), DATA, "sphere", steps=6, batch_size=16, seed=1)
-    mixed = []
+    torch.manual_seed(99)
+    expected, mixed = torch.rand(5), []
     for _ in range(6):
         torch.manual_seed(99)
         mixed.append(next(run))
-        torch.rand(5)
+        assert torch.equal(torch.rand(5), expected)
         next(other)
     assert mixed == alone
-
-
-def test_a_step_leaves_the_random_numbers_of_others_alone():
-    run = fit(made("sphere"), DATA, "sphere", steps=2, batch_size=16)
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    next(run)
-    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_clip_at_the_last_step_leaves_batchnorm_with_statistics_that_fit():
@@ -282,10 +251,8 @@ def test_a_checkpoint_of_another_run_is_refused_and_nothing_changes(change, word
     saved = file.read_bytes()
     method, data = change.pop("method", "batchnorm"), change.pop("data", DATA)
     model = network("cnn9", data, method, widths=change.pop("widths", SMALL["widths"]))
-    before = weights(model)
-    with pytest.raises(ValueError, match=words):
-        fit(model, data, method, **({"steps": 6, "batch_size": 16, "checkpoint": file} | change))
-    assert_close(weights(model), before, rtol=0, atol=0)
+    with unchanged(model):
+        refused(words, fit, model, data, method, **{"steps": 6, "batch_size": 16, "checkpoint": file} | change)
     assert file.read_bytes() == saved
 
 
@@ -297,51 +264,36 @@ def test_a_checkpoint_whose_optimizer_has_other_groups_is_refused_and_nothing_ch
     first["params"], second["params"] = first["params"] + second["params"][:9], second["params"][9:]
     save_checkpoint(file, state)
     model = made("weight_norm", seed=7)
-    before = weights(model)
-    with pytest.raises(ValueError, match=r"belongs to another run: its optimizer has groups of \[19, 10\] parameters"):
-        history("weight_norm", model, checkpoint=file)
-    assert_close(weights(model), before, rtol=0, atol=0)
+    with unchanged(model):
+        words = r"belongs to another run: its optimizer has groups of \[19, 10\] parameters"
+        refused(words, history, "weight_norm", model, checkpoint=file)
 
 
 # ---- divergence ------------------------------------------------------------------------------------------------------
-def test_a_run_beyond_the_stated_multiple_of_its_start_ends_with_a_sentence():
-    records, _ = history("weight_standardization", steps=60, schedule="constant", knobs={"lr": 5.0})
+def test_a_run_beyond_the_stated_multiple_of_its_start_ends_with_a_sentence_and_is_told_again(tmp_path):
+    options = {"steps": 60, "schedule": "constant", "knobs": {"lr": 5.0}, "checkpoint": tmp_path / "run.pt"}
+    records, _ = history("weight_standardization", **options)
+    first, last = records[0], records[-1]
     assert len(records) < 60
-    assert records[-1].diverged
-    assert str(records[-1].step) in records[-1].diverged
+    assert str(last.step) in last.diverged
     assert all(record.diverged is None for record in records[:-1])
-    assert (
-        not math.isfinite(records[-1].loss)
-        or records[-1].loss > DIVERGED * records[0].loss
-        or "weights" in (records[-1].diverged)
-    )
+    assert not math.isfinite(last.loss) or last.loss > DIVERGED * first.loss or "weights" in last.diverged
+    assert history("weight_standardization", **options)[0] == records
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_before_the_weights_change():
-    model = made("plain")
-    before = weights(model)
-    run = fit(model, DATA, "plain", steps=3, batch_size=16, objective=lambda m, x, y: (m(x).sum() * math.nan, m(x)))
-    (record,) = list(run)
-    assert record.diverged == "the loss is nan at step 1"
-    assert_close(weights(model), before, rtol=0, atol=0)
-
-
-def test_weights_that_a_hook_refuses_end_the_run_with_a_sentence():
+def test_a_loss_that_is_not_a_number_and_weights_that_a_hook_refuses_end_the_run_with_a_sentence():
     def explosive(model, x, y):
         logits = model(x)
-        return F.cross_entropy(logits, y) + (logits.double() * 1e300).sum() * 0 + 1e38 * (
-            logits - logits.detach()
-        ).sum(), logits
+        steep = 1e38 * (logits - logits.detach()).sum()
+        return F.cross_entropy(logits, y) + (logits.double() * 1e300).sum() * 0 + steep, logits
 
     records = list(fit(made("sphere"), DATA, "sphere", steps=9, batch_size=16, objective=explosive))
     assert records[-1].diverged
-
-
-def test_a_diverged_run_is_told_again_from_its_checkpoint(tmp_path):
-    options = {"steps": 60, "schedule": "constant", "knobs": {"lr": 5.0}, "checkpoint": tmp_path / "run.pt"}
-    records, _ = history("weight_standardization", **options)
-    assert records[-1].diverged
-    assert history("weight_standardization", **options)[0] == records
+    model = made("plain")
+    before = weights(model)
+    (record,), _ = history("plain", model, objective=lambda m, x, y: (m(x).sum() * math.nan, m(x)))
+    assert record.diverged == "the loss is nan at step 1"
+    assert_close(weights(model), before, rtol=0, atol=0)  # not yet changed
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------
@@ -362,28 +314,19 @@ def test_a_diverged_run_is_told_again_from_its_checkpoint(tmp_path):
 )
 def test_what_cannot_be_trained_is_refused_before_any_step(options, words):
     model = made("batchnorm")
-    before = weights(model)
-    with pytest.raises(ValueError, match=words):
-        fit(model, DATA, "batchnorm", **({"steps": 3, "batch_size": 16} | options))
-    assert_close(weights(model), before, rtol=0, atol=0)
+    with unchanged(model):
+        refused(words, fit, model, DATA, "batchnorm", **{"steps": 3, "batch_size": 16} | options)
 
 
-def test_a_network_for_another_method_is_refused():
-    with pytest.raises(ValueError, match="sphere needs a network with NoisyAffine2d, got one without"):
-        fit(made("plain"), DATA, "sphere", steps=1)
-
-
-def test_labels_out_of_range_are_refused():
+def test_labels_out_of_range_and_networks_for_another_method_or_with_too_few_outputs_are_refused():
+    words = "sphere needs a network with NoisyAffine2d, got one without"
+    refused(words, fit, made("plain"), DATA, "sphere", steps=1)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 7))
+    refused(r"10 logits per image, got outputs of shape \(2, 7\)", fit, model, DATA, "plain", steps=1)
     labels = DATA.labels.clone()
     labels[3] = 10
     with pytest.raises(ValueError, match="label"):
         fit(made("plain"), replace(DATA, labels=labels), "plain", steps=1)
-
-
-def test_a_network_with_too_few_outputs_is_refused():
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 7))
-    with pytest.raises(ValueError, match=r"10 logits per image, got outputs of shape \(2, 7\)"):
-        fit(model, DATA, "plain", steps=1)
 
 
 def test_an_own_network_trains_by_every_kind_of_method():

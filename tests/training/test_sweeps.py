@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from convkit.training.sweeps import sweep
+from tests.helpers.refusals import refused
 
 JOBS = {f"{a} times {b}": {"a": a, "b": b} for a in (2, 3) for b in (5, 7)}
 CALLS = []
@@ -38,6 +39,7 @@ def test_results_by_name_in_the_order_of_the_jobs(threads):
     assert list(results) == list(JOBS)
 
 
+@pytest.mark.slow  # each process imports torch
 def test_processes_are_the_default():
     assert sweep(pow, {"nine": {"base": 3, "exp": 2}}) == {"nine": 9}
 
@@ -45,8 +47,7 @@ def test_processes_are_the_default():
 def test_what_is_kept_is_not_run_again(tmp_path, threads):
     keep = tmp_path / "folder" / "kept.jsonl"
     CALLS.append("fail")
-    with pytest.raises(RuntimeError, match="21 fails"):
-        sweep(product, JOBS, keep, threads)
+    refused("21 fails", sweep, product, JOBS, keep, threads, error=RuntimeError)
     done = [json.loads(line)["name"] for line in keep.read_text().splitlines()]
     assert sorted(done) == ["2 times 5", "2 times 7", "3 times 5"]
     CALLS.clear()
@@ -57,23 +58,16 @@ def test_what_is_kept_is_not_run_again(tmp_path, threads):
     assert CALLS == [(3, 7)]
 
 
-def test_a_line_cut_off_by_an_interruption_is_run_again(tmp_path, threads):
+def test_a_line_cut_off_by_an_interruption_is_run_again_and_results_of_other_jobs_are_refused(tmp_path, threads):
     keep = tmp_path / "kept.jsonl"
     sweep(product, JOBS, keep, threads)
     keep.write_text(keep.read_text()[:-9])
-    CALLS.clear()
-    assert sweep(product, JOBS, keep, ThreadPoolExecutor(1))["3 times 7"] == {"product": 21}
-    assert len(CALLS) == 1
-    CALLS.clear()
-    assert sweep(product, JOBS, keep, ThreadPoolExecutor(1))["3 times 7"] == {"product": 21}
-    assert CALLS == []
-
-
-def test_results_of_other_jobs_are_refused(tmp_path, threads):
-    keep = tmp_path / "kept.jsonl"
-    sweep(product, JOBS, keep, threads)
-    with pytest.raises(ValueError, match="holds a run '2 times 5' of another sweep"):
-        sweep(product, {"2 times 5": {"a": 2, "b": 6}}, keep, ThreadPoolExecutor(1))
+    for calls in (1, 0):
+        CALLS.clear()
+        assert sweep(product, JOBS, keep, ThreadPoolExecutor(1))["3 times 7"] == {"product": 21}
+        assert len(CALLS) == calls
+    other = {"2 times 5": {"a": 2, "b": 6}}
+    refused("holds a run '2 times 5' of another sweep", sweep, product, other, keep, threads)
 
 
 # ---- numbers of other libraries --------------------------------------------------------------------------------------
