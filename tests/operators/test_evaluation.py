@@ -135,8 +135,9 @@ def test_what_a_network_counts_goes_on_counting_beside_others():
 
 
 def test_a_network_that_was_never_called_gets_its_numbers_first():
-    layers = nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)
-    model, twin = nn.Sequential(*layers), nn.Sequential(*copy.deepcopy(layers))
+    model, twin = (
+        nn.Sequential(nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4)) for _ in range(2)
+    )
     with pytest.raises(ValueError, match=r"needed a network whose weights have their numbers, got a LazyConv2d .*; ru"):
         evaluation_copy(model).__enter__()
     pgd(model, X, Y, 0.1, 0.05, 2)
