@@ -84,6 +84,10 @@ class Panel:
     def react(self, name: str) -> None:
         """Adjust other controls after control ``name`` has changed, before drawing (a preset fills a grid)."""
 
+    def control(self, name: str) -> Any:
+        """The control called ``name`` in ``values``."""
+        return self._controls[name]
+
     @property
     def values(self) -> dict[str, Any]:
         """Return the values of the controls; raise ``ValueError`` where one is invalid."""

@@ -55,6 +55,9 @@ IDLE = (
     "cell => /\\[\\*\\]/.test(cell.node.querySelector('.jp-InputPrompt')?.textContent ?? ''))"
 )
 
+# What waits behind a busy cell on the main shell does not count: JupyterLab may ask there for comms at any time.
+ANSWERED = "[...window.pending.values()].every(text => text.includes(' on the main shell: '))"
+
 
 class Reader:
     """One page with one notebook; ``trouble()`` lists what a reader should never meet."""

@@ -29,37 +29,22 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Server":
-        places = {
-            "JUPYTER_CONFIG_DIR": "config",
-            "JUPYTER_DATA_DIR": "data",
-            "JUPYTER_RUNTIME_DIR": "runtime",
-            "JUPYTERLAB_SETTINGS_DIR": "settings",
-            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-            "IPYTHONDIR": "ipython",
-        }
+        kinds = ("config", "data", "runtime", "settings", "workspaces")
+        places = {f"JUPYTER{'LAB' if kind in kinds[3:] else ''}_{kind.upper()}_DIR": kind for kind in kinds}
         environment = os.environ | {name: str(self.state / place) for name, place in places.items()}
+        environment["IPYTHONDIR"] = str(self.state / "ipython")
         for name, values in SETTINGS.items():
             path = self.state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
-        options = [
-            "--no-browser",
-            "--ServerApp.ip=127.0.0.1",
-            f"--ServerApp.port={self.port}",
-            "--ServerApp.port_retries=0",
-            f"--ServerApp.root_dir={self.folder}",
-            f"--IdentityProvider.token={self.token}",
-            "--LabApp.expose_app_in_browser=True",
-            "--LabApp.news_url=",
-            *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
-        ]
+        options = f"--no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port={self.port}".split()
+        options += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.folder}"]
+        options += [f"--IdentityProvider.token={self.token}"]
+        options += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
+        options += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         self.log = (self.state / "lab.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter", "lab", *options],
-            env=environment,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-        )
+        command = [sys.executable, "-m", "jupyter", "lab", *options]
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 240
         while True:
             try:

@@ -7,7 +7,7 @@ pytest.importorskip("nbclient")
 import nbformat
 
 from convkit.teaching import execute, stored
-from tests.browser.lab import BOOK, Reader
+from tests.browser.lab import ANSWERED, BOOK, Reader
 from tests.browser.view import PanelView
 
 PROBE = """
@@ -118,7 +118,7 @@ def test_picture_and_words_are_there_before_the_first_run(reader, probe):
     assert reader.trouble() == []
 
 
-def test_run_puts_the_live_panel_in_place_of_the_picture(opened):
+def test_run_puts_the_live_panel_in_place_of_the_picture_and_every_kind_of_control_moves_it(opened):
     panel = shown(opened, PANEL)
     cell = opened.cell(PANEL)
     assert cell.locator("img").count() == 1
@@ -130,10 +130,7 @@ def test_run_puts_the_live_panel_in_place_of_the_picture(opened):
         .filter(label => label.scrollWidth > label.clientWidth).map(label => label.innerText)"""
     assert opened.ask(cut_off, panel.root.element_handle()) == []
     opened.screenshot("panel", panel.root)
-
-
-def test_every_kind_of_control_moves_the_panel(opened):
-    shown(opened, PANEL).move_everything()
+    panel.move_everything()
     assert opened.trouble() == []
 
 
@@ -165,7 +162,7 @@ def test_slider_answers_while_the_cell_that_shows_it_is_busy(reader, probe):
     before = panel.seen()
     for fraction in (0.5, 0.8):  # a kernel without working subshells answers once, or not at all
         panel.drag(panel.control("how high it climbs"), fraction)
-        reader.until("window.pending.size === 1")  # all but the cell
+        reader.until(ANSWERED)  # all but the cell
         assert panel.seen() != before
         before = panel.seen()
     assert "done" not in cell.locator(".jp-OutputArea").inner_text()
@@ -210,29 +207,23 @@ def test_a_broken_panel_is_noticed(opened, cell, message):
         panel.move_everything()
 
 
-@pytest.mark.parametrize(
-    "code, message",
-    [
-        ("1 / 0", "ZeroDivisionError: division by zero"),
-        ("import warnings; warnings.warn('careful')", "UserWarning: careful"),
-        ("import sys; print('oops', file=sys.stderr)", "oops"),
-    ],
-)
-def test_trouble_in_the_kernel_is_noticed(opened, code, message):
-    opened.ask(f"code => {{ {BOOK}.content.widgets[{SPARE}].model.sharedModel.setSource(code) }}", code)
-    opened.run_cell(SPARE)
-    assert any(message in trouble for trouble in opened.trouble())
+TROUBLE = {
+    "1 / 0": "ZeroDivisionError: division by zero",
+    "import warnings; warnings.warn('careful')": "UserWarning: careful",
+    "import sys; print('oops', file=sys.stderr)": "oops",
+    "console: console.error('a mistake')": "a mistake",
+    "pageerror: setTimeout(() => { throw new Error('late') })": "late",
+    "requestfailed: fetch('https://example.org/x').catch(() => null)": "https://example.org/x",
+}
 
 
-@pytest.mark.parametrize(
-    "script, event, message",
-    [
-        ("console.error('a mistake')", "console", "a mistake"),
-        ("setTimeout(() => { throw new Error('late') })", "pageerror", "late"),
-        ("fetch('https://example.org/x').catch(() => null)", "requestfailed", "https://example.org/x"),
-    ],
-)
-def test_trouble_in_the_page_is_noticed(opened, script, event, message):
-    with opened.page.expect_event(event):
-        opened.ask(f"() => {{ {script} }}")
-    assert any(message in trouble for trouble in opened.trouble())
+@pytest.mark.parametrize("what", TROUBLE)
+def test_trouble_in_the_kernel_and_in_the_page_is_noticed(opened, what):
+    event, found, script = what.partition(": ")
+    if found:
+        with opened.page.expect_event(event):
+            opened.ask(f"() => {{ {script} }}")
+    else:
+        opened.ask(f"code => {{ {BOOK}.content.widgets[{SPARE}].model.sharedModel.setSource(code) }}", what)
+        opened.run_cell(SPARE)
+    assert any(TROUBLE[what] in trouble for trouble in opened.trouble())

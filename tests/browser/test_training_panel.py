@@ -10,7 +10,7 @@ pytest.importorskip("nbclient")
 import nbformat
 
 from convkit.teaching import execute, stored
-from tests.browser.lab import BOOK
+from tests.browser.lab import ANSWERED, BOOK
 from tests.browser.view import PanelView
 
 MAKE = """
@@ -33,13 +33,14 @@ import torch
 from convkit.data import load
 from convkit.methods import network
 from convkit.training import fit
-from convkit.widgets.training import knob_sliders, runner
+from convkit.widgets.training.knobs import knob_sliders
+from convkit.widgets.training.runner import run
 torch.set_num_threads(1)
 data, knobs = load("digits"), {}
 sliders = knob_sliders("sphere", knobs, "sigma", "lr")
 model = network("cnn9", data, "sphere", knobs=knobs, widths=(4, 6, 8))
-run = fit(model, data, "sphere", steps=100_000, batch_size=16, evaluate_every=50, knobs=knobs)
-history = await runner.run(run, controls=sliders)
+records = fit(model, data, "sphere", steps=100_000, batch_size=16, evaluate_every=50, knobs=knobs)
+history = await run(records, controls=sliders)
 print(len(history), "records,", len({record.lr for record in history if record.step > 1}) > 1)
 """
 CELLS = [MAKE, "panel", "other", "wild", SAME, "panel.runner and panel.runner.step"]
@@ -47,18 +48,13 @@ MAKE_CELL, PANEL, OTHER, WILD, SAME_CELL, STEP_CELL = range(len(CELLS))
 STEP = r"Number(now.words.match(/step (\d+)/)?.[1])"  # NaN where the words have none: every comparison is false
 
 
-def write(folder, name, cells):
-    cells = [nbformat.v4.new_code_cell(source) for source in cells]
-    return folder / name, nbformat.v4.new_notebook(cells=cells)
-
-
 @pytest.fixture(scope="module")
 def books(lab):
     """A notebook of panels, run and stored as all notebooks are, and one whose cell trains until it is stopped."""
-    path, book = write(lab.folder, "training.ipynb", CELLS)
-    path.write_text(stored(execute(book, path.parent)), encoding="utf-8")
-    path, book = write(lab.folder, "watching.ipynb", [WATCH])
-    path.write_text(stored(book), encoding="utf-8")
+    for name, sources in (("training.ipynb", CELLS), ("watching.ipynb", [WATCH])):
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        book = execute(book, lab.folder) if sources is CELLS else book
+        (lab.folder / name).write_text(stored(book), encoding="utf-8")
     return "training.ipynb", "watching.ipynb"
 
 
@@ -68,7 +64,11 @@ def opened(reader, books, *cells):
     for cell in (0, *cells):
         reader.run_cell(cell)
     assert reader.trouble() == []
-    return [PanelView(reader, reader.cell(cell).locator(".convkit-panel")) for cell in cells]
+    return [view(reader, cell) for cell in cells]
+
+
+def view(reader, cell, kind="panel"):
+    return PanelView(reader, reader.cell(cell).locator(f".convkit-{kind}"))
 
 
 def press(panel, name):
@@ -93,12 +93,23 @@ def goes_on(panel):
     return last
 
 
-def test_the_stored_notebook_shows_training_before_any_run(reader, books):
+def test_the_stored_notebook_shows_training_before_any_run_and_the_files_of_the_table_can_be_saved(
+    reader, books, tmp_path
+):
     reader.open(books[0])
     image = reader.cell(PANEL).locator("img")
     assert image.get_attribute("alt").startswith("After 6 steps each on digits, in batches of 16. BatchNorm: loss ")
     assert reader.width(image) > 600
     assert "After 6 steps each" in reader.cell(PANEL).locator(".jp-OutputArea").inner_text()
+    reader.run_cell(MAKE_CELL)
+    reader.run_cell(PANEL)
+    for name, lines in (("runs.csv", 2), ("steps.csv", 12)):
+        with reader.page.expect_download() as download:
+            view(reader, PANEL).root.get_by_role("link", name=name).click()
+        download.value.save_as(tmp_path / name)
+        assert download.value.suggested_filename == name
+        with (tmp_path / name).open() as file:
+            assert len(list(csv.DictReader(file))) == lines
     assert reader.trouble() == []
 
 
@@ -123,17 +134,16 @@ def test_start_steer_pause_resume_stop_and_start_again(reader, books):
     goes_on(panel)
     press(panel, "Stop")
     panel.until(says("^Stopped at step"))
-    for runs in (4, 6):
-        panel.root.locator(".convkit-runs tbody tr").nth(runs - 1).wait_for()  # listed after the last words
-        assert panel.root.locator(".convkit-runs tbody tr").count() == runs
-        press(panel, "Start")
-        goes_on(panel)
-        press(panel, "Stop")
-        panel.until(says("^Stopped at step"))
-    panel.root.locator(".convkit-runs tbody tr").nth(7).wait_for()
+    panel.root.locator(".convkit-runs tbody tr").nth(3).wait_for()  # listed after the last words
+    assert panel.root.locator(".convkit-runs tbody tr").count() == 4
+    press(panel, "Start")
+    goes_on(panel)
+    press(panel, "Stop")
+    panel.until(says("^Stopped at step"))
+    panel.root.locator(".convkit-runs tbody tr").nth(5).wait_for()
     reader.run_cell(SAME_CELL)
     said = reader.cell(SAME_CELL).locator(".jp-OutputArea").inner_text()
-    assert (said.count("True"), "False" in said) == (10, False)
+    assert (said.count("True"), "False" in said) == (8, False)
     assert reader.trouble() == []
 
 
@@ -189,7 +199,7 @@ def test_after_a_reload_the_run_is_still_under_way(reader, books):
     before = step_of(goes_on(panel))
     reader.reload()
     reader.run_cell(PANEL)
-    panel = PanelView(reader, reader.cell(PANEL).locator(".convkit-panel"))
+    panel = view(reader, PANEL)
     assert step_of(goes_on(panel)) > before
     panel.drag(panel.control("noise σ"), 0)
     panel.until(says(r"From step \d+ on centered sphere with noise has noise σ 0\."))
@@ -205,22 +215,9 @@ def test_a_cell_that_runs_again_ends_its_training(reader, books):
     reader.run_cell(MAKE_CELL)
     old.until(says(r"^Stopped at step \d+ of 100000, because its cell ran again\."))
     reader.run_cell(PANEL)
-    new = PanelView(reader, reader.cell(PANEL).locator(".convkit-panel"))
-    seen = new.until(says("^This cell ran again: the training that it had started was stopped at step"))
+    seen = view(reader, PANEL).until(says("^This cell ran again: the training that it had started was stopped at step"))
     assert not seen["alert"]
     assert "ran again" not in other.seen()["words"]  # it did not train
-    assert reader.trouble() == []
-
-
-def test_the_files_of_the_table_can_be_saved(reader, books, tmp_path):
-    (panel,) = opened(reader, books, PANEL)
-    for name, lines in (("runs.csv", 2), ("steps.csv", 12)):
-        with reader.page.expect_download() as download:
-            panel.root.get_by_role("link", name=name).click()
-        download.value.save_as(tmp_path / name)
-        assert download.value.suggested_filename == name
-        with (tmp_path / name).open() as file:
-            assert len(list(csv.DictReader(file))) == lines
     assert reader.trouble() == []
 
 
@@ -229,23 +226,23 @@ def test_a_cell_that_trains_is_steered_and_ended(reader, books, end):
     reader.open(books[1])
     reader.run_cell(0, wait=False)
     reader.cell(0).locator(".convkit-live img").wait_for()
-    view = PanelView(reader, reader.cell(0).locator(".convkit-live"))
-    seen = view.until(says(r"^Training: step [1-9]\d*\. The run: loss"))
-    view.drag(view.control("learning rate"), 0.3)
-    view.until(f"{STEP} > step + 3", step=step_of(seen))
-    press(view, "Pause")
-    paused = view.until(says(r"^Paused at step") + " && now.alt === now.words")
-    view.drag(view.control("learning rate"), 0.5)
-    reader.until("window.pending.size === 1")  # all but the cell: it has had time to go on
-    assert view.seen() == paused
-    press(view, "Resume")
-    view.until(f"{STEP} > step", step=step_of(paused))
+    watch = view(reader, 0, "live")
+    seen = watch.until(says(r"^Training: step [1-9]\d*\. The run: loss"))
+    watch.drag(watch.control("learning rate"), 0.3)
+    watch.until(f"{STEP} > step + 3", step=step_of(seen))
+    press(watch, "Pause")
+    paused = watch.until(says(r"^Paused at step") + " && now.alt === now.words")
+    watch.drag(watch.control("learning rate"), 0.5)
+    reader.until(ANSWERED)  # all but the cell: it has had time to go on
+    assert watch.seen() == paused
+    press(watch, "Resume")
+    watch.until(f"{STEP} > step", step=step_of(paused))
     if end == "Stop":
-        press(view, "Stop")
+        press(watch, "Stop")
     else:
         reader.ask(f"() => {BOOK}.sessionContext.session.kernel.interrupt()")
     reader.wait_idle()
-    view = PanelView(reader, reader.cell(0).locator(".convkit-live"))
-    steps = step_of(view.until(says("^Stopped at step")))
+    watch = view(reader, 0, "live")
+    steps = step_of(watch.until(says("^Stopped at step")))
     assert f"{steps} records, True" in reader.cell(0).locator(".jp-OutputArea").inner_text()
     assert reader.trouble() == []

@@ -118,7 +118,7 @@ class PanelView:
         self.root.get_by_role("button", name="Reset", exact=True).click()
 
     def moves(self, kind: str, part) -> list[Callable[[], None]]:
-        """What a reader can do with a control: drag to both ends, choose each other option, tick, type, press."""
+        """What a reader can do with a control: drag to both ends, choose two other options, tick, type, press."""
         if kind == "slider":
             handle = part.locator(".noUi-handle").first
             now, low, high = (float(handle.get_attribute(f"aria-value{name}")) for name in ("now", "min", "max"))
@@ -127,15 +127,17 @@ class PanelView:
             select = part.locator("select")
             options = select.locator("option").count()
             now = self.reader.ask("select => select.selectedIndex", select.element_handle())
-            return [lambda option=option: self.pick(part, option) for option in range(options) if option != now]
+            others = [option for option in range(options) if option != now]
+            return [
+                lambda option=option: self.pick(part, option) for option in dict.fromkeys((*others[:1], *others[-1:]))
+            ]
         if kind == "text":
             return [lambda: self.type(part, f"{float(part.locator('input').input_value()) + 0.5:g}")]
         return [lambda: self.tick(part) if kind == "toggle" else part.click()]
 
     def move_everything(self) -> None:
-        """Make every move of every control, see the picture or the words change each time, and see Reset undo it."""
+        """Make the moves of every control, see the picture or the words change each time, and see Reset undo them."""
         first = before = self.settle()
-        assert first["words"].strip(), "the panel says nothing"
         controls = self.controls()
         kinds = [kind for kind, _, _ in controls] + [""]
         for place, (kind, label, part) in enumerate(controls):
@@ -145,7 +147,7 @@ class PanelView:
                 move()
                 before = self.wait_change(before, label)
                 assert "bug in the panel" not in before["words"], f"{label!r}: {before['words']}"
-                if kind != "text" or kinds[place + 1] != "text":  # the fields of a grid are filled one after the other
-                    self.reset()
-                    self.wait_for(first, label)
-                    before = first
+            if moves and not kind == kinds[place + 1] == "text":  # the fields of a grid are filled one after the other
+                self.reset()
+                self.wait_for(first, label)
+                before = first

@@ -1,8 +1,7 @@
 """Small training panels, the readers who press their buttons, and the bare loops to compare with."""
 
 import asyncio
-
-import ipywidgets
+import functools
 
 from convkit.data import digits, subset
 from convkit.methods.build import network
@@ -27,13 +26,6 @@ def bare(method, steps=6, seed=0, objective="clean", eps=0.1, **knobs):
     return list(fit(model, DATA, method, steps=steps, seed=seed, knobs=knobs, **plan))
 
 
-def curves(figure):
-    """In place of a PNG: every number that is drawn. Most of the time of a small panel would go into pictures."""
-    lines = [(line.get_xdata(), line.get_ydata(), line.get_color()) for ax in figure.axes for line in ax.lines]
-    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    return bytes(24) + repr(([line for line in lines if len(line[0])], names)).encode()
-
-
 def again(run, **given):
     """The records that a run's code gives."""
     namespace = {"data": DATA, **given}
@@ -43,16 +35,6 @@ def again(run, **given):
 
 def knob(panel, slot, name):
     return panel.slots[slot]._knobs[name]
-
-
-def press(panel, name):
-    def parts(widget):
-        yield widget
-        for child in getattr(widget, "children", ()):
-            yield from parts(child)
-
-    buttons = [part for part in parts(panel._root) if isinstance(part, ipywidgets.Button)]
-    next(button for button in buttons if button.description == name).click()
 
 
 async def until(condition):
@@ -81,6 +63,16 @@ async def rests(runner, looks=5):
     runner._sleep = counted
     await until(lambda: len(looked) >= looks)
     runner._sleep = sleep
+
+
+def on_a_loop(story):
+    """Play the story of a test, with the fixtures that it takes, where a loop runs."""
+
+    @functools.wraps(story)
+    def play(**fixtures):
+        asyncio.run(asyncio.wait_for(story(**fixtures), PATIENCE))
+
+    return play
 
 
 def in_a_notebook(story, **options):

@@ -12,35 +12,22 @@ import nbformat
 
 from convkit.teaching import execute, read_notebook, stored
 from tests import NOTEBOOKS
-from tests.notebooks.rules import (
-    RULES,
-    Book,
-    bets,
-    checks,
-    closing,
-    file_text,
-    folding,
-    html_after_a_site,
-    imports,
-    judging,
-    links,
-    names,
-    no_global_dtype,
-    opening,
-    outputs,
-    panel,
-    three_exercises,
-)  # fmt: skip
+from tests.notebooks import rules
+from tests.notebooks.rules import RULES, Book
+
+
+def broken_rules(book: Book, path: Path) -> dict[str, list[str]]:
+    found = {rule.__name__: rule(book, path) for rule in RULES}
+    return {name: faults for name, faults in found.items() if faults}
 
 
 def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_keeps(path, rule):
-    assert rule(read_notebook(path), path) == []
+def test_notebook_keeps_all_rules(path):
+    assert broken_rules(read_notebook(path), path) == {}
 
 
 def text(source: str, **more) -> Book:
@@ -83,22 +70,16 @@ def sample(tmp_path_factory) -> tuple[Book, Path]:
     cells = [
         text("# 00 · A sample\n**Is it so?**\n\nYou need: nothing. You will learn: little. Two minutes."),
         text("$$1 = 1 \\tag{1}$$ and $$2 \\tag{2a}$$ see [the next](01_next.ipynb#top) and [out](https://example.org)"),
-        code(SETUP, folded=True),
-        code(CLAIMS),
-        code(PANEL),
+        *(code(SETUP, folded=True), code(CLAIMS), code(PANEL)),
     ]
-    for answer in (4, 5, 6):
-        bet = answer == 4
-        judge = f"exercise('the number {answer}', {'bet' if bet else 'number'}, n00.is_{answer})"
-        folded = (
-            f"<details><summary>Solution</summary>\n\n```python\nnumber = {answer}\n```\n\nFor a reason.\n\n</details>"
-        )
-        attempt = code("bet = ...", "bet", "exercise") if bet else code("number = ...", "exercise")
-        cells += [
-            attempt,
-            code(DRAWN * bet + judge, folded=bet),
-            text(folded.replace("number", "bet") if bet else folded),
-        ]
+    for answer, name in ((4, "bet"), (5, "number"), (6, "number")):
+        judge = f"exercise('the number {answer}', {name}, n00.is_{answer})"
+        solution = f"```python\n{name} = {answer}\n```\n\nFor a reason."
+        folded = text(f"<details><summary>Solution</summary>\n\n{solution}\n\n</details>")
+        if name == "bet":
+            cells += [code("bet = ...", "bet", "exercise"), code(DRAWN + judge, folded=True), folded]
+        else:
+            cells += [code("number = ...", "exercise"), code(judge), folded]
     cells.append(text("On to [the next](01_next.ipynb)."))
     (folder / "01_next.ipynb").write_text("{}")
     book = execute(nbformat.v4.new_notebook(cells=cells), folder)
@@ -106,9 +87,8 @@ def sample(tmp_path_factory) -> tuple[Book, Path]:
     return read_notebook(path), path
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_sample_keeps(sample, rule):
-    assert rule(*sample) == []
+def test_sample_keeps_all_rules(sample):
+    assert broken_rules(*sample) == {}
 
 
 def edit(place: int, old: str, new: str) -> Callable[[Book], None]:
@@ -144,87 +124,97 @@ def unfold(place: int) -> Callable[[Book], None]:
     return lambda book: book.cells[place].metadata.pop("jupyter")
 
 
-def edited_sections(one: str, other: str) -> Callable[[Book], None]:
+def sections(one: str, other: str) -> Callable[[Book], None]:
     """Two sections at the end, each with one cell."""
     return lambda book: book.cells.extend([text("## One"), code(one), text("## Other"), code(other)])
 
 
-BROKEN = {
-    "another number in the heading": (edit(0, "# 00", "# 01"), opening, "heading"),
-    "no question": (edit(0, "?", "."), opening, "a question"),
-    "no needs": (edit(0, "You need: nothing.", ""), opening, "needs"),
-    "no gain": (edit(0, "You will learn", "There is"), opening, "learns"),
-    "no minutes": (edit(0, "minutes", "hours"), opening, "minutes"),
-    "no way on": (edit(-1, "01_next", "02_next"), closing, "01_next.ipynb"),
-    "no panel": (lambda book: book.cells[4].update(outputs=[]), panel, "no panel"),
-    "a lost exercise": (lambda book: book.cells[5].update(metadata={}), three_exercises, "has 2"),
-    "a lost solution": (edit(7, "Solution", "Hint"), three_exercises, "cell 5: needs an exercise"),
-    "two solutions": (
-        edit(7, "For a reason.", "```python\nnumber = 5\n```"),
-        three_exercises,
-        "cell 5: needs an exercise",
-    ),
-    "a given answer": (edit(5, "...", "4"), three_exercises, "cell 5: the attempt has no blank"),
-    "a stored answer": (
-        lambda book: book.cells[6].update(outputs=[nbformat.v4.new_output("stream", text="✓ it\n")]),
-        three_exercises,
-        "cell 6: an exercise that waits",
-    ),
-    "an equation without check": (edit(1, "tag{1}", "tag{7}"), checks, "equation (7)"),
-    "few checks": (lambda book: book.cells[3].update(outputs=[]), checks, "has 0"),
-    "import from the root": (edit(2, "convkit.teaching", "convkit"), imports, "cell 2"),
-    "import of the root": (
-        edit(2, "from convkit.teaching import check,", "import convkit; from x import"),
-        imports,
-        "cell 2",
-    ),
-    "a broken link": (edit(1, "01_next", "03_next"), links, "03_next.ipynb#top"),
-    "a path": (printed(3, "saved in /home/me/x.pt\n"), outputs, "/home/me/x.pt"),
-    "a path of Windows": (printed(3, "saved in C:\\me\\x.pt\n"), outputs, "C:\\me"),
-    "a warning": (printed(3, "UserWarning: slow\n"), outputs, "UserWarning"),
-    "stderr": (printed(3, "slow\n", "stderr"), outputs, "stderr"),
-    "no alt": (edit_output(4, "alt=", "title="), outputs, "cell 4: a picture with"),
-    "open imports": (unfold(2), folding, "cell 2 imports or draws"),
-    "open drawing": (unfold(6), folding, "cell 6 imports or draws"),
-    "a late import": (edit(4, "class Line", "import os\nclass Line"), folding, "cell 4 imports"),
-    "a hidden check": (fold(3), folding, "cell 3 hides a check"),
-    "a judge in the open": (edit(9, "n00.is_5", "lambda n: None"), judging, "cell 9: the last line"),
-    "a judge of another notebook": (edit(9, "n00.is_5", "n01.is_5"), judging, "cell 9: the last line"),
-    "a judge that is not the last line": (edit(9, "exercise(", "_ = exercise("), judging, "cell 9: the last line"),
-    "a long judge": (edit(9, "exercise(", "six = 6\nexercise("), judging, "cell 9: a visible cell"),
-    "no bet": (edit_tags(5, "exercise"), bets, "has 0"),
-    "two bets": (edit_tags(8, "bet", "exercise"), bets, "has 2"),
-    "a bet in a plain cell": (edit_tags(5, "bet"), bets, "neither blank nor panel"),
-    "a bet settled at sight": (edit_output(6, "<details>", "<p>"), bets, "cell 6: needs one folded picture"),
-    "a bet without a picture": (lambda book: book.cells[6].update(outputs=[]), bets, "cell 6: needs one folded"),
-    "a name twice": (edited_sections("kept = 1", "kept = 2"), names, "'kept' is bound in 2 sections"),
-    "a function twice": (edited_sections("def kept(): pass", "kept = 1"), names, "'kept' is bound in 2 sections"),
-    "a name in two branches": (edited_sections("if True:\n    kept = 1", "kept, _ = 1, 2"), names, "2 sections"),
-    "a loop over a name": (edited_sections("kept = 1", "for kept in (1, 2): pass"), names, "overwrites 'kept'"),
-    "a figure over a name": (edited_sections("kept = 1", "figure, kept = plt.subplots()"), names, "overwrites 'kept'"),
-    "a default dtype": (
-        edit(2, "from types", "torch.set_default_dtype(torch.float64)\nfrom types"),
-        no_global_dtype,
-        "cell 2 changes",
-    ),
-    "HTML with a style sheet": (
-        edit_output(4, "<p", "<style>p { color: red }</style><p"),
-        html_after_a_site,
-        "cell 4 has HTML",
-    ),
-    "a picture from a script": (
-        edit_output(4, "<img ", "<canvas></canvas><img "),
-        html_after_a_site,
-        "cell 4 has HTML",
-    ),
-    "a picture of another page": (edit_output(4, 'src="data:', 'src="file:'), html_after_a_site, "cell 4 has HTML"),
-    "an editor's metadata": (lambda book: book.cells[3].outputs[0].update(text="other"), file_text, "build"),
+def stored_answer(book: Book) -> None:
+    book.cells[6].outputs = [nbformat.v4.new_output("stream", text="✓ it\n")]
+
+
+def lost(place: int) -> Callable[[Book], None]:
+    return lambda book: book.cells[place].update(outputs=[])
+
+
+TWO = "```python\nnumber = 5\n```"
+DEFAULT = "torch.set_default_dtype(torch.float64)\nfrom types"
+STYLE = "<style>p { color: red }</style><p"
+BROKEN: dict[str, dict[str, tuple[Callable[[Book], None], str]]] = {
+    "opening": {
+        "another number in the heading": (edit(0, "# 00", "# 01"), "heading"),
+        "no question": (edit(0, "?", "."), "a question"),
+        "no needs": (edit(0, "You need: nothing.", ""), "needs"),
+        "no gain": (edit(0, "You will learn", "There is"), "learns"),
+        "no minutes": (edit(0, "minutes", "hours"), "minutes"),
+    },
+    "closing": {"no way on": (edit(-1, "01_next", "02_next"), "01_next.ipynb")},
+    "panel": {"no panel": (lost(4), "no panel")},
+    "three_exercises": {
+        "a lost exercise": (lambda book: book.cells[5].update(metadata={}), "has 2"),
+        "a lost solution": (edit(7, "Solution", "Hint"), "cell 5: needs an exercise"),
+        "two solutions": (edit(7, "For a reason.", TWO), "cell 5: needs an exercise"),
+        "a given answer": (edit(5, "...", "4"), "cell 5: the attempt has no blank"),
+        "a stored answer": (stored_answer, "cell 6: an exercise that waits"),
+    },
+    "checks": {
+        "an equation without check": (edit(1, "tag{1}", "tag{7}"), "equation (7)"),
+        "few checks": (lost(3), "has 0"),
+    },
+    "imports": {
+        "import from the root": (edit(2, "convkit.teaching", "convkit"), "cell 2"),
+        "import of the root": (edit(2, "from convkit.teaching import", "import convkit; from x import"), "cell 2"),
+    },
+    "links": {"a broken link": (edit(1, "01_next", "03_next"), "03_next.ipynb#top")},
+    "outputs": {
+        "a path": (printed(3, "saved in /home/me/x.pt\n"), "/home/me/x.pt"),
+        "a path of Windows": (printed(3, "saved in C:\\me\\x.pt\n"), "C:\\me"),
+        "a warning": (printed(3, "UserWarning: slow\n"), "UserWarning"),
+        "stderr": (printed(3, "slow\n", "stderr"), "stderr"),
+        "no alt": (edit_output(4, "alt=", "title="), "cell 4: a picture with"),
+    },
+    "folding": {
+        "open imports": (unfold(2), "cell 2 imports or draws"),
+        "open drawing": (unfold(6), "cell 6 imports or draws"),
+        "a late import": (edit(4, "class Line", "import os\nclass Line"), "cell 4 imports"),
+        "a hidden check": (fold(3), "cell 3 hides a check"),
+    },
+    "judging": {
+        "a judge in the open": (edit(9, "n00.is_5", "lambda n: None"), "cell 9: the last line"),
+        "a judge of another notebook": (edit(9, "n00.is_5", "n01.is_5"), "cell 9: the last line"),
+        "a judge that is not the last line": (edit(9, "exercise(", "_ = exercise("), "cell 9: the last line"),
+        "a long judge": (edit(9, "exercise(", "six = 6\nexercise("), "cell 9: a visible cell"),
+    },
+    "bets": {
+        "no bet": (edit_tags(5, "exercise"), "has 0"),
+        "two bets": (edit_tags(8, "bet", "exercise"), "has 2"),
+        "a bet in a plain cell": (edit_tags(5, "bet"), "neither blank nor panel"),
+        "a bet settled at sight": (edit_output(6, "<details>", "<p>"), "cell 6: needs one folded picture"),
+        "a bet without a picture": (lost(6), "cell 6: needs one folded"),
+    },
+    "names": {
+        "a name twice": (sections("kept = 1", "kept = 2"), "'kept' is bound in 2 sections"),
+        "a function twice": (sections("def kept(): pass", "kept = 1"), "'kept' is bound in 2 sections"),
+        "a name in two branches": (sections("if True:\n    kept = 1", "kept, _ = 1, 2"), "2 sections"),
+        "a loop over a name": (sections("kept = 1", "for kept in (1, 2): pass"), "overwrites 'kept'"),
+        "a figure over a name": (sections("kept = 1", "figure, kept = plt.subplots()"), "overwrites 'kept'"),
+    },
+    "no_global_dtype": {"a default dtype": (edit(2, "from types", DEFAULT), "cell 2 changes")},
+    "html_after_a_site": {
+        "HTML with a style sheet": (edit_output(4, "<p", STYLE), "cell 4 has HTML"),
+        "a picture from a script": (edit_output(4, "<img ", "<canvas></canvas><img "), "cell 4 has HTML"),
+        "a picture of another page": (edit_output(4, 'src="data:', 'src="file:'), "cell 4 has HTML"),
+    },
+    "file_text": {"an editor's metadata": (lambda book: book.cells[3].outputs[0].update(text="other"), "build")},
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_sample_is_told_by_its_rule(sample, name):
-    change, rule, message = BROKEN[name]
-    book, path = copy.deepcopy(sample[0]), sample[1]
+@pytest.mark.parametrize("rule, name", [(rule, name) for rule, faults in BROKEN.items() for name in faults])
+def test_broken_sample_is_told_by_its_rule(sample, rule, name):
+    (change, message), (book, path) = BROKEN[rule][name], copy.deepcopy(sample)
     change(book)
-    assert any(message in fault for fault in rule(book, path))
+    assert any(message in fault for fault in getattr(rules, rule)(book, path))
+
+
+def test_every_rule_is_broken_once():
+    assert BROKEN.keys() == {rule.__name__ for rule in RULES}

@@ -15,24 +15,15 @@ from convkit.widgets import attacks
 from convkit.widgets.attacks import CURVE_STEPS, MASK, SIZES, TESTED, AttackPanel, attacked, two_networks
 
 PGD, FGSM, PGD2, SIMBA = "PGD, largest pixel", "FGSM", "PGD, 2-norm", "SimBA"
-
-
-@pytest.fixture(scope="module")
-def shared() -> AttackPanel:
-    return AttackPanel()
-
-
-@pytest.fixture
-def panel(shared) -> AttackPanel:
-    """One panel for all tests: making another costs a second drawing."""
-    shared.set(**shared._first)
-    return shared
+PANEL = AttackPanel
+trained = pytest.mark.slow  # the first of these tests trains the two networks of all
 
 
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(9)
 
 
+@trained
 def test_first_state_has_the_librarys_numbers(panel):
     x, y = digits().test_batch([0])
     fell = []
@@ -55,6 +46,7 @@ def test_first_state_has_the_librarys_numbers(panel):
     assert not panel.words.alert
 
 
+@trained
 def test_curves_are_accuracies_under_the_attack_and_fall(panel):
     x, y = digits().test_batch(slice(None, TESTED))
     for name, (eps, accuracy) in panel.curves(PGD, False).items():
@@ -71,24 +63,7 @@ def test_curves_are_accuracies_under_the_attack_and_fall(panel):
     assert list(line.get_ydata()) == panel.curves(PGD, False)["plain"][1]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        *({"image": 1}, {"image": 99}, {"attack": FGSM}, {"attack": PGD2}, {"attack": SIMBA}),
-        *({"eps": 0.01}, {"eps": 0.3}, {"steps": 1}, {"steps": 64}, {"masked": True}),
-    ],
-    ids=str,
-)
-def test_every_control_changes_picture_and_words_and_reset_undoes_it(panel, change):
-    before = panel.png, str(panel.words)
-    panel.set(**change)
-    assert panel.png != before[0]
-    assert str(panel.words) != before[1]
-    panel.reset()
-    panel._redraw()
-    assert (panel.png, str(panel.words)) == before
-
-
+@trained
 def test_each_attack_is_the_librarys(panel):
     model = two_networks()["plain"]
     x, y = digits().test_batch(range(5))
@@ -103,31 +78,36 @@ def test_each_attack_is_the_librarys(panel):
     assert torch.equal(queries, asked)
 
 
-def test_simba_says_how_often_it_asked_and_fgsm_that_steps_do_not_matter(panel):
-    panel.set(attack=SIMBA, steps=64)
+@trained
+def test_simba_says_how_often_it_asked_and_fgsm_that_steps_do_not_matter(panel, says):
     x, y = digits().test_batch([0])
-    for name, model in two_networks().items():
-        _, queries = simba(model, x, y, 0.15, generator=seeded())
-        assert f"{int(queries)} questions" in panel.words, name
-    assert "64 of 64 pixels tried" in panel.words
-    panel.set(attack=FGSM)
-    assert "whatever the steps say" in panel.words
+    asked = [int(simba(model, x, y, 0.15, generator=seeded())[1]) for model in two_networks().values()]
+    says(False, "64 of 64 pixels tried", *(f"{count} questions" for count in asked), attack=SIMBA, steps=64)
+    says(False, "whatever the steps say", attack=FGSM)
 
 
-def test_a_hidden_gradient_turns_the_words_red_and_simba_is_not_impressed(panel):
-    panel.set(masked=True)
-    assert panel.words.alert
-    assert "the gradient of the loss is 0" in panel.words
+@trained
+def test_a_hidden_gradient_turns_the_words_red_and_simba_is_not_impressed(panel, says):
+    says(True, "the gradient of the loss is 0", masked=True)
     hidden, open_ = panel.curves(PGD, True)["plain"][1], panel.curves(PGD, False)["plain"][1]
     assert min(hidden) > 80
     assert min(open_) < 10
-    panel.set(attack=SIMBA)
-    assert not panel.words.alert
-    assert "hide nothing from it" in panel.words
+    says(False, "hide nothing from it", masked=True, attack=SIMBA)
     assert panel.curves(SIMBA, True)["plain"][1][-1] < 20
     loud = attacks._Times(two_networks()["plain"], MASK)
     x, _ = digits().test_batch(range(3))
     assert_close(loud(x), MASK * two_networks()["plain"](x))
+
+
+@trained
+def test_the_two_networks_are_the_same_whatever_torchs_default_dtype_is():
+    usual = {name: model.state_dict() for name, model in two_networks().items()}
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = {name: model.state_dict() for name, model in two_networks.__wrapped__().items()}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_close(other, usual, rtol=0, atol=0)
 
 
 class Linear(nn.Module):

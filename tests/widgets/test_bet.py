@@ -10,21 +10,36 @@ from torch.testing import assert_close
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.teaching import read_notebook
+from convkit.teaching.pictures import png_bytes
 from convkit.widgets import bet, depth
+from convkit.widgets import panel as module
 from convkit.widgets.bet import DEPTH, BetPanel
 from tests import ROOT
+from tests.helpers.panels import drawn, press
 from tests.notebooks.rules import text_of, words_of
 
-BETS = [value for _, value in BetPanel().controls()["bet"].options]
+PANEL = BetPanel
+OPTIONS = BetPanel().control("bet").options
+BETS = [value for _, value in OPTIONS]
+ALL_PASSED = (1.0, DEPTH, "random 3 × 3", "photograph")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "png_bytes", drawn)
+    monkeypatch.setattr(bet, "SECONDS", 1e-9)
+
+
+def nearest(value):
+    return min(BETS, key=lambda other: abs(math.log(other / value)))
 
 
 def test_the_bets_go_from_all_to_a_trillionth_and_read_well():
     assert len(BETS) == 25
     assert sorted(BETS, reverse=True) == BETS
     assert_close(torch.tensor([BETS[0], BETS[-1]], dtype=torch.float64), torch.tensor([1, 1e-12], dtype=torch.float64))
-    assert [name for name, _ in BetPanel().controls()["bet"].options[:9]] == [
-        *("1", "0.3", "0.1", "0.03", "0.01", "0.003", "0.001", "3 · 10⁻⁴", "10⁻⁴")
-    ]
+    names = [name for name, _ in OPTIONS[:9]]
+    assert names == ["1", "0.3", "0.1", "0.03", "0.01", "0.003", "0.001", "3 · 10⁻⁴", "10⁻⁴"]
 
 
 def test_before_the_button_nothing_computes_the_answer_and_every_bet_moves_picture_and_words(monkeypatch):
@@ -34,6 +49,7 @@ def test_before_the_button_nothing_computes_the_answer_and_every_bet_moves_pictu
     for name in ("norms_by_layer", "after_layers", "other_draws"):
         monkeypatch.setattr(bet, name, refuse)
     panel, seen = BetPanel(), set()
+    monkeypatch.setattr(panel, "png", png_bytes(panel.figure))
     assert "Run this cell" in str(panel._repr_mimebundle_())  # what the notebook stores
     for value in BETS:
         panel.set(bet=value)
@@ -43,17 +59,16 @@ def test_before_the_button_nothing_computes_the_answer_and_every_bet_moves_pictu
     assert len(seen) == len(BETS)
 
 
-def test_words_of_the_bet_say_what_one_layer_would_keep():
-    panel = BetPanel()
-    assert "all of it" in panel.words
-    panel.set(bet=BETS[6])
-    assert "0.001 comes out" in panel.words
-    assert f"each layer kept {100 * 0.001 ** (1 / 30):.0f}%" in panel.words
+def test_words_of_the_bet_say_what_one_layer_would_keep_and_those_of_the_answer_compare_it(says):
+    says(False, "all of it")
+    says(False, "0.001 comes out", f"each layer kept {100 * 0.001 ** (1 / 30):.0f}%", bet=BETS[6])
+    answer = depth.norms_by_layer(*ALL_PASSED)[0][-1].item()
+    says(False, "very good bet", bet=nearest(answer), shown=True)
+    says(False, "times less than you bet", bet=1.0, shown=True)
+    says(False, "times more than you bet", bet=BETS[-1], shown=True)
 
 
-def test_the_button_draws_what_the_layers_do_to_the_photograph():
-    panel = BetPanel()
-    panel.set(bet=0.1, shown=True)
+def test_the_button_draws_what_the_layers_do_to_the_photograph(panel, says):
     image = depth.pictures()["photograph"][None, None]
     norms = [image.norm()]
     for A in depth.layers("random 3 × 3", tuple(image.shape[2:]))[:DEPTH]:
@@ -61,13 +76,12 @@ def test_the_button_draws_what_the_layers_do_to_the_photograph():
         image = A(image)
         norms.append(image.norm())
     assert len(norms) == 31
+    says(False, f"and {bet.number(norms[-1].item())} comes out", bet=0.1, shown=True)
     way = panel.figure.axes[1]
     answer = next(line for line in way.lines if line.get_color() == bet.VERMILION and len(line.get_xdata()) == 31)
     assert_close(torch.tensor(answer.get_ydata(), dtype=torch.float64), torch.stack(norms))
-    assert f"and {bet.number(norms[-1].item())} comes out" in panel.words
     shown = torch.as_tensor(panel.figure.axes[3].images[0].get_array(), dtype=torch.float64)
     assert_close(shown, image[0, 0])
-    assert not panel.words.alert
 
 
 def test_the_other_draws_are_what_their_layers_leave():
@@ -79,93 +93,55 @@ def test_the_other_draws_are_what_their_layers_leave():
         x = image[None, None]
         for layer in range(3):
             A = ConvOperator(kernels[place, layer][None, None], tuple(image.shape))
-            x = A(x) / torch.linalg.svdvals(A.matrix())[0]
+            x = A(x) / operator_norm(A, 2)
             assert_close(draws[place, layer + 1], x.norm())
+    assert_close(operator_norm(A, 2), torch.linalg.matrix_norm(A.matrix(), 2))
     assert (draws[:, 1:] <= draws[:, :-1] * (1 + 1e-12)).all()  # norm 1: nothing grows
 
 
-@pytest.mark.parametrize("value, verdict", [(1.0, "times less than you bet"), (1e-12, "times more than you bet")])
-def test_the_answer_is_compared_with_the_bet(value, verdict):
-    panel = BetPanel()
-    panel.set(bet=min(BETS, key=lambda other: abs(math.log(other / value))), shown=True)
-    assert verdict in panel.words
-
-
-def test_a_bet_near_the_answer_is_praised():
-    answer = depth.norms_by_layer(1.0, DEPTH, "random 3 × 3", "photograph")[0][-1].item()
-    panel = BetPanel()
-    panel.set(bet=min(BETS, key=lambda other: abs(math.log(other / answer))), shown=True)
-    assert "very good bet" in panel.words
-
-
-def test_once_the_answer_is_drawn_the_bet_stands_until_reset():
-    panel = BetPanel()
+def test_once_the_answer_is_drawn_the_bet_stands_until_reset(panel):
     first = panel.png, panel.words
-    slider, button = panel._controls.values()
+    slider, button = panel.control("bet"), panel.control("shown")
     assert not slider.disabled
     panel.set(bet=BETS[3])
     button.click()
     assert panel.values == {"bet": BETS[3], "shown": True}
     assert slider.disabled
     assert button.disabled
-    panel.reset()
-    panel._paint()
+    press(panel, "Reset")
     assert not slider.disabled
     assert not button.disabled
     assert (panel.png, panel.words) == first
 
 
-def test_the_answer_passes_the_layers_one_after_the_other(monkeypatch):
+def test_the_answer_passes_the_layers_one_after_the_other(panel, monkeypatch):
     clock = iter(0.06 * step for step in range(1000))
+    monkeypatch.setattr(bet, "SECONDS", 2.5)
     monkeypatch.setattr(bet.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(bet.time, "sleep", lambda _: None)
-    panel, passed = BetPanel(), []
-    draw = panel._redraw
-
-    def watched():
-        passed.append(panel._passed)
-        draw()
-
-    monkeypatch.setattr(panel, "_redraw", watched)
-    panel._controls["shown"].click()
+    passed, draw = [], panel._redraw
+    monkeypatch.setattr(panel, "_redraw", lambda: passed.append(panel._passed) or draw())
+    panel.control("shown").click()
     assert passed == sorted(set(passed))
     assert 20 <= len(passed) <= DEPTH + 1
     assert passed[-1] == DEPTH
     assert "comes out" in panel.words
 
 
-def test_a_failure_on_the_way_is_told_and_the_next_drawing_is_whole(monkeypatch):
-    panel = BetPanel()
-    whole = bet.after_layers
-    monkeypatch.setattr(bet, "after_layers", lambda *_: 1 / 0)
-    panel._controls["shown"].click()
-    assert "bug in the panel" in panel.words
-    monkeypatch.setattr(bet, "after_layers", whole)
-    panel._paint()
+def test_a_failure_on_the_way_is_told_and_the_next_drawing_is_whole(panel, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(bet, "after_layers", lambda *_: 1 / 0)
+        panel.control("shown").click()
+        assert "bug in the panel" in panel.words
+    panel.set()
     assert "comes out" in panel.words
 
 
-@pytest.mark.parametrize(
-    "value, text",
-    [(1, "1"), (0.3, "0.3"), (0.001, "0.001"), (9.96e-4, "0.001"), (4.04e-9, "4 · 10⁻⁹"), (1e-10, "10⁻¹⁰")],
-)
-def test_small_numbers_read_well(value, text):
-    assert bet.number(value) == text
-
-
-@pytest.mark.parametrize(
-    "ratio, text",
-    [
-        (3.2, "3"),
-        (260, "300"),
-        (9999, "10 thousand"),
-        (250_000, "200 thousand"),
-        (2.5e8, "200 million"),
-        (3e11, "3 · 10¹¹"),
-    ],
-)
-def test_large_numbers_read_well(ratio, text):
-    assert bet.size(ratio) == text
+def test_numbers_read_well():
+    small = {1: "1", 0.3: "0.3", 0.001: "0.001", 9.96e-4: "0.001", 4.04e-9: "4 · 10⁻⁹", 1e-10: "10⁻¹⁰"}
+    assert {value: bet.number(value) for value in small} == small
+    large = {3.2: "3", 260: "300", 9999: "10 thousand", 250_000: "200 thousand", 2.5e8: "200 million", 3e11: "3 · 10¹¹"}
+    assert {ratio: bet.size(ratio) for ratio in large} == large
 
 
 ANSWER = re.compile(r"(m|b|tr)illion|⁻|1e-\d|10\^\{?-|vanish|almost nothing|nearly nothing|little", re.IGNORECASE)

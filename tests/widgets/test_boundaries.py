@@ -13,11 +13,7 @@ pytest.importorskip("ipywidgets")
 from convkit.widgets.boundaries import BoundaryPanel, make_layer, one_row_a_group, three_spectra
 
 SAME, FULL, NONE, CIRCULAR = "zeros, output as large", "zeros, every tap touches", "no padding", "circular"
-
-
-@pytest.fixture
-def panel() -> BoundaryPanel:
-    return BoundaryPanel()
+PANEL = BoundaryPanel
 
 
 def curves(panel: BoundaryPanel) -> list[list[float]]:
@@ -26,53 +22,27 @@ def curves(panel: BoundaryPanel) -> list[list[float]]:
     return [[float(y) for y in line.get_ydata()] for line in left.lines]
 
 
-def seen(panel: BoundaryPanel) -> tuple[bytes, str]:
-    return panel.png, str(panel.words)
-
-
-def test_first_state_is_the_bet(panel):
-    assert panel.words.alert
-    assert "3.414" in panel.words
-    assert "Circular on the same 3 pixels has 3.000, 0.414 too little: circular is not a bound" in panel.words
-    assert "The torus of 4 pixels has 4.000: a bound, at every index" in panel.words
+def test_first_state_is_the_bet(panel, says):
+    says(
+        True,
+        "3.414",
+        "The torus of 4 pixels has 4.000: a bound, at every index",
+        "Circular on the same 3 pixels has 3.000, 0.414 too little: circular is not a bound",
+    )
     exact, circular, torus = curves(panel)
     assert exact == pytest.approx([2 + 2**0.5, 2, 2 - 2**0.5])
     assert circular == pytest.approx([3, 3, 0], abs=1e-12)
     assert torus == pytest.approx([4, 2, 2, 0], abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"preset": (1, 2, 1)},
-        {"taps": ((1, -2, 2),)},
-        {"pixels": 4},
-        {"stride": 2},
-        {"dilation": 2},
-        {"groups": 2},
-        {"boundary": FULL},
-        {"boundary": NONE},
-        {"boundary": CIRCULAR},
-    ],
-    ids=str,
-)
-def test_every_control_changes_picture_and_reset_brings_it_back(panel, change):
-    before = seen(panel)
-    (name, value), *_ = change.items()
-    panel._controls[name].value = value  # as a hand does: presets fill the grid
-    assert panel.png != before[0]
-    assert "bug" not in panel.words
-    panel.set(**panel._first)
-    assert seen(panel) == before
-
-
 def test_presets_and_groups_fill_the_grid(panel):
-    panel._controls["groups"].value = 3
-    assert panel.values["taps"] == ((1, -2, 1), (0.5, -1, 0.5), (0.25, -0.5, 0.25))
-    panel._controls["preset"].value = (1, -1)
-    assert panel.values["taps"] == ((1, -1), (0.5, -0.5), (0.25, -0.25))
-    panel._controls["groups"].value = 1
-    assert panel.values["taps"] == ((1, -1),)
+    def by_hand(name, value):
+        panel.control(name).value = value
+        return panel.values["taps"]
+
+    assert by_hand("groups", 3) == ((1, -2, 1), (0.5, -1, 0.5), (0.25, -0.5, 0.25))
+    assert by_hand("preset", (1, -1)) == ((1, -1), (0.5, -0.5), (0.25, -0.25))
+    assert by_hand("groups", 1) == ((1, -1),)
     assert one_row_a_group(((1.0, 2.0), (3.0, 4.0)), 1) == ((1.0, 2.0),)
 
 
@@ -108,59 +78,32 @@ def test_words_are_red_exactly_where_circular_is_not_a_bound(panel, pixels):
     assert ("not a bound" in panel.words) == panel.words.alert
 
 
-def test_a_norm_by_luck_is_told_apart_from_a_bound_at_every_index(panel):
-    panel.set(pixels=4)
-    assert not panel.words.alert
-    assert "4.000, 0.382 more, yet 2 of its values lie below the exact ones" in panel.words
+def test_a_norm_by_luck_is_told_apart_from_a_bound_at_every_index(panel, says):
+    says(False, "4.000, 0.382 more, yet 2 of its values lie below the exact ones", pixels=4)
     exact, circular, _ = curves(panel)
     assert sum(c < e - 1e-9 for c, e in zip(circular, exact, strict=True)) == 2
 
 
-def test_geometries_without_blocks_are_drawn_as_far_as_they_exist_and_explained(panel):
-    panel.set(pixels=7, stride=2)
-    assert "No circular curve: stride 2 does not divide 7 pixels" in panel.words
-    assert "The torus of 8 pixels" in panel.words
-    exact, circular, torus = curves(panel)
-    assert (len(exact), len(circular), len(torus)) == (4, 0, 4)
-    panel.set(boundary=CIRCULAR)
-    assert "at stride 1" in panel.words
+def test_geometries_without_blocks_are_drawn_as_far_as_they_exist_and_explained(panel, says):
+    torus = "No circular curve: stride 2 does not divide 7 pixels", "The torus of 8 pixels"
+    says(False, *torus, pixels=7, stride=2)
+    assert [len(curve) for curve in curves(panel)] == [4, 0, 4]
+    says(False, "at stride 1", pixels=7, stride=2, boundary=CIRCULAR)
     layer = make_layer(((1, -2, 1),), 7, 2, 1, 1, CIRCULAR)
     exact, circular, unstrided = curves(panel)
     assert (len(exact), len(circular), len(unstrided)) == (4, 0, 7)
     assert exact[0] == pytest.approx(float(operator_norm(layer, 2)))
     assert unstrided[0] == pytest.approx(float(operator_norm(replace(layer, stride=1), 2)))
-    assert not panel.words.alert
 
 
-def test_where_fourier_is_exact_the_curves_are_one(panel):
-    panel.set(pixels=12, stride=3, boundary=CIRCULAR)
-    assert "Fourier is exact" in panel.words
+def test_where_fourier_is_exact_the_curves_are_one_and_without_padding_circular_is_a_bound(panel, says):
+    says(False, "Fourier is exact", pixels=12, stride=3, boundary=CIRCULAR)
     exact, circular, torus = curves(panel)
     assert exact == pytest.approx(circular)
     assert exact == pytest.approx(torus)
-    panel.set(boundary=NONE)  # stride 3, three taps: no window overlaps or leaves the image
-    assert "No window crosses the boundary" in panel.words
-
-
-def test_without_padding_circular_is_a_bound(panel):
-    panel.set(boundary=NONE, pixels=9)
-    assert not panel.words.alert
-    assert "a bound, since without padding" in panel.words
-
-
-def test_bad_input_is_a_sentence_and_the_picture_stays(panel):
-    before = panel.png
-    panel.set(boundary=NONE, dilation=4)
-    assert panel.words.alert
-    assert "without padding the kernel must fit into the image, got 3 taps with dilation 4 on 3 pixels" in panel.words
-    assert panel.png == before
-    panel.set(boundary=SAME, dilation=1)
-    assert "3.414" in panel.words
-    panel._controls["taps"]._typed(0, 1, "two")
-    assert panel.words.alert
-    assert "column 2 needs a number, got 'two'" in panel.words
-    panel._controls["taps"]._typed(0, 1, "0")
-    assert "bug" not in panel.words
+    # stride 3, three taps: no window overlaps or leaves the image
+    says(False, "No window crosses the boundary", pixels=12, stride=3, boundary=NONE)
+    says(False, "a bound, since without padding", pixels=9, boundary=NONE)
 
 
 @pytest.mark.parametrize("pixels", [2, 24])

@@ -19,71 +19,40 @@ CLIP, RESCALE, RESHAPED = "clip, keep every tap", "rescale", "clip the flattened
 WAYS = (CROP, TURNS, DYKSTRA, CLIP, RESCALE, RESHAPED)
 TRAINED, BLUR, BOX = "trained, 6 channels", "blur", "box"
 KINDS = (TRAINED, "random, 6 channels", BLUR, "edge", BOX)
-
-
-@pytest.fixture(scope="module")
-def shared() -> ClippingPanel:
-    return ClippingPanel()
-
-
-@pytest.fixture
-def panel(shared) -> ClippingPanel:
-    """One panel for all tests: making another costs a second drawing."""
-    shared.set(**shared._first)
-    return shared
+PANEL = ClippingPanel
 
 
 def dense_values(A) -> torch.Tensor:
     return torch.linalg.svdvals(A.matrix())
 
 
-def test_first_state_is_the_bet_with_the_librarys_numbers(panel):
+def test_first_state_is_the_bet_with_the_librarys_numbers(panel, says):
     A = layer(TRAINED)
-    norm = float(operator_norm(A, 2))
+    norm = _norm(TRAINED)
     after = clip_and_crop(A, 0.4 * norm)
     before_line, after_line, bound_line = panel.figure.axes[0].lines
     assert_close(torch.tensor(before_line.get_ydata()), singular_values(A))
     assert_close(torch.tensor(after_line.get_ydata()), singular_values(after))
     assert list(bound_line.get_ydata()) == pytest.approx([0.4 * norm] * 2)
-    now = float(operator_norm(after, 2))
-    assert panel.words.alert
-    assert f"Norm {norm:.3f} before, {now:.3f} after; bound {0.4 * norm:.3f}: broken" in panel.words
-    assert f"{100 * (now / (0.4 * norm) - 1):.0f} % above it. The crop to 3 × 3 throws away taps" in panel.words
-    moved = float((after.kernel - A.kernel).norm() / A.kernel.norm())
-    assert f"moved by {100 * moved:.0f} % of its length" in panel.words
-
-
-@pytest.mark.parametrize("change", [{"kind": BLUR}, {"relative": 0.5}, {"method": RESCALE}, {"rounds": 2}], ids=str)
-def test_every_control_changes_picture_and_words(panel, change):
-    before = panel.png, str(panel.words)
-    panel.set(**change)
-    assert panel.png != before[0]
-    assert panel.words != before[1]
-    assert "bug" not in panel.words
-
-
-def test_words_are_red_exactly_where_the_bound_is_broken_and_tell_the_reason(panel):
-    panel.set(method=RESHAPED)
-    flat = float(
-        torch.linalg.matrix_norm(bounded(layer(TRAINED), 0.4 * _norm(TRAINED), RESHAPED, 1).kernel.flatten(1), 2)
+    now, moved = float(operator_norm(after, 2)), float((after.kernel - A.kernel).norm() / A.kernel.norm())
+    says(
+        True,
+        f"Norm {norm:.3f} before, {now:.3f} after; bound {0.4 * norm:.3f}: broken",
+        f"{100 * (now / (0.4 * norm) - 1):.0f} % above it. The crop to 3 × 3 throws away taps",
+        f"moved by {100 * moved:.0f} % of its length",
     )
-    assert panel.words.alert
-    assert f"Only the flattened kernel is within the bound, its norm is {flat:.3f}" in panel.words
-    panel.set(relative=0.8)  # the norm of the flattened kernel is below the bound already
-    assert panel.words.alert
+
+
+def test_words_are_red_exactly_where_the_bound_is_broken_and_tell_the_reason(panel, says):
+    flat = bounded(layer(TRAINED), 0.4 * _norm(TRAINED), RESHAPED, 1).kernel.flatten(1)
+    flat_norm = float(torch.linalg.matrix_norm(flat, 2))
+    says(True, f"Only the flattened kernel is within the bound, its norm is {flat_norm:.3f}", method=RESHAPED)
+    says(True, method=RESHAPED, relative=0.8)  # the norm of the flattened kernel is below the bound already
     assert panel.words.endswith("The kernel has not moved.")
-    panel.set(method=CLIP)
-    assert not panel.words.alert
-    assert "kept. The nearest operator within the bound, but its kernel has 10 × 10 taps" in panel.words
-    panel.set(method=DYKSTRA, rounds=20)
-    assert not panel.words.alert
-    assert "rescaled after 20 rounds" in panel.words
-
-
-def test_a_bound_at_the_norm_leaves_nothing_to_do(panel):
-    panel.set(relative=1.0)
-    assert not panel.words.alert
-    assert "Nothing was to be done" in panel.words
+    nearest = "kept. The nearest operator within the bound, but its kernel has 10 × 10 taps"
+    says(False, nearest, method=CLIP, relative=0.8)
+    says(False, "rescaled after 20 rounds", method=DYKSTRA, relative=0.8, rounds=20)
+    says(False, "Nothing was to be done", relative=1.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,11 +86,9 @@ def test_a_small_kernel_is_laid_where_the_same_kernel_as_large_as_the_image_lies
     assert_close(replace(A, kernel=on_image(A)).matrix(), A.matrix())
 
 
-@pytest.mark.parametrize(
-    "part, text", [(0.0123, "1.2 %"), (0.099, "9.9 %"), (0.0996, "10 %"), (0.331, "33 %"), (2.5, "250 %")]
-)
-def test_percentages_read_well(part, text):
-    assert clipping._percent(part) == text
+def test_percentages_read_well():
+    texts = {0.0123: "1.2 %", 0.099: "9.9 %", 0.0996: "10 %", 0.331: "33 %", 2.5: "250 %"}
+    assert {part: clipping._percent(part) for part in texts} == texts
 
 
 def _norm(kind: str) -> float:

@@ -11,6 +11,7 @@ from convkit.widgets.depth import DepthPanel
 
 KINDS = ("random 3 × 3", "all-pass", "blur")
 SOURCES = ("photograph", "handwritten digit", "noise")
+PANEL = DepthPanel
 
 
 def through(maps, x):
@@ -19,25 +20,6 @@ def through(maps, x):
     for apply in maps:
         images.append(apply(images[-1]))
     return images
-
-
-def test_panel_starts_with_a_picture_and_its_numbers_in_words():
-    panel = DepthPanel()
-    signal, gradient = depth.norms_by_layer(**panel.values)
-    assert panel.png.startswith(b"\x89PNG")
-    assert not panel.words.alert
-    assert f"signal's norm is {float(signal[-1]):.0e}".replace("e-0", "e-") in panel.words
-    assert f"gradient's {float(gradient[-1]):.0e}".replace("e-0", "e-") in panel.words
-    assert "only the largest singular value" in panel.words
-
-
-@pytest.mark.parametrize("change", [{"norm": 1.1}, {"depth": 11}, {"kind": "blur"}, {"source": "noise"}])
-def test_every_control_changes_picture_and_words(change):
-    panel = DepthPanel()
-    before = panel.png, panel.words
-    panel.set(**change)
-    assert panel.png != before[0]
-    assert panel.words != before[1]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -85,30 +67,16 @@ def test_inputs_have_norm_one(source):
     assert_close(depth.pictures()[source].norm(), torch.tensor(1.0, dtype=torch.float64))
 
 
-def test_lost_signals_and_explosions_turn_the_words_red_and_say_why():
-    panel = DepthPanel()
-    panel.set(depth=30)
-    assert panel.words.alert
-    assert panel.words.startswith("Vanished")
-    assert "only the largest singular value" in panel.words
-    panel.set(kind="all-pass", norm=1.6)
-    assert panel.words.alert
-    assert panel.words.startswith("Exploded")
-    assert "every singular value is 1.60" in panel.words
-    panel.set(norm=0.8)
-    assert not panel.words.alert
-    assert "signal's norm is 0.0012" in panel.words  # 0.8**30
-
-
-def test_one_layer_is_spoken_of_in_the_singular():
-    panel = DepthPanel()
-    panel.set(depth=1)
-    assert panel.words.startswith("After 1 layer the")
+def test_the_words_tell_the_last_norms_and_turn_red_where_a_signal_is_lost_or_explodes(panel, says):
+    signal, gradient = (f"{float(norm[-1]):.0e}".replace("e-0", "e-") for norm in depth.norms_by_layer(**panel.values))
+    says(False, f"signal's norm is {signal}", f"gradient's {gradient}", "only the largest singular value")
+    says(True, "Vanished, beyond", "only the largest singular value", depth=30)
+    says(True, "Exploded, beyond", "every singular value is 1.60", depth=30, kind="all-pass", norm=1.6)
+    says(False, "signal's norm is 0.0012", depth=30, kind="all-pass", norm=0.8)  # 0.8**30
+    says(False, "After 1 layer the", depth=1)
     assert len(panel.figure.axes[0].lines[0].get_xdata()) == 2
 
 
-@pytest.mark.parametrize(
-    "value, text", [(1.0, "1"), (0.0123, "0.012"), (8e-4, "8e-4"), (237.4, "237"), (9999, "9999"), (1.6e10, "2e10")]
-)
-def test_numbers_read_well(value, text):
-    assert depth._number(value) == text
+def test_numbers_read_well():
+    texts = {1.0: "1", 0.0123: "0.012", 8e-4: "8e-4", 237.4: "237", 9999: "9999", 1.6e10: "2e10"}
+    assert {value: depth._number(value) for value in texts} == texts

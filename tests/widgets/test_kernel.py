@@ -62,9 +62,7 @@ def moved_while_busy(talk, loop):
     for place in (3, 5):
         data = {"method": "update", "state": {"value": place}, "buffer_paths": []}
         moves.append(talk.send("comm_msg", {"comm_id": comm, "data": data}, subshell))
-    talk.execute(
-        "passed.append(list(seen))", subshell=subshell
-    )  # in line behind the moves: the same way, the same shell
+    talk.execute("passed.append(list(seen))", subshell=subshell)  # in line behind the moves, the same way
     return talk.value(busy), moves
 
 
@@ -84,16 +82,16 @@ def test_the_line_that_lets_widgets_answer_is_still_needed(talk):
     )
 
 
-def test_outside_of_a_kernel_nothing_happens(monkeypatch):
+def test_outside_of_a_kernel_nothing_happens_and_no_cell_runs(monkeypatch):
     monkeypatch.setattr(module, "answer_on_the_subshell_that_asked", lambda: pytest.fail("there is no kernel"))
-    assert prepare() is None
+    assert prepare.__wrapped__() is None
+    assert running_cell() is None
 
 
 def test_another_kernel_of_python_gets_its_comm_and_no_sentence(monkeypatch, capsys):
     monkeypatch.setattr(module, "_kernel", object)
     monkeypatch.setitem(sys.modules, "ipykernel._version", None)
-    prepare.cache_clear()
-    assert isinstance(prepare(), ipywidgets.Layout)
+    assert isinstance(prepare.__wrapped__(), ipywidgets.Layout)
     assert capsys.readouterr().out == ""
     prepare.cache_clear()
 
@@ -104,13 +102,10 @@ KNOWN = "(cell.name, cell.run)"
 
 
 def test_a_cell_is_known_by_its_id_or_else_by_its_code(talk):
-    runs = [
-        talk.execute(NOTE, KNOWN, "a"),
-        talk.execute(NOTE + " # edited", KNOWN, "a"),
-        talk.execute(NOTE, KNOWN, "b"),
-    ]
-    runs += [talk.execute(NOTE, KNOWN), talk.execute(NOTE, KNOWN), talk.execute(NOTE + " # edited", KNOWN)]
-    names = [("id", "a"), ("id", "a"), ("id", "b"), ("code", NOTE), ("code", NOTE), ("code", NOTE + " # edited")]
+    edited = NOTE + " # edited"
+    cells = [(NOTE, "a"), (edited, "a"), (NOTE, "b"), (NOTE, None), (NOTE, None), (edited, None)]
+    runs = [talk.execute(code, KNOWN, name) for code, name in cells]
+    names = [("id", name) if name else ("code", code) for code, name in cells]
     assert [talk.value(run) for run in runs] == list(zip(names, runs, strict=True))
 
 
@@ -132,15 +127,7 @@ button.on_click(lambda _: known.append(running_cell()))
     assert talk.value(talk.execute("goes.set(); await task", "known", "b")) == [None, ("id", "a")]
 
 
-def test_outside_of_a_notebook_no_cell_runs():
-    assert running_cell() is None
-
-
 # ---- versions --------------------------------------------------------------------------------------------------------
-def test_this_ipykernel_is_fit():
-    assert kernel_sentence(ipykernel.version_info) == ""
-
-
 @pytest.mark.parametrize("version", [(6, 29, 5), (7, 0, 0), (7, 1, 0), (7, 3, 9)])
 def test_an_older_ipykernel_gets_a_sentence(version):
     assert kernel_sentence(version) == (
@@ -150,6 +137,6 @@ def test_an_older_ipykernel_gets_a_sentence(version):
     )
 
 
-@pytest.mark.parametrize("version", [(7, 4, 0), (7, 10, 1), (8, 0, 0, "a1")])
-def test_fit_ipykernels_get_none(version):
+@pytest.mark.parametrize("version", [(7, 4, 0), (7, 10, 1), (8, 0, 0, "a1"), ipykernel.version_info])
+def test_this_ipykernel_and_others_that_fit_get_none(version):
     assert kernel_sentence(version) == ""

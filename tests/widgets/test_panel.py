@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,6 +14,7 @@ import ipywidgets
 from convkit.teaching.pictures import few_colors
 from convkit.widgets.controls import NumberGrid, choice, numbers, slider, toggle
 from convkit.widgets.panel import Panel, Words
+from tests.helpers.panels import parts, press
 
 
 class Wave(Panel):
@@ -57,13 +58,23 @@ def picture(panel) -> tuple[str, bytes]:
     return html.unescape(found[1]), base64.b64decode(found[2])
 
 
-def test_first_state_is_drawn_and_told(wave):
+def fields(wave) -> list[ipywidgets.Text]:
+    """The fields of its kernel, row by row."""
+    return [part for part in parts(wave.control("kernel")) if isinstance(part, ipywidgets.Text)]
+
+
+def test_first_state_is_drawn_told_and_stored(wave):
     kernel = ((1.0, -2.0), (0.5, 3.0))
     assert wave.values == {"count": 2, "shift": 0.25, "kind": "straight", "bold": False, "kernel": kernel}
     assert wave.words == "A straight & <2> line."
     assert picture(wave) == (wave.words, wave.png)
     assert wave.png.startswith(b"\x89PNG")
     assert wave.drawings == 1
+    bundle = wave._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == wave._root.model_id
+    assert base64.b64encode(few_colors(wave.png)).decode() in bundle["text/html"]
+    assert (bundle["text/plain"], type(bundle["text/plain"])) == (wave.words, str)
+    assert html.escape(wave.words) in bundle["text/html"]
 
 
 @pytest.mark.parametrize(
@@ -71,54 +82,35 @@ def test_first_state_is_drawn_and_told(wave):
 )
 def test_every_control_changes_the_picture_or_the_words_in_one_drawing(wave, name, value):
     before = (wave.png, wave.words)
-    control = wave._controls[name]
-    control.value = value
+    wave.control(name).value = value
     assert wave.drawings == 2
     assert (wave.png, wave.words) != before
     assert wave.values[name] == value
     assert picture(wave) == (wave.words, wave.png)
 
 
-def test_set_changes_several_controls_with_one_drawing(wave):
+def test_set_changes_several_controls_with_one_drawing_and_the_same_state_gives_the_same_bytes(wave):
+    before = wave.png
     wave.set(count=5, shift=0.1, bold=True, kernel=[[4, 4], [4, 4]])
     assert wave.drawings == 2
     assert (wave.values["count"], wave.values["kernel"]) == (5, ((4.0, 4.0), (4.0, 4.0)))
-
-
-def test_set_names_an_unknown_control(wave):
+    assert wave.png != before
+    wave.set(count=2, shift=0.25, bold=False, kernel=[[1, -2], [0.5, 3]])
+    assert wave.png == before == Wave().png
     with pytest.raises(ValueError, match=r"Wave has controls \['count', .*\], got \['colour'\]"):
         wave.set(colour=1)
 
 
-def test_same_state_gives_the_same_bytes(wave):
-    before = wave.png
-    wave.set(count=5)
-    assert wave.png != before
-    wave.set(count=2)
-    assert wave.png == before == Wave().png
-
-
-def test_reset_brings_the_first_state_back_with_one_drawing(wave):
+def test_reset_brings_the_first_state_back_with_one_drawing_or_says_what_failed(wave):
     first = wave.png, wave.words
     wave.set(count=9)
-    wave._controls["kernel"]._fields[0][0].value = "no number"
-    button = next(part for part in parts(wave._root) if isinstance(part, ipywidgets.Button))
+    fields(wave)[0].value = "no number"
     drawings = wave.drawings
-    button.click()
-    assert (wave.png, wave.words) == first
-    assert wave.drawings == drawings + 1
-
-
-def test_reset_that_fails_becomes_a_sentence(wave):
-    wave._controls["kind"].options = ["curly"]
-    next(part for part in parts(wave._root) if isinstance(part, ipywidgets.Button)).click()
+    press(wave, "Reset")
+    assert (wave.png, wave.words, wave.drawings) == (*first, drawings + 1)
+    wave.control("kind").options = ["curly"]
+    press(wave, "Reset")
     assert wave.words.startswith("this is a bug in the panel: TraitError: ")
-
-
-def parts(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from parts(child)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +124,7 @@ def parts(widget):
 def test_what_draw_raises_becomes_a_red_sentence_and_the_picture_stays(wave, count, sentence):
     before = picture(wave)
     wave.set(count=count)
-    assert wave.words == sentence
-    assert wave.words.alert
+    assert (wave.words, wave.words.alert) == (sentence, True)
     assert 'role="alert"' in wave._line.value
     assert html.escape(sentence) in wave._line.value
     assert picture(wave) == before
@@ -151,100 +142,64 @@ def test_words_turn_red_on_request_and_are_escaped(wave):
     assert "<wave>" not in " ".join(part.value for part in parts(wave._root) if isinstance(part, ipywidgets.HTML))
 
 
-def test_stored_notebook_keeps_picture_and_words(wave):
-    bundle = wave._repr_mimebundle_()
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == wave._root.model_id
-    assert base64.b64encode(few_colors(wave.png)).decode() in bundle["text/html"]
-    assert bundle["text/plain"] == wave.words
-    assert type(bundle["text/plain"]) is str
-    assert html.escape(wave.words) in bundle["text/html"]
-
-
-class First(Wave):
-    """A panel whose first state fails."""
-
-    def controls(self):
-        return super().controls() | {"count": slider("how many", 9, 1, 9)}
-
-
-def test_first_state_that_cannot_be_drawn_is_raised():
-    with pytest.raises(ValueError, match="nine is too many"):
-        First()
-
-
-def test_every_control_needs_a_description():
-    class Bare(Wave):
+@pytest.mark.parametrize(
+    "count, sentence",
+    [
+        (slider("how many", 9, 1, 9), "nine is too many"),
+        (ipywidgets.IntSlider(2), "control 'count' needs a description"),
+    ],
+)
+def test_a_first_state_that_cannot_be_drawn_and_a_control_without_description_are_raised(count, sentence):
+    class Wrong(Wave):
         def controls(self):
-            return super().controls() | {"count": ipywidgets.IntSlider(2)}
+            return super().controls() | {"count": count}
 
-    with pytest.raises(ValueError, match="control 'count' needs a description"):
-        Bare()
-
-
-def test_react_fills_other_controls_before_the_one_drawing():
-    class Preset(Wave):
-        def react(self, name):
-            if name == "kind":
-                self.set_kernel([[7, 7], [7, 7]] if self.values["kind"] == "bent" else [[1, -2], [0.5, 3]])
-
-        def set_kernel(self, rows):
-            self._controls["kernel"].value = rows
-
-    preset = Preset()
-    preset._controls["kind"].value = "bent"
-    assert preset.values["kernel"] == ((7.0, 7.0), (7.0, 7.0))
-    assert preset.drawings == 2
+    with pytest.raises(ValueError, match=sentence):
+        Wrong()
 
 
-def test_react_that_fails_becomes_a_sentence(wave):
+def test_react_fills_other_controls_before_the_one_drawing_and_its_failure_becomes_a_sentence(wave):
+    def fill(name):
+        wave.control("kernel").value = [[7, 7], [7, 7]]
+
+    wave.react = fill
+    wave.control("kind").value = "bent"
+    assert wave.values["kernel"] == ((7.0, 7.0), (7.0, 7.0))
+    assert wave.drawings == 2
     wave.react = lambda name: 1 / 0
-    wave._controls["count"].value = 3
+    wave.control("count").value = 3
     assert wave.words == "this is a bug in the panel: ZeroDivisionError: division by zero"
 
 
 def test_panels_moved_in_several_threads_end_in_their_own_state():
-    waves = [Wave() for _ in range(3)]
+    waves, alone = [Wave() for _ in range(3)], Wave()
 
     def move(panel):
         for count in (1, 3, 5, 4):
             panel.set(count=count)
 
-    threads = [threading.Thread(target=move, args=(panel,)) for panel in waves]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    alone = Wave()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(move, waves))
     alone.set(count=4)
     assert {panel.words for panel in waves} == {"A straight & <4> line."}
     assert {panel.png for panel in waves} == {alone.png}
 
 
-@pytest.mark.parametrize(
-    "value, low, high, step, kind",
-    [
-        (3, 1, 9, 2, ipywidgets.IntSlider),
-        (0.3, 0.0, 1.0, 0.1, ipywidgets.FloatSlider),
-        (1, 0, 2, 0.5, ipywidgets.FloatSlider),
-    ],
-)
-def test_slider_is_whole_or_decimal_as_its_numbers_are(value, low, high, step, kind):
+@pytest.mark.parametrize("value, low, high, step", [(3, 1, 9, 2), (0.3, 0.0, 1.0, 0.1), (1, 0, 2, 0.5)])
+def test_slider_is_whole_or_decimal_as_its_numbers_are(value, low, high, step):
     control = slider("a label that is long", value, low, high, step)
-    assert type(control) is kind
+    assert type(control) is (ipywidgets.FloatSlider if isinstance(step, float) else ipywidgets.IntSlider)
     assert (control.value, control.min, control.max, control.step) == (value, low, high, step)
     assert control.description == "a label that is long"
     assert control.style.description_width == "initial"
 
 
-def test_slider_reads_out_every_decimal_of_its_step():
+def test_slider_reads_out_every_decimal_of_its_step_and_refuses_a_value_off_its_grid():
     assert slider("x", 0.125, 0.0, 1.0, 0.125).readout_format == ".3f"
     assert slider("x", 0.5, 0.0, 1.0, 0.5).readout_format == ".1f"
-
-
-@pytest.mark.parametrize("value, low, high, step", [(2, 1, 9, 2), (0, 1, 9, 1), (0.25, 0.0, 1.0, 0.1)])
-def test_slider_refuses_a_value_off_its_grid(value, low, high, step):
-    with pytest.raises(ValueError, match=rf"slider 'x' needs a value min \+ k \* step .* got {value}"):
-        slider("x", value, low, high, step)
+    for value, low, high, step in ((2, 1, 9, 2), (0, 1, 9, 1), (0.25, 0.0, 1.0, 0.1)):
+        with pytest.raises(ValueError, match=rf"slider 'x' needs a value min \+ k \* step .* got {value}"):
+            slider("x", value, low, high, step)
 
 
 def test_choice_takes_texts_values_and_pairs():
@@ -255,14 +210,15 @@ def test_choice_takes_texts_values_and_pairs():
 
 
 def test_number_grid_reads_what_is_typed_and_names_a_bad_field(wave):
-    fields = wave._controls["kernel"]._fields
-    fields[1][0].value = " 2.5e1 "
+    field, before = fields(wave)[2], wave.png
+    field.value = " 2.5e1 "
     assert wave.values["kernel"] == ((1.0, -2.0), (25.0, 3.0))
     for text in ("x", "", "nan", "inf", "1,5"):
-        fields[1][0].value = text
+        field.value = text
         assert wave.words == f"kernel, row 2, column 1 needs a number, got {text!r}"
         assert wave.words.alert
-    fields[1][0].value = "7"
+        assert wave.png == before  # which does not depend on this number
+    field.value = "7"
     assert not wave.words.alert
     assert wave.values["kernel"][1][0] == 7.0
 
@@ -272,5 +228,5 @@ def test_number_grid_takes_another_shape_and_labels_every_field():
     grid.value = [[1 / 3, 2, 3]]
     assert isinstance(grid, NumberGrid)
     assert grid.value == ((pytest.approx(1 / 3, abs=1e-6), 2.0, 3.0),)
-    fields = [part for part in parts(grid) if isinstance(part, ipywidgets.Text)]
-    assert [field.tooltip for field in fields] == [f"kernel, row 1, column {j}" for j in (1, 2, 3)]
+    labels = [part.tooltip for part in parts(grid) if isinstance(part, ipywidgets.Text)]
+    assert labels == [f"kernel, row 1, column {j}" for j in (1, 2, 3)]

@@ -35,18 +35,7 @@ def mine(seed: int) -> nn.Sequential:
 
 
 X = torch.zeros(1, 2, 6, 5, dtype=torch.float64)
-
-
-@pytest.fixture(scope="module")
-def shared() -> SpectraPanel:
-    return SpectraPanel(mine(0), X, mine(1))
-
-
-@pytest.fixture
-def panel(shared) -> SpectraPanel:
-    """One panel for all tests: making another costs a second drawing."""
-    shared.set(**shared._first)
-    return shared
+PANEL = lambda: SpectraPanel(mine(0), X, mine(1))  # noqa: E731
 
 
 def dense(model, layer, folded=False, boundary=TORUS) -> torch.Tensor:
@@ -87,39 +76,21 @@ def test_first_state_tells_the_norms_and_how_many_are_exact(panel):
         assert line.get_ydata()[0] == pytest.approx(norms[layer])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        *({"layer": "3"}, {"view": "relative to the largest"}, {"view": "by relative rank"}, {"folded": True}),
-        *({"weights": "at the start"}, {"weights": "both"}, {"log": True}, {"boundary": CIRCLE}),
-    ],
-    ids=str,
-)
-def test_every_control_changes_picture_or_words(panel, change):
-    before = panel.png, str(panel.words)
-    panel.set(**change)
-    assert panel.png != before[0]
-    if not change.keys() & {"view", "log"}:
-        assert str(panel.words) != before[1]
-    assert not panel.words.alert
-
-
-def test_a_picked_layer_tells_its_numbers_and_whose_they_are(panel):
-    panel.set(layer="3")
+def test_a_picked_layer_tells_its_numbers_and_whose_they_are(panel, says):
     A = conv_operators(panel._models["trained"], X)["3"]
     own, values = torch.linalg.svdvals(A.matrix().detach()), dense(panel._models["trained"], "3")
-    assert f"norm {values[0]:.4g}, condition number {values[0] / values[-1]:.3g}" in panel.words
-    assert f"of {len(values)}. These are numbers of the torus on" in panel.words
-    assert f"own norm, converged, is {own[0]:.4g}, below it as it must be" in panel.words
-    panel.set(boundary=CIRCLE)
-    assert "numbers of the same layer made circular" in panel.words
+    says(
+        False,
+        f"norm {values[0]:.4g}, condition number {values[0] / values[-1]:.3g}",
+        f"of {len(values)}. These are numbers of the torus on",
+        f"own norm, converged, is {own[0]:.4g}, below it as it must be",
+        layer="3",
+    )
+    says(False, "numbers of the same layer made circular", layer="3", boundary=CIRCLE)
     assert "as it must be" not in panel.words
-    panel.set(layer="6", boundary=TORUS)
-    assert "All exact: the layer has Fourier blocks." in panel.words
-    panel.set(folded=True)
-    assert "nothing behind it to fold" in panel.words
-    panel.set(layer="0")
-    assert "BatchNorm's gains in it" in panel.words
+    says(False, "All exact: the layer has Fourier blocks.", layer="6")
+    says(False, "nothing behind it to fold", layer="6", folded=True)
+    says(False, "BatchNorm's gains in it", layer="0", folded=True)
 
 
 def test_views_divide_by_the_largest_and_by_the_number(panel):
@@ -140,7 +111,7 @@ def test_a_layer_that_loses_rank_has_an_infinite_condition_number():
 
 
 def test_without_a_model_it_shows_the_kits_own_kernels():
-    assert "64 to 128" in dict(SpectraPanel()._controls["layer"].options)
+    assert "64 to 128" in dict(SpectraPanel().control("layer").options)
 
 
 @torch.no_grad()

@@ -11,19 +11,11 @@ import pytest
 pytest.importorskip("ipywidgets")
 
 from convkit.methods.registry import METHODS
-from convkit.widgets import panel as module
 from convkit.widgets.training.finished import records_csv, table_csv
-from tests.helpers.training_panels import DATA, PATIENCE, bare, curves, in_a_notebook, press, reached, small, until
+from tests.helpers.panels import press
+from tests.helpers.training_panels import DATA, PATIENCE, bare, in_a_notebook, reached, small, until
 
-
-@pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch):
-    monkeypatch.setattr(module, "png_bytes", curves)
-
-
-@pytest.fixture
-def panel():
-    return small()
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # ---- what can go wrong -----------------------------------------------------------------------------------------------
@@ -37,10 +29,7 @@ def panel():
         ({"attack ε": "nan"}, "attack ε needs a number from 0 to 1, got 'nan'"),
         ({"seed": "-1"}, "seed needs a whole number from 0"),
         ({"data": "mnist"}, r"mnist is read from files: name their folder, as in TrainingPanel\(folder=...\)"),
-        (
-            {"first": {"method": None}, "second": {"method": None}},
-            "no method is chosen: take one from a list",
-        ),
+        ({"first": {"method": None}, "second": {"method": None}}, "no method is chosen: take one from a list"),
     ],
 )
 def test_bad_input_gets_a_sentence_at_once_and_start_repeats_it(panel, change, words):
@@ -58,10 +47,7 @@ def test_bad_input_gets_a_sentence_at_once_and_start_repeats_it(panel, change, w
 @pytest.mark.parametrize(
     "change, words",
     [
-        (
-            {"batch size": "201"},
-            "batch_size must be from 1 to the 200 training images of digits, subset of 200, got 201",
-        ),
+        ({"batch size": "201"}, f"batch_size must be from 1 to the 200 training images of {DATA.name}, got 201"),
         ({"first": {"method": "groupnorm"}}, "GroupNorm needs groups that divide the channels, got 16 groups and 4"),
         ({"data": "cifar10"}, "cifar10 needs data_batch_1.bin"),
     ],
@@ -82,11 +68,11 @@ def test_what_does_not_fit_together_gets_a_sentence_at_start_and_the_old_runs_st
     assert len(panel.runs) == 6
 
 
-@pytest.mark.parametrize("name", ["Pause", "Stop"])
-def test_pause_and_stop_say_when_nothing_trains(panel, name):
-    press(panel, name)
-    assert panel.words.startswith("nothing trains: press Start first. After 2 steps")
-    assert panel.words.alert
+def test_pause_and_stop_say_when_nothing_trains(panel):
+    for name in ("Pause", "Stop"):
+        press(panel, name)
+        assert panel.words.startswith("nothing trains: press Start first. After 2 steps")
+        assert panel.words.alert
 
 
 def test_clear_forgets_all_runs_and_reset_brings_the_first_picture_back(panel):
@@ -121,34 +107,32 @@ def test_clear_and_reset_end_what_is_under_way(name, kept):
     assert len(in_a_notebook(story, steps=5000).runs) == kept
 
 
-def test_the_runs_before_stay_in_gray(panel):
-    press(panel, "Start")
-    panel.set(seed="1")
-    press(panel, "Start")
-    names = [text.get_text() for text in panel.figure.legends[0].get_texts()]
-    assert names == ["BatchNorm", "centered sphere with noise", "the runs before"]
-    assert panel.history == {"batchnorm": bare("batchnorm", seed=1), "sphere": bare("sphere", seed=1)}
-
-
 # ---- the table -------------------------------------------------------------------------------------------------------
-def test_the_table_and_the_files_hold_what_the_runs_did(panel):
+def test_the_runs_before_stay_in_gray_and_the_table_and_the_files_hold_what_the_runs_did(panel):
     press(panel, "Start")
     rows = list(csv.DictReader(io.StringIO(table_csv(panel.runs))))
-    last = panel.history["sphere"][-1]
-    assert rows[-1]["method"] == "centered sphere with noise"
-    assert rows[-1]["other knobs"] == "norm of a row 1.41; noise σ 0.2; noise over depth " + str(
-        METHODS["sphere"].knobs["noise"].default
+    last, depth = panel.history["sphere"][-1], METHODS["sphere"].knobs["noise"].default
+    assert (
+        rows[-1]
+        | {
+            "method": "centered sphere with noise",
+            "other knobs": f"norm of a row 1.41; noise σ 0.2; noise over depth {depth}",
+            **{"steps": "6", "end": "done", "seed": "0", "test accuracy": f"{100 * last.test_accuracy:.1f} %"},
+            "largest norm": f"{max(last.norms.values()):.3g}",
+        }
+        == rows[-1]
     )
-    assert (rows[-1]["steps"], rows[-1]["end"], rows[-1]["seed"]) == ("6", "done", "0")
-    assert rows[-1]["test accuracy"] == f"{100 * last.test_accuracy:.1f} %"
-    assert rows[-1]["largest norm"] == f"{max(last.norms.values()):.3g}"
     steps = list(csv.DictReader(io.StringIO(records_csv(panel.runs))))
     assert len(steps) == 2 * (2 + 6)
     assert float(steps[-1]["loss"]) == last.loss
     assert {name: float(steps[-1][f"norm {name}"]) for name in last.norms} == last.norms
     page = panel._below.value
     assert page.count("<tr>") == 1 + 4
-    files = {
-        name: base64.b64decode(code).decode() for name, code in re.findall(r'download="(\S+)".*?base64,(\S+?)"', page)
-    }
+    links = re.findall(r'download="(\S+)".*?base64,(\S+?)"', page)
+    files = {name: base64.b64decode(code).decode() for name, code in links}
     assert files == {"runs.csv": table_csv(panel.runs), "steps.csv": records_csv(panel.runs)}
+    panel.set(seed="1")
+    press(panel, "Start")
+    names = [text.get_text() for text in panel.figure.legends[0].get_texts()]
+    assert names == ["BatchNorm", "centered sphere with noise", "the runs before"]
+    assert panel.history == {"batchnorm": bare("batchnorm", seed=1), "sphere": bare("sphere", seed=1)}

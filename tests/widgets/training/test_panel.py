@@ -1,5 +1,6 @@
 """The training panel: Start, Pause, Stop, knobs moved on the way, and numbers that code gives again."""
 
+import functools
 import threading
 
 import pytest
@@ -13,38 +14,11 @@ from convkit.teaching.pictures import png_bytes
 from convkit.training.adversarial import OBJECTIVES
 from convkit.training.evaluation import evaluate
 from convkit.widgets import panel as module
-from convkit.widgets.training import runner as live
 from convkit.widgets.training.panel import TrainingPanel
-from tests.helpers.training_panels import (
-    DATA,
-    SMALL,
-    again,
-    bare,
-    curves,
-    in_a_notebook,
-    knob,
-    over,
-    press,
-    reached,
-    rests,
-    small,
-    until,
-)
+from tests.helpers.panels import press
+from tests.helpers.training_panels import DATA, SMALL, again, bare, in_a_notebook, knob, over, reached, rests, small
 
-
-@pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch):
-    monkeypatch.setattr(module, "png_bytes", curves)
-
-
-@pytest.fixture(autouse=True)
-def messages_after_each_step(monkeypatch):
-    monkeypatch.setattr(live, "SLICE", 0)  # else a fast machine is done before anybody can act
-
-
-@pytest.fixture
-def panel():
-    return small()
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 # ---- the first state -------------------------------------------------------------------------------------------------
@@ -62,20 +36,14 @@ def test_it_opens_with_some_steps_of_training_and_says_so(monkeypatch):
     assert (small().png, small().words) == (panel.png, panel.words)
 
 
-@pytest.mark.parametrize("methods", [("plain",), ("plain", "convnorm", "sphere")])
-def test_one_to_three_methods(methods):
-    panel = small(*methods)
-    assert list(panel.history) == list(methods)
-    assert [control.value["method"] for control in panel.slots.values()] == [*methods, None][: max(2, len(methods))]
-
-
-def test_one_method_twice_has_two_names():
-    panel = small("sphere", "sphere")
+def test_one_to_three_methods_and_one_of_them_twice_with_two_names():
+    for methods in (("plain",), ("plain", "convnorm", "sphere")):
+        panel = small(*methods)
+        assert list(panel.history) == list(methods)
+        assert [control.value["method"] for control in panel.slots.values()] == [*methods, None][: max(2, len(methods))]
+    panel, name = small("sphere", "sphere"), "centered sphere with noise"
     assert list(panel.history) == ["sphere", "sphere (second)"]
-    assert [run.track.name for run in panel.runs] == [
-        "centered sphere with noise, first",
-        "centered sphere with noise, second",
-    ]
+    assert [run.track.name for run in panel.runs] == [f"{name}, first", f"{name}, second"]
 
 
 @pytest.mark.parametrize(
@@ -96,13 +64,17 @@ def test_a_panel_that_cannot_open_is_refused(options, words):
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
+HISTORY = functools.cache(lambda: {"batchnorm": bare("batchnorm"), "sphere": bare("sphere")})
+
+
 def test_without_a_loop_start_trains_to_the_end_and_the_history_is_that_of_the_bare_loops(panel):
     press(panel, "Start")
-    assert panel.history == {"batchnorm": bare("batchnorm"), "sphere": bare("sphere")}
+    assert panel.history == HISTORY()
     assert panel.words.startswith("After 6 steps. BatchNorm: loss ")
     assert [run.end for run in panel.runs] == ["done"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "clean"])
 def test_methods_train_on_attacked_images(objective):
     panel = small(first=1)
@@ -119,31 +91,21 @@ def test_methods_train_on_attacked_images(objective):
 
 
 def test_in_a_notebook_start_returns_at_once_and_two_panels_leave_each_others_numbers_alone():
+    threads = []
+
     async def story(panel):
-        other = small("plain", "norm_decay_l1", seed=3)
-        press(panel, "Start")
+        other, made = small("plain", "norm_decay_l1", seed=3), panel.make
+        panel.make = lambda settings: threads.append(threading.current_thread()) or made(settings)
+        page = threading.Thread(target=press, args=(panel, "Start"))  # a message comes on another thread
+        page.start()
+        page.join()
         press(other, "Start")
         assert panel.words.startswith("Starting")
         await over(panel)
         await over(other)
         assert other.history == {name: bare(name, seed=3) for name in ("plain", "norm_decay_l1")}
 
-    panel = in_a_notebook(story)
-    assert panel.history == {"batchnorm": bare("batchnorm"), "sphere": bare("sphere")}
-
-
-def test_a_message_from_another_thread_starts_it_on_the_loop():
-    threads = []
-
-    async def story(panel):
-        made = panel.make
-        panel.make = lambda settings: threads.append(threading.current_thread()) or made(settings)
-        page = threading.Thread(target=press, args=(panel, "Start"))
-        page.start()
-        page.join()
-        await over(panel)
-
-    in_a_notebook(story)
+    assert in_a_notebook(story).history == HISTORY()
     assert threads == [threading.main_thread()]
 
 
@@ -161,7 +123,7 @@ def test_pause_resume_and_stop():
         assert panel.words.startswith("a training is under way: press Stop first, or wait for its end.")
         assert panel.words.alert
         press(panel, "Resume")
-        await until(lambda: panel.runner.step > held)
+        await reached(panel, held + 1)
         press(panel, "Stop")
         await over(panel)
         assert panel._pause.description == "Pause"
@@ -212,6 +174,7 @@ def test_a_diverging_run_ends_with_its_sentence_and_the_other_goes_on():
     assert again(sphere) == sphere.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_chosen_and_trains(panel, method):
     panel.slots["first"]._list.value = method

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
-from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.plots import TrainingPlot
 from convkit.training.loop import fit
@@ -16,9 +15,7 @@ from convkit.training.plan import Record
 from convkit.widgets.training import runner as live
 from convkit.widgets.training.knobs import knob_sliders
 from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track, progress
-from tests.helpers.training_panels import rests, until
-
-DATA = subset(digits(), 200, test_count=60)
+from tests.helpers.training_panels import DATA, on_a_loop, rests, until
 
 
 def records(count, loss=1.0, **last):
@@ -32,6 +29,10 @@ def noted(steps, given):
     for step in steps:
         given.append(Record(step, 1 / step, 0.5, 0.1))
         yield given[-1]
+
+
+def nothing() -> None:
+    """No picture."""
 
 
 class Clock:
@@ -49,10 +50,6 @@ class Clock:
             yield record
 
 
-def runner(tracks, paint=lambda: None, **options):
-    return Runner(tracks, paint, **options)
-
-
 # ---- turns and slices ------------------------------------------------------------------------------------------------
 def test_tracks_advance_by_turns_and_a_longer_one_goes_on_alone():
     order = []
@@ -63,7 +60,7 @@ def test_tracks_advance_by_turns_and_a_longer_one_goes_on_alone():
             yield record
 
     tracks = [Track("a", noted("a", 2)), Track("b", noted("b", 4))]
-    asyncio.run(runner(tracks).run())
+    asyncio.run(Runner(tracks, nothing).run())
     assert order == ["a", "b", "a", "b", "b", "b"]
     assert [track.ended for track in tracks] == ["done", "done"]
     assert [record.step for record in tracks[1].history] == [1, 2, 3, 4]
@@ -81,20 +78,16 @@ def test_records_are_those_of_the_bare_loops_whoever_else_runs():
 
 
 @pytest.mark.parametrize("step_seconds, steps_of_a_slice", [(SLICE / 3.5, 4), (10 * SLICE, 1)])
-def test_messages_get_in_after_each_slice(step_seconds, steps_of_a_slice):
+@on_a_loop
+async def test_messages_get_in_after_each_slice(step_seconds, steps_of_a_slice):
     clock, seen = Clock(), []
     track = Track("a", clock.ticking(records(12), step_seconds))
-    one = runner([track], clock=clock)
-
-    async def page():
-        while not one.over:
-            seen.append(len(track.history))
-            await asyncio.sleep(0)
-
-    async def both():
-        await asyncio.gather(one.run(), page())
-
-    asyncio.run(both())
+    one = Runner([track], nothing, clock=clock)
+    task = asyncio.create_task(one.run())
+    while not one.over:
+        await asyncio.sleep(0)
+        seen.append(len(track.history))
+    await task
     assert seen[:3] == [steps_of_a_slice, 2 * steps_of_a_slice, 3 * steps_of_a_slice]
 
 
@@ -106,7 +99,7 @@ def test_pictures_take_a_fifth_of_the_time_and_come_six_times_a_second_at_most(p
         painted.append(clock.now)
         clock.now += paint_seconds
 
-    asyncio.run(runner([Track("a", clock.ticking(records(1000), 0.02))], paint, clock=clock).run())
+    asyncio.run(Runner([Track("a", clock.ticking(records(1000), 0.02))], paint, clock=clock).run())
     apart = [after - before for before, after in itertools.pairwise(painted[:-1])]
     assert min(apart) >= 1 / PAINTS
     assert paint_seconds / min(apart) <= SHARE + 1e-9
@@ -115,28 +108,26 @@ def test_pictures_take_a_fifth_of_the_time_and_come_six_times_a_second_at_most(p
 
 
 # ---- pause, stop, interrupt ------------------------------------------------------------------------------------------
-def test_a_paused_run_holds_and_goes_on_where_it_was():
+@on_a_loop
+async def test_a_paused_run_holds_and_goes_on_where_it_was():
     clock = Clock()
     track = Track("a", clock.ticking(records(50), SLICE))
-    one = runner([track], clock=clock)
-
-    async def reader():
-        task = asyncio.create_task(one.run())
-        await until(lambda: len(track.history) >= 5)
-        one.paused = True
-        held = len(track.history)
-        await rests(one)
-        assert len(track.history) == held
-        assert progress(one, 50).startswith(f"Paused at step {held} of 50.")
-        one.paused = False
-        await task
-
-    asyncio.run(reader())
+    one = Runner([track], nothing, clock=clock)
+    task = asyncio.create_task(one.run())
+    await until(lambda: len(track.history) >= 5)
+    one.paused = True
+    held = len(track.history)
+    await rests(one)
+    assert len(track.history) == held
+    assert progress(one, 50).startswith(f"Paused at step {held} of 50.")
+    one.paused = False
+    await task
     assert [record.step for record in track.history] == list(range(1, 51))
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_stop_ends_the_run_after_the_slice_it_is_in(paused):
+@on_a_loop
+async def test_stop_ends_the_run_after_the_slice_it_is_in(paused):
     clock, closed = Clock(), []
 
     def endless():
@@ -146,32 +137,24 @@ def test_stop_ends_the_run_after_the_slice_it_is_in(paused):
             closed.append(True)
 
     track = Track("a", endless())
-    one = runner([track], clock=clock)
-
-    async def reader():
-        task = asyncio.create_task(one.run())
-        await until(lambda: len(track.history) >= 5)
-        one.paused, one.stopping = paused, True
-        await task
-
-    asyncio.run(reader())
+    one = Runner([track], nothing, clock=clock)
+    task = asyncio.create_task(one.run())
+    await until(lambda: len(track.history) >= 5)
+    one.paused, one.stopping = paused, True
+    await task
     assert len(track.history) <= 6
     assert (track.ended, one.over, closed) == ("stopped", True, [True])
     assert progress(one, 100).startswith(f"Stopped at step {len(track.history)} of 100. A: loss ")
     assert not progress(one).alert
 
 
-def test_an_interrupt_ends_the_run_cleanly_and_the_history_stays():
+@on_a_loop
+async def test_an_interrupt_ends_the_run_cleanly_and_the_history_stays():
     given = []
-
-    async def reader():
-        task = asyncio.create_task(live.run(noted(itertools.count(1), given)))
-        await until(lambda: given)
-        task.cancel()
-        return await task
-
-    history = asyncio.run(reader())
-    assert len(history) == len(given) >= 1
+    task = asyncio.create_task(live.run(noted(itertools.count(1), given)))
+    await until(lambda: given)
+    task.cancel()
+    assert len(await task) == len(given) >= 1
 
 
 # ---- ends that are worth a sentence ----------------------------------------------------------------------------------
@@ -189,7 +172,7 @@ def broken(error):
 )
 def test_what_a_run_raises_becomes_a_sentence_and_the_other_goes_on(error, words):
     tracks = [Track("a", broken(error)), Track("b", records(7))]
-    one = runner(tracks)
+    one = Runner(tracks, nothing)
     asyncio.run(one.run())
     assert (len(tracks[0].history), len(tracks[1].history)) == (3, 7)
     assert words in progress(one)
@@ -197,7 +180,7 @@ def test_what_a_run_raises_becomes_a_sentence_and_the_other_goes_on(error, words
 
 
 def test_a_diverged_run_ends_with_its_sentence():
-    one = runner([Track("plain", records(3, diverged="the loss is nan at step 3"))])
+    one = Runner([Track("plain", records(3, diverged="the loss is nan at step 3"))], nothing)
     asyncio.run(one.run())
     assert "Plain: the run has ended, the loss is nan at step 3." in progress(one)
     assert progress(one).alert
@@ -261,32 +244,27 @@ def test_the_view_is_shown_once_and_brought_up_to_date_at_the_end(monkeypatch):
     assert first != last
 
 
-def test_pause_and_stop_of_the_view(monkeypatch):
-    views = []
-    monkeypatch.setattr(live, "_display", views.append)
-
-    async def reader():
-        task = asyncio.create_task(live.run(noted(itertools.count(1), [])))
-        await until(lambda: views and views[0].runner.step > 3)
-        (view,) = views
-        view._pause.click()
-        assert (view._pause.description, view.words[:6]) == ("Resume", "Paused")
-        view._pause.click()
-        assert view._pause.description == "Resume"  # the runner paints when it is on again
-        view._stop.click()
-        history = await task
-        assert view._pause.disabled
-        assert view._stop.disabled
-        assert view.words.startswith(f"Stopped at step {len(history)}.")
-
-    asyncio.run(reader())
+@on_a_loop
+async def test_pause_and_stop_of_the_view(views):
+    task = asyncio.create_task(live.run(noted(itertools.count(1), [])))
+    await until(lambda: views and views[0].runner.step > 3)
+    (view,) = views
+    view._pause.click()
+    assert (view._pause.description, view.words[:6]) == ("Resume", "Paused")
+    view._pause.click()
+    assert view._pause.description == "Resume"  # the runner paints when it is on again
+    view._stop.click()
+    history = await task
+    assert view._pause.disabled
+    assert view._stop.disabled
+    assert view.words.startswith(f"Stopped at step {len(history)}.")
 
 
-def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(monkeypatch):
-    views = []
-    monkeypatch.setattr(live, "_display", views.append)
+@on_a_loop
+async def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(views, monkeypatch):
     monkeypatch.setattr(live, "SLICE", 0)
     monkeypatch.setattr(live, "PAINTS", 1e-6)  # after the first step no picture is due
+    said = []
 
     def pausing():  # as a page does it, on another thread
         for record in noted(itertools.count(1), []):
@@ -297,15 +275,11 @@ def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(monkeypat
                 said.append(views[0].words)
             yield record
 
-    async def reader():
-        task = asyncio.create_task(live.run(pausing()))
-        await until(lambda: said)
-        await rests(views[0].runner)
-        said.append(views[0].words)
-        views[0]._stop.click()
-        return await task
-
-    said = []
-    assert len(asyncio.run(reader())) == 5
+    task = asyncio.create_task(live.run(pausing()))
+    await until(lambda: said)
+    await rests(views[0].runner)
+    said.append(views[0].words)
+    views[0]._stop.click()
+    assert len(await task) == 5
     assert said[0].startswith("Training: step ")
     assert said[1].startswith("Paused at step 5. ")

@@ -1,0 +1,217 @@
+"""Every panel: its first state is drawn, every control moves it, Reset goes back, the default dtype does not matter."""
+
+import functools
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+pytest.importorskip("ipywidgets")
+
+import ipywidgets
+from torch import nn
+
+from convkit.data import digits, subset
+from convkit.widgets import attacks, bet
+from convkit.widgets import panel as module
+from convkit.widgets.attacks import AttackPanel
+from convkit.widgets.boundaries import BoundaryPanel
+from convkit.widgets.bounds import BoundsPanel
+from convkit.widgets.controls import NumberGrid
+from convkit.widgets.fourier import FourierPanel
+from convkit.widgets.matrices import MatrixPanel
+from convkit.widgets.panel import Panel
+from convkit.widgets.spectra import SpectraPanel
+from convkit.widgets.training.panel import TrainingPanel
+from convkit.widgets.training.runner import LivePanel
+from tests.helpers.panels import drawn, kinds, press
+from tests.helpers.training_panels import DATA, SMALL
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "png_bytes", drawn)
+    monkeypatch.setattr(bet, "SECONDS", 1e-9)
+    monkeypatch.setattr(attacks, "MOST_STEPS", 16)
+    monkeypatch.setattr(attacks, "TESTED", 10)
+
+
+def own(dtype, seed=0):
+    """A network of the reader; it is made in the default dtype."""
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 10)]
+    nn.init.normal_(layers[1].weight)
+    return nn.Sequential(*layers).to(dtype)
+
+
+IMAGES, X = subset(digits(), 200, test_count=20), torch.zeros(1, 1, 8, 8)
+NETWORKS = own(torch.float32), own(torch.float32, 1).eval()
+PANELS = {kind.__name__: kind for kind in kinds()} | {
+    "AttackPanel": lambda: AttackPanel(dict(zip(("one", "two"), NETWORKS, strict=True)), IMAGES),
+    "SpectraPanel of networks": lambda: SpectraPanel(NETWORKS[0], X, NETWORKS[1]),
+}
+BROKEN = ("BoundaryPanel", "ClippingPanel")  # their first state breaks a bound
+SAME_PICTURE = {"ConvNormPanel": {"floor"}, "FourierPanel": {"crop"}, "SpectraPanel": {"folded"}}  # idle at first
+SAME_WORDS = {
+    "BoundaryPanel": {"groups"},
+    "FourierPanel": {"k", "seed"},
+    "MatrixPanel": {"kernel"},
+    "SpectraPanel": {"view", "folded", "log"},
+    "SpectraPanel of networks": {"view", "log"},
+    "SpherePanel": {"turn", "tilt"},
+}
+
+
+def other_places(control):
+    """Values that a reader can give to a control."""
+    now = control.value
+    if isinstance(control, NumberGrid):
+        return [tuple(tuple(tap - 1.5 for tap in row) for row in now)]
+    if isinstance(now, bool):
+        return [not now]
+    if hasattr(control, "options"):
+        options = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return [option for option in dict.fromkeys((*options[:4], options[-1])) if option != now]
+    return [control.max] if hasattr(control, "max") else []
+
+
+def seen(make):
+    """What a panel shows: at first, after each move of a control by hand from the first state, and after Reset."""
+    panel = make()
+    states = {"first": (panel.words, panel.words.alert, panel.png, panel.values)}
+    for name in panel.values:
+        for value in other_places(panel.control(name)):
+            panel.reset()
+            panel.control(name).value = value
+            states[name, value] = panel.words, panel.words.alert, panel.png, panel.values
+    press(panel, "Reset")
+    return states | {"reset": (panel.words, panel.words.alert, panel.png, panel.values)}
+
+
+as_usual = functools.cache(lambda name: seen(PANELS[name]))
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_the_first_state_is_drawn_every_control_moves_it_and_reset_goes_back(name):
+    states = dict(as_usual(name))
+    first = words, alert, picture, values = states.pop("first")
+    assert states.pop("reset") == first
+    assert words
+    assert len(picture) > 1000
+    assert alert == (name in BROKEN)
+    assert {control for control, _ in states} == values.keys()
+    assert not any("bug in the panel" in state[0] for state in states.values())
+    assert {control for (control, _), state in states.items() if state[2] == picture} == SAME_PICTURE.get(name, set())
+    others = {control for (control, _), state in states.items() if state[0] != words}
+    assert values.keys() - others == SAME_WORDS.get(name, set())
+
+
+@pytest.mark.parametrize(
+    "kind, values, sentence",
+    [
+        (
+            BoundaryPanel,
+            {"boundary": "no padding", "dilation": 4},
+            "fit into the image, got 3 taps with dilation 4 on 3",
+        ),
+        (BoundsPanel, {"padding": "no padding", "dilation": 3, "k": 4}, "got one of 10 × 10 pixels on 8 × 8"),
+        (
+            BoundsPanel,
+            {"padding": "circular", "n": 2, "k": 4, "dilation": 2, "kernel": "chessboard of signs"},
+            "all taps cancel on this image",
+        ),
+        (FourierPanel, {"n": 3, "k": 5, "border": "none, only whole windows"}, "a whole 5 × 5 window must fit"),
+        (MatrixPanel, {"kernel": ((1e7, 0, 0), (0, 0, 0), (0, 0, 0))}, "between -1e+06 and 1e+06"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_the_picture_stays(kind, values, sentence):
+    panel = kind()
+    before = panel.png, panel.words
+    panel.set(**values)
+    assert panel.words.alert
+    assert sentence in panel.words
+    assert panel.png == before[0]
+    press(panel, "Reset")
+    assert (panel.png, panel.words) == before
+
+
+# ---- torch's default dtype -------------------------------------------------------------------------------------------
+def forget():
+    """Empty all caches of the kit."""
+    for name, loaded in list(sys.modules.items()):
+        if name.startswith("convkit."):
+            for value in vars(loaded).values():
+                getattr(value, "cache_clear", lambda: None)()
+
+
+@contextmanager
+def float64_by_default():
+    """A process in which torch's default dtype is float64 and nothing has been computed yet."""
+    before = torch.get_default_dtype()
+    forget()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        forget()
+
+
+def assert_same(make, usual):
+    with float64_by_default():
+        other = seen(make)
+    for place, state in usual.items():
+        assert other[place][0] == state[0]
+        assert other[place] == state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PANELS)
+def test_a_panel_shows_the_same_under_both_defaults(name):
+    assert_same(PANELS[name], as_usual(name))
+
+
+def test_the_check_sees_a_panel_that_depends_on_it():
+    class Careless(Panel):
+        def controls(self):
+            return {"third": ipywidgets.Checkbox(description="a third")}
+
+        def draw(self, figure, third):
+            return f"{float(torch.tensor(1.0) / 3)}" if third else "nothing yet"
+
+    with pytest.raises(AssertionError, match=r"0\.3333"):
+        assert_same(Careless, seen(Careless))
+
+
+def test_every_panel_is_looked_at():
+    names = {kind.__name__ for kind in kinds()} | {kind.__name__ for kind in kinds(LivePanel)}
+    assert {"DepthPanel", "MatrixPanel", "FourierPanel", "BoundaryPanel", "BoundsPanel", "ClippingPanel"} <= names
+    assert {"ConvNormPanel", "SpherePanel", "DecayPanel", "AttackPanel", "SpectraPanel", "BetPanel"} <= names
+
+
+def test_a_reader_whose_default_is_float64_can_show_networks_of_both_dtypes():
+    with float64_by_default():
+        for dtype in (torch.float32, torch.float64):
+            network = own(dtype)
+            panel = AttackPanel({"own": network}, subset(digits(), 200, test_count=20))
+            panel.set(attack="FGSM")
+            assert "own: " in panel.words
+            assert not panel.words.alert
+            assert "norms from" in SpectraPanel(network, torch.zeros(1, 1, 8, 8)).words
+
+
+def test_training():
+    def trained():
+        panel = TrainingPanel(("batchnorm", "convnorm"), DATA, **SMALL)
+        shown = [panel.words, panel.png]
+        press(panel, "Start")
+        weights = [run.model.state_dict() for run in panel.runs]
+        assert {weight.dtype for run in panel.runs for weight in run.model.parameters()} == {torch.float32}
+        return [*shown, panel.words, panel.png, panel.history], weights
+
+    single = trained()
+    with float64_by_default():
+        double = trained()
+    assert single[0] == double[0]
+    torch.testing.assert_close(single[1], double[1], rtol=0, atol=0)
