@@ -40,7 +40,7 @@ def fit(
     channels_last: bool = False,
     **plan: Any,
 ) -> Generator[Record, None, None]:
-    """Train ``model`` in place, made by ``network`` for the same method, on the data's device; one ``Record`` a step.
+    """Train ``model`` in place, a network with the method's layers, on the data's device; one ``Record`` per step.
 
     ``plan`` takes the fields of ``Plan``: ``seed``, ``batch_size``, ``schedule`` (``"constant"``, ``"cosine"`` to 0, or
     ``"steps"``: a tenth at each of the ``milestones``, parts of the run), ``reference_batch`` (the learning rate is
@@ -50,9 +50,10 @@ def fit(
     gradients). SGD with momentum; weight decay acts on weights of two and more axes, not on biases, shifts and gains,
     those of ``weight_norm`` among them. Batches are given to the network in the dtype of its weights.
 
-    ``knobs`` are the method's, and are read at each step: whoever holds the mapping steers the run. What is not in it
-    is as the network was made. Each step is a function of the state, the seed and its number, whatever else draws
-    random numbers in between.
+    ``knobs`` are the method's. The mapping is read at each step, so that a change in it steers the run. Of the knobs
+    that are not in it, those that shaped the network are read from its layers, and the others have the method's
+    defaults: give a learning rate or a bound here, not to ``network`` alone. Each step is a function of the state, the
+    seed and its number, whatever else draws random numbers in between.
 
     With ``checkpoint`` the run is saved every ``checkpoint_every`` steps, at its end and when the generator is closed;
     started again with the same file it yields what was recorded and goes on, on the CPU to the same history bit for
@@ -61,9 +62,9 @@ def fit(
     ones do not fit.
 
     Raises ``ValueError``, before any step, for a plan or knobs that are not possible, data on another device, a network
-    made for another method, a checkpoint of something else, and, where there is to be one, a network or an objective
-    whose state it could not hold (extra state of a layer that is a NumPy number, say). State that only the first step
-    brings is checked after that step.
+    without the method's layers or with those of another one, a checkpoint of something else, and, where there is to be
+    one, a network or an objective whose state it could not hold (extra state of a layer that is a NumPy number, say).
+    State that only the first step brings is checked after that step.
     """
     every = whole("checkpoint_every", checkpoint_every, 1, floats=True)
     if checkpoint is not None:

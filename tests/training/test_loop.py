@@ -369,9 +369,7 @@ def test_what_cannot_be_trained_is_refused_before_any_step(options, words):
 
 
 def test_a_network_for_another_method_is_refused():
-    with pytest.raises(
-        ValueError, match="sphere needs a network with NoisyAffine2d, got one without"
-    ):
+    with pytest.raises(ValueError, match="sphere needs a network with NoisyAffine2d, got one without"):
         fit(made("plain"), DATA, "sphere", steps=1)
 
 
