@@ -62,7 +62,8 @@ def fit(
         method: A name in ``METHODS``, or a ``Method``.
         steps: Number of optimizer steps.
         knobs: Settings of the method. The mapping is read at each step, so changing a live knob in it steers the run.
-            What it does not hold is read from the layers of the network, or keeps its default.
+            Of the others, those that shaped the network are read from its layers and the rest have their defaults:
+            give a learning rate or a bound here, not to ``network`` alone.
         objective: Returns loss and logits of a batch; see ``OBJECTIVES`` for adversarial training.
         checkpoint: A file. The run is saved in it every ``checkpoint_every`` steps, at its end and when the generator
             is closed. Called again with the same file, ``fit`` yields the records of the steps that are done, then goes

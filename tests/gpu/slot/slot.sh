@@ -1,5 +1,5 @@
 #!/bin/bash
-# One slot of a GPU machine, about 9 minutes: bash tests/gpu/slot/slot.sh, from the root of a clone, with OUT set.
+# Measures on a GPU for about 9 minutes: bash tests/gpu/slot/slot.sh, from the root of a clone, with OUT set.
 # Each part has its own limit and writes as it goes; at most 8 files under $OUT. PARTS="tests eigen" runs some of them.
 here=$(cd "$(dirname "$0")" && pwd); root=$(pwd); export OUT=${OUT:?set OUT to an empty folder}; mkdir -p "$OUT"
 export PYTHONPATH=$root:$here PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -18,7 +18,7 @@ from tests.test_architecture import LIBRARY_TESTS as L; import os
 more=['tests/%s.py' % n for n in ('training/test_loop','attacks/test_gradient','attacks/test_blackbox','training/test_checkpoint','data/test_augmentation','robustness/test_lipschitz','models/test_networks','attacks/test_evaluation')]
 print(*[f for f in dict.fromkeys([*L, *more]) if os.path.exists(f)])"); timeout -s INT -k 10 ${TESTS_LIMIT:-130} python3 -m pytest $T -k cuda -n 6 --dist worksteal -q -p report_plugin -p no:cacheprovider --tb=line -o addopts= >"$OUT/tests.log" 2>&1; tail -n 3 "$OUT/tests.log"; }
 python3 - <<'PY'
-# the short table that the reply carries
+# a short table of what was found
 import collections, json, os
 out = os.environ["OUT"]
 def lines(name):
