@@ -59,7 +59,7 @@ class SpherePanel(Panel):
         return {
             "rate": slider("step size", 0.8, 0.1, 2.0, 0.1),
             "steps": slider("number of steps", 1, 1, MOST),
-            "turn": slider("turn the picture", -30, -180, 180, 5),
+            "turn": slider("turn the picture", -30, -90, 90, 5),
             "tilt": slider("tilt the picture", 15, -90, 90, 5),
             "center": toggle("center the gradient", True),
             "rescale": toggle("rescale to the sphere", True),
