@@ -3,16 +3,16 @@
 All are computed in float64 and rounded up, so that they stay bounds in the kernel's own dtype, however it is scaled.
 """
 
+import itertools
 import math
 from dataclasses import replace
-from itertools import chain, combinations
 
 import torch
 from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
 from convkit.norms import operator_norm
-from convkit.operators.geometry import Axis, axes_of, sum_by_place
+from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place
 from convkit.operators.operator import ConvOperator
 
 EPS = torch.finfo(torch.float64).eps
@@ -21,8 +21,8 @@ EPS = torch.finfo(torch.float64).eps
 def frobenius_bound(A: ConvOperator) -> Tensor:
     """Return the Frobenius norm of ``A.matrix()``, which is at least its norm 2; a scalar with gradient.
 
-    Every geometry, without the matrix: each tap counts as often as it meets a pixel, and taps that meet on one pixel of
-    a circle are summed first. Equal to the norm 2 where the matrix has rank one. Equation 3 of Liang & Huang 2021,
+    Every geometry, without the matrix: each tap counts as often as it meets a pixel, and taps that read the same pixel
+    are summed first. Equal to the norm 2 where the matrix has rank one. Equation 3 of Liang & Huang 2021,
     ``sqrt(h_out w_out sum |K|^2)``, is the same number where no tap falls on zero padding (and no two on one pixel),
     and larger elsewhere. The work grows with the kernel and hardly with the image.
 
@@ -31,6 +31,14 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
     tensor(10.)
     """
     kernel, scale = _of_size_one(A.kernel)
+    if A.padding_mode in ("reflect", "replicate"):
+        entries: list[Tensor] = []
+        for cases in itertools.product(*map(meeting_taps, axes_of(A))):
+            some = kernel * math.sqrt(math.prod(times for _, times in cases))
+            for matrix, _ in cases:
+                some = some.movedim(2, -1) @ matrix.T.to(some)
+            entries.append(some.flatten())
+        return _rounded_up(torch.linalg.vector_norm(torch.cat(entries)) * scale, A, A.kernel.numel())
     times = torch.ones((), dtype=torch.float64)  # how often each tap meets a pixel
     for number, axis in enumerate(axes_of(A), start=2):
         pixels, inside = axis.reads()
@@ -61,8 +69,9 @@ def torus_bound(A: ConvOperator) -> Tensor:
 
     Every geometry. Zero padding: the norm of ``A.torus()``, larger than that of ``A`` by a part of order ``1 / n^2``.
     Circular boundaries: the norm of the "same" relative on the same size, with stride 1 on an axis that the stride
-    does not divide, times the root of how often padding beyond the span repeats an output. Equal to the norm where
-    ``operator_norm`` is exact, and as exact as it is.
+    does not divide, times the root of how often padding beyond the span repeats an output. Padding that reflects or
+    replicates: the norm of the torus of the padded image, times the root of how often it holds one pixel. Equal to the
+    norm where ``operator_norm`` is exact, and as exact as it is.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> torus_bound(A).round(decimals=3)
@@ -70,7 +79,10 @@ def torus_bound(A: ConvOperator) -> Tensor:
     """
     B, scale = _in_units(A)
     repeats = math.prod(map(_repeats, axes_of(B)))
-    if B.padding_mode == "circular" and not B.is_block_circulant:
+    if B.padding_mode in ("reflect", "replicate"):
+        sizes = tuple(n + sum(pads) for n, pads in zip(B.input_shape, B.pads, strict=True))
+        B = replace(B, input_shape=sizes, padding=0, padding_mode="zeros")
+    elif B.padding_mode == "circular" and not B.is_block_circulant:
         strides = tuple(s if n % s == 0 else 1 for n, s in zip(B.input_shape, B.stride, strict=True))
         B = replace(B, stride=strides, padding="same")
     return _rounded_up(operator_norm(B.torus(), 2) * scale * math.sqrt(repeats), A, _spectral_slack(B))
@@ -171,7 +183,7 @@ def grid_bound(A: ConvOperator, density: int = 16) -> Tensor:
     factor = 1.0
     sizes, strides = [], []
     for axis, span in zip(axes_of(B), B.span, strict=True):
-        s = axis.stride if axis.padding_mode == "zeros" or axis.size % axis.stride == 0 else 1
+        s = 1 if axis.padding_mode == "circular" and axis.size % axis.stride else axis.stride
         last = span // s  # in steps of the stride, whose phases are channels
         factor *= math.sqrt(_repeats(axis)) / math.cos(math.pi / (2 * density) if last else 0)
         sizes.append(s * max(1, density * last))
@@ -196,7 +208,7 @@ def _matrix_bound(A: ConvOperator, most: int) -> Tensor:
         pixels_per_window[number] = int(inside.sum(1).max()) * _repeats(axis)
     movable = [axis for axis in windows_per_pixel if kernel.shape[axis] > 1]
     bounds = []
-    for rows in chain.from_iterable(combinations(movable, number) for number in range(most + 1)):
+    for rows in itertools.chain.from_iterable(itertools.combinations(movable, number) for number in range(most + 1)):
         columns = [axis for axis in windows_per_pixel if axis not in rows]
         matrix = kernel.permute(0, 1, *rows, 2, *columns).flatten(len(rows) + 2).flatten(1, -2)
         square = math.prod(pixels_per_window[axis] for axis in rows)
@@ -228,8 +240,17 @@ def _sum_meeting_taps(kernel: Tensor, dim: int, pixels: Tensor) -> tuple[Tensor,
 
 
 def _repeats(axis: Axis) -> int:
-    """Return how many outputs of an axis are the same at most: several where circular padding exceeds the span."""
-    return 1 if axis.padding_mode == "zeros" else int(torch.bincount(axis.reads()[0][:, 0]).max())
+    """Return how many outputs of an axis read one pixel through one tap at most: several where padding repeats it.
+
+    Where padding reflects or replicates, it is how often the padded image holds a pixel, which is no less.
+    """
+    if axis.padding_mode == "zeros":
+        return 1
+    pixels = axis.reads()[0][:, 0]  # circular: all taps alike
+    if axis.padding_mode != "circular":
+        last = axis.stride * (axis.outputs - 1) + axis.dilation * (axis.taps - 1)
+        pixels = pixels_at(torch.arange(last + 1) - axis.before, axis.size, axis.padding_mode)
+    return int(torch.bincount(pixels).max())
 
 
 def _in_units(A: ConvOperator) -> tuple[ConvOperator, Tensor]:

@@ -1,8 +1,8 @@
 """Operator norms of convolutions: largest column sum, singular value and row sum, without the matrix."""
 
 import functools
+import itertools
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import positive_definite
 from convkit.engine.lanczos import leading_values
 from convkit.engine.largest import largest_singular_value
-from convkit.operators.geometry import Axis, axes_of
+from convkit.operators.geometry import Axis, axes_of, meeting_taps
 from convkit.operators.operator import ConvOperator
 
 
@@ -20,8 +20,8 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     """Return ``torch.linalg.matrix_norm(A.matrix(), ord)`` for ``ord`` 1, 2 or inf, a scalar with gradient.
 
     1 and inf are exact for every geometry: with ``|K|`` as kernel, ``||A||_inf = max A(1)`` and
-    ``||A||_1 = max A*(1)``, where taps that meet on one pixel of a circular image are summed before the absolute
-    value. The channels are summed first, and each axis has few different cases of taps that meet the image.
+    ``||A||_1 = max A*(1)``, where taps that read the same pixel (on a small circular image, or where padding reflects
+    or replicates) are summed before the absolute value. Each axis has few different cases of taps that meet the image.
     Theorem 1 of Liang & Huang 2021 is the case of Conv2d under its Assumption 1.
 
     2 is exact to rounding where the Fourier transform gives blocks (Theorem 6 of Sedghi et al. 2019): every block is
@@ -37,10 +37,11 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
         return largest_singular_value(A) if A.is_block_circulant else leading_values(A, 1)[0]
     if ord not in (1, math.inf):
         raise ValueError(f"ord must be 1, 2 or torch.inf, got {ord!r}; for others take matrix_norm of A.matrix()")
-    A = _without_meeting_taps(A)
-    taps = A.kernel.abs()
-    # inf: all channels that an output reads; 1: all outputs that read a channel
-    sums = taps.sum(1) if ord == math.inf else taps.unflatten(0, (A.groups, -1)).sum(1).flatten(0, 1)
+    if A.transposed:
+        A, ord = A.T, 1 if ord == math.inf else math.inf
+    if _taps_meet(A):
+        return _with_meeting_taps(A, ord)
+    sums = _channel_sums(A.kernel.abs(), A.groups, ord)
     for axis in axes_of(A):
         cases = _taps_per_output(axis) if ord == math.inf else _taps_per_pixel(axis)
         sums = sums.movedim(1, -1) @ cases.T.to(sums)  # the next axis of taps moves to place 1
@@ -110,10 +111,28 @@ def _taps_per_pixel(axis: Axis) -> Tensor:
     return torch.unique(times.scatter_add(0, pixels.clamp(0, axis.size - 1), inside.long()), dim=0)
 
 
-def _without_meeting_taps(A: ConvOperator) -> ConvOperator:
-    """Return the same linear map with a kernel whose taps all read different pixels."""
-    axes = zip(A.input_shape, A.dilation, A.kernel.shape[2:], strict=True)
-    if A.padding_mode == "zeros" or all(k <= n // math.gcd(n, d) for n, d, k in axes):
-        return A
-    pads = tuple((0, (outputs - 1) * s) for outputs, s in zip(A.out_shape[1:], A.stride, strict=True))
-    return replace(A, kernel=A.kernel_on_torus(), dilation=1, padding=pads)
+def _channel_sums(taps: Tensor, groups: int, ord: float) -> Tensor:
+    """Return the sums over all channels that an output reads (inf), or over all outputs that read a channel (1)."""
+    return taps.sum(1) if ord == math.inf else taps.unflatten(0, (groups, -1)).sum(1).flatten(0, 1)
+
+
+def _taps_meet(A: ConvOperator) -> bool:
+    """Return whether several taps of one window may read the same pixel."""
+    if A.padding_mode == "circular":
+        axes = zip(A.input_shape, A.dilation, A.kernel.shape[2:], strict=True)
+        return any(k > n // math.gcd(n, d) for n, d, k in axes)
+    return A.padding_mode != "zeros" and any(map(any, A.pads))
+
+
+_cases = functools.lru_cache(maxsize=1024)(meeting_taps)
+
+
+def _with_meeting_taps(A: ConvOperator, ord: float) -> Tensor:
+    """Return the largest row sum (column sum) of absolute values, case by case of the taps that meet on each axis."""
+    sums: list[Tensor] = []
+    for cases in itertools.product(*(_cases(axis, ord == 1) for axis in axes_of(A))):
+        entries = A.kernel
+        for matrix, _ in cases:
+            entries = entries.movedim(2, -1) @ matrix.T.to(entries)  # the next axis of taps moves to place 2
+        sums.append(_channel_sums(entries.abs().flatten(2).sum(2), A.groups, ord).amax())
+    return torch.stack(sums).amax()

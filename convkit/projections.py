@@ -28,6 +28,8 @@ def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
     tensor([3., 2., 0., 2.])
     """
     _check(A, bound, 1, "clip_singular_values")
+    if A.transposed:
+        return clip_singular_values(A.T, bound).T
     blocks = symbol(A)
     if math.prod(A.stride) > 1:  # the aliases in the block at -f stand in another order than those at f
         excess = _excess(blocks, bound)
@@ -51,6 +53,8 @@ def clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     tensor([[[0.7500, 1.7500, 0.7500]]])
     """
     _check(A, bound, 1, "clip_and_crop")
+    if A.transposed:
+        return clip_and_crop(A.T, bound).T
     return _clip_and_crop(A, bound)
 
 
@@ -66,6 +70,8 @@ def alternating_projections(A: ConvOperator, bound: float, rounds: int = 30) -> 
     tensor(3.)
     """
     _check(A, bound, rounds, "alternating_projections")
+    if A.transposed:
+        return alternating_projections(A.T, bound, rounds).T
     for _ in range(rounds):
         B = _clip_and_crop(A, bound)
         if B is A:
@@ -87,6 +93,8 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     tensor([[[0.6670, 1.6670, 0.6670]]])
     """
     _check(A, bound, rounds, "dykstra")
+    if A.transposed:
+        return dykstra(A.T, bound, rounds).T
     blocks = Blocks(A)
     times = blocks.times.to(A.kernel.device).view(-1, 1, 1, 1)
 

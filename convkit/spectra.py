@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
@@ -24,7 +25,8 @@ def symbol(A: ConvOperator) -> Tensor:
     layer correlates. At stride s there are ``n / s`` frequencies per axis, and a block holds side by side the
     ``prod(s)`` blocks of the frequencies ``g + r n / s`` that subsampling folds onto g, divided by ``sqrt(prod(s))``;
     the identity then holds for orthonormal transforms. Groups add an axis before the matrix:
-    ``(*frequencies, groups, c_out / groups, c_in * prod(stride) / groups)``.
+    ``(*frequencies, groups, c_out / groups, c_in * prod(stride) / groups)``. The blocks of ``A.T`` are the conjugate
+    transposes of those of ``A``.
 
     Exact. Raises ``NoFourierBlocks`` unless the boundary is circular with "same" padding (or the windows neither
     overlap nor cross it) and the stride divides the size. Theorem 6 of Sedghi et al. 2019, and aliasing.
@@ -42,6 +44,7 @@ def symbol(A: ConvOperator) -> Tensor:
     blocks = transforms.reshape(A.groups, c_out // A.groups, c_in, *split)
     blocks = blocks.permute(*range(4, 4 + 2 * d, 2), 0, 1, *range(3, 3 + 2 * d, 2), 2)
     blocks = blocks.reshape(*coarse, A.groups, c_out // A.groups, -1) / math.sqrt(math.prod(A.stride))
+    blocks = blocks.mH if A.transposed else blocks
     return blocks if A.groups > 1 else blocks.squeeze(d)
 
 
@@ -138,8 +141,9 @@ def channel_condition_numbers(A: ConvOperator) -> Tensor:
     """Return the condition number of each output channel's matrix (its rows of ``A.matrix()``), shape ``(c_out,)``.
 
     The largest over the smallest, over the frequencies, of the norm of the channel's row in the block: at stride 1
-    ``max_f / min_f`` of ``sqrt(sum_i |a_ki(f)|^2)``, what Figure 2 of Liu et al. 2021 averages. Infinite where the
-    smallest is 0. Exact. Raises ``NoFourierBlocks`` where ``symbol(A)`` does.
+    ``max_f / min_f`` of ``sqrt(sum_i |a_ki(f)|^2)``, what Figure 2 of Liu et al. 2021 averages; of a transposed
+    operator with a stride, whose channel has several rows, of their singular values. Infinite where the smallest is 0.
+    Exact. Raises ``NoFourierBlocks`` where ``symbol(A)`` does.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 4.0, 1.0]], [[0.0, 5.0, 0.0]]]), 4)
     >>> channel_condition_numbers(A).round(decimals=4)
@@ -148,8 +152,12 @@ def channel_condition_numbers(A: ConvOperator) -> Tensor:
     require_blocks(A, "channel_condition_numbers")
     blocks = Blocks(replace(A, kernel=A.kernel.double()))
     chunks = blocks.frequencies.split(blocks.chunk)
-    norms = torch.cat([torch.linalg.vector_norm(blocks.at(some), dim=-1).flatten(1) for some in chunks])
-    largest, smallest = norms.amax(0), norms.amin(0)
+    if A.transposed:
+        values = torch.cat([_channel_values(blocks.at(some), math.prod(A.stride)) for some in chunks])
+        largest, smallest = values[..., 0].amax(0), values[..., -1].amin(0)
+    else:
+        norms = torch.cat([torch.linalg.vector_norm(blocks.at(some), dim=-1).flatten(1) for some in chunks])
+        largest, smallest = norms.amax(0), norms.amin(0)
     ratios = largest / torch.where(smallest > 0, smallest, 1)
     return torch.where(smallest > 0, ratios, math.inf).to(A.kernel.dtype)
 
@@ -176,6 +184,14 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
+def _channel_values(blocks: Tensor, phases: int) -> Tensor:
+    """Return the singular values of the columns that belong to each input channel: ``(F, channels, values)``."""
+    channels = blocks.unflatten(-1, (-1, phases)).movedim(-2, 2)  # (F, groups, channels, rows, phases)
+    values = torch.linalg.svdvals(channels).flatten(1, 2)
+    rows = blocks.shape[1] * blocks.shape[2]
+    return F.pad(values, (0, min(phases, rows) - values.shape[-1]))  # the rows of other groups are 0
+
+
 def _values(A: ConvOperator, name: str) -> tuple[Tensor, Blocks]:
     """Return the singular values at ``blocks.frequencies``, descending, ``(F, values of a block)``; and the blocks."""
     require_blocks(A, name)

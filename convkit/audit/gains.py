@@ -46,7 +46,9 @@ def with_gain(A: ConvOperator, gain: Tensor) -> ConvOperator:
     >>> with_gain(A, torch.tensor([3.0, 5.0])).kernel.flatten()
     tensor([3., 5.])
     """
-    return replace(A, kernel=A.kernel * gain.to(A.kernel).reshape(-1, *[1] * (A.kernel.ndim - 1)))
+    rows = A.kernel.unflatten(0, (A.groups, -1))  # (groups, c_out / groups, c_in / groups, *taps)
+    gain = gain.to(rows).unflatten(0, (A.groups, -1)).unsqueeze(1 if A.transposed else 2)
+    return replace(A, kernel=(rows * gain[(..., *[None] * (rows.ndim - 3))]).flatten(0, 1))
 
 
 @torch.no_grad()

@@ -174,7 +174,7 @@ def fourier_relative(A: ConvOperator) -> tuple[ConvOperator, str]:
         B, kind = A.torus(), "torus"
     else:
         sizes = tuple(math.ceil(n / s) * s for n, s in zip(A.input_shape, A.stride, strict=True))
-        B, kind = replace(A, input_shape=sizes, padding="same"), "circular 'same'"
+        B, kind = replace(A, input_shape=sizes).circular(), "circular 'same'"
     return B, f"{kind} on {'×'.join(map(str, B.input_shape))}"
 
 

@@ -26,6 +26,12 @@ def require_blocks(A: ConvOperator, name: str) -> None:
             "block-diagonal; use A.matrix() for the exact operator, leading_singular_values(A, k) for its largest "
             "values, A.torus() for upper bounds of all of them, or A.circular() for its circular relative"
         )
+    if A.padding_mode != "circular":
+        raise NoFourierBlocks(
+            f"{name} needs circular 'same' padding, got {A.padding_mode!r} padding {A.pads}, whose matrix no Fourier "
+            "transform makes block-diagonal; use A.matrix() for the exact operator, leading_singular_values(A, k) for "
+            "its largest values, torus_bound(A) for an upper bound, or A.circular() for its circular relative"
+        )
     if any(n % s for n, s in zip(A.input_shape, A.stride, strict=True)):
         raise NoFourierBlocks(
             f"{name} needs a stride that divides the size, got stride {A.stride} on {A.input_shape}, where no shift "

@@ -77,7 +77,7 @@ class ConvNorm2d(nn.Module):
         super().__init__()
         self.kernel_size = positive_ints(kernel_size, 2, "kernel_size")
         self.stride, self.dilation = positive_ints(stride, 2, "stride"), positive_ints(dilation, 2, "dilation")
-        check_padding_mode(padding_mode)
+        check_padding_mode(padding_mode, ("circular", "zeros"))
         self.in_channels, self.out_channels, self.groups = (
             positive_ints(number, 1, name)[0]
             for number, name in ((in_channels, "in_channels"), (out_channels, "out_channels"), (groups, "groups"))

@@ -1,7 +1,8 @@
 """The numbers that describe a convolution: argument types, checks, and which pixels each output reads."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 Size = int | Sequence[int]  # one number for all axes, or one per axis
 Padding = Literal["same", "valid"] | int | Sequence[int] | Sequence[Sequence[int]]
-PaddingMode = Literal["circular", "zeros"]
+PaddingMode = Literal["circular", "zeros", "reflect", "replicate"]
 Pads = tuple[tuple[int, int], ...]  # pixels (before, after), one pair per axis
 
 
@@ -90,11 +91,11 @@ def positive_groups(groups: int, kernel: Tensor) -> int:
     return number
 
 
-def check_padding_mode(padding_mode: str) -> None:
-    """Raise ``ValueError`` unless the padding mode is ``"circular"`` or ``"zeros"``."""
-    if padding_mode not in ("circular", "zeros"):
+def check_padding_mode(padding_mode: str, known: tuple[str, ...] = get_args(PaddingMode)) -> None:
+    """Raise ``ValueError`` unless this is one of the known padding modes, by default those of torch's convolutions."""
+    if padding_mode not in known:
         raise ValueError(
-            f"padding_mode must be 'circular' or 'zeros', got {padding_mode!r}; take the one nearer to the layer"
+            f"padding_mode must be one of {known}, got {padding_mode!r}; take the one nearest to the layer"
         )
 
 
@@ -142,19 +143,55 @@ class Axis(NamedTuple):
     def reads(self) -> tuple[Tensor, Tensor]:
         """Return the pixel that each output reads through each tap, and whether it lies in the image.
 
-        Both have shape ``(outputs, taps)``.
+        Both have shape ``(outputs, taps)``. A padded pixel that copies one of the image counts as that one.
         """
         pixels = self.stride * torch.arange(self.outputs)[:, None] + self.dilation * torch.arange(self.taps)
         pixels = pixels - self.before
-        if self.padding_mode == "circular":
-            return pixels % self.size, torch.ones_like(pixels, dtype=torch.bool)
-        return pixels, (pixels >= 0) & (pixels < self.size)
+        if self.padding_mode == "zeros":
+            return pixels, (pixels >= 0) & (pixels < self.size)
+        return pixels_at(pixels, self.size, self.padding_mode), torch.ones_like(pixels, dtype=torch.bool)
+
+
+def meeting_taps(axis: Axis, per_pixel: bool = False) -> list[tuple[Tensor, int]]:
+    """Return which taps are summed to each entry of a row of the axis' matrix: the different cases, and their numbers.
+
+    A case is a matrix of zeros and ones ``(entries, taps)``, in which the order of the entries says nothing. With
+    ``per_pixel=True`` the cases are those of the columns.
+    """
+    pixels, within = axis.reads()
+    lines: defaultdict[int, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for output, tap in within.nonzero().tolist():
+        pixel = int(pixels[output, tap])
+        line, entry = (pixel, output) if per_pixel else (output, pixel)
+        lines[line][entry].append(tap)
+    cases = Counter(tuple(sorted(map(tuple, entries.values()))) for entries in lines.values())
+    matrices: list[tuple[Tensor, int]] = []
+    for case, times in cases.items():
+        matrix = torch.zeros(len(case), axis.taps)
+        for entry, taps in enumerate(case):
+            matrix[entry, list(taps)] = 1
+        matrices.append((matrix, times))
+    return matrices
 
 
 def axes_of(A: "ConvOperator") -> list[Axis]:
-    """Return the spatial axes of an operator."""
-    numbers = zip(A.input_shape, A.kernel.shape[2:], A.out_shape[1:], A.stride, A.dilation, A.pads, strict=True)
+    """Return the spatial axes of an operator; a transposed one has those of the convolution that it transposes."""
+    numbers = zip(A.input_shape, A.kernel.shape[2:], A.windows, A.stride, A.dilation, A.pads, strict=True)
     return [Axis(n, k, outputs, s, d, before, A.padding_mode) for n, k, outputs, s, d, (before, _) in numbers]
+
+
+def pixels_at(places: Tensor, n: int, padding_mode: PaddingMode) -> Tensor:
+    """Return which of the pixels ``0 .. n - 1`` padding puts at these places, which may lie beyond the image.
+
+    ``"circular"`` repeats the image, ``"reflect"`` mirrors it in its first and last pixel, ``"replicate"`` repeats
+    these two pixels.
+    """
+    if padding_mode == "replicate":
+        return places.clamp(0, n - 1)
+    if padding_mode == "circular":
+        return places % n
+    period = max(2 * (n - 1), 1)  # one pixel is its own mirror image
+    return (n - 1) - (places % period - (n - 1)).abs()
 
 
 def sum_by_place(x: Tensor, axis: int, places: Tensor, size: int) -> Tensor:

@@ -43,7 +43,9 @@ class ConvOperator:
     torch's: the layer correlates, output ``t`` reads the pixels ``stride * t + dilation * j - before``. ``stride`` and
     ``dilation`` are one number or one per axis. ``padding`` is an int, a tuple of ints, a tuple of pairs ``(before,
     after)``, ``"valid"`` or ``"same"`` (``dilation * (k - 1)`` pixels per axis, the smaller half before, as torch
-    does). ``padding_mode`` is ``"circular"`` or ``"zeros"``. A circular kernel longer than the image wraps around it.
+    does). ``padding_mode`` is ``"circular"``, ``"zeros"``, ``"reflect"`` or ``"replicate"``. A circular kernel longer
+    than the image wraps around it. ``transposed=True`` is the transpose of the convolution that all this describes:
+    what a transposed convolution does, and its inputs are then the outputs of that convolution.
 
     Raises ``TypeError`` or ``ValueError`` for kernels that are not finite float32 or float64 tensors and for sizes
     that describe no convolution.
@@ -63,6 +65,7 @@ class ConvOperator:
     dilation: tuple[int, ...]
     groups: int
     padding_mode: PaddingMode
+    transposed: bool
 
     def __init__(
         self,
@@ -73,9 +76,12 @@ class ConvOperator:
         dilation: Size = 1,
         groups: int = 1,
         padding_mode: PaddingMode = "circular",
+        transposed: bool = False,
     ) -> None:
         check_kernel(kernel)
         check_padding_mode(padding_mode)
+        if not isinstance(transposed, bool):
+            raise TypeError(f"transposed must be True or False, got {transposed!r}; A.T is the transpose of A")
         axes = kernel.ndim - 2
         self.__dict__.update(  # a frozen dataclass refuses self.kernel = kernel
             kernel=kernel,
@@ -85,8 +91,9 @@ class ConvOperator:
             dilation=positive_ints(dilation, axes, "dilation"),
             groups=positive_groups(groups, kernel),
             padding_mode=padding_mode,
+            transposed=transposed,
         )
-        if min(self.out_shape[1:]) < 1:
+        if min(self.windows) < 1:
             raise ValueError(
                 f"the kernel must fit into the padded input, got kernel size {tuple(self.kernel.shape[2:])} with "
                 f"dilation {self.dilation} on input {self.input_shape} with padding {self.pads}; "
@@ -106,15 +113,33 @@ class ConvOperator:
         return self.padding
 
     @property
+    def windows(self) -> tuple[int, ...]:
+        """Return how many windows of the kernel lie in the padded image, for each axis."""
+        axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
+        return tuple((n + sum(pads) - span - 1) // s + 1 for n, pads, span, s in axes)
+
+    @property
     def in_shape(self) -> tuple[int, ...]:
         """Return the shape ``(c_in, *spatial)`` of one input."""
-        return (self.kernel.shape[1] * self.groups, *self.input_shape)
+        return self._windows_shape if self.transposed else self._image_shape
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Return the shape ``(c_out, *spatial)`` of one output."""
-        axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
-        return (self.kernel.shape[0], *((n + sum(pads) - span - 1) // s + 1 for n, pads, span, s in axes))
+        return self._image_shape if self.transposed else self._windows_shape
+
+    @property
+    def T(self) -> "ConvOperator":
+        """Return the transpose: the same kernel and geometry, which maps outputs to inputs."""
+        return replace(self, transposed=not self.transposed)
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        return (self.kernel.shape[1] * self.groups, *self.input_shape)
+
+    @property
+    def _windows_shape(self) -> tuple[int, ...]:
+        return (self.kernel.shape[0], *self.windows)
 
     @property
     def is_block_circulant(self) -> bool:
@@ -136,7 +161,7 @@ class ConvOperator:
         return (
             f"ConvOperator(kernel {kernel}, input_shape={self.input_shape}, stride={self.stride}, "
             f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
-            f"padding_mode={self.padding_mode!r})"
+            f"padding_mode={self.padding_mode!r}{', transposed=True' if self.transposed else ''})"
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -145,8 +170,7 @@ class ConvOperator:
         Raises ``ValueError`` for another shape, dtype or device and ``TypeError`` for what is no tensor.
         """
         check_batch(x, self.in_shape, self.kernel)
-        x = pad(x, self.pads, self.padding_mode)
-        return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, 0, self.dilation, self.groups)
+        return self._to_image(x) if self.transposed else self._to_windows(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Return ``A* y`` for a batch, so that ``<A x, y> = <x, A* y>``.
@@ -155,6 +179,13 @@ class ConvOperator:
         device and ``TypeError`` for what is no tensor.
         """
         check_batch(y, self.out_shape, self.kernel)
+        return self._to_windows(y) if self.transposed else self._to_image(y)
+
+    def _to_windows(self, x: Tensor) -> Tensor:
+        x = pad(x, self.pads, self.padding_mode)
+        return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, 0, self.dilation, self.groups)
+
+    def _to_image(self, y: Tensor) -> Tensor:
         x = _TRANSPOSE[len(self.input_shape)](y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
         return unpad(x, self.input_shape, self.pads, self.padding_mode)
 
@@ -186,11 +217,17 @@ class ConvOperator:
         So the i-th singular value of the torus is at least the i-th of this operator. The rows and columns of a
         zero-padded operator are among those of the circular one on ``n + padding`` pixels (per axis the larger of the
         two sides, at most the span), rounded up to a multiple of the stride. Where ``is_block_circulant`` holds already
-        the operator is its own torus. Raises ``NoFourierBlocks`` for circular padding of another amount than "same"
-        and for a circular boundary whose stride does not divide the size.
+        the operator is its own torus. Raises ``NoFourierBlocks`` for circular padding of another amount than "same",
+        for a circular boundary whose stride does not divide the size, and for padding that reflects or replicates.
         """
         if self.is_block_circulant:
             return self
+        if self.padding_mode in ("reflect", "replicate"):
+            raise NoFourierBlocks(
+                f"torus needs zero or circular padding, got {self.padding_mode!r}, which makes no part of a circular "
+                "operator; use torus_bound(A) for an upper bound, leading_singular_values(A, k) or A.matrix(), which "
+                "need no blocks, or A.circular() for its circular relative"
+            )
         if self.padding_mode == "circular":
             raise NoFourierBlocks(
                 f"torus needs zero padding, or circular padding {self.span} in all with a stride that divides the "
@@ -217,26 +254,20 @@ class ConvOperator:
     def from_layer(layer: "nn.Module | HasOperator", input_shape: Size) -> "ConvOperator":
         """Return the operator of a layer, without its bias, on inputs of the spatial size ``input_shape``.
 
-        Takes ``Conv1d``, ``Conv2d``, ``Conv3d`` (padding mode ``zeros`` or ``circular``), ``Linear`` (a kernel of
-        size 1; ``input_shape`` is the grid of positions it is applied to, ``(1, 1)`` for one), and any layer with a
-        method ``operator(input_shape)``. A parametrized weight is read at once: make a new operator after it changed.
-        Raises ``ValueError``, with advice, for every other layer.
+        Takes ``Conv1d``, ``Conv2d``, ``Conv3d``, ``ConvTranspose1d``, ``ConvTranspose2d``, ``ConvTranspose3d`` (a
+        transposed operator), ``Linear`` (a kernel of size 1; ``input_shape`` is the grid of positions it is applied to,
+        ``(1, 1)`` for one), and any layer with a method ``operator(input_shape)``. A parametrized weight is read at
+        once: make a new operator after it changed. Raises ``ValueError``, with advice, for every other layer.
         """
         if has_operator(layer):
             return layer.operator(input_shape)
         kind = type(layer).__name__
-        if isinstance(layer, TRANSPOSED):
+        if not isinstance(layer, LAYERS + TRANSPOSED):
             raise ValueError(
-                f"from_layer needs a convolution, got {kind}, which is the adjoint of one; make ConvOperator(weight, "
-                "size of the layer's output, ...) with the layer's geometry: its adjoint is this layer, and it has "
-                "the same singular values"
+                f"from_layer needs Conv1d, Conv2d, Conv3d, their transposed kinds, Linear or a layer with a method "
+                f"operator(input_shape), got {kind}; give the layer such a method"
             )
-        if not isinstance(layer, LAYERS):
-            raise ValueError(
-                f"from_layer needs Conv1d, Conv2d, Conv3d, Linear or a layer with a method operator(input_shape), "
-                f"got {kind}; give the layer such a method"
-            )
-        if not any(type(layer).forward is known.forward for known in LAYERS):
+        if not any(type(layer).forward is known.forward for known in LAYERS + TRANSPOSED):
             raise ValueError(
                 f"from_layer needs a layer that its weight describes, got {kind}, which has a forward of its own; "
                 "give it a method operator(input_shape) that returns the ConvOperator of what it does"
@@ -246,14 +277,28 @@ class ConvOperator:
         if isinstance(layer, nn.Linear):
             axes = 1 if isinstance(input_shape, int) else len(input_shape)
             return ConvOperator(layer.weight[(..., *[None] * axes)], input_shape)
-        if layer.padding_mode not in ("zeros", "circular"):
-            raise ValueError(
-                f"from_layer needs padding mode 'zeros' or 'circular', got {layer.padding_mode!r} in {kind}; measure "
-                "its zero-padded or circular relative: ConvOperator(layer.weight, input_shape, ...)"
-            )
         padding = cast(Padding, layer.padding)  # torch says only that a word is a str
-        geometry = (layer.stride, padding, layer.dilation, layer.groups, layer.padding_mode)
-        return ConvOperator(layer.weight, input_shape, *geometry)
+        geometry = (layer.stride, padding, layer.dilation, layer.groups)
+        if isinstance(layer, LAYERS):
+            return ConvOperator(layer.weight, input_shape, *geometry, layer.padding_mode)
+        return _transposed(layer, input_shape).T
+
+
+def _transposed(layer: nn.Module, input_shape: Size) -> ConvOperator:
+    """Return the convolution whose transpose a layer is, on images as large as the layer's outputs."""
+    conv = cast(nn.ConvTranspose2d, layer)  # or the 1-D or 3-D kind
+    positions = positive_ints(input_shape, conv.weight.ndim - 2, "input_shape")
+    cut = list(zip(cast(tuple[int, ...], conv.padding), conv.output_padding, strict=True))
+    axes = zip(positions, conv.stride, conv.dilation, conv.kernel_size, cut, strict=True)
+    image = tuple((n - 1) * s + d * (k - 1) + 1 - 2 * p + more for n, s, d, k, (p, more) in axes)
+    pads = tuple((p, max(p - more, 0)) for p, more in cut)
+    A = ConvOperator(conv.weight, image, conv.stride, pads, conv.dilation, conv.groups, "zeros")
+    if A.windows != positions:
+        raise ValueError(
+            f"from_layer needs output_padding below padding + stride, got {conv.output_padding}, {conv.padding} and "
+            f"{conv.stride} in {type(layer).__name__}; pad the output in a layer of its own"
+        )
+    return A
 
 
 @runtime_checkable
