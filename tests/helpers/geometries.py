@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convkit.operators.operator import ConvOperator
 
+MODES = ("circular", "zeros", "reflect", "replicate")
 LARGEST = {1: 9, 2: 6, 3: 4}  # pixels an axis, by the number of axes: the dense matrix stays below 200 x 200
 
 
@@ -29,6 +30,7 @@ class Geometry:
     dilation: tuple[int, ...] | int = 1
     groups: int = 1
     padding_mode: str = "circular"
+    transposed: bool = False
 
     def operator(self, device: torch.device | str, dtype: torch.dtype = torch.float64, seed: int = 0) -> ConvOperator:
         """The operator of this geometry whose kernel is normal noise."""
@@ -36,9 +38,8 @@ class Geometry:
 
     def with_kernel(self, kernel: Tensor) -> ConvOperator:
         """The operator of this geometry with this kernel."""
-        return ConvOperator(
-            kernel, self.input_shape, self.stride, self.padding, self.dilation, self.groups, self.padding_mode
-        )
+        numbers = self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.transposed
+        return ConvOperator(kernel, self.input_shape, *numbers)
 
 
 def inputs(A: ConvOperator, batch: int = 3, seed: int = 1) -> Tensor:
@@ -65,6 +66,7 @@ CIRCULAR = {
     "3-D": Geometry((2, 1, 2, 1, 3), (2, 3, 4), stride=(1, 3, 2)),
     "all padding before": Geometry((2, 3, 3, 2), (5, 4), padding=((2, 0), (1, 0))),
     "patches": Geometry((5, 2, 2, 3), (4, 6), stride=(2, 3), padding="valid", padding_mode="zeros"),
+    "2-D transposed": Geometry((4, 1, 2, 3), (6, 4), stride=(3, 2), groups=2, transposed=True),
 }
 OTHERS = {
     "2-D zeros": Geometry((3, 2, 3, 2), (4, 5), padding_mode="zeros"),
@@ -74,12 +76,16 @@ OTHERS = {
     "3-D valid": Geometry((2, 2, 2, 1, 3), (3, 2, 4), padding="valid", padding_mode="zeros"),
     "stride does not divide": Geometry((3, 2, 3, 2), (5, 4), stride=(2, 3)),
     "circular, padding not the span": Geometry((2, 3, 5, 2), (3, 4), padding=(1, 2)),
+    "2-D reflecting": Geometry((3, 2, 3, 2), (4, 5), padding=((2, 1), (0, 1)), padding_mode="reflect"),
+    "1-D reflecting twice": Geometry((4, 1, 3), (3,), stride=2, padding=4, groups=2, padding_mode="reflect"),
+    "2-D replicating": Geometry((2, 3, 2, 3), (5, 3), stride=(1, 2), padding=2, dilation=2, padding_mode="replicate"),
+    "2-D zeros, transposed": Geometry((3, 2, 3, 2), (5, 6), 2, (1, 0), padding_mode="zeros", transposed=True),
 }
 EVERYTHING = CIRCULAR | OTHERS
 
 
 @st.composite
-def geometries(draw: st.DrawFn, padding_modes: tuple[str, ...] = ("circular", "zeros"), groups: int = 3) -> Geometry:
+def geometries(draw: st.DrawFn, padding_modes: tuple[str, ...] = MODES, groups: int = 3) -> Geometry:
     """Any geometry: 1-D to 3-D, sizes from 1, any padding; kernels fit, and may be longer than the image."""
     spatial = draw(st.integers(1, 3))
 
@@ -96,7 +102,9 @@ def geometries(draw: st.DrawFn, padding_modes: tuple[str, ...] = ("circular", "z
     number = draw(st.integers(1, groups))
     channels = number * draw(st.integers(1, 4 - number)), draw(st.integers(1, 3))
     mode = draw(st.sampled_from(padding_modes))
-    return Geometry((*channels, *kernel_size), input_shape, stride, padding, dilation, number, mode)
+    return Geometry(
+        (*channels, *kernel_size), input_shape, stride, padding, dilation, number, mode, draw(st.booleans())
+    )
 
 
 @st.composite
@@ -113,7 +121,9 @@ def exact_geometries(draw: st.DrawFn, max_stride: int = 3) -> Geometry:
     before = [draw(st.integers(0, span)) for span in spans]
     pairs = tuple((b, span - b) for b, span in zip(before, spans, strict=True))
     padding = draw(st.sampled_from(["same", pairs]))
-    return Geometry((*channels, *kernel_size), input_shape, stride, padding, dilation, groups)
+    return Geometry(
+        (*channels, *kernel_size), input_shape, stride, padding, dilation, groups, transposed=draw(st.booleans())
+    )
 
 
 @st.composite

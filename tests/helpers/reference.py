@@ -10,6 +10,21 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 # ---- the definition ------------------------------------------------------------------------------------------------
+def mirrored(i: int, n: int) -> int:
+    """The pixel seen at place i, one step after the other: beyond an end the way goes back."""
+    while not 0 <= i < n:
+        i = 0 if n == 1 else -i if i < 0 else 2 * (n - 1) - i
+    return i
+
+
+BEYOND = {  # which of n pixels lies at place i
+    "zeros": lambda i, n: i if 0 <= i < n else None,
+    "circular": lambda i, n: i % n,
+    "reflect": mirrored,
+    "replicate": lambda i, n: min(max(i, 0), n - 1),
+}
+
+
 def same_pads(kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> Pairs:
     """What torch calls "same": the distance from first to last tap, the shorter half before the image."""
     spans = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
@@ -27,8 +42,8 @@ def dense_matrix(
 ) -> Array:
     """The matrix of a convolution entry by entry: with tap j, output t reads pixel ``stride t + dilation j - before``.
 
-    ``kernel`` has torch's shape ``(c_out, c_in // groups, *kernel_size)``. Pixels outside the image are zero, or the
-    image is repeated.
+    ``kernel`` has torch's shape ``(c_out, c_in // groups, *kernel_size)``. Pixels outside the image are zero, or pixels
+    of the image: repeated, mirrored, or the nearest one.
     """
     c_out, width, *kernel_size = kernel.shape
     out_shape = [
@@ -38,9 +53,8 @@ def dense_matrix(
     M = np.zeros((c_out, *out_shape, groups * width, *input_shape))
     for t, j in itertools.product(np.ndindex(*out_shape), np.ndindex(*kernel_size)):
         pixel = [s * a + d * b - p[0] for s, a, d, b, p in zip(stride, t, dilation, j, pads, strict=True)]
-        if padding_mode == "circular":
-            pixel = [i % n for i, n in zip(pixel, input_shape, strict=True)]
-        elif any(not 0 <= i < n for i, n in zip(pixel, input_shape, strict=True)):
+        pixel = [BEYOND[padding_mode](i, n) for i, n in zip(pixel, input_shape, strict=True)]
+        if None in pixel:
             continue
         for o in range(c_out):
             first = o // (c_out // groups) * width  # the first input channel of this output's group
