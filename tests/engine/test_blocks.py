@@ -31,13 +31,6 @@ def plain_spectrum(A: ConvOperator) -> torch.Tensor:
 
 
 @given(geometry=exact)
-def test_spectrum_is_the_plain_one_with_and_without_gradient(device, geometry):
-    A = geometry.operator(device)
-    assert_close(spectrum(A), plain_spectrum(A), atol=1e-11, rtol=1e-9)
-    assert_close(spectrum(replace(A, kernel=A.kernel.clone().requires_grad_())).detach(), plain_spectrum(A))
-
-
-@given(geometry=exact)
 def test_blocks_of_the_smallest_torus_repeat_those_of_the_symbol(device, geometry):
     A = geometry.operator(device)
     blocks = Blocks(A)
