@@ -180,7 +180,7 @@ class Gram:
             sums = kernel.new_zeros(len(self._lags), groups, r, r)
             for a in range(t):  # the products K_b K_a^T for b >= a belong to the lags offset_b - offset_a
                 products = (kernel[:, a:].flatten(1, 2) @ kernel[:, a].mT).unflatten(1, (t - a, r)).movedim(1, 0)
-                if opposite[a, a:].any():  # only on a torus that the lags go round
+                if opposite[a, a:].any():  # only where a lag reaches half the size of an axis
                     mirrored = opposite[a, a:].to(kernel.device)[:, None, None, None]
                     products = torch.where(mirrored, products.mT, products)
                 products[0] *= 0.5
