@@ -23,8 +23,8 @@ from convkit.widgets.fourier import FourierPanel
 from convkit.widgets.matrices import MatrixPanel
 from convkit.widgets.panel import Panel
 from convkit.widgets.spectra import SpectraPanel
+from convkit.widgets.training.live import LivePanel
 from convkit.widgets.training.panel import TrainingPanel
-from convkit.widgets.training.runner import LivePanel
 from tests.helpers.panels import drawn, kinds, press
 from tests.helpers.training_panels import DATA, SMALL
 

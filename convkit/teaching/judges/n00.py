@@ -105,7 +105,7 @@ def _networks() -> Iterator[tuple[nn.Module, torch.Tensor, str]]:
     random = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     turn.weight.data = 1.5 * torch.linalg.qr(random)[0][..., None, None]
     many = "it named a layer with more entries, or with larger sums of them; that alone does not make images larger"
-    head = nn.utils.skip_init(nn.Linear, 16 * 144, 4, bias=False)
+    head = nn.Linear(16 * 144, 4, bias=False, device="meta").to_empty(device="cpu")
     nn.init.constant_(head.weight, 0.001)
     yield nn.Sequential(_constant(1, 16, 1, 0.5), turn, nn.Flatten(), head), image, many
     yield nn.Sequential(turn, _constant(16, 1, 1, 0.5)), image.expand(1, 16, 12, 12), many
@@ -113,8 +113,8 @@ def _networks() -> Iterator[tuple[nn.Module, torch.Tensor, str]]:
 
 
 def _constant(c_in: int, c_out: int, size: int, value: float) -> nn.Conv2d:
-    """Return a convolution with equal weights, made without a draw from the global generator."""
-    layer = nn.utils.skip_init(nn.Conv2d, c_in, c_out, size, padding=size // 2, bias=False)
+    """Return a convolution whose weights are all ``value``; on "meta" it draws nothing of torch's global generator."""
+    layer = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False, device="meta").to_empty(device="cpu")
     nn.init.constant_(layer.weight, value)
     return layer
 

@@ -60,7 +60,7 @@ CASES = {
         ],
         "it has to keep its 3 × 3 taps": [lambda A, c: clip_singular_values(A.torus(), c)],
         "one round is not enough": [lambda A, c: clip_and_crop(A.torus(), c)],
-        "this layer has zeros there": [
+        "this layer has zero padding": [
             *(lambda A, c: alternating_projections(A.circular(), c), lambda A, c: dykstra(A.circular(), 0.99 * c)),
         ],
         "has norm 8.216 .* nothing has changed": [lambda A, c: A.kernel],

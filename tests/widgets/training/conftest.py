@@ -24,8 +24,8 @@ def panel(quick):
 @pytest.fixture
 def views(monkeypatch):
     """The views that ``run`` has shown."""
-    from convkit.widgets.training import runner
+    from convkit.widgets.training import live
 
     shown = []
-    monkeypatch.setattr(runner, "_display", shown.append)
+    monkeypatch.setattr(live, "_display", shown.append)
     return shown

@@ -12,9 +12,10 @@ from convkit.methods.build import network
 from convkit.plots import TrainingPlot
 from convkit.training.loop import fit
 from convkit.training.plan import Record
-from convkit.widgets.training import runner as live
+from convkit.widgets.training import live, runner
 from convkit.widgets.training.knobs import knob_sliders
-from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track, progress
+from convkit.widgets.training.live import progress
+from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track
 from tests.helpers.training_panels import DATA, on_a_loop, rests, until
 
 
@@ -262,7 +263,7 @@ async def test_pause_and_stop_of_the_view(views):
 
 @on_a_loop
 async def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(views, monkeypatch):
-    monkeypatch.setattr(live, "SLICE", 0)
+    monkeypatch.setattr(runner, "SLICE", 0)
     monkeypatch.setattr(live, "PAINTS", 1e-6)  # after the first step no picture is due
     said = []
 
