@@ -203,7 +203,7 @@ class ConvOperator:
         sizes = tuple(s * math.ceil((n + min(max(pads), span)) / s) for n, pads, span, s in axes)
         return replace(self, input_shape=sizes, padding="same", padding_mode="circular")
 
-    def kernel_on_torus(self) -> Tensor:
+    def kernel_on_image(self) -> Tensor:
         """Return each tap at the pixel that output 0 reads through it: ``(c_out, c_in // groups, *input_shape)``.
 
         Tap j lies at pixel ``(dilation * j - before) mod n``; taps at one pixel are summed. The FFT of this array is

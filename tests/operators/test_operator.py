@@ -161,7 +161,7 @@ def test_shapes_are_those_that_are_stated_and_nothing_given_is_changed(device, g
     assert A(x).shape == (3, *A.out_shape)
     assert A.adjoint(y).shape == (3, *A.in_shape)
     assert A.matrix().shape == (np.prod(A.out_shape), np.prod(A.in_shape))
-    A.kernel_on_torus()
+    A.kernel_on_image()
     for tensor, before in zip((A.kernel, x, y), copies, strict=True):
         assert torch.equal(tensor, before)
 
@@ -181,7 +181,7 @@ def test_a_circular_kernel_longer_than_the_image_is_folded_and_not_cropped(devic
     A = ConvOperator(kernel, 3, padding=((0, 6),))
     folded = torch.stack([kernel[..., 0::3].sum(-1), kernel[..., 1::3].sum(-1), kernel[..., 2::3].sum(-1)], -1)
     assert_close(A.matrix(), ConvOperator(folded, 3, padding=((0, 2),)).matrix())
-    assert_close(A.kernel_on_torus(), folded)
+    assert_close(A.kernel_on_image(), folded)
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_a_circular_kernel_longer_than_the_image_is_folded_and_not_cropped(devic
         Geometry((2, 1, 2, 3, 1), (4, 2, 3), padding=((1, 0), (0, 2), (0, 0))),
     ],
 )
-def test_kernel_on_torus_is_what_output_0_reads(device, geometry):
+def test_kernel_on_image_is_what_output_0_reads(device, geometry):
     A = geometry.operator(device)
     rows = A.matrix().reshape(*A.out_shape, *A.in_shape)
-    assert_close(A.kernel_on_torus(), rows[(slice(None), *[0] * len(A.input_shape))])
+    assert_close(A.kernel_on_image(), rows[(slice(None), *[0] * len(A.input_shape))])
 
 
 @everything

@@ -264,7 +264,7 @@ async def test_pause_and_stop_of_the_view(views):
 @on_a_loop
 async def test_a_pause_in_the_middle_of_a_step_is_told_when_the_step_is_done(views, monkeypatch):
     monkeypatch.setattr(runner, "SLICE", 0)
-    monkeypatch.setattr(live, "PAINTS", 1e-6)  # after the first step no picture is due
+    monkeypatch.setattr(runner, "PAINTS", 1e-6)  # after the first step no picture is due
     said = []
 
     def pausing():  # as a page does it, on another thread
