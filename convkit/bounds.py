@@ -21,10 +21,10 @@ EPS = torch.finfo(torch.float64).eps
 def frobenius_bound(A: ConvOperator) -> Tensor:
     """Return the Frobenius norm of ``A.matrix()``, which is at least its norm 2; a scalar with gradient.
 
-    Every geometry, without the matrix: each tap counts as often as it meets a pixel, and taps that meet on one pixel of
-    a circle are summed first. Equal to the norm 2 where the matrix has rank one. Equation 3 of Liang & Huang 2021,
-    ``sqrt(h_out w_out sum |K|^2)``, is the same number where no tap falls on zero padding (and no two on one pixel),
-    and larger elsewhere. The work grows with the kernel and hardly with the image.
+    Every geometry, without the matrix: each tap counts as often as it meets a pixel, and taps that meet on one pixel
+    by circular padding are summed first. Equal to the norm 2 where the matrix has rank one. Equation 3 of Liang & Huang
+    2021, ``sqrt(h_out w_out sum |K|^2)``, is the same number where no tap falls on zero padding (and no two on one
+    pixel), and larger elsewhere. The work grows with the kernel and hardly with the image.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> frobenius_bound(A).square().round(decimals=3)
@@ -44,7 +44,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
 def holder_bound(A: ConvOperator) -> Tensor:
     """Return ``sqrt(||A||_1 ||A||_inf)``, which is at least the norm 2 by Hölder's inequality; a scalar with gradient.
 
-    Every geometry; 1 and inf are exact. Equal to the norm 2 for non-negative taps on a circle.
+    Every geometry; 1 and inf are exact. Equal to the norm 2 for non-negative taps and circular padding.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> holder_bound(A).round(decimals=3)

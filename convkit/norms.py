@@ -116,4 +116,4 @@ def _without_meeting_taps(A: ConvOperator) -> ConvOperator:
     if A.padding_mode == "zeros" or all(k <= n // math.gcd(n, d) for n, d, k in axes):
         return A
     pads = tuple((0, (outputs - 1) * s) for outputs, s in zip(A.out_shape[1:], A.stride, strict=True))
-    return replace(A, kernel=A.kernel_on_torus(), dilation=1, padding=pads)
+    return replace(A, kernel=A.kernel_on_image(), dilation=1, padding=pads)

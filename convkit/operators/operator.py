@@ -43,7 +43,8 @@ class ConvOperator:
     torch's: the layer correlates, output ``t`` reads the pixels ``stride * t + dilation * j - before``. ``stride`` and
     ``dilation`` are one number or one per axis. ``padding`` is an int, a tuple of ints, a tuple of pairs ``(before,
     after)``, ``"valid"`` or ``"same"`` (``dilation * (k - 1)`` pixels per axis, the smaller half before, as torch
-    does). ``padding_mode`` is ``"circular"`` or ``"zeros"``. A circular kernel longer than the image wraps around it.
+    does). ``padding_mode`` is ``"circular"`` (what leaves at one edge enters at the opposite one) or ``"zeros"``. With
+    circular padding, taps of a kernel longer than the image that read the same pixel add up.
 
     Raises ``TypeError`` or ``ValueError`` for kernels that are not finite float32 or float64 tensors and for sizes
     that describe no convolution.
@@ -202,7 +203,7 @@ class ConvOperator:
         sizes = tuple(s * math.ceil((n + min(max(pads), span)) / s) for n, pads, span, s in axes)
         return replace(self, input_shape=sizes, padding="same", padding_mode="circular")
 
-    def kernel_on_torus(self) -> Tensor:
+    def kernel_on_image(self) -> Tensor:
         """Return each tap at the pixel that output 0 reads through it: ``(c_out, c_in // groups, *input_shape)``.
 
         Tap j lies at pixel ``(dilation * j - before) mod n``; taps at one pixel are summed. The FFT of this array is

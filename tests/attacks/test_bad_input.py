@@ -77,7 +77,7 @@ def test_epsilon(eps):
     model, x, y = case()
     for attack in (fgsm, autoattack, partial(pgd, step=0.1, steps=1)):
         refused(r"eps must be a finite number of at least 0, got .*8 / 255", attack, model, x, y, eps=eps)
-    refused("one an image", fgsm, model, x, y, torch.tensor([0.1, 0.2]))
+    refused("one number, or one number per image", fgsm, model, x, y, torch.tensor([0.1, 0.2]))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_epsilon(eps):
         ({"restarts": 2, "random_start": False}, "leave random_start on"),
         ({"norm": 1}, 'norm must be "inf" or 2, got 1'),
         ({"loss": "hinge"}, "LOSSES has no 'hinge'; near it: margin"),
-        ({"loss": lambda logits, y: logits}, "one number an image"),
+        ({"loss": lambda logits, y: logits}, "one number per image"),
         ({"targets": torch.tensor([0, 1, 4])}, "targets must lie in"),
         ({"targets": torch.tensor([0, 1])}, "targets must be class numbers"),
     ],

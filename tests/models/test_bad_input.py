@@ -82,6 +82,6 @@ def test_images_of_another_kind_are_refused_before_the_first_layer(name):
 
 
 def test_an_assembly_with_a_wrong_number_of_layers_does_not_finish():
-    net = Assembly(2, plain_layer, 3, 8, None, None)
+    net = Assembly(2, plain_layer, in_channels=3, image_size=8)
     net.convolution("conv1", 4)
-    refused("needed 2 layers, got 1", net.finish, 10, error=RuntimeError)
+    refused("needed 2 layers, got 1", net.finish, error=RuntimeError)

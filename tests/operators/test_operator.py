@@ -158,7 +158,7 @@ def test_shapes_are_those_that_are_stated_and_nothing_given_is_changed(device, g
     assert A(x).shape == (3, *A.out_shape)
     assert A.adjoint(y).shape == (3, *A.in_shape)
     assert A.matrix().shape == (np.prod(A.out_shape), np.prod(A.in_shape))
-    A.kernel_on_torus()
+    A.kernel_on_image()
     for tensor, before in zip((A.kernel, x, y), copies, strict=True):
         assert torch.equal(tensor, before)
 
@@ -176,10 +176,10 @@ def test_results_share_no_memory_with_the_kernel_or_the_input(device):
 
 
 @given(geometry=geometries(padding_modes=("circular",), groups=1))
-def test_kernel_on_torus_is_what_output_0_reads(device, geometry):
+def test_kernel_on_image_is_what_output_0_reads(device, geometry):
     A = geometry.operator(device)
     rows = A.matrix().reshape(*A.out_shape, *A.in_shape)
-    assert_close(A.kernel_on_torus(), rows[(slice(None), *[0] * len(A.input_shape))])
+    assert_close(A.kernel_on_image(), rows[(slice(None), *[0] * len(A.input_shape))])
 
 
 @everything

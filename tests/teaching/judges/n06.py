@@ -47,7 +47,7 @@ CASES = {
         None: [lambda A, c: dykstra(A.torus(), c).kernel, lambda A, c: alternating_projections(A.torus(), c)],
         "it has to keep its 3 × 3 taps": [lambda A, c: clip_singular_values(A.torus(), c)],
         "one round is not enough": [lambda A, c: clip_and_crop(A.torus(), c)],
-        "this layer has zeros there": [lambda A, c: alternating_projections(A.circular(), c)],
+        "this layer has zero padding": [lambda A, c: alternating_projections(A.circular(), c)],
         "has norm 8.216 .* nothing has changed": [lambda A, c: A.kernel],
         "times as far as it must: a plain rescale": [rescaled, lambda A, c: 0 * A.kernel],
         "times as far as it must$": [lambda A, c: alternating_projections(A.torus(), c, rounds=1)],

@@ -3,7 +3,7 @@
 import pytest
 
 import convkit.widgets.panel as module
-from convkit.widgets.training import runner
+from convkit.widgets.training import live, runner
 from tests.helpers.panels import drawn
 from tests.helpers.training_panels import small
 
@@ -24,5 +24,5 @@ def panel(quick):
 def views(monkeypatch):
     """The views that ``run`` has shown."""
     shown = []
-    monkeypatch.setattr(runner, "_display", shown.append)
+    monkeypatch.setattr(live, "_display", shown.append)
     return shown

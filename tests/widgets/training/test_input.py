@@ -9,7 +9,7 @@ import re
 import pytest
 
 from convkit.methods.registry import METHODS
-from convkit.widgets.training.finished import records_csv, table_csv
+from convkit.widgets.training.runs import records_csv, table_csv
 from tests.helpers.panels import press
 from tests.helpers.training_panels import DATA, PATIENCE, bare, in_a_notebook, reached, small, until
 

@@ -8,7 +8,7 @@ import pytest
 
 from convkit.training.plan import Record
 from convkit.widgets.kernel import Cell
-from convkit.widgets.training import runner as live
+from convkit.widgets.training import live
 from tests.helpers.panels import press
 from tests.helpers.training_panels import on_a_loop, over, reached, rests, small, until
 

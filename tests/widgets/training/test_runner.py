@@ -8,9 +8,10 @@ import pytest
 
 from convkit.plots import TrainingPlot
 from convkit.training.plan import Record
-from convkit.widgets.training import runner as live
+from convkit.widgets.training import live, runner
 from convkit.widgets.training.knobs import knob_sliders
-from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track, progress
+from convkit.widgets.training.live import progress
+from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track
 from tests.helpers.refusals import refused
 from tests.helpers.training_panels import on_a_loop, rests, until
 
@@ -202,8 +203,8 @@ def test_the_view_is_shown_once_and_brought_up_to_date_at_the_end(monkeypatch):
 
 @on_a_loop
 async def test_a_pause_is_told_when_its_step_is_done_and_the_view_resumes_and_stops(views, monkeypatch):
-    monkeypatch.setattr(live, "SLICE", 0)
-    monkeypatch.setattr(live, "PAINTS", 1e-6)  # after the first step no picture is due
+    monkeypatch.setattr(runner, "SLICE", 0)
+    monkeypatch.setattr(runner, "PAINTS", 1e-6)  # after the first step no picture is due
     said = []
 
     def pausing():  # as a page does it, on another thread
