@@ -52,7 +52,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
 def holder_bound(A: ConvOperator) -> Tensor:
     """Return ``sqrt(||A||_1 ||A||_inf)``, which is at least the norm 2 by Hölder's inequality; a scalar with gradient.
 
-    Every geometry; 1 and inf are exact. Equal to the norm 2 for non-negative taps on a circle.
+    Every geometry; 1 and inf are exact. Equal to the norm 2 for non-negative taps and circular padding.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> holder_bound(A).round(decimals=3)

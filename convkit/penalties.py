@@ -84,9 +84,9 @@ def orthogonality(model: nn.Module) -> Tensor:
 
     A scalar with gradient, exact. ``conv(K, K)`` holds the inner products of all overlapping rows for one output
     position: K is both image and filter, with the layer's stride and ``floor((k - 1) / stride) * stride`` pixels of
-    padding per axis. This is ``||A A^T - I||^2`` per output position, for A on any torus on which two windows meet at
-    most once; the layer's own boundary does not matter. Dilation d counts as stride ``s / gcd(s, d)``; different groups
-    are orthogonal anyway.
+    padding per axis. This is ``||A A^T - I||^2`` per output position, for A with circular padding on any size
+    on which two windows meet at most once; the layer's own boundary does not matter. Dilation d counts as stride ``s /
+    gcd(s, d)``; different groups are orthogonal anyway.
 
     Wang et al. 2020, who take the rows for every shape: where there are more rows than columns, 0 cannot be reached,
     but the penalty on the columns, ``||A^T A - I||^2``, differs from this one by a constant. Linear layers do not

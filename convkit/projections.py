@@ -9,6 +9,7 @@ from torch import Tensor
 from convkit.checks import positive, whole
 from convkit.engine.blocks import Blocks, half_set, require_blocks
 from convkit.engine.hermitian import eigh
+from convkit.engine.rows import constrained_rows
 from convkit.engine.workers import thread_pool
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
@@ -148,7 +149,7 @@ def project_centered_sphere(weight: Tensor, radius: float) -> Tensor:
     if not isinstance(weight, Tensor) or weight.ndim < 2:
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
         raise ValueError(f"needed a weight (c_out, ...) of at least 2 axes, got {shape}; a bias has no rows")
-    rows, fine = _constrained_rows(weight.flatten(1), radius)
+    rows, fine = constrained_rows(weight.flatten(1), radius)
     if not fine.all():
         row = int((~fine).nonzero()[0, 0])
         low, high = float(weight[row].min()), float(weight[row].max())
@@ -157,26 +158,6 @@ def project_centered_sphere(weight: Tensor, radius: float) -> Tensor:
             f"{low:.3g} to {high:.3g}; draw the weight anew, and leave rows of one entry alone"
         )
     return rows.view(weight.shape)
-
-
-def _constrained_rows(rows: Tensor, radius: float | None, center: bool = True) -> tuple[Tensor, Tensor]:
-    """Return rows centered and scaled to ``radius`` (``None``: not scaled), and which rows allow it, ``(rows, 1)``.
-
-    Those allow it that are finite and, to be scaled, still above rounding once centered.
-    """
-    info = torch.finfo(rows.dtype)
-    largest = torch.linalg.vector_norm(rows, math.inf, dim=1, keepdim=True)
-    # in units of the largest entry, squares neither overflow nor vanish
-    units = rows / largest.clamp_min(info.tiny) if radius is not None else rows
-    if center:
-        units = units - units.mean(1, keepdim=True)
-        units = units - units.mean(1, keepdim=True)  # a mean large beside the rest leaves its rounding behind
-    if radius is None:
-        return units, units.isfinite().all(1, keepdim=True)
-    norms = torch.linalg.vector_norm(units, dim=1, keepdim=True)
-    rounding = 8 * info.eps * math.sqrt(rows.shape[1])
-    fine = norms.isfinite() & (norms > rounding) & (largest > info.tiny / info.eps)
-    return units / norms * radius, fine
 
 
 def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:

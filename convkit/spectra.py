@@ -38,7 +38,7 @@ def symbol(A: ConvOperator) -> Tensor:
     require_blocks(A, "symbol")
     d, (c_out, c_in) = len(A.input_shape), A.kernel.shape[:2]
     coarse = [n // s for n, s in zip(A.input_shape, A.stride, strict=True)]
-    transforms = torch.fft.fftn(A.kernel_on_torus(), dim=tuple(range(2, 2 + d))).conj()  # conj: the layer correlates
+    transforms = torch.fft.fftn(A.kernel_on_image(), dim=tuple(range(2, 2 + d))).conj()  # conj: the layer correlates
     # f = r * coarse + g on each axis: split it, then order the axes (g, group, c_out, r, c_in)
     split = [size for pair in zip(A.stride, coarse, strict=True) for size in pair]
     blocks = transforms.reshape(A.groups, c_out // A.groups, c_in, *split)
@@ -95,7 +95,7 @@ def spectrum(A: ConvOperator) -> Tensor:
     """Return the singular values of each block, ``(*frequencies, min(c_out, c_in * prod(stride)))``, descending.
 
     Exact. Computed once for each pair of frequencies +f and -f, where the blocks of a real kernel are conjugate, on
-    the smallest torus that has these blocks: from float64 Gram blocks, which are right to 1e-12 of the largest value,
+    one period, after which they repeat: from float64 Gram blocks, which are right to 1e-12 of the largest value,
     values below 1e-4 of it again from the blocks themselves. With a gradient, from the blocks alone. Raises
     ``NoFourierBlocks`` where ``symbol(A)`` does.
 

@@ -25,7 +25,6 @@ from convkit.checks import (
     sequence,
     whole,
 )
-from convkit.operators.geometry import positive_ints
 from tests.helpers.refusals import refused
 
 
@@ -140,16 +139,6 @@ def test_an_error_names_a_long_value_by_its_type_and_shape():
     assert described(np.zeros((3, 100))) == "a value of type ndarray and shape (3, 100)"
     assert described(list(range(100))) == "a value of type list"
     assert described(torch.tensor(0.5)) == "0.5"
-
-
-def test_sizes_may_be_arrays_of_whole_numbers():
-    for value in ((3, 4), [np.int64(3), torch.tensor(4)], np.array([3, 4]), torch.tensor([3, 4])):
-        found = positive_ints(value, 2, "kernel_size")
-        assert found == (3, 4)
-        assert {type(size) for size in found} == {int}
-    words = r"kernel_size must be a whole number of at least 1, got .*; give one number"
-    for value in (True, (3, True), np.array([True, True]), np.array([3.0, 4.0]), 3.0, "3"):
-        refused(words, positive_ints, value, 2, "kernel_size")
 
 
 # ---- registries ----------------------------------------------------------------------------------------------------

@@ -88,13 +88,6 @@ def test_circular_pairs_are_found_twice_and_the_identity_has_as_many_ones_as_are
     assert_close(leading_singular_values(A, k), torch.ones(k, dtype=torch.float64, device=device))
 
 
-def test_equal_groups_are_found_as_often_as_they_are(device):
-    kernel = normal(2, 2, 3, 2, device=device).repeat(3, 1, 1, 1)
-    A = ConvOperator(kernel, (5, 6), groups=3, padding_mode="zeros")
-    assert_close(leading_singular_values(A, 7), dense(A, 7))
-    assert_close(leading_singular_values(A, 3), dense(A, 1).repeat(3))
-
-
 @pytest.mark.parametrize("seed", [0, 4, 6, 23, 32, 75, 91])
 def test_no_copy_of_a_value_is_lost_to_a_smaller_one_close_by(device, seed):
     A = LARGE["zeros, strided"].operator(device, seed=seed)  # windows of equal rows: each value comes five times

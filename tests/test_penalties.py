@@ -96,41 +96,6 @@ def test_orthogonality_is_the_dense_defect_of_the_rows_for_each_output_position(
     assert_close(orthogonality(layer).detach(), (M @ M.T - identity).square().sum() / positions)
 
 
-def test_orthogonality_is_0_exactly_when_the_rows_are_orthonormal(device):
-    even, odd = torch.tensor([[0.6, 0.0, 0.8], [0.8, 0.0, -0.6]], device=device, dtype=torch.float64)[:, None]
-    rows = torch.stack([even, odd])  # (2, 1, 3): at stride 2 windows share the pixel between them, and 0.6 * 0.8 != 0
-    assert orthogonality(conv(rows, stride=2)) > 0.1
-    assert_close(orthogonality(conv(rows, stride=3)).item(), 0.0)
-    delta = torch.zeros(2, 3, 3, 3, device=device, dtype=torch.float64)
-    delta[0, 2, 0, 1] = delta[1, 0, 2, 2] = 1
-    assert orthogonality(conv(delta, stride=1)) == 0
-    assert orthogonality(conv(delta, stride=2)) == 0
-    assert orthogonality(conv(2 * delta)) == 2 * 3**2
-    for A, zero in ((large_torus(conv(delta)), True), (large_torus(conv(rows, stride=2)), False)):
-        M = A.matrix()
-        assert torch.allclose(M @ M.T, torch.eye(len(M), dtype=M.dtype, device=device)) == zero
-
-
-@pytest.mark.parametrize("k, stride, shift", [(3, 2, 2), (3, 1, 2), (5, 2, 4), (4, 3, 3)])
-def test_orthogonality_sees_the_farthest_windows_that_meet(device, k, stride, shift):
-    kernel = torch.zeros(1, 1, k, device=device, dtype=torch.float64)
-    kernel[0, 0, 0], kernel[0, 0, shift] = 0.6, 0.8  # norm 1; meets itself only when shifted by `shift`
-    assert_close(orthogonality(conv(kernel, stride)).item(), 2 * (0.6 * 0.8) ** 2)
-    published = torch.nn.functional.conv1d(kernel, kernel, stride=stride, padding=1)
-    assert not (published - 0.6 * 0.8).abs().lt(1e-9).any()  # padding 1 does not
-
-
-def test_where_there_are_more_rows_than_columns_the_penalty_on_columns_differs_by_a_constant(device):
-    differences = []
-    for seed in range(3):
-        layer = conv(normal(7, 2, 3, device=device, seed=seed))
-        A = large_torus(layer)
-        gram = A.matrix().T @ A.matrix()
-        columns = (gram - torch.eye(len(gram), dtype=gram.dtype, device=device)).square().sum()
-        differences.append((orthogonality(layer) - columns / math.prod(A.out_shape[1:])).item())
-    assert_close(differences, [5.0, 5.0, 5.0])
-
-
 def test_orthogonality_sums_over_convolutions_alone_and_has_the_dense_gradient(device):
     model = network(device, torch.float64)
     convs = [m for m in model if isinstance(m, nn.Conv2d)]

@@ -105,7 +105,8 @@ def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False)
     """
     sizes = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if sizes.ndim and sizes.shape != x.shape[:1]:
-        raise ValueError(f"{name} must be one number or one an image, {(len(x),)}, got shape {tuple(sizes.shape)}")
+        wanted = f"one number, or one number per image, shape {(len(x),)}"
+        raise ValueError(f"{name} must be {wanted}, got shape {tuple(sizes.shape)}")
     advice = "; it is in the units of images in [0, 1], such as 8 / 255"
     for extreme in sizes.aminmax():
         positive(name, extreme, advice) if above else number(name, extreme, 0, advice=advice)

@@ -230,7 +230,9 @@ class _Search:
                 self._check(logits)
             losses = self.measure(logits, y) if targets is None else -self.measure(logits, targets)
             if losses.shape != at.shape[:1]:
-                raise ValueError(f"the loss must give one number an image, {(len(at),)}, got {tuple(losses.shape)}")
+                raise ValueError(
+                    f"the loss must return one number per image, shape {(len(at),)}, got {tuple(losses.shape)}"
+                )
             if gradient and not losses.requires_grad:
                 raise ValueError("the logits must have a gradient with respect to the images, got none; use simba")
             slope = torch.autograd.grad(losses.sum(), point)[0] if gradient else at

@@ -16,7 +16,7 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import apart, evaluation_copy
-from convkit.operators.operator import LAYERS, ConvOperator, has_operator
+from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
 
 CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
 
@@ -125,7 +125,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
             has_operator(m)
-            or isinstance(m, (*LAYERS, *_BATCHNORMS, NoisyAffine2d))
+            or isinstance(m, (*LAYERS, *TRANSPOSED, *_BATCHNORMS, NoisyAffine2d))
             or super().is_leaf_module(m, module_qualified_name)
         )
 
@@ -224,7 +224,7 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
         return norm(inner) * norm(affine)
     if isinstance(kit, NoisyAffine2d):
         return float(kit.weight.detach().abs().max())
-    if has_operator(module) or isinstance(module, LAYERS):
+    if has_operator(module) or isinstance(module, LAYERS + TRANSPOSED):
         if isinstance(module, nn.Linear):
             shape = (1, 1)  # the same map at every position
         else:

@@ -21,13 +21,13 @@ from convkit.bench.baselines import (
     two_lines,
     two_lines_clip,
 )
+from convkit.bench.stripes import trained_on_stripes
 from convkit.data.trained import trained_kernels
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators.geometry import PaddingMode
 from convkit.operators.operator import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
-from convkit.randomness import seeded
 from convkit.spectra import leading_singular_values, singular_values
 
 Task = Callable[[], Any]
@@ -256,7 +256,7 @@ def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
     name, eps, steps = "Adversarial Robustness Toolbox", 8 / 255, 20
     kind = "gpu" if device.type == "cuda" else "cpu"
     for width, count in ((16, 64),) if quick else ((16, 64), (64, 256)):
-        model, x, y = _reader_of_stripes(width, count, device)
+        model, x, y = trained_on_stripes(width, count, device)
         images, labels = x.cpu().numpy(), y.cpu().numpy()
         target = PyTorchClassifier(model, nn.CrossEntropyLoss(), (3, 32, 32), 4, clip_values=(0, 1), device_type=kind)
         theirs = ProjectedGradientDescentPyTorch(
@@ -271,7 +271,7 @@ def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
                 baselines,
                 {name: 3},
             )
-    model, x, y = _reader_of_stripes(16, 32, device)
+    model, x, y = trained_on_stripes(16, 32, device)
     odds = nn.Sequential(model, nn.Softmax(1))
     target = PyTorchClassifier(odds, nn.CrossEntropyLoss(), (3, 32, 32), 4, clip_values=(0, 1), device_type=kind)
     faint = 1e-3  # fools nobody, so that all steps are taken
@@ -285,36 +285,3 @@ def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
             {name: partial(asks.generate, images, labels)},
             {name: 3 if count > 1 else 1},
         )
-
-
-def _reader_of_stripes(width: int, count: int, device: torch.device) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """Return a network, trained for a few steps on faint stripes of four directions, and images that it classifies."""
-    generator = torch.Generator().manual_seed(0)
-    place = torch.arange(32.0)
-    waves = [place[None, :], place[:, None], place[None, :] + place[:, None], place[None, :] - place[:, None]]
-    stripes = torch.stack([torch.sin(0.8 * wave).expand(32, 32) for wave in waves])
-
-    def draw(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        y = torch.randint(4, (number,), generator=generator)
-        noise = torch.rand(number, 3, 32, 32, generator=generator)
-        return (0.5 + 0.08 * stripes[y][:, None] + 0.6 * (noise - 0.5)).clamp(0, 1).to(device), y.to(device)
-
-    with seeded(0):
-        sizes = [(3, 1), (width, 2), (width, 1), (width, 2)]
-        layers = [
-            m
-            for c, stride in sizes
-            for m in (nn.Conv2d(c, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        ]
-        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4)).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), 0.003)
-    for _ in range(40):
-        x, y = draw(64)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-    optimizer.zero_grad()
-    model.eval()
-    x, _ = draw(count)
-    with torch.no_grad():
-        return model, x, model(x).argmax(1)

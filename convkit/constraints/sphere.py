@@ -9,7 +9,7 @@ from torch.optim.optimizer import Optimizer
 
 from convkit.checks import positive
 from convkit.constraints.handle import Handle
-from convkit.projections import _constrained_rows  # project_centered_sphere, without waiting to look for bad rows
+from convkit.engine.rows import constrained_rows
 
 WITHOUT = "; take the hook off to do without"
 
@@ -99,7 +99,7 @@ class Sphere(Handle):
         new, fine = {}, []
         for names in self._alike.values():
             rows = torch.cat([self._weights[name].flatten(1) for name in names])
-            result, good = _constrained_rows(rows, self.radius if self._scale else None, self._center)
+            result, good = constrained_rows(rows, self.radius if self._scale else None, self._center)
             fine.append(good.all())
             if keep:
                 lengths = rows.double().norm(dim=1, keepdim=True)
@@ -114,7 +114,7 @@ class Sphere(Handle):
 
     def _complain(self) -> None:
         for name, weight in self._weights.items():
-            _, good = _constrained_rows(weight.flatten(1), self.radius if self._scale else None, self._center)
+            _, good = constrained_rows(weight.flatten(1), self.radius if self._scale else None, self._center)
             if not good.all():
                 row = int((~good).nonzero()[0, 0])
                 low, high = float(weight[row].min()), float(weight[row].max())

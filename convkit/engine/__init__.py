@@ -1,1 +1,1 @@
-"""Private: the computation of spectra and norms, by Fourier blocks, eigenvalues and Lanczos iteration."""
+"""Private: Fourier blocks, eigenvalues and Lanczos iteration for spectra and norms; centered and scaled rows."""

@@ -47,17 +47,17 @@ def require_blocks(A: ConvOperator, name: str) -> None:
 class Blocks:
     """The Fourier blocks ``B(f)`` of a block-circulant operator, all in units of ``scale``.
 
-    ``B(f) = sum_t taps[t] exp(2 pi i <f, offsets[t] / torus>)`` has the singular values of the block of ``symbol(A)``
+    ``B(f) = sum_t taps[t] exp(2 pi i <f, offsets[t] / period>)`` has the singular values of the block of ``symbol(A)``
     at f, divided by ``scale``; where gradients are recorded, it has the gradient of the kernel. A stride turns pixels
     into channels. An axis on which all offsets share a divisor with the size (dilation, kernels of size 1) shrinks by
-    it, since its blocks repeat: ``torus`` is the smallest one that has all of them.
+    it, since its blocks repeat after ``period`` frequencies.
 
     Attributes:
         taps: The kernel, rearranged: ``(groups, t, rows, columns)``.
-        offsets: Where on the torus each tap lies: ``(t, axes)``.
-        torus: Number of frequencies on each axis after which the blocks repeat.
-        grid: Number of frequencies of ``symbol(A)`` on each axis, a multiple of ``torus``.
-        frequencies: One of each pair ``{f, -f}`` of the torus, whose blocks are conjugate: ``(F, axes)``.
+        offsets: The place of each tap, modulo ``period``: ``(t, axes)``.
+        period: Number of frequencies on each axis after which the blocks repeat.
+        grid: Number of frequencies of ``symbol(A)`` on each axis, a multiple of ``period``.
+        frequencies: One of each pair ``{f, -f}`` in a period, whose blocks are conjugate: ``(F, axes)``.
         times: How many frequencies of the grid each of them stands for: ``(F,)``.
         self_conjugate: Whether ``f = -f``, so that the block is real: ``(F,)``.
         index: For each frequency of the grid, flattened, the one that stands for it: ``(prod(grid),)``.
@@ -67,7 +67,7 @@ class Blocks:
 
     def __init__(self, A: ConvOperator, scale: float | None = None) -> None:
         kernel, offsets, self._places = A.kernel, [], []
-        self.torus: tuple[int, ...] = ()
+        self.period: tuple[int, ...] = ()
         self.grid = tuple(n // s for n, s in zip(A.input_shape, A.stride, strict=True))
         for axis, (n, s) in enumerate(zip(A.input_shape, A.stride, strict=True), start=2):
             pixels = torch.arange(kernel.shape[axis]) * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
@@ -76,7 +76,7 @@ class Blocks:
             kernel = sum_by_place(kernel, axis, self._places[-1], len(offset) * s)
             divisor = math.gcd(n // s, *(offset - offset[0]).tolist())
             offsets.append((offset - offset[0]) // divisor)
-            self.torus += (n // s // divisor,)
+            self.period += (n // s // divisor,)
         d, rows = len(A.stride), kernel.shape[0] // A.groups
         self._cut = [size for o, s in zip(offsets, A.stride, strict=True) for size in (len(o), s)]  # of each axis
         taps = kernel.reshape(A.groups, rows, -1, *self._cut)
@@ -87,7 +87,7 @@ class Blocks:
             scale = 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0  # at most 2^1023, a float64
         self.taps, self.scale = taps if scale == 1 else taps / scale, scale
         self.offsets = torch.cartesian_prod(*offsets).reshape(-1, d)
-        self.frequencies, self.times, self.self_conjugate, self.index = half_set(self.torus, self.grid)
+        self.frequencies, self.times, self.self_conjugate, self.index = half_set(self.period, self.grid)
 
     @property
     def chunk(self) -> int:
@@ -97,7 +97,7 @@ class Blocks:
 
     def at(self, frequencies: Tensor) -> Tensor:
         """Return ``B(f)`` for each row f of ``frequencies``: ``(F, groups, rows, columns)``, complex."""
-        phases = angles(frequencies, self.offsets, self.torus).to(self.taps.device, self.taps.dtype)
+        phases = angles(frequencies, self.offsets, self.period).to(self.taps.device, self.taps.dtype)
         flat = self.taps.movedim(1, 0).flatten(1)  # (t, groups * rows * columns)
         real, imaginary = phases.cos() @ flat, phases.sin() @ flat
         return torch.complex(real, imaginary).unflatten(1, (self.taps.shape[0], *self.taps.shape[2:]))
@@ -111,7 +111,7 @@ class Blocks:
         return self.with_taps(self.taps[number : number + 1])
 
     def with_taps(self, taps: Tensor) -> "Blocks":
-        """Return the blocks of other taps on the same torus."""
+        """Return the blocks of other taps at the same places."""
         blocks = copy.copy(self)
         blocks.taps = taps
         return blocks
@@ -122,7 +122,7 @@ class Blocks:
         At all frequencies this is the inverse of ``at``; the taps for parts of them add up to it.
         """
         weights = self.times[indices].double()[:, None] / math.prod(self.grid)
-        phases = angles(self.frequencies[indices], self.offsets, self.torus)
+        phases = angles(self.frequencies[indices], self.offsets, self.period)
         cos, sin = ((weights * wave).to(self.taps.device, self.taps.dtype) for wave in (phases.cos(), phases.sin()))
         flat = values.flatten(1)
         taps = cos.T @ flat.real + sin.T @ flat.imag
@@ -130,7 +130,7 @@ class Blocks:
 
     def to_kernel(self, taps: Tensor) -> Tensor:
         """Return taps in the kernel's shape, no longer in units of ``scale``; a sum of several entries is shared."""
-        d, (groups, _, rows, _) = len(self.torus), taps.shape
+        d, (groups, _, rows, _) = len(self.period), taps.shape
         lengths, strides = self._cut[::2], self._cut[1::2]
         kernel = taps.reshape(groups, *lengths, rows, -1, *strides)
         kernel = kernel.permute(0, 1 + d, 2 + d, *(axis for i in range(d) for axis in (1 + i, 3 + d + i)))
@@ -152,41 +152,41 @@ class HalfSet(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # tables made there could not be used in training
-def half_set(torus: tuple[int, ...], grid: tuple[int, ...]) -> HalfSet:
-    """Return half of the frequencies of a torus, which stand for those of a grid of copies of it."""
-    numbers = torch.arange(math.prod(torus)).reshape(torus)
-    axes = tuple(range(len(torus)))
+def half_set(period: tuple[int, ...], grid: tuple[int, ...]) -> HalfSet:
+    """Return half of the frequencies of a period, which stand for those of a grid of copies of it."""
+    numbers = torch.arange(math.prod(period)).reshape(period)
+    axes = tuple(range(len(period)))
     opposite = numbers.flip(axes).roll([1] * len(axes), axes)
     chosen, index = torch.unique(torch.minimum(numbers, opposite).flatten(), return_inverse=True)
-    index = index.reshape(torus).tile([whole // part for whole, part in zip(grid, torus, strict=True)]).flatten()
-    frequencies = torch.stack(torch.unravel_index(chosen, torus), dim=1)
+    index = index.reshape(period).tile([whole // part for whole, part in zip(grid, period, strict=True)]).flatten()
+    frequencies = torch.stack(torch.unravel_index(chosen, period), dim=1)
     return HalfSet(frequencies, torch.bincount(index), (opposite == numbers).flatten()[chosen], index)
 
 
 class Gram:
     """The Gram blocks ``B(f) B(f)^H`` (or ``B^H B`` where that is smaller), detached, in units of ``scale^2``.
 
-    Computed from the autocorrelation of the taps, ``G(f) = sum_l H_l exp(2 pi i <f, l / torus>)`` over the lags l
+    Computed from the autocorrelation of the taps, ``G(f) = sum_l H_l exp(2 pi i <f, l / period>)`` over the lags l
     between two taps, wherever that takes fewer operations than the blocks themselves. They have ``side`` rows, and
     ``chunk`` is the number of frequencies whose Gram blocks may be held at a time.
     """
 
     def __init__(self, blocks: Blocks, expected: int, dtype: torch.dtype) -> None:
         kernel = blocks.taps.detach().to(dtype)
-        self._blocks, self._torus = blocks.with_taps(kernel), blocks.torus
+        self._blocks, self._period = blocks.with_taps(kernel), blocks.period
         self._wide = kernel.shape[2] <= kernel.shape[3]
         kernel = kernel if self._wide else kernel.mT
         groups, t, r, c = kernel.shape
         self.side, self.dtype, self.device = r, dtype, kernel.device
         self.chunk = max(1, CHUNK // (16 * groups * r * r))
-        self._lags, index, opposite = _half_lags(blocks.offsets[:MOST_TAPS], blocks.torus)
+        self._lags, index, opposite = _half_lags(blocks.offsets[:MOST_TAPS], blocks.period)
         by_lags, by_blocks = t * t * r * c + 4 * len(self._lags) * r * expected, 4 * (t + 2 * r) * c * expected
         self._sums = None
         if t <= MOST_TAPS and by_lags < by_blocks:
             sums = kernel.new_zeros(len(self._lags), groups, r, r)
             for a in range(t):  # the products K_b K_a^T for b >= a belong to the lags offset_b - offset_a
                 products = (kernel[:, a:].flatten(1, 2) @ kernel[:, a].mT).unflatten(1, (t - a, r)).movedim(1, 0)
-                if opposite[a, a:].any():  # only on a torus that the lags go round
+                if opposite[a, a:].any():  # only where a lag reaches half the size of an axis
                     mirrored = opposite[a, a:].to(kernel.device)[:, None, None, None]
                     products = torch.where(mirrored, products.mT, products)
                 products[0] *= 0.5
@@ -201,7 +201,7 @@ class Gram:
             blocks = blocks.real if real else blocks
             return blocks @ blocks.mH if self._wide else blocks.mH @ blocks
         even, odd = self._sums
-        phases = angles(frequencies, self._lags, self._torus).to(even)
+        phases = angles(frequencies, self._lags, self._period).to(even)
         shape = (len(frequencies), len(self._blocks.taps), self.side, self.side)
         if real:
             return (phases.cos() @ even).view(shape)
@@ -215,7 +215,7 @@ class Gram:
         taps = self._blocks.taps
         if self._sums is None:
             return taps.new_full((len(frequencies), len(taps)), math.inf)
-        phases = angles(frequencies, self._lags, self._torus).to(taps.device)
+        phases = angles(frequencies, self._lags, self._period).to(taps.device)
         (even, odd), cos, sin = self._inner_products, phases.cos(), phases.sin()
         squares = (cos @ even * cos + sin @ odd * sin).sum(2)  # (groups, F)
         return squares.clamp_min(0).sqrt().T.to(taps)
@@ -227,23 +227,23 @@ class Gram:
         return [sums @ sums.mT for sums in by_group]
 
 
-def angles(frequencies: Tensor, pixels: Tensor, torus: Sequence[int]) -> Tensor:
-    """Return ``2 pi <f, p / torus>`` for all pairs of rows f and p, ``(frequencies, pixels)``, in float64."""
-    # whole numbers are reduced first, so that the angles are right to the last bit even on large tori
+def angles(frequencies: Tensor, pixels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return ``2 pi <f, p / sizes>`` for all pairs of rows f and p, ``(frequencies, pixels)``, in float64."""
+    # whole numbers are reduced first, so that the angles are right to the last bit even for large sizes
     turns = torch.zeros(len(frequencies), len(pixels), dtype=torch.float64)
-    for axis, n in enumerate(torus):
+    for axis, n in enumerate(sizes):
         turns += (frequencies[:, axis, None] * pixels[None, :, axis] % n).double() / n
     return 2 * math.pi * turns
 
 
-def _half_lags(offsets: Tensor, torus: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _half_lags(offsets: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return one of each pair ``{l, -l}`` of lags between taps, which of them is b - a up to its sign, and the sign.
 
     The second and third have an entry for each pair (a, b) of taps: an index, and whether the lag is -l.
     """
-    steps = torch.tensor(torus)
-    place = torch.tensor([math.prod(torus[axis + 1 :]) for axis in range(len(torus))])
+    steps = torch.tensor(sizes)
+    place = torch.tensor([math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))])
     lags = (offsets[None, :] - offsets[:, None]) % steps
     flat, opposite = (lags * place).sum(-1), (-lags % steps * place).sum(-1)
     chosen, index = torch.unique(torch.minimum(flat, opposite), return_inverse=True)
-    return torch.stack(torch.unravel_index(chosen, tuple(torus)), dim=1), index, opposite < flat
+    return torch.stack(torch.unravel_index(chosen, tuple(sizes)), dim=1), index, opposite < flat

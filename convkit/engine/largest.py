@@ -61,7 +61,7 @@ def _candidates(blocks: Blocks, map_pieces: MapPieces) -> list[Tensor]:
     """Return, for each group, the frequencies whose block may still have the largest singular value."""
     grams = [_rough_gram(blocks.group(group)) for group in range(len(blocks.taps))]
     # neighbors have similar blocks: a grid that is coarse beside the image shows about how large they become
-    steps_apart = torch.tensor([max(2, n // 16) for n in blocks.torus])
+    steps_apart = torch.tensor([max(2, n // 16) for n in blocks.period])
     left = [blocks.frequencies] * len(grams)
     trial = [blocks.frequencies[(blocks.frequencies % steps_apart == 0).all(1)]] * len(grams)
     for steps in STEPS:

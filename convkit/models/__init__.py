@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from convkit.models.layers import LayerFactory as LayerFactory
     from convkit.models.layers import batchnorm_layer as batchnorm_layer
     from convkit.models.layers import plain_layer as plain_layer
+    from convkit.models.network import Images as Images
     from convkit.models.network import Network as Network
     from convkit.models.registry import MODELS as MODELS
     from convkit.models.registry import build_model as build_model

@@ -1,13 +1,12 @@
 """Residual networks for CIFAR: ResNet-32 and ResNet-110 of He et al., wide ones of Zagoruyko and Komodakis."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
-import torch
 from torch import nn
 
 from convkit.checks import whole
 from convkit.models.layers import LayerFactory, plain_layer
-from convkit.models.network import Assembly, Network, scaled
+from convkit.models.network import Assembly, Images, Network, scaled
 from convkit.models.residual import add_blocks
 
 PREACTIVATED = (
@@ -18,14 +17,9 @@ PREACTIVATED = (
 
 def resnet32(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
     preactivation: bool = False,
+    **images: Unpack[Images],
 ) -> Network:
     """Return ResNet-32 for small images, with 16, 32 and 64 channels and shortcuts without weights (option A).
 
@@ -35,28 +29,21 @@ def resnet32(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
         preactivation: Whether a ReLU precedes the first convolution of a block instead of following its sum.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(31, layer, in_channels, image_size, mean, std, dtype)
-    return _cifar(net, classes, width, preactivation, blocks=5)
+    net = Assembly(31, layer, **images)
+    return _cifar(net, width, preactivation, blocks=5)
 
 
 def resnet110(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
     preactivation: bool = False,
+    **images: Unpack[Images],
 ) -> Network:
     """Return ResNet-110 for small images: ``resnet32`` with 18 blocks instead of 5 in each of its three stages.
 
@@ -64,28 +51,21 @@ def resnet110(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
         preactivation: Whether a ReLU precedes the first convolution of a block instead of following its sum.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(109, layer, in_channels, image_size, mean, std, dtype)
-    return _cifar(net, classes, width, preactivation, blocks=18)
+    net = Assembly(109, layer, **images)
+    return _cifar(net, width, preactivation, blocks=18)
 
 
 def wrn28_10(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     widening: int = 10,
     depth: int = 28,
+    **images: Unpack[Images],
 ) -> Network:
     """Return a wide residual network with pre-activated blocks, without dropout.
 
@@ -94,11 +74,9 @@ def wrn28_10(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         widening: Factor of the channels 16, 32 and 64 of the stages.
         depth: Number of layers, 4 more than a multiple of 6.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for another depth and for numbers that are out of range.
     """
@@ -106,16 +84,16 @@ def wrn28_10(
     if rest:
         raise ValueError(f"depth must be 4 more than a multiple of 6, got {depth}; use {6 * blocks + 4}")
     widening = whole("widening", widening, 1)
-    net = Assembly(6 * blocks + 1, layer, in_channels, image_size, mean, std, dtype)
+    net = Assembly(6 * blocks + 1, layer, **images)
     net.notes.append(PREACTIVATED)
     net.convolution("stem", 16)
     widths = [c * widening for c in (16, 32, 64)]
     add_blocks(net, widths, (blocks,) * 3, (1, 2, 2), preactivated=True)
     net.add("relu", nn.ReLU())
-    return net.finish(classes, residual=True)
+    return net.finish(residual=True)
 
 
-def _cifar(net: Assembly, classes: int, width: float, preactivation: bool, blocks: int) -> Network:
+def _cifar(net: Assembly, width: float, preactivation: bool, blocks: int) -> Network:
     """Return the network of three stages of ``blocks`` blocks each."""
     net.convolution("stem", scaled(16, width))
     if preactivation:
@@ -126,4 +104,4 @@ def _cifar(net: Assembly, classes: int, width: float, preactivation: bool, block
     add_blocks(net, widths, (blocks,) * 3, (1, 2, 2), padded=True, preactivated=preactivation)
     if preactivation:
         net.add("relu", nn.ReLU())
-    return net.finish(classes, residual=True)
+    return net.finish(residual=True)

@@ -1,24 +1,19 @@
 """Networks without shortcuts: the nine-layer network of Ikami et al. (section 4.1.1), and VGG for small images."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
-import torch
 from torch import nn
 
 from convkit.checks import sequence, whole
 from convkit.models.layers import LayerFactory, plain_layer
-from convkit.models.network import Assembly, Network, scaled
+from convkit.models.network import Assembly, Images, Network, scaled
 
 
 def cnn9(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     widths: Sequence[int] = (64, 128, 256),
+    **images: Unpack[Images],
 ) -> Network:
     """Return a network of nine 3 x 3 convolutions with ReLU in three groups, with average pooling between the groups.
 
@@ -26,35 +21,28 @@ def cnn9(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         widths: Number of channels in each of the three groups.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for other than three widths and for numbers that are out of range.
     """
     widths = sequence("widths", widths)
     if len(widths) != 3:
         raise ValueError(f"widths needs the channels of three groups of layers, got {widths!r}; give three numbers")
-    net = Assembly(9, layer, in_channels, image_size, mean, std, dtype)
+    net = Assembly(9, layer, **images)
     for group, width in enumerate(widths):
         if group:
             net.pool(f"pool{group}", nn.AvgPool2d)
         for i in range(3 * group + 1, 3 * group + 4):
             net.convolution(f"conv{i}", whole("each of widths", width, 1))
             net.add(f"relu{i}", nn.ReLU())
-    return net.finish(classes)
+    return net.finish()
 
 
 def vgg11(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
+    **images: Unpack[Images],
 ) -> Network:
     """Return VGG-11 for small images: eight 3 x 3 convolutions, max pooling after each group, one linear layer.
 
@@ -62,26 +50,19 @@ def vgg11(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(8, layer, in_channels, image_size, mean, std, dtype)
-    return _vgg(net, classes, width, (1, 1, 2, 2, 2))
+    net = Assembly(8, layer, **images)
+    return _vgg(net, width, (1, 1, 2, 2, 2))
 
 
 def vgg16(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
+    **images: Unpack[Images],
 ) -> Network:
     """Return VGG-16 for small images: thirteen 3 x 3 convolutions, max pooling after each group, one linear layer.
 
@@ -89,22 +70,20 @@ def vgg16(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(13, layer, in_channels, image_size, mean, std, dtype)
-    return _vgg(net, classes, width, (2, 2, 3, 3, 3))
+    net = Assembly(13, layer, **images)
+    return _vgg(net, width, (2, 2, 3, 3, 3))
 
 
-def _vgg(net: Assembly, classes: int, width: float, counts: Sequence[int]) -> Network:
+def _vgg(net: Assembly, width: float, counts: Sequence[int]) -> Network:
     """Return the network with ``counts`` convolutions in its five groups."""
     for group, (channels, count) in enumerate(zip((64, 128, 256, 512, 512), counts, strict=True), start=1):
         for _ in range(count):
             net.convolution(f"conv{net.index + 1}", scaled(channels, width))
             net.add(f"relu{net.index}", nn.ReLU())
         net.pool(f"pool{group}", nn.MaxPool2d)
-    return net.finish(classes)
+    return net.finish()

@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,25 @@ class Network(nn.Sequential):
         return super().forward(input)
 
 
+class Images(TypedDict, total=False):
+    """What a network is built for: keyword arguments of every function in ``MODELS``, none of which is required.
+
+    Args:
+        in_channels: Number of channels of the images; 3 unless given.
+        classes: Number of classes; 10 unless given.
+        image_size: Height (= width) of the images in pixels; 32 unless given.
+        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
+        dtype: The dtype of the weights; float32 unless given.
+    """
+
+    in_channels: int
+    classes: int
+    image_size: int
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    dtype: torch.dtype
+
+
 class Assembly:
     """A builder of networks, step by step, that keeps track of channels, image size and depth.
 
@@ -76,9 +96,7 @@ class Assembly:
     Args:
         layers: Number L of convolutions between the input and the head; the l-th gets ``depth=l / L``.
         layer: The layer factory that makes every convolution.
-        in_channels, image_size: Channels and height (= width) in pixels of the images.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
+        in_channels, classes, image_size, mean, std, dtype: See ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range and for only one of ``mean`` and ``std``.
     """
@@ -87,14 +105,16 @@ class Assembly:
         self,
         layers: int,
         layer: LayerFactory,
-        in_channels: int,
-        image_size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
+        in_channels: int = 3,
+        classes: int = 10,
+        image_size: int = 32,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype = floating(dtype)
         self.in_channels = self.channels = whole("in_channels", in_channels, 1)
+        self.classes = whole("classes", classes, 1)
         self.image_size = self.size = whole("image_size", image_size, SMALLEST_IMAGE)
         self.layers, self.layer, self.index = layers, layer, 0
         self.smallest = 1
@@ -140,7 +160,7 @@ class Assembly:
         self.size //= 2
         self.smallest *= 2
 
-    def finish(self, classes: int, residual: bool = False) -> Network:
+    def finish(self, residual: bool = False) -> Network:
         """Append the average over all pixels and a linear layer, and return the network.
 
         Raises ``RuntimeError`` if another number of convolutions than ``layers`` was made.
@@ -149,7 +169,7 @@ class Assembly:
             raise RuntimeError(f"needed {self.layers} layers, got {self.index}; correct the number of layers")
         self.steps["average"] = nn.AdaptiveAvgPool2d(1)
         self.steps["flatten"] = nn.Flatten()
-        self.steps["head"] = nn.Linear(self.channels, whole("classes", classes, 1), dtype=self.dtype)
+        self.steps["head"] = nn.Linear(self.channels, self.classes, dtype=self.dtype)
         network = Network(self.steps)
         network.in_channels, network.smallest = self.in_channels, self.smallest
         network.residual, network.notes = residual, self.notes

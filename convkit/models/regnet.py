@@ -1,23 +1,17 @@
 """RegNetX-200MF of Radosavovic et al. for small images."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
-import torch
 from torch import nn
 
 from convkit.models.layers import LayerFactory, plain_layer
-from convkit.models.network import Assembly, Network
+from convkit.models.network import Assembly, Images, Network
 from convkit.models.residual import add_blocks
 
 
 def regnetx_200mf(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
+    **images: Unpack[Images],
 ) -> Network:
     """Return RegNetX-200MF for small images, with a 3 x 3 stem of 64 channels.
 
@@ -25,15 +19,13 @@ def regnetx_200mf(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(40, layer, in_channels, image_size, mean, std, dtype)
+    net = Assembly(40, layer, **images)
     net.convolution("stem", 64)
     net.add("relu", nn.ReLU())
     stages = (24, 56, 152, 368), (1, 1, 4, 7), (1, 1, 2, 2)
     add_blocks(net, *stages, kernel_sizes=(1, 3, 1), strided=1, group_width=8)
-    return net.finish(classes, residual=True)
+    return net.finish(residual=True)

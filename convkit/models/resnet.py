@@ -1,12 +1,11 @@
 """Residual networks of He et al. for ImageNet, adapted to small images, and SE-ResNet-18 of Hu et al."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
-import torch
 from torch import nn
 
 from convkit.models.layers import LayerFactory, plain_layer
-from convkit.models.network import Assembly, Network, scaled
+from convkit.models.network import Assembly, Images, Network, scaled
 from convkit.models.residual import add_blocks
 
 LARGE_IMAGE = 64
@@ -14,13 +13,8 @@ LARGE_IMAGE = 64
 
 def resnet18(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
+    **images: Unpack[Images],
 ) -> Network:
     """Return ResNet-18 for small images: a 3 x 3 stem, no max pooling, 1 x 1 layers as shortcuts (option B).
 
@@ -28,26 +22,19 @@ def resnet18(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(17, layer, in_channels, image_size, mean, std, dtype)
-    return _basic(net, classes, width, gated=False)
+    net = Assembly(17, layer, **images)
+    return _basic(net, width, gated=False)
 
 
 def senet18(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
+    **images: Unpack[Images],
 ) -> Network:
     """Return ``resnet18`` with squeeze and excitation (reduction 16) in each block, by plain linear layers.
 
@@ -55,26 +42,19 @@ def senet18(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(17, layer, in_channels, image_size, mean, std, dtype)
-    return _basic(net, classes, width, gated=True)
+    net = Assembly(17, layer, **images)
+    return _basic(net, width, gated=True)
 
 
 def resnet50(
     layer: LayerFactory = plain_layer,
-    in_channels: int = 3,
-    classes: int = 10,
-    image_size: int = 32,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dtype: torch.dtype = torch.float32,
     width: float = 1.0,
+    **images: Unpack[Images],
 ) -> Network:
     """Return ResNet-50 with the strides in the 3 x 3 layers.
 
@@ -82,33 +62,31 @@ def resnet50(
 
     Args:
         layer: The layer factory that makes every convolution.
-        in_channels, classes, image_size: Channels and height (= width) in pixels of the images; number of classes.
-        mean, std: One number per channel: the first step is ``(x - mean) / std``; ``None`` for neither.
-        dtype: The dtype of the weights.
         width: Factor of all numbers of channels.
+        images: What the network is built for; see ``Images``.
 
     Raises ``ValueError`` for numbers that are out of range.
     """
-    net = Assembly(49, layer, in_channels, image_size, mean, std, dtype)
+    net = Assembly(49, layer, **images)
     if net.image_size >= LARGE_IMAGE:
         net.convolution("stem", scaled(64, width), 7, stride=2)
         net.add("relu", nn.ReLU())
         net.add("pool", nn.MaxPool2d(3, stride=2, padding=1), stride=2)
     else:
         net.notes.append(
-            f"Image size {image_size}: the stem is 3 x 3 with stride 1 and the max pooling is left out; "
+            f"Image size {net.image_size}: the stem is 3 x 3 with stride 1 and the max pooling is left out; "
             f"from {LARGE_IMAGE} x {LARGE_IMAGE} pixels up they are as published."
         )
         net.convolution("stem", scaled(64, width))
         net.add("relu", nn.ReLU())
     widths = [scaled(c, width) for c in (64, 128, 256, 512)]
     add_blocks(net, widths, (3, 4, 6, 3), (1, 2, 2, 2), kernel_sizes=(1, 3, 1), strided=1, expansion=4)
-    return net.finish(classes, residual=True)
+    return net.finish(residual=True)
 
 
-def _basic(net: Assembly, classes: int, width: float, gated: bool) -> Network:
+def _basic(net: Assembly, width: float, gated: bool) -> Network:
     """Return a network of four stages of two blocks of two 3 x 3 layers each."""
     net.convolution("stem", scaled(64, width))
     net.add("relu", nn.ReLU())
     add_blocks(net, [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2), gated=gated)
-    return net.finish(classes, residual=True)
+    return net.finish(residual=True)

@@ -45,8 +45,9 @@ def cached_tables(build: Callable[P, T]) -> Callable[P, T]:
 class TorusConvolution:
     """The geometry of a 2-D convolution on a torus: output t reads the pixels from ``stride * t - before`` on.
 
-    Images of ``input_shape`` lie at the first pixels of the torus, zeros in the rest. A window that misses the image
-    without having wrapped around gives zero. The frequencies are half of those of the torus, ``half`` by ``torus[1]``.
+    Images of ``input_shape`` lie at the first pixels of the torus, zeros in the rest. An output whose window lies
+    beyond the image is zero, even where the window enters again at the first pixels. The frequencies are half of those
+    of the torus, ``half`` by ``torus[1]``.
     """
 
     input_shape: tuple[int, ...]

@@ -38,7 +38,7 @@ def parametrized(layer: Layer, parametrization: nn.Module) -> Layer:
     if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
         raise ValueError(
             f"parametrized needs a convolution or a linear layer, got {type(layer).__name__}; register the "
-            "parametrization by torch.nn.utils.parametrize where the weight has one row an output"
+            "parametrization by torch.nn.utils.parametrize where the weight has one row per output channel"
         )
     return parametrize.register_parametrization(layer, "weight", parametrization)  # pyright: ignore[reportReturnType]
 

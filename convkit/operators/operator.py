@@ -43,9 +43,10 @@ class ConvOperator:
     torch's: the layer correlates, output ``t`` reads the pixels ``stride * t + dilation * j - before``. ``stride`` and
     ``dilation`` are one number or one per axis. ``padding`` is an int, a tuple of ints, a tuple of pairs ``(before,
     after)``, ``"valid"`` or ``"same"`` (``dilation * (k - 1)`` pixels per axis, the smaller half before, as torch
-    does). ``padding_mode`` is ``"circular"``, ``"zeros"``, ``"reflect"`` or ``"replicate"``. A circular kernel longer
-    than the image wraps around it. ``transposed=True`` is the transpose of the convolution that all this describes:
-    what a transposed convolution does, and its inputs are then the outputs of that convolution.
+    does). ``padding_mode`` is ``"circular"`` (what leaves at one edge enters at the opposite one), ``"zeros"``,
+    ``"reflect"`` or ``"replicate"``; taps of one window that read the same pixel add up. With ``transposed=True`` it is
+    the transpose of the convolution that all this describes, which is what a transposed convolution does: its inputs
+    are the outputs of that convolution.
 
     Raises ``TypeError`` or ``ValueError`` for kernels that are not finite float32 or float64 tensors and for sizes
     that describe no convolution.
@@ -239,7 +240,7 @@ class ConvOperator:
         sizes = tuple(s * math.ceil((n + min(max(pads), span)) / s) for n, pads, span, s in axes)
         return replace(self, input_shape=sizes, padding="same", padding_mode="circular")
 
-    def kernel_on_torus(self) -> Tensor:
+    def kernel_on_image(self) -> Tensor:
         """Return each tap at the pixel that output 0 reads through it: ``(c_out, c_in // groups, *input_shape)``.
 
         Tap j lies at pixel ``(dilation * j - before) mod n``; taps at one pixel are summed. The FFT of this array is

@@ -110,7 +110,7 @@ def plot_wave(values: Any, ax: Axes | None = None, limit: float | None = None) -
 def plot_symbol(
     curve: Any, samples: Mapping[str, Any], ax: Axes | None = None, levels: Mapping[str, float] | None = None
 ) -> Axes:
-    """Plot singular values against frequency: a gray curve for all, markers for each torus, dashed levels.
+    """Plot singular values against frequency: a gray curve for all, markers for each image size, dashed levels.
 
     All have shape ``(frequencies, r)``, from 0 to one wave per pixel; the second half, which repeats the first one for
     a real kernel, is not shown.

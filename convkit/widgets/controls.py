@@ -20,9 +20,11 @@ def slider(label: str, value: float, min: float, max: float, step: float = 1) ->
         raise ValueError(f"slider {label!r} needs a value min + k * step in [{min}, {max}], got {value} at step {step}")
     whole = all(isinstance(number, int) for number in (value, min, max, step))
     if whole:
-        return ipywidgets.IntSlider(int(value), description=label, min=min, max=max, step=step, **_style(label, 17))
+        return ipywidgets.IntSlider(
+            int(value), description=label, min=min, max=max, step=step, **label_style(label, 17)
+        )
     digits = len(f"{step:.6f}".rstrip("0").partition(".")[2])
-    look = _style(label, 17) | {"readout_format": f".{digits}f"}
+    look = label_style(label, 17) | {"readout_format": f".{digits}f"}
     return ipywidgets.FloatSlider(value, description=label, min=min, max=max, step=step, **look)
 
 
@@ -31,16 +33,17 @@ def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.
     pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options]
     first = pairs[0][1] if value is None else value
     longest = max(len(text) for text, _ in pairs)
-    return ipywidgets.Dropdown(options=pairs, value=first, description=label, **_style(label, 0.6 * longest + 4))
+    return ipywidgets.Dropdown(options=pairs, value=first, description=label, **label_style(label, 0.6 * longest + 4))
 
 
 def toggle(label: str, value: bool = False) -> ipywidgets.Checkbox:
     """Return a check box."""
-    return ipywidgets.Checkbox(value, description=label, indent=False, **_style(label, 2))
+    return ipywidgets.Checkbox(value, description=label, indent=False, **label_style(label, 2))
 
 
-def _style(label: str, room: float) -> dict[str, Any]:
-    # "initial" shows the description whole; ch is about a letter's width, and room (in em) is for the control itself
+def label_style(label: str, room: float) -> dict[str, Any]:
+    """Return the arguments that show a control's label whole and leave ``room``, in em, for the control itself."""
+    # "initial" does not cut the description; ch is about the width of a letter
     layout = {"width": f"calc({len(label)}ch + {room:.0f}em)", "margin": "2px 16px 2px 2px"}
     return {"style": {"description_width": "initial"}, "layout": layout}
 

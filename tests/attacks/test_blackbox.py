@@ -1,7 +1,5 @@
 """SimBA: exact counts of questions, one coordinate at a time, in pixels and cosines."""
 
-import math
-
 import pytest
 import torch
 from scipy.fft import dctn, idctn
@@ -12,8 +10,6 @@ from convkit.attacks import simba
 from convkit.attacks.blackbox import _Cosines
 from tests.helpers.attack_models import Counting, linear_model
 from tests.helpers.refusals import refused
-
-bases = pytest.mark.parametrize("basis", ["pixel", "dct"])
 
 
 def beside_a_plane(distances, device):
@@ -27,7 +23,7 @@ def beside_a_plane(distances, device):
     return model, x.view(-1, 1, 8, 8), torch.zeros(len(x), dtype=torch.long, device=device)
 
 
-@bases
+@pytest.mark.parametrize("basis", ["pixel", "dct"])
 def test_questions_are_counted_image_by_image(basis, device):
     # forty steps of 0.3 along different directions reach 0.3 * sqrt(40) = 1.9 at most
     model, x, y = beside_a_plane([-0.1, 2.2, 0.01, 0.02, 0.03, 2.1], device)
@@ -98,8 +94,6 @@ def test_cosines_are_those_of_scipy(device):
     "change, message",
     [
         ({"step": 0.0}, "step must be a positive number, got .*units of images"),
-        ({"step": -1.0}, "step must be a positive number, got .*units of images"),
-        ({"step": math.nan}, "step must be a positive number, got .*units of images"),
         ({"steps": 0}, "steps must be a whole number of at least 1"),
         ({"basis": "wavelet"}, 'basis must be "pixel" or'),
         (

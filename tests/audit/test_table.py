@@ -20,9 +20,10 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
-from convkit.spectra import channel_condition_numbers, condition_number
+from convkit.spectra import channel_condition_numbers
 from tests.helpers.geometries import exact_geometries, normal, patch_geometries
 from tests.helpers.refusals import refused
+from tests.helpers.small_network import random_batchnorms
 from tests.helpers.unchanged import unchanged
 
 
@@ -157,8 +158,6 @@ def test_columns_and_layers_choose_from_the_whole_table(device, torus):
 def test_what_has_no_table_and_columns_and_layers_that_there_are_not_are_refused(device):
     x = torch.ones(1, 2, 5, 5, device=device)
     refused("needed a model with convolutions or linear layers, got ReLU", layer_table, nn.ReLU(), x)
-    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ConvTranspose2d(3, 2, 3)).to(device)
-    refused(r"layer '1': .*ConvTranspose2d", layer_table, model, x)
     model, x = network().to(device), image(device)
     refused("layer_table needs columns among .*, got 'norm3'", layer_table, model, x, columns=["norm3"])
     refused("layer_table needs layers among 0, 2, 4, 5, 7, got '1'", layer_table, model, x, layers=["1"])
@@ -175,31 +174,14 @@ def test_a_weight_that_is_not_finite_is_refused_with_the_layers_name_and_nothing
 
 # ---- channels ------------------------------------------------------------------------------------------------------
 @given(geometry=st.one_of(exact_geometries(), patch_geometries()))
-def test_channel_condition_numbers_are_those_of_one_channel_operators(device, geometry):
+def test_channel_condition_numbers_are_those_of_the_rows_of_each_channel(device, geometry):
     A = geometry.operator(device)
-    width = A.kernel.shape[0] // A.groups
-    for channel, number in enumerate(channel_condition_numbers(A)):
-        kernel = A.kernel[channel : channel + 1]
-        one = ConvOperator(kernel, A.input_shape, A.stride, A.padding, A.dilation, padding_mode=A.padding_mode)
-        assert_close(number, torch.linalg.cond(one.matrix()).to(number), rtol=1e-6, atol=0.0)
-        assert one.in_shape[0] * A.groups == A.in_shape[0]
-        assert width * A.groups == A.out_shape[0]
+    rows = A.matrix().unflatten(0, A.out_shape).flatten(1, -2)
+    for number, exact in zip(channel_condition_numbers(A), torch.linalg.cond(rows), strict=True):
+        assert min(number, exact) > 1e9 if exact > 1e9 else torch.isclose(number, exact, rtol=1e-6)
 
 
-def test_channel_condition_numbers_follow_the_formula_of_convnorm(device):
-    kernel = normal(3, 2, 3, 2, device=device)
-    power = torch.fft.fft2(kernel, (5, 7)).abs().square().sum(1).sqrt()
-    expected = power.flatten(1).amax(1) / power.flatten(1).amin(1)
-    assert_close(channel_condition_numbers(ConvOperator(kernel, (5, 7))), expected)
-    assert_close(channel_condition_numbers(ConvOperator(-3 * kernel, (5, 7))), expected)  # of ratios, not of sizes
-
-
-def test_orthogonal_rows_have_condition_1_and_a_channel_of_zeros_or_with_a_null_is_infinitely_conditioned(device):
-    kernel = torch.zeros(2, 2, 3, dtype=torch.float64, device=device)
-    kernel[0, 0, 1] = kernel[1, 0, 2] = 1  # both channels read the first input
-    A = ConvOperator(kernel, 4)
-    assert_close(channel_condition_numbers(A), kernel.new_ones(2))
-    assert condition_number(A) > 1e6
+def test_a_channel_of_zeros_or_with_a_null_is_infinitely_conditioned(device):
     kernel = torch.zeros(2, 1, 4, dtype=torch.float64, device=device)
     kernel[1, 0, :2] = torch.tensor([1.0, -1.0])
     numbers = channel_condition_numbers(ConvOperator(kernel, 4))
@@ -243,18 +225,9 @@ def test_folded_gains_are_part_of_the_numbers():
     assert "BatchNorm2d" not in repr(plain)
 
 
-def random_batchnorms(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, -2, 2)
-            nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    return model.double()
-
-
 def test_measure_folds_the_gains_where_asked():
-    model = random_batchnorms(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)))
+    layers = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)
+    model = random_batchnorms(nn.Sequential(*layers)).double()
     x = torch.randn(1, 2, 5, 4)
     for folded in (False, True):
         norms, conditions = measure(model, x, folded)
@@ -274,7 +247,7 @@ def test_the_folded_network_is_the_same_function_and_the_first_is_left_alone(par
         nn.utils.parametrizations.spectral_norm(second)
     block = nn.Sequential(second, nn.BatchNorm2d(4), nn.ReLU())
     model = random_batchnorms(nn.Sequential(first, nn.BatchNorm2d(3), nn.ReLU(), block, nn.Flatten(), nn.Linear(24, 5)))
-    model.eval()
+    model.double().eval()
     x = torch.randn(3, 2, 6, 7, dtype=torch.float64)
     wanted = model(x)
     flat = fold_batchnorm(model)

@@ -34,7 +34,7 @@ from convkit.data import load
 from convkit.methods import network
 from convkit.training import fit
 from convkit.widgets.training.knobs import knob_sliders
-from convkit.widgets.training.runner import run
+from convkit.widgets.training.live import run
 torch.set_num_threads(1)
 data, knobs = load("digits"), {}
 sliders = knob_sliders("sphere", knobs, "sigma", "lr")

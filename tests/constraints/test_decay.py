@@ -47,9 +47,11 @@ def test_the_steps_are_those_of_algorithm_1(device, ord, mean, momentum):
     twin = copy.deepcopy(model)
     lr, beta = 0.05, 0.4
     optimizer = optim.SGD(model.parameters(), lr=lr)
-    handle_for(optimizer, model, beta, ord=ord, momentum=momentum, mean=mean)
+    handle = handle_for(optimizer, model, beta, ord=ord, momentum=momentum, mean=mean)
     h = {f"{name}.weight": torch.zeros_like(twin.get_submodule(name).weight) for name in LAYERS}
     for step in range(4):
+        if step == 2:
+            handle.beta = beta = 1.5
         train(model, optimizer, 1, step)
         p = dense_gradient(twin, ord)
         slopes = torch.autograd.grad(loss(twin, step), twin.parameters())
@@ -63,7 +65,7 @@ def test_the_steps_are_those_of_algorithm_1(device, ord, mean, momentum):
         assert_close(model.state_dict(), twin.state_dict())
 
 
-def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed_and_its_gradient_is_made_of_signs(device):
+def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed(device):
     model = network(device, torch.float64)
     twin = copy.deepcopy(model)
     shapes = input_shapes(model, batch(device, torch.float64))
@@ -75,15 +77,6 @@ def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed_and_its_gradi
         (loss(twin, step) + 0.3 * mean_norm(twin, shapes, 1)).backward()
         other.step()
         assert_close(model.state_dict(), twin.state_dict())
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False)).to(device, torch.float64)
-    norm_decay(optimizer := sgd(model, 1.0), model, {"0": (6, 7)}, beta=1.0, ord=math.inf, momentum=0.0)
-    weight = model[0].weight.detach().clone()
-    model[0].weight.grad = torch.zeros_like(weight)
-    optimizer.step()
-    p = weight - model[0].weight.detach()
-    row = int(weight.abs().sum((1, 2, 3)).argmax())  # inner outputs read every tap
-    assert_close(p[row], weight[row].sign())
-    assert p.count_nonzero() == weight[row].numel()
 
 
 def test_a_shared_weight_gets_the_gradients_of_all_its_layers_once(device):
@@ -97,33 +90,6 @@ def test_a_shared_weight_gets_the_gradients_of_all_its_layers_once(device):
     model[0].weight.grad = torch.zeros_like(before)
     optimizer.step()
     assert_close(before - model[0].weight.detach(), 0.1 * wanted)
-
-
-def test_beta_can_be_changed_while_training_and_0_is_no_decay(device):
-    model = network(device, torch.float64)
-    plain = copy.deepcopy(model)
-    optimizer, other = sgd(model), sgd(plain)
-    handle = handle_for(optimizer, model, 0.0)
-    train(model, optimizer, 2)
-    train(plain, other, 2)
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
-    handle.beta = 0.5
-    train(model, optimizer, 1, 2)
-    train(plain, other, 1, 2)
-    assert (model[0].weight - plain[0].weight).norm() > 1e-3
-
-
-def test_the_norms_fall(device):
-    model = network(device, torch.float64)
-    shapes = input_shapes(model, batch(device, torch.float64))
-    optimizer = sgd(model, 0.01)
-    norm_decay(optimizer, model, shapes, beta=1.0, mean=False)
-    before = mean_norm(model, shapes).item()
-    for _ in range(30):
-        for p in model.parameters():
-            p.grad = torch.zeros_like(p)
-        optimizer.step()
-    assert mean_norm(model, shapes).item() < 0.8 * before
 
 
 def test_an_optimizer_that_ascends_is_given_the_other_sign(device):
@@ -172,26 +138,17 @@ def test_parametrized_weights_and_layers_with_an_operator_get_the_gradient_of_wh
     shapes = input_shapes(model, batch(device, torch.float64))
     assert shapes.keys() == {"0", "1"}
     optimizer = sgd(model, 1.0)
-    model.train()
-    vectors = copy.deepcopy(dict(model.named_buffers()))
     norm_decay(optimizer, model, shapes, beta=0.3, momentum=0.0)
-    optimizer.zero_grad()
+    twin = copy.deepcopy(model).eval()
+    slopes = torch.autograd.grad(0.3 * mean_norm(twin, shapes), list(twin.parameters()), materialize_grads=True)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    before = copy.deepcopy(model.state_dict())
     optimizer.step()
-    assert_close(dict(model.named_buffers()), vectors, rtol=0, atol=0)  # no power iteration was taken on the way
+    expected = [p.detach() - slope for p, slope in zip(twin.parameters(), slopes, strict=True)]
+    assert_close([p.detach() for p in model.parameters()], expected)
+    assert [bool(slope.norm() > 0) for slope in slopes] == ["bias" not in name for name, _ in twin.named_parameters()]
+    assert_close(list(model.buffers()), list(twin.buffers()), rtol=0, atol=0)  # no power iteration was taken on the way
     assert model[0].parametrizations.weight.training
-    after = copy.deepcopy(model.state_dict())
-    model.load_state_dict(before)
-    model.zero_grad()
-    model.eval()
-    (0.3 * mean_norm(model, shapes)).backward()
-    for name, p in model.named_parameters():
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        assert_close(after[name], p.detach() - p.grad)
-    assert model[0].parametrizations.weight.original.grad.norm() > 0
-    assert model[1].inner.weight.grad.norm() > 0
 
 
 def test_frozen_weights_and_those_without_a_gradient_are_left_as_weight_decay_leaves_them(device):
@@ -216,17 +173,14 @@ def test_numbers_and_layers_that_make_no_decay_are_refused(device):
     optimizer = sgd(model)
     for options, words in (
         ({"beta": -0.1}, "beta must be a finite number of at least 0, got -0.1"),
-        ({"beta": math.nan}, "beta must be a finite number of at least 0, got nan"),
         ({"momentum": 1.0}, r"momentum in \[0, 1\), got 1.0"),
-        ({"momentum": -0.5}, r"momentum in \[0, 1\), got -0.5"),
         ({"ord": 2}, "ord 1 or torch.inf, got 2"),
         ({"shapes": {}}, "at least one layer"),
         ({"shapes": {"nine": (3, 3)}}, "'nine', which Sequential does not have"),
         ({"shapes": {"1": (8, 8)}}, "layer '1': from_layer needs"),
     ):
         refused(words, norm_decay, optimizer, model, **{"shapes": shapes, "beta": 0.1} | options)
-    with pytest.raises(ValueError, match=r"parameters of the optimizer, got '0.weight'"):
-        norm_decay(optim.SGD(model[8].parameters(), lr=0.1), model, shapes, 0.1)
+    refused("parameters of the optimizer, got '0.weight'", norm_decay, sgd(model[8]), model, shapes, 0.1)
     refused("unfreeze one", norm_decay, optimizer, model.requires_grad_(False), shapes, 0.1)
     optimizer.step()  # and no hook was left behind
 
@@ -256,6 +210,6 @@ def test_a_state_for_weights_of_another_shape_is_refused(device):
     train(model, optimizer, 1)
     state = handle.state_dict()
     h = state["h"] | {"0.weight": torch.zeros(1, device=device)}
-    with pytest.raises(ValueError, match=r"h for the parameters of these layers, got '0.weight' of shape \(1,\)"):
-        handle.load_state_dict(state | {"steps": 7, "h": h})
+    words = r"h for the parameters of these layers, got '0.weight' of shape \(1,\)"
+    refused(words, handle.load_state_dict, state | {"steps": 7, "h": h})
     assert handle.steps == 1

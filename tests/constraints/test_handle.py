@@ -19,22 +19,23 @@ from tests.helpers.refusals import refused
 from tests.helpers.small_network import batch, kernels, network, saved, sgd, train
 
 
-def decay(optimizer: optim.Optimizer, model: nn.Module) -> Handle:
-    return norm_decay(optimizer, model, input_shapes(model, batch(model[0].weight.device)), beta=0.02, ord=math.inf)
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return input_shapes(model, batch(model[0].weight.device))
 
 
-def clip(optimizer: optim.Optimizer, model: nn.Module) -> Handle:
-    shapes = input_shapes(model, batch(model[0].weight.device))
-    return clip_operator_norm(optimizer, model, shapes, bound=0.9, every=3)
-
-
-HOOKS = {
-    "centered_sphere": lambda optimizer, model: centered_sphere(optimizer, kernels(model), radius=0.7),
-    "clip_operator_norm": clip,
-    "clip_reshaped_norm": lambda optimizer, model: clip_reshaped_norm(optimizer, model, bound=0.5, every=3),
-    "norm_decay": decay,
+HOOKS = {  # their numbers, exact in float32, may come from other libraries
+    "centered_sphere": lambda o, m, real=float, whole=int: centered_sphere(o, kernels(m), real(0.75)),
+    "clip_operator_norm": lambda o, m, real=float, whole=int: clip_operator_norm(
+        o, m, shapes(m), real(0.75), whole(3), whole(2)
+    ),
+    "clip_reshaped_norm": lambda o, m, real=float, whole=int: clip_reshaped_norm(o, m, real(0.5), whole(3)),
+    "norm_decay": lambda o, m, real=float, whole=int: norm_decay(o, m, shapes(m), real(0.125), real(1), real(0.25)),
 }
-NUMBER = {"centered_sphere": "radius", "norm_decay": "beta"}
+KINDS = {
+    "numpy": (np.float32, np.int64),
+    "0-d arrays": (np.asarray, np.asarray),
+    "tensors": (lambda x: torch.tensor(float(x), requires_grad=True), torch.tensor),
+}
 every_hook = pytest.mark.parametrize("name", HOOKS)
 
 
@@ -64,7 +65,7 @@ def test_the_hook_acts_and_one_made_on_resumed_weights_leaves_them_bit_for_bit(d
 def test_a_resumed_run_goes_on_bit_for_bit_and_a_saved_state_does_not_change(device, name, order):
     model, optimizer, handle = start(name, device)
     train(model, optimizer, 4)
-    number = NUMBER.get(name, "bound")
+    (number,) = handle.live
     setattr(handle, number, 0.8 * getattr(handle, number))  # as a panel does
     states, kept = saved(model, optimizer, handle), handle.state_dict()
     train(model, optimizer, 4, start=4)
@@ -82,23 +83,6 @@ def test_a_resumed_run_goes_on_bit_for_bit_and_a_saved_state_does_not_change(dev
     assert getattr(resumed[2], number) == getattr(handle, number)
 
 
-KINDS = {
-    "numpy": (np.float32, np.int64),
-    "0-d arrays": (np.asarray, np.asarray),
-    "tensors": (lambda x: torch.tensor(float(x), requires_grad=True), torch.tensor),
-}
-MADE_WITH = {  # exact in float32
-    "centered_sphere": lambda o, m, real, whole: centered_sphere(o, kernels(m), real(0.75)),
-    "clip_operator_norm": lambda o, m, real, whole: clip_operator_norm(
-        o, m, input_shapes(m, batch(m[0].weight.device)), real(0.75), whole(2), whole(2)
-    ),
-    "clip_reshaped_norm": lambda o, m, real, whole: clip_reshaped_norm(o, m, real(0.5), whole(2)),
-    "norm_decay": lambda o, m, real, whole: norm_decay(
-        o, m, input_shapes(m, batch(m[0].weight.device)), real(0.125), real(1), real(0.25)
-    ),
-}
-
-
 @every_hook
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_of_other_libraries_do_the_same_and_are_plain_in_its_state(device, name, kind):
@@ -107,12 +91,13 @@ def test_numbers_of_other_libraries_do_the_same_and_are_plain_in_its_state(devic
         torch.manual_seed(0)
         model = network(device)
         optimizer = sgd(model, 0.05, momentum=0.9)
-        handle = MADE_WITH[name](optimizer, model, real, whole)
+        handle = HOOKS[name](optimizer, model, real, whole)
         train(model, optimizer, 3)
-        setattr(handle, NUMBER.get(name, "bound"), real(0.5))  # as a panel does
+        (number,) = handle.live
+        setattr(handle, number, real(0.5))  # as a panel does
         train(model, optimizer, 3, start=3)
         (state,) = saved(handle)  # read without running code
-        assert type(getattr(handle, NUMBER.get(name, "bound"))) is float
+        assert type(getattr(handle, number)) is float
         ends.append(saved(model)[0])
         states.append(state)
     assert_close(ends[1], ends[0], rtol=0, atol=0)
@@ -124,9 +109,9 @@ def test_numbers_of_other_libraries_do_the_same_and_are_plain_in_its_state(devic
 @pytest.mark.parametrize("wrong", [True, np.True_, math.nan, torch.tensor(math.inf), "0.5", None, [0.5], np.ones(1)])
 def test_what_is_no_number_is_refused_when_it_is_made_and_before_a_step(device, name, wrong):
     model, optimizer, handle = start(name, device)
-    number = NUMBER.get(name, "bound")
-    with pytest.raises(ValueError, match=r"needs ord 1 or|needs a momentum in|must be a positive number"):
-        MADE_WITH[name](optimizer, model, lambda x: wrong, int)
+    words = r"needs ord 1 or|needs a momentum in|must be a positive number"
+    refused(words, HOOKS[name], optimizer, model, lambda x: wrong)
+    (number,) = handle.live
     setattr(handle, number, wrong)
     refused(number, train, model, optimizer, 3)  # the clips come at the third
 
@@ -137,17 +122,12 @@ def test_removing_gives_back_the_optimizer_as_it_was(device, name):
     optimizer = sgd(model, 0.05, momentum=0.9)
     before = copy.deepcopy(optimizer.state_dict())
     handle = HOOKS[name](optimizer, model)
-    weights = copy.deepcopy(model.state_dict())
     handle.remove()
     handle.remove()
     assert optimizer.state_dict() == before
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
-    plain = network(device)
-    plain.load_state_dict(weights)
-    train(model, optimizer, 3)
-    train(plain, optim.SGD(plain.parameters(), lr=0.05, momentum=0.9), 3)
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    train(model, optimizer, 1)
     assert handle.steps == 0
 
 
@@ -164,13 +144,11 @@ def test_the_state_of_another_hook_is_refused_and_changes_nothing(device, name):
 
 
 # ---- copies --------------------------------------------------------------------------------------------------------
-def through_pickle(optimizer: optim.Optimizer) -> optim.Optimizer:
-    return pickle.loads(pickle.dumps(optimizer))
 
 
 def through_a_file(optimizer: optim.Optimizer) -> optim.Optimizer:
     file = io.BytesIO()
-    torch.save(optimizer, file)
+    torch.save(optimizer, file)  # by pickle
     file.seek(0)
     return torch.load(file, weights_only=False)
 
@@ -182,7 +160,7 @@ def with_its_state(optimizer: optim.Optimizer) -> optim.Optimizer:
 
 
 @every_hook
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, through_pickle, through_a_file, with_its_state])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, through_a_file, with_its_state])
 def test_a_copy_without_the_hook_says_so_at_its_first_step(device, name, duplicate):
     model, optimizer, _ = start(name, device)
     train(model, optimizer, 1)

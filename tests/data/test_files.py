@@ -121,7 +121,6 @@ def test_truncated_records_and_labels_out_of_range_are_refused_with_their_place(
     "name, change, message",
     [
         ("train-images-idx3-ubyte", lambda raw: raw[:-1], r"announces 6 × 4 × 4 bytes, got 95"),
-        ("train-images-idx3-ubyte", lambda raw: raw + b"0", r"announces 6 × 4 × 4 bytes, got 97"),
         ("t10k-labels-idx1-ubyte", lambda raw: raw[:6], r"t10k-labels-idx1-ubyte needs the header of an IDX file"),
         ("t10k-labels-idx1-ubyte", lambda raw: b"", r"got nothing"),
         ("t10k-images-idx3-ubyte", lambda raw: raw[:2] + b"\x0d" + raw[3:], r"IDX .* axes: 3, got 00 00 0d 03"),

@@ -16,7 +16,7 @@ from convkit.audit.product import product_bound
 from convkit.audit.table import layer_table
 from convkit.audit.tracker import NormTracker
 from convkit.data import digits, subset
-from convkit.normalization.weights import CenteredWeightNorm, NewtonOrthogonal, OperatorNorm, WeightStandardization
+from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm
 from convkit.operators.network import conv_operators
 from convkit.robustness.lipschitz import empirical_radius, jacobian_norm, local_lipschitz
 from convkit.training.evaluation import evaluate
@@ -85,13 +85,8 @@ class OwnMode(nn.Module):
         return x
 
 
-def operator_norm_layer(conv: nn.Conv2d) -> nn.Conv2d:
-    form = OperatorNorm((8, 8), padding=1, padding_mode="zeros", every=3)
-    return parametrize.register_parametrization(conv, "weight", form)
-
-
-def with_form(form: nn.Module) -> Callable[[nn.Conv2d], nn.Conv2d]:
-    return lambda conv: parametrize.register_parametrization(conv, "weight", form)
+def with_form(make: Callable[[], nn.Module]) -> Callable[[nn.Conv2d], nn.Conv2d]:
+    return lambda conv: parametrize.register_parametrization(conv, "weight", make())
 
 
 LAYERS: dict[str, Callable[[nn.Conv2d], nn.Module]] = {
@@ -99,10 +94,8 @@ LAYERS: dict[str, Callable[[nn.Conv2d], nn.Module]] = {
     "spectral_norm": parametrizations.spectral_norm,
     "weight_norm": parametrizations.weight_norm,
     "orthogonal": parametrizations.orthogonal,
-    "weight_standardization": with_form(WeightStandardization()),
-    "centered": with_form(CenteredWeightNorm()),
-    "oni": with_form(NewtonOrthogonal()),
-    "operator_norm": operator_norm_layer,
+    "oni": with_form(NewtonOrthogonal),
+    "operator_norm": with_form(lambda: OperatorNorm((8, 8), padding=1, padding_mode="zeros", every=3)),
     "batchnorm": lambda conv: nn.Sequential(conv, nn.BatchNorm2d(4)),
     "dropout": lambda conv: nn.Sequential(conv, nn.Dropout(0.3)),
     "own mode": lambda conv: nn.Sequential(conv, OwnMode()),

@@ -139,11 +139,11 @@ class Recurrent(nn.Module):
 
 
 class Wrapped(nn.Module):
-    """Answers for whatever is asked of the network inside."""
+    """Answers for whatever is asked of the network inside, as a compiled one does."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: nn.Module) -> None:
         super().__init__()
-        self.inside = nn.Sequential(block(), head())
+        self.inside = inside
 
     def __getattr__(self, name: str) -> object:
         try:
@@ -165,7 +165,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "tied": tied,
     "old hooks": old_hooks,
     "lstm": Recurrent,
-    "wrapped": Wrapped,
+    "wrapped": lambda: Wrapped(nn.Sequential(block(), head())),
     "iterating": lambda: nn.Sequential(nn.Dropout(0.5), Iterating()),
     "traced by fx": lambda: torch.fx.symbolic_trace(nn.Sequential(block(), head())),
     "data parallel": lambda: nn.DataParallel(nn.Sequential(block(), head())),

@@ -1,4 +1,4 @@
-"""What the tests of hooks and penalties share: a small network of many geometries, its steps, files that are safe."""
+"""What the tests of hooks, penalties and audits share: a small network of many geometries, its steps, safe files."""
 
 import io
 
@@ -21,6 +21,18 @@ def network(device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Sequ
         nn.Flatten(),
         nn.Linear(5 * 3 * 4, 3),
     ).to(device, dtype)
+
+
+def random_batchnorms(model: nn.Module) -> nn.Module:
+    """The model, with running statistics and gains that are not 0 and 1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.uniform_(module.weight, -2, 2)
+                nn.init.normal_(module.bias)
+    return model
 
 
 def batch(device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 1) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Knobs that may change while a network trains have an effect; those that shaped it are read from its layers."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.methods.method import Knob, Method
 from convkit.methods.registry import METHODS
-from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit
 from tests.helpers.refusals import refused
 from tests.helpers.unchanged import unchanged
@@ -164,14 +162,3 @@ def test_knobs_that_shaped_a_network_are_read_from_its_layers(name, knobs):
     spy = Method(**{**vars(method), "constrain": constrain})
     next(fit(nn.Sequential(made(name, **knobs)), DATA, spy, steps=1, batch_size=20))
     assert {knob: fitted[knob] for knob in knobs} == knobs
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_objectives_are_pickled_and_say_their_numbers(name):
-    objective = get_objective(name, 0.25)
-    again = pickle.loads(pickle.dumps(objective))
-    assert again == objective
-    if name != "clean":
-        assert repr(again) == repr(objective)
-        assert "eps=0.25" in repr(objective)
-        assert repr(objective) != repr(get_objective(name, 0.125))

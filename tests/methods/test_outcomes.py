@@ -1,7 +1,6 @@
 """What becomes of each method on handwritten digits: the same for three seeds."""
 
 import pytest
-import torch
 
 from convkit.data import digits
 from convkit.methods.build import network
@@ -62,14 +61,3 @@ def test_convnorm_alone_without_gain_stays_at_chance_and_weight_standardization_
     assert reached <= 0.3
     diverged, _ = outcome("weight_standardization", 1.0, seed, schedule="constant")
     assert diverged is not None
-
-
-def test_an_affine_kernel_that_starts_at_random_does_not_train():
-    data = digits()
-    model = network("cnn9", data, "convnorm", widths=(16, 32, 64))
-    torch.manual_seed(0)
-    for module in model.modules():
-        if getattr(module, "affine_weight", None) is not None:
-            torch.nn.init.kaiming_uniform_(module.affine_weight, a=5**0.5)
-    list(fit(model, data, "convnorm", steps=60))
-    assert evaluate(model, data) <= CHANCE

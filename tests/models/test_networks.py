@@ -10,12 +10,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from convkit.audit.product import product_bound
-from convkit.data import digits, subset
-from convkit.methods.build import network
 from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
 from convkit.operators.network import input_shapes
 from convkit.operators.operator import ConvOperator
-from convkit.training.loop import fit
 from tests.helpers.refusals import refused
 
 SMALL = {  # narrow forms, for what must be computed; their layers are those of the wide ones
@@ -29,21 +26,6 @@ layers = pytest.mark.parametrize("layer", [plain_layer, batchnorm_layer])
 
 def small(name, **options):
     return build_model(name, **{"layer": batchnorm_layer, "image_size": 8, **SMALL[name], **options})
-
-
-def test_a_model_from_outside_is_built_by_its_name_with_the_layers_of_a_method(monkeypatch):
-    def two(layer=plain_layer, in_channels=3, classes=10, image_size=32, mean=None, std=None, dtype=None, width=4):
-        made = (layer(in_channels, width, 3, padding=1, depth=0.5), layer(width, classes, 3, padding=1, depth=1.0))
-        return nn.Sequential(*made, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS))
-    MODELS.register("two", two)
-    assert isinstance(build_model("two")[0], nn.Conv2d)
-    data = subset(digits(), 40)
-    model = network("two", data, "batchnorm", width=6)
-    assert [type(m) for m in model.modules()].count(nn.BatchNorm2d) == 2
-    assert model(data.test_batch([0, 1])[0]).shape == (2, 10)
-    assert len(list(fit(model, data, "batchnorm", steps=2, batch_size=8))) == 2
 
 
 # ---- every network, every image ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.weights import WeightStandardization
 from tests.helpers.refusals import refused
+from tests.helpers.small_network import random_batchnorms
 from tests.helpers.unchanged import unchanged
 
 
@@ -43,12 +44,7 @@ class Block(nn.Module):
 
 def network() -> nn.Sequential:
     begin = nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4), nn.ReLU()
-    model = nn.Sequential(*begin, Block(), nn.Flatten(), nn.Linear(6 * 3 * 7, 5))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return model.eval()
+    return random_batchnorms(nn.Sequential(*begin, Block(), nn.Flatten(), nn.Linear(6 * 3 * 7, 5))).eval()
 
 
 X = torch.randn(2, 3, 6, 7)

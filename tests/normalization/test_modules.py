@@ -10,14 +10,7 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from tests.helpers.geometries import normal
 from tests.helpers.refusals import refused
-
-
-def network(device) -> ConvNorm2d:
-    return ConvNorm2d(3, 4, (3, 2), padding=(1, 0)).to(device, torch.float64)
-
-
-def image(device, size=(5, 6)):
-    return normal(2, 3, *size, device=device)
+from tests.normalization.test_evaluation import image, network
 
 
 # ---- numbers and devices -------------------------------------------------------------------------------------------
@@ -33,18 +26,6 @@ def test_affine_starts_as_gain_times_the_identity_and_can_be_left_out(device):
     layer(x).square().sum().backward()
     for parameter in layer.parameters():
         assert parameter.grad.abs().sum() > 0
-
-
-def test_autocast_and_half_precision_compute_v_in_full(device):
-    layer, x = network(device).float(), image(device).float()
-    y = layer(x)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        assert_close(layer(x).float(), y, rtol=0.02, atol=0.02)
-        layer.affine_weight = None
-        assert_close(layer(x), ConvNorm2d.forward(layer, x))
-        assert layer(x).dtype == torch.float32
-    half = layer.to(torch.bfloat16)
-    assert half(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_channels_last_images_give_the_same_and_a_diverged_weight_shows_in_the_output(device):

@@ -11,11 +11,12 @@ import bleach
 import nbformat
 
 from convkit.teaching import stored
-from tests.notebooks.plugin import pictures_without_words
 
 FOLDED = re.compile(r"<details>\s*<summary>Solution</summary>\s*\n\n(.*?)\n</details>", re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 ABSOLUTE = re.compile(r"(?<![\w/.:])/(?:home|root|tmp|usr|opt|var|work|mnt|Users|private)/\S*|\b[A-Z]:\\\w\S*")
+IMAGE = re.compile(r"<img\b[^>]*>")
+ALT = re.compile(r'\balt="([^"]*)"')
 IMAGE_PARTS = re.compile(r'(alt|src)="([^"]*)"')
 WARNING = re.compile(r"\b\w*Warning\b|\bwarnings?\.warn\b")
 Book = nbformat.NotebookNode
@@ -105,12 +106,11 @@ def checks(book: Book, path: Path) -> list[str]:
 
 def imports(book: Book, path: Path) -> list[str]:
     faults = []
-    for place, cell in enumerate(book.cells):
-        if cell.cell_type == "code":
-            for node in ast.walk(ast.parse(cell.source)):
-                root = isinstance(node, ast.ImportFrom) and node.module == "convkit"
-                if root or (isinstance(node, ast.Import) and any(name.name == "convkit" for name in node.names)):
-                    faults.append(f"cell {place} imports from the package root instead of the defining module")
+    for place, cell in code_cells(book):
+        for node in ast.walk(ast.parse(cell.source)):
+            root = isinstance(node, ast.ImportFrom) and node.module == "convkit"
+            if root or (isinstance(node, ast.Import) and any(name.name == "convkit" for name in node.names)):
+                faults.append(f"cell {place} imports from the package root instead of the defining module")
     return faults
 
 
@@ -178,60 +178,59 @@ def bets(book: Book, path: Path) -> list[str]:
 THROWN_AWAY = {"_", "ax", "axes", "figure"}  # the last three: of the picture that a cell shows and closes
 
 
+class Names(ast.NodeVisitor):
+    """The names that a cell binds outside functions and classes.
+
+    ``kept`` is for later cells: assigned names, functions, classes. ``passing`` are the names of loops and figures.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.kept: set[str] = set()
+        self.passing: set[str] = set()
+        self.visit(ast.parse(source))
+        self.kept -= THROWN_AWAY
+        self.passing -= self.kept | THROWN_AWAY
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+        self.kept.add(node.name)
+
+    visit_ClassDef = visit_FunctionDef
+
+    def visit_For(self, node: ast.For) -> None:
+        self.passing |= _targets(node.target)
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        value = node.value.func if isinstance(node.value, ast.Call) else None
+        figure = isinstance(value, ast.Attribute) and value.attr == "subplots"
+        (self.passing if figure else self.kept).update(*map(_targets, node.targets))
+
+    def visit_AnnAssign(self, node: ast.AnnAssign | ast.AugAssign) -> None:
+        self.kept |= _targets(node.target)
+
+    visit_AugAssign = visit_AnnAssign
+
+
 def _targets(node: ast.AST) -> set[str]:
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
-
-
-def _outermost(nodes: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements of a cell outside functions and classes, those in loops and conditions too."""
-    found = []
-    for node in nodes:
-        found.append(node)
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            for field in ("body", "orelse", "finalbody", "handlers"):
-                inner = getattr(node, field, [])
-                found += _outermost([part for part in inner if isinstance(part, (ast.stmt, ast.ExceptHandler))])
-    return found
-
-
-def kept_names(source: str) -> set[str]:
-    """What a cell binds for later cells: assigned names, functions, classes; neither axes nor names of loops."""
-    names = set()
-    for node in _outermost(ast.parse(source).body):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            value = node.value.func if isinstance(node.value, ast.Call) else None
-            if not (isinstance(value, ast.Attribute) and value.attr == "subplots"):
-                names |= {name for target in node.targets for name in _targets(target)}
-        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
-            names |= _targets(node.target)
-    return names - THROWN_AWAY
-
-
-def passing_names(source: str) -> set[str]:
-    """What a cell binds in passing: the names of its loops and of its figures."""
-    nodes = _outermost(ast.parse(source).body)
-    loops = {name for node in nodes if isinstance(node, ast.For) for name in _targets(node.target)}
-    assigned = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
-    figures = {name for target in assigned for name in _targets(target)}
-    return (loops | figures) - kept_names(source) - THROWN_AWAY
 
 
 def names(book: Book, path: Path) -> list[str]:
     """No name means two things: each is bound in one section (from one heading ## to the next)."""
     bound: dict[str, set[int]] = {}
-    section, faults = 0, []
-    for cell in book.cells:
+    section, passing = 0, {}
+    for place, cell in enumerate(book.cells):
         if cell.cell_type == "markdown":
             section += bool(re.search(r"^## ", cell.source, re.MULTILINE))
         else:
-            for name in kept_names(cell.source):
+            found = Names(cell.source)
+            passing[place] = found.passing
+            for name in found.kept:
                 bound.setdefault(name, set()).add(section)
-    faults += [f"{name!r} is bound in {len(where)} sections" for name, where in bound.items() if len(where) > 1]
-    for place, cell in code_cells(book):
-        clash = passing_names(cell.source) & bound.keys()
-        faults += [f"cell {place}: a loop or figure overwrites {name!r} of another cell" for name in sorted(clash)]
+    faults = [f"{name!r} is bound in {len(where)} sections" for name, where in bound.items() if len(where) > 1]
+    for place, overwritten in passing.items():
+        clash = sorted(overwritten & bound.keys())
+        faults += [f"cell {place}: a loop or figure overwrites {name!r} of another cell" for name in clash]
     return faults
 
 
@@ -239,6 +238,21 @@ def no_global_dtype(book: Book, path: Path) -> list[str]:
     return [
         f"cell {place} changes torch's default" for place, cell in code_cells(book) if "set_default_" in cell.source
     ]
+
+
+MOST_IGNORED = 3  # cells whose outputs differ from run to run, such as times
+
+
+def runs(book: Book, path: Path) -> list[str]:
+    """The cells were run from top to bottom; the tests skip none and compare almost all."""
+    cells = code_cells(book)
+    counts = [cell.execution_count for _, cell in cells if cell.source.strip()]
+    faults = [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts {counts}: build it again"]
+    tags = {place: cell.metadata.get("tags", []) for place, cell in cells}
+    if sum("nbval-ignore-output" in tags[place] for place in tags) > MOST_IGNORED:
+        faults.append(f"more than {MOST_IGNORED} cells ignore their outputs")
+    skipped = (place for place, cell in cells if "nbval-skip" in tags[place] or "NBVAL_" in cell.source)
+    return faults + [f"cell {place} may not be skipped, or marked by a comment for nbval" for place in skipped]
 
 
 def links(book: Book, path: Path) -> list[str]:
@@ -249,17 +263,24 @@ def links(book: Book, path: Path) -> list[str]:
 
 
 def outputs(book: Book, path: Path) -> list[str]:
+    """No error, warning or path is stored, and each picture has words for readers who do not see it."""
     faults = []
-    for place, cell in enumerate(book.cells):
-        for output in cell.get("outputs", []):
+    for place, cell in code_cells(book):
+        for output in cell.outputs:
+            data = output.get("data", {})
             if output.output_type == "error" or output.get("name") == "stderr":
                 faults.append(f"cell {place} stores an error or text on stderr")
+            if any(kind.startswith("image/") for kind in data):
+                faults.append(f"cell {place}: a picture outside text/html loses its alt text (use show)")
+            for image in IMAGE.findall(data.get("text/html", "")):
+                alt = ALT.search(image)
+                if alt is None or not html.unescape(alt[1]).strip():
+                    faults.append(f"cell {place}: a picture with an empty alt text")
         for word in words_of(cell):
             for pattern, what in ((ABSOLUTE, "a path of one machine"), (WARNING, "a warning")):
                 match = pattern.search(word)
                 if match:
                     faults.append(f"cell {place} stores {what}: {match[0]}")
-        faults += [f"cell {place}: {fault}" for fault in pictures_without_words(cell.get("outputs", []))]
     return faults
 
 
@@ -288,6 +309,6 @@ def file_text(book: Book, path: Path) -> list[str]:
 
 
 RULES: list[Callable[[Book, Path], list[str]]] = [
-    opening, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, links,
-    outputs, html_after_a_site, file_text,
+    opening, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, runs,
+    links, outputs, html_after_a_site, file_text,
 ]  # fmt: skip

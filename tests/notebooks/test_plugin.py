@@ -24,28 +24,19 @@ from PIL import Image
 from convkit.teaching import execute, stored
 from convkit.teaching.pictures import png_bytes
 from tests import ROOT
-from tests.notebooks.plugin import MOST_IGNORED, SHARE, figure_distance
+from tests.notebooks import LINE
+from tests.notebooks.plugin import SHARE, figure_distance
 
-START = """
+START = f"""
 import time
 import torch
 from matplotlib.figure import Figure
 from convkit.teaching import exercise, show
-from convkit.widgets.controls import slider
-from convkit.widgets.panel import Panel
-
+{LINE}
 def line(slope):
     figure = Figure(figsize=(3, 2))
     figure.subplots().plot([0, 1], [0, slope])
     return figure
-
-class Line(Panel):
-    title, size = "A line", (3, 2)
-    def controls(self):
-        return {"slope": slider("slope", 1, 0, 3)}
-    def draw(self, figure, slope):
-        figure.subplots().plot([0, slope])
-        return f"A line of slope {slope}."
 """
 
 
@@ -84,11 +75,8 @@ def no_html(cell) -> None:
     data(cell).pop("text/html")
 
 
-def stream(text: str, name: str = "stdout") -> list:
-    return [nbformat.v4.new_output("stream", name=name, text=text)]
-
-
-ERROR = [nbformat.v4.new_output("error", ename="E", evalue="v", traceback=[])]
+def stream(text: str) -> list:
+    return [nbformat.v4.new_output("stream", text=text)]
 
 
 class Fault(NamedTuple):
@@ -103,44 +91,25 @@ TICK = "print(time.perf_counter())"
 IGNORED = ("nbval-ignore-output",)
 FAULTS = {
     "a changed result": Fault("6 * 7", change_data(text_plain="43"), "text/plain differs"),
-    "a changed line": Fault(
-        "print('one')\nprint('two')", change(outputs=stream("one\nthree\n")), "text on stdout differs"
-    ),
+    "a changed line": Fault("print('1\\n2')", change(outputs=stream("1\n3\n")), "text on stdout differs"),
     "a lost output": Fault("print('here')", change(outputs=[]), "stored outputs [], the run gives ['stdout']"),
     "an output too many": Fault("kept = 1", change(outputs=stream("1\n")), "stored outputs ['stdout']"),
-    "a stripped cell": Fault("print('there')", change(outputs=[], execution_count=None), "execution count None"),
-    "a stripped silent cell": Fault("silent = 1", change(execution_count=None), "execution count None"),
-    "a wrong count": Fault("1 + 1", change(execution_count=99), "execution count 99"),
-    "an edited source": Fault("print(2 * 3)", change(source="print(2 * 4)"), "text on stdout differs"),
-    "a source that fails": Fault("print(4)", change(source="print(unknown)"), "caused an exception"),
-    "a semicolon gone": Fault("3 * 4;", change(source="3 * 4"), "stored outputs [], the run gives"),
     "a semicolon added": Fault("3 * 5", change(source="3 * 5;"), "the run gives []"),
     "another figure": Fault(SHOW, change_picture(falling(), bbox_inches="tight"), "the figure differs in"),
     "a figure of another size": Fault(SHOW, change_picture(Figure(figsize=(2, 2))), "the figure differs in 100.00%"),
     "a figure without html": Fault(SHOW, no_html, "kinds of data differs"),
-    "a figure stored twice": Fault(SHOW, change_data(image_png=code_of(falling())), "a picture outside text/html"),
-    "a figure without alt": Fault(SHOW, change_data(text_html="<img src=''>"), "a picture with an empty alt"),
-    "a figure with a blank alt": Fault(SHOW, change_data(text_html="<img alt=' '>"), "a picture with an empty alt"),
     "a figure with other words": Fault(SHOW, replace_html("rising", "falling"), "html"),
-    "a stored error": Fault("print(1)", change(outputs=ERROR), "a stored error: E: v"),
-    "a stored warning": Fault("print(2)", change(outputs=stream("Warning: x", "stderr")), "stored text on stderr"),
-    "a cell skipped by a tag": Fault("5", change(metadata={"tags": ["nbval-skip"]}), "may not be skipped"),
-    "a cell skipped by a comment": Fault("7", change(source="# NBVAL_SKIP\n7"), "may not be skipped"),
     "a panel without picture": Fault("Line()", no_html, "the cell shows a panel, but no picture"),
     "a panel with an old picture": Fault("Line()", change_picture(falling()), "the figure differs in"),
-    "a panel without alt": Fault("Line()", change_data(text_html="<img alt=''>"), "a picture with an empty alt"),
     "a panel without words": Fault("Line()", change_data(text_plain=" "), "has no words"),
     "a stripped ignored cell": Fault(TICK, change(outputs=[]), "an ignored cell are gone", IGNORED),
-    "a second ignored cell": Fault(TICK, change(execution_count=1), "execution count 1", IGNORED),
-    "a third ignored cell": Fault(TICK, change(source=f"{TICK}; 1 / 0"), "caused an exception", IGNORED),
-    "a fourth ignored cell": Fault("8", change(metadata={"tags": list(IGNORED)}), f"more than {MOST_IGNORED} cells"),
+    "an ignored cell that fails": Fault(TICK, change(source=f"{TICK}; 1 / 0"), "caused an exception", IGNORED),
 }
+SOLUTION = "```python\nnumber = 5 + 0 * int(torch.rand(1))\n```"
 EXERCISE = [  # an attempt, its judge, the folded solution, and a cell that would notice the solution
     nbformat.v4.new_code_cell("torch.manual_seed(3)\nnumber = ...", metadata={"tags": ["exercise"]}),
     nbformat.v4.new_code_cell("exercise('five', number, lambda answer: None if answer == 5 else 'no')"),
-    nbformat.v4.new_markdown_cell(
-        "<details><summary>Solution</summary>\n\n```python\nnumber = 5 + 0 * int(torch.rand(1))\n```\n\n</details>"
-    ),
+    nbformat.v4.new_markdown_cell(f"<details><summary>Solution</summary>\n\n{SOLUTION}\n\n</details>"),
     nbformat.v4.new_code_cell("print(number, torch.rand(1))"),
 ]
 
@@ -162,16 +131,11 @@ def verdicts(tmp_path_factory) -> dict[tuple[str, str], str]:
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\njunit_family = xunit1\n")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "tests.notebooks.plugin", "-p", "no:cacheprovider"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, "--color=no", "--junitxml=report.xml"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command += ["--color=no", "--junitxml=report.xml"]
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "outputs run and not compared: 7 (" in done.stdout  # three cells of one notebook, four of the other
+    assert "outputs run and not compared: 4 (" in done.stdout  # two cells of each notebook
     verdict = {}
     for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
         said = "".join((fault.text or "") for fault in case if fault.tag in ("failure", "error", "skipped"))

@@ -12,7 +12,7 @@ import nbformat
 
 from convkit.teaching import execute, read_notebook, stored
 from tests import NOTEBOOKS
-from tests.notebooks import rules
+from tests.notebooks import LINE, rules
 from tests.notebooks.rules import RULES, Book
 
 
@@ -43,18 +43,7 @@ SETUP = """
 from types import SimpleNamespace
 from matplotlib import pyplot as plt
 from convkit.teaching import check, check_that, exercise, show
-from convkit.widgets.controls import slider
-from convkit.widgets.panel import Panel
 n00 = SimpleNamespace(**{f"is_{n}": lambda answer, n=n: None if answer == n else "no" for n in (4, 5, 6)})"""
-PANEL = """
-class Line(Panel):
-    title, size = "A line", (3, 2)
-    def controls(self):
-        return {"slope": slider("slope", 1, 0, 3)}
-    def draw(self, figure, slope):
-        figure.subplots().plot([0, slope])
-        return f"A line of slope {slope}."
-Line()"""
 CLAIMS = """
 check("(1) one is one", 0, 1e-9)
 check_that("(2a) order", True)
@@ -70,7 +59,7 @@ def sample(tmp_path_factory) -> tuple[Book, Path]:
     cells = [
         text("# 00 · A sample\n**Is it so?**\n\nYou need: nothing. You will learn: little. Two minutes."),
         text("$$1 = 1 \\tag{1}$$ and $$2 \\tag{2a}$$ see [the next](01_next.ipynb#top) and [out](https://example.org)"),
-        *(code(SETUP, folded=True), code(CLAIMS), code(PANEL)),
+        *(code(SETUP + LINE, folded=True), code(CLAIMS), code("Line()")),
     ]
     for answer, name in ((4, "bet"), (5, "number"), (6, "number")):
         judge = f"exercise('the number {answer}', {name}, n00.is_{answer})"
@@ -99,8 +88,12 @@ def edit(place: int, old: str, new: str) -> Callable[[Book], None]:
     return change
 
 
+def add_output(place: int, kind: str, data: dict | None = None, **more) -> Callable[[Book], None]:
+    return lambda book: book.cells[place].outputs.append(nbformat.v4.new_output(kind, data, **more))
+
+
 def printed(place: int, line: str, name: str = "stdout") -> Callable[[Book], None]:
-    return lambda book: book.cells[place].outputs.append(nbformat.v4.new_output("stream", name=name, text=line))
+    return add_output(place, "stream", name=name, text=line)
 
 
 def edit_output(place: int, old: str, new: str) -> Callable[[Book], None]:
@@ -112,16 +105,8 @@ def edit_output(place: int, old: str, new: str) -> Callable[[Book], None]:
     return change
 
 
-def edit_tags(place: int, *tags: str) -> Callable[[Book], None]:
-    return lambda book: book.cells[place].metadata.update(tags=list(tags))
-
-
-def fold(place: int) -> Callable[[Book], None]:
-    return lambda book: book.cells[place].metadata.update(jupyter={"source_hidden": True})
-
-
-def unfold(place: int) -> Callable[[Book], None]:
-    return lambda book: book.cells[place].metadata.pop("jupyter")
+def edit_metadata(place: int, **metadata) -> Callable[[Book], None]:
+    return lambda book: book.cells[place].metadata.update(metadata)
 
 
 def sections(one: str, other: str) -> Callable[[Book], None]:
@@ -129,8 +114,9 @@ def sections(one: str, other: str) -> Callable[[Book], None]:
     return lambda book: book.cells.extend([text("## One"), code(one), text("## Other"), code(other)])
 
 
-def stored_answer(book: Book) -> None:
-    book.cells[6].outputs = [nbformat.v4.new_output("stream", text="✓ it\n")]
+def ignore_outputs(book: Book) -> None:
+    for cell in book.cells[2:6]:
+        cell.metadata.tags = ["nbval-ignore-output"]
 
 
 def lost(place: int) -> Callable[[Book], None]:
@@ -151,11 +137,11 @@ BROKEN: dict[str, dict[str, tuple[Callable[[Book], None], str]]] = {
     "closing": {"no way on": (edit(-1, "01_next", "02_next"), "01_next.ipynb")},
     "panel": {"no panel": (lost(4), "no panel")},
     "three_exercises": {
-        "a lost exercise": (lambda book: book.cells[5].update(metadata={}), "has 2"),
+        "a lost exercise": (edit_metadata(5, tags=[]), "has 2"),
         "a lost solution": (edit(7, "Solution", "Hint"), "cell 5: needs an exercise"),
         "two solutions": (edit(7, "For a reason.", TWO), "cell 5: needs an exercise"),
         "a given answer": (edit(5, "...", "4"), "cell 5: the attempt has no blank"),
-        "a stored answer": (stored_answer, "cell 6: an exercise that waits"),
+        "an exercise that says nothing": (lost(6), "cell 6: an exercise that waits"),
     },
     "checks": {
         "an equation without check": (edit(1, "tag{1}", "tag{7}"), "equation (7)"),
@@ -165,19 +151,29 @@ BROKEN: dict[str, dict[str, tuple[Callable[[Book], None], str]]] = {
         "import from the root": (edit(2, "convkit.teaching", "convkit"), "cell 2"),
         "import of the root": (edit(2, "from convkit.teaching import", "import convkit; from x import"), "cell 2"),
     },
+    "runs": {
+        "a stripped cell": (lambda book: book.cells[2].update(execution_count=None), "execution counts [None, 2"),
+        "a wrong count": (lambda book: book.cells[4].update(execution_count=9), "execution counts [1, 2, 9"),
+        "a cell skipped by a tag": (edit_metadata(3, tags=["nbval-skip"]), "cell 3 may not be skipped"),
+        "a cell marked by a comment": (edit(4, "Line", "# NBVAL_SKIP\nLine"), "cell 4 may not be skipped"),
+        "many ignored cells": (ignore_outputs, "more than 3 cells"),
+    },
     "links": {"a broken link": (edit(1, "01_next", "03_next"), "03_next.ipynb#top")},
     "outputs": {
         "a path": (printed(3, "saved in /home/me/x.pt\n"), "/home/me/x.pt"),
         "a path of Windows": (printed(3, "saved in C:\\me\\x.pt\n"), "C:\\me"),
         "a warning": (printed(3, "UserWarning: slow\n"), "UserWarning"),
         "stderr": (printed(3, "slow\n", "stderr"), "stderr"),
+        "an error": (add_output(3, "error", ename="E", evalue="v", traceback=[]), "cell 3 stores an error"),
         "no alt": (edit_output(4, "alt=", "title="), "cell 4: a picture with"),
+        "a blank alt": (edit_output(4, 'alt="', 'alt="&nbsp;" title="'), "cell 4: a picture with"),
+        "a picture without HTML": (add_output(4, "display_data", {"image/png": ""}), "cell 4: a picture outside"),
     },
     "folding": {
-        "open imports": (unfold(2), "cell 2 imports or draws"),
-        "open drawing": (unfold(6), "cell 6 imports or draws"),
-        "a late import": (edit(4, "class Line", "import os\nclass Line"), "cell 4 imports"),
-        "a hidden check": (fold(3), "cell 3 hides a check"),
+        "open imports": (edit_metadata(2, jupyter={}), "cell 2 imports or draws"),
+        "open drawing": (edit_metadata(6, jupyter={}), "cell 6 imports or draws"),
+        "a late import": (edit(4, "Line", "import os\nLine"), "cell 4 imports"),
+        "a hidden check": (edit_metadata(3, jupyter={"source_hidden": True}), "cell 3 hides a check"),
     },
     "judging": {
         "a judge in the open": (edit(9, "n00.is_5", "lambda n: None"), "cell 9: the last line"),
@@ -186,15 +182,15 @@ BROKEN: dict[str, dict[str, tuple[Callable[[Book], None], str]]] = {
         "a long judge": (edit(9, "exercise(", "six = 6\nexercise("), "cell 9: a visible cell"),
     },
     "bets": {
-        "no bet": (edit_tags(5, "exercise"), "has 0"),
-        "two bets": (edit_tags(8, "bet", "exercise"), "has 2"),
-        "a bet in a plain cell": (edit_tags(5, "bet"), "neither blank nor panel"),
+        "no bet": (edit_metadata(5, tags=["exercise"]), "has 0"),
+        "two bets": (edit_metadata(8, tags=["bet", "exercise"]), "has 2"),
+        "a bet in a plain cell": (edit_metadata(5, tags=["bet"]), "neither blank nor panel"),
         "a bet settled at sight": (edit_output(6, "<details>", "<p>"), "cell 6: needs one folded picture"),
         "a bet without a picture": (lost(6), "cell 6: needs one folded"),
     },
     "names": {
         "a name twice": (sections("kept = 1", "kept = 2"), "'kept' is bound in 2 sections"),
-        "a function twice": (sections("def kept(): pass", "kept = 1"), "'kept' is bound in 2 sections"),
+        "a function and a class": (sections("def kept(): pass", "class kept: pass"), "'kept' is bound in 2 sections"),
         "a name in two branches": (sections("if True:\n    kept = 1", "kept, _ = 1, 2"), "2 sections"),
         "a loop over a name": (sections("kept = 1", "for kept in (1, 2): pass"), "overwrites 'kept'"),
         "a figure over a name": (sections("kept = 1", "figure, kept = plt.subplots()"), "overwrites 'kept'"),

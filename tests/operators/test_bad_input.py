@@ -18,49 +18,38 @@ def operator(kernel, *args, **kwargs):
 
 KERNELS = [  # what is done, the error, and its words
     (operator(np.ones((2, 3, 2)), 4), TypeError, "must be a torch tensor, got ndarray; use torch.as_tensor"),
-    (operator([[[1.0]]], 4), TypeError, "must be a torch tensor, got list; use torch.as_tensor"),
     (operator(ONE.long(), 4), TypeError, "must be float32 or float64, got torch.int64; use kernel.double"),
-    (operator(ONE.bool(), 4), TypeError, "must be float32 or float64, got torch.bool; use kernel.double"),
     (operator(ONE.half(), 4), TypeError, "must be float32 or float64, got torch.float16; use kernel.double"),
-    (operator(ONE.bfloat16(), 4), TypeError, "must be float32 or float64, got torch.bfloat16; use kernel.double"),
     (operator(ONE.cfloat(), 4), TypeError, "must be .*, got torch.complex64; .* real and imaginary parts as channels"),
     (operator(torch.ones(3), 4), ValueError, r"must have shape \(c_out, .* got \(3,\); .* is kernel\[None, None\]"),
     (operator(torch.ones(2, 3), 4), ValueError, r"must have .*1, 2 or 3 spatial axes .* got \(2, 3\); "),
     (operator(TWO[None, None], 4), ValueError, r"must have .*1, 2 or 3 spatial axes .* got \(1, 1, 4, 3, 3, 2\); "),
     (operator(torch.ones(2, 0, 2), 4), ValueError, r"must have .* no axis of size 0, got \(2, 0, 2\); "),
-    (operator(torch.ones(2, 3, 0), 4), ValueError, r"must have .* no axis of size 0, got \(2, 3, 0\); "),
     (operator(ONE * torch.nan, 4), ValueError, "must be finite, got 12 NaN or infinite entries; look for where"),
     (operator(ONE.index_fill(0, torch.tensor(1), -torch.inf), 4), ValueError, "must be finite, got 6 NaN or infinite"),
     (operator(nn.LazyConv1d(2, 3).weight, 4), ValueError, "must have its numbers, got a lazy parameter; run the"),
 ]
 SIZES = [
     (operator(TWO, (4, 0)), ValueError, "input_shape must be a whole number of at least 1, got 0; "),
-    (operator(ONE, -4), ValueError, "input_shape must be a whole number of at least 1, got -4; "),
     (operator(TWO, (4, 5, 6)), ValueError, r"input_shape must be .* 2 of them, .* got \(4, 5, 6\); "),
-    (operator(TWO, (4.0, 5)), ValueError, "input_shape must be a whole number of at least 1, got 4.0; "),
+    (operator(TWO, np.array([4.0, 5.0])), ValueError, "input_shape must be a whole number of at least 1, got "),
+    (operator(TWO, (4, True)), ValueError, "input_shape must be a whole number of at least 1, got True; "),
     (operator(TWO, "ab"), ValueError, "input_shape must be a whole number of at least 1, got 'ab'; "),
-    (
-        operator(ONE, 4, stride=0),
-        ValueError,
-        "stride must be a whole .*, got 0; give one number, or one per axis",
-    ),
-    (operator(TWO, 4, stride=(1, -1)), ValueError, "stride must be a whole number of at least 1, got -1; "),
+    (operator(ONE, 4, stride=0), ValueError, "stride must be a whole .*, got 0; give one number, or one per axis"),
     (operator(TWO, 4, stride=(1,)), ValueError, r"stride must be .* 2 of them, .* got \(1,\); "),
     (operator(ONE, 4, stride=None), ValueError, "stride must be a whole number of at least 1, got None; "),
     (operator(ONE, 4, dilation=0), ValueError, "dilation must be a whole number of at least 1, got 0; "),
-    (operator(ONE, 4, dilation=1.5), ValueError, "dilation must be a whole number of at least 1, got 1.5; "),
     (operator(TWO, 5, padding=-1), ValueError, "padding must be a whole number of at least 0, got -1; "),
     (operator(TWO, 5, padding=((0, 1), (2, -1))), ValueError, "padding must be a whole number of at least 0, got -1; "),
     (operator(TWO, 5, padding="full"), ValueError, "padding must be .*, got 'full'; .* 'same' or 'valid', .* k - 1"),
     (operator(TWO, 5, padding=(1, 2, 3)), ValueError, r"padding must be .* 2 of them, .* got \(1, 2, 3\); "),
     (operator(TWO, 5, padding=(1, (2, 1))), ValueError, r"padding must be one pair .*, got \(1, \(2, 1\)\); "),
-    (operator(TWO, 5, padding=((1, 1),)), ValueError, r"padding must be one pair .*, got \(\(1, 1\),\); "),
     (operator(TWO, 5, padding=((1, 1), (1, 1, 1))), ValueError, r"padding must .*, got .*\(1, 1, 1\).*; "),
     (operator(TWO, 5, padding=0.5), ValueError, "padding must be a whole number of at least 0, got 0.5; "),
     (operator(TWO, 5, groups=3), ValueError, r"groups must divide .*, got groups=3 and .*\(4, 3, 3, 2\); "),
     (operator(TWO, 5, groups=0), ValueError, "groups must be a whole number of at least 1, got 0; "),
-    (operator(TWO, 5, groups=2.0), ValueError, "groups must be a whole number of at least 1, got 2.0; "),
-    (operator(TWO, 5, padding_mode="reflect"), ValueError, "must be 'circular' or 'zeros', got 'reflect'; take the"),
+    (operator(TWO, 5, padding_mode="mirror"), ValueError, "must be one of .*, got 'mirror'; take the nearest"),
+    (operator(TWO, 5, transposed=1), TypeError, "transposed must be True or False, got 1; A.T is the transpose"),
     (operator(TWO, (2, 5), padding=0), ValueError, r"must fit .*, got .*\(3, 2\) .*\(2, 5\).*; use a larger input"),
     (operator(TWO, 4, dilation=2, padding=0), ValueError, r"must fit .*, got .* dilation \(2, 2\) .*; use a larger"),
 ]
@@ -80,7 +69,6 @@ BATCHES = [
     (lambda x: x[None], ValueError, r"needed .* \(batch, {0}\), got \(1, 3, {0}\); "),
     (lambda x: x[:0], ValueError, r"needed a batch of at least one input, got shape \(0, {0}\); skip empty batches"),
     (lambda x: x.double(), ValueError, r"needed .* torch.float32 on .*, got torch.float64 on .*; use x.to\(A.kernel\)"),
-    (lambda x: x.long(), ValueError, r"needed .* torch.float32 on .*, got torch.int64 on .*; use x.to\(A.kernel\)"),
     (lambda x: x.to("meta"), ValueError, r"needed .*, got torch.float32 on meta; use x.to\(A.kernel\)"),
 ]
 
@@ -94,13 +82,9 @@ def test_what_is_no_batch_is_refused_by_the_operator_and_by_its_adjoint(device, 
 
 
 # ---- matrices that would not fit in memory -------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype, size", [(torch.float64, "6.0"), (torch.float32, "3.0")])
-def test_a_matrix_that_would_not_fit_is_refused_with_its_size(device, dtype, size):
-    A = ConvOperator(torch.ones(2, 1, 1, dtype=dtype, device=device), 20000)
-    refused(rf"must take at most 1 GiB, got 40000 x 20000 .* = {size} GiB; use A\(x\)", A.matrix)
-
-
-def test_a_matrix_is_made_up_to_the_limit_and_refused_one_byte_above(device, monkeypatch):
+def test_a_matrix_is_made_up_to_the_limit_and_refused_above_with_its_size(device, monkeypatch):
+    A = ConvOperator(torch.ones(2, 1, 1, dtype=torch.float64, device=device), 20000)
+    refused(r"must take at most 1 GiB, got 40000 x 20000 .* = 6.0 GiB; use A\(x\)", A.matrix)
     A = Geometry((4, 3, 3, 2), (5, 6), stride=2).operator(device, torch.float32)
     size = 4 * 36 * 90  # bytes: (4, 3, 3) outputs, (3, 5, 6) inputs
     monkeypatch.setattr("convkit.operators.operator.MATRIX_LIMIT", size)

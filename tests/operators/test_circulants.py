@@ -15,11 +15,6 @@ from tests.helpers import reference
 from tests.helpers.geometries import normal
 
 
-def test_first_row_is_the_argument_and_the_next_is_shifted_right(device):
-    C = circulant(torch.tensor([1.0, 2.0, 3.0], device=device))
-    assert C.tolist() == [[1, 2, 3], [3, 1, 2], [2, 3, 1]]
-
-
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_circulant_is_the_transpose_of_scipys_and_correlates_circularly(device, n):
     row = normal(n, device=device)
@@ -34,14 +29,6 @@ def test_doubly_block_circulant_is_equation_1_and_correlates_circularly_on_image
     np.testing.assert_array_equal(doubly_block_circulant(image).cpu().numpy(), by_loops)
     A = ConvOperator(image[None, None], (h, w), padding=((0, h - 1), (0, w - 1)))
     assert_close(doubly_block_circulant(image), A.matrix())
-
-
-def test_stacking_columns_does_not_fit_equation_1(device):
-    image = normal(3, 4, device=device)
-    A = ConvOperator(image[None, None], (3, 4), padding=((0, 2), (0, 3)))
-    by_columns = torch.arange(12, device=device).reshape(3, 4).T.flatten()
-    M = A.matrix()[by_columns][:, by_columns]
-    assert not torch.allclose(doubly_block_circulant(image), M)
 
 
 def test_both_keep_dtype_device_and_gradient(device):

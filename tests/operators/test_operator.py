@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
@@ -27,7 +28,7 @@ def written_out(A: ConvOperator) -> torch.Tensor:
     pads = reference.same_pads(A.kernel.shape[2:], A.dilation) if A.padding == "same" else A.padding
     kernel = A.kernel.cpu().numpy()
     M = reference.dense_matrix(kernel, A.input_shape, A.stride, pads, A.dilation, A.groups, A.padding_mode)
-    return torch.as_tensor(M, device=A.kernel.device)
+    return torch.as_tensor(M.T if A.transposed else M, device=A.kernel.device)
 
 
 # ---- the linear map ------------------------------------------------------------------------------------------------
@@ -64,12 +65,14 @@ def test_float32_is_as_exact_as_its_rounding(device, geometry):
 # ---- torch's layers ------------------------------------------------------------------------------------------------
 @given(geometry=geometries())
 def test_equals_torchs_layer_wherever_torch_has_the_geometry(device, geometry):
+    assume(not geometry.transposed)
     A = geometry.operator(device)
     sides = A.pads
     in_words = geometry.padding == "valid" or (geometry.padding == "same" and set(A.stride) == {1})
     assume(in_words or all(before == after for before, after in sides))
-    # torch's circular padding wraps once at most
-    assume(A.padding_mode == "zeros" or all(max(p) <= n for p, n in zip(sides, A.input_shape, strict=True)))
+    # torch goes round a circular image once at most, and mirrors it once
+    most = {"circular": 0, "reflect": -1}.get(A.padding_mode, 99)
+    assume(all(max(p) <= n + most for p, n in zip(sides, A.input_shape, strict=True)))
     padding = geometry.padding if in_words else tuple(before for before, _ in sides)
     place = (A.kernel.shape[2:], A.stride, padding, A.dilation, A.groups)
     layer = CONV[len(A.input_shape)](A.in_shape[0], A.out_shape[0], *place, bias=False, padding_mode=A.padding_mode)
@@ -78,16 +81,46 @@ def test_equals_torchs_layer_wherever_torch_has_the_geometry(device, geometry):
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")  # a copy, not an error
         expected = layer(inputs(A))
     assert_close(A(inputs(A)), expected)
-    assert_close(ConvOperator.from_layer(layer, A.input_shape)(inputs(A)), expected)
+    layer.bias = nn.Parameter(normal(len(A.kernel), device=device))  # which an operator has not
+    B = ConvOperator.from_layer(layer, A.input_shape)
+    assert B.kernel is layer.weight
+    assert_close(B(inputs(A)), expected)
+
+
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+@given(geometry=geometries(padding_modes=("zeros",)), data=st.data())
+def test_equals_torchs_transposed_layer(device, geometry, data):
+    A = replace(geometry, padding="valid", transposed=True).operator(device)
+    numbers = list(zip(A.kernel.shape[2:], A.stride, A.dilation, strict=True))
+    padding = tuple(data.draw(st.integers(0, d * (k - 1) // 2)) for k, _, d in numbers)
+    # torch takes more pixels at the end than stride or dilation; ours have to belong to some window
+    more = tuple(
+        data.draw(st.integers(0, min(max(s, d), p + s) - 1)) for p, (_, s, d) in zip(padding, numbers, strict=True)
+    )
+    kind = TRANSPOSED[len(A.stride)]
+    channels = A.in_shape[0], A.out_shape[0], A.kernel.shape[2:]
+    layer = kind(*channels, A.stride, padding, more, A.groups, dilation=A.dilation).to(device, torch.float64)
+    x = inputs(A)
+    expected = layer(x) - layer.bias.view(-1, *[1] * len(A.stride))
+    B = ConvOperator.from_layer(layer, A.in_shape[1:])
+    assert B.kernel is layer.weight
+    assert B.in_shape == A.in_shape
+    assert_close(B(x), expected)
+
+
+@everything
+def test_the_transpose_is_the_adjoint_of_the_same_kernel(device, geometry):
+    A = geometry.operator(device)
+    assert A.T.kernel is A.kernel
+    assert (A.T.in_shape, A.T.out_shape, A.T.T.in_shape) == (A.out_shape, A.in_shape, A.in_shape)
+    assert_close(A.T.matrix(), A.matrix().T)
+    assert_close(A.T(outputs(A)), A.adjoint(outputs(A)))
+    assert_close(A.T.adjoint(inputs(A)), A(inputs(A)))
 
 
 # ---- arguments -----------------------------------------------------------------------------------------------------
-def test_ints_are_broadcast_over_the_axes(device):
-    kernel = normal(4, 1, 2, 3, device=device)
-    A = ConvOperator(kernel, 6, 2, 1, 3, 2, "zeros")
-    B = ConvOperator(kernel, (6, 6), (2, 2), ((1, 1), (1, 1)), (3, 3), 2, "zeros")
-    assert (A.input_shape, A.stride, A.dilation, A.padding) == (B.input_shape, B.stride, B.dilation, B.padding)
-    assert_close(A.matrix(), B.matrix())
 
 
 def test_every_way_to_write_a_padding(device):
@@ -130,7 +163,7 @@ def test_an_operator_is_immutable_and_holds_the_live_kernel(device):
 
 def test_an_operator_is_a_dataclass_that_can_be_replaced_copied_and_pickled(device):
     A = Geometry((4, 1, 2, 3), (6, 9), (2, 3), ((0, 1), (2, 3)), (3, 1), 2, "zeros").operator(device)
-    names = ["kernel", "input_shape", "stride", "padding", "dilation", "groups", "padding_mode"]
+    names = ["kernel", "input_shape", "stride", "padding", "dilation", "groups", "padding_mode", "transposed"]
     assert [field.name for field in fields(A)] == names
     B = replace(A, kernel=-A.kernel, stride=1)
     assert (B.stride, B.padding, B.dilation, B.groups, B.padding_mode) == ((1, 1), A.padding, (3, 1), 2, "zeros")
@@ -151,6 +184,7 @@ def test_repr_names_the_geometry_and_not_the_numbers(device):
         "ConvOperator(kernel (4, 1, 2, 3) float32, input_shape=(6, 9), stride=(2, 3), padding=((0, 1), (2, 3)), "
         "dilation=(3, 1), groups=2, padding_mode='zeros')"
     )
+    assert repr(A.T).endswith("padding_mode='zeros', transposed=True)")
 
 
 @everything
@@ -161,7 +195,7 @@ def test_shapes_are_those_that_are_stated_and_nothing_given_is_changed(device, g
     assert A(x).shape == (3, *A.out_shape)
     assert A.adjoint(y).shape == (3, *A.in_shape)
     assert A.matrix().shape == (np.prod(A.out_shape), np.prod(A.in_shape))
-    A.kernel_on_torus()
+    A.kernel_on_image()
     for tensor, before in zip((A.kernel, x, y), copies, strict=True):
         assert torch.equal(tensor, before)
 
@@ -176,26 +210,14 @@ def test_results_share_no_memory_with_the_kernel_or_the_input(device):
 
 
 # ---- wrapping and relatives ----------------------------------------------------------------------------------------
-def test_a_circular_kernel_longer_than_the_image_is_folded_and_not_cropped(device):
-    kernel = normal(2, 3, 7, device=device)
-    A = ConvOperator(kernel, 3, padding=((0, 6),))
-    folded = torch.stack([kernel[..., 0::3].sum(-1), kernel[..., 1::3].sum(-1), kernel[..., 2::3].sum(-1)], -1)
-    assert_close(A.matrix(), ConvOperator(folded, 3, padding=((0, 2),)).matrix())
-    assert_close(A.kernel_on_torus(), folded)
 
 
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        Geometry((2, 3, 3, 2), (4, 5), dilation=(3, 1)),
-        Geometry((2, 3, 5), (3,), padding=((3, 1),)),
-        Geometry((2, 1, 2, 3, 1), (4, 2, 3), padding=((1, 0), (0, 2), (0, 0))),
-    ],
-)
-def test_kernel_on_torus_is_what_output_0_reads(device, geometry):
+@given(geometry=geometries(padding_modes=("circular",), groups=1))
+def test_kernel_on_image_is_what_output_0_reads(device, geometry):
     A = geometry.operator(device)
+    A = replace(A, transposed=False)  # the kernel is that of the convolution
     rows = A.matrix().reshape(*A.out_shape, *A.in_shape)
-    assert_close(A.kernel_on_torus(), rows[(slice(None), *[0] * len(A.input_shape))])
+    assert_close(A.kernel_on_image(), rows[(slice(None), *[0] * len(A.input_shape))])
 
 
 @everything
@@ -203,6 +225,6 @@ def test_circular_is_the_circular_same_relative_on_the_same_size(device, geometr
     A = geometry.operator(device)
     B = A.circular()
     assert B.kernel is A.kernel
-    assert (B.padding, B.padding_mode) == ("same", "circular")
+    assert (B.padding, B.padding_mode, B.transposed) == ("same", "circular", A.transposed)
     assert (B.input_shape, B.stride, B.dilation, B.groups) == (A.input_shape, A.stride, A.dilation, A.groups)
     assert_close(B.matrix(), written_out(B))

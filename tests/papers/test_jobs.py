@@ -16,19 +16,23 @@ from convkit.methods.build import network
 from convkit.methods.registry import METHODS
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.operator import ConvOperator
-from convkit.papers import clipping, convnorm, decay, methods, runs, sphere
-from convkit.papers.convnorm import HE, layers_of, restart, row_norm, with_steady_statistics
+from convkit.papers import clipping, convnorm, decay, methods, runs
+from convkit.papers.convnorm import HE, layers_of, restart, with_steady_statistics
 from convkit.papers.sphere import PARTS, scale_rows, trained_weights
 from convkit.spectra import channel_condition_numbers
-from tests.helpers.experiments import HERE, planned
+from tests.helpers.experiments import planned
 
+DATA = digits()
 ON_THE_WAY = ("steps", "loss", "row_norm", "gradient")
+
+
+def narrow(method, widths=(4, 5, 6)):
+    return network("cnn9", DATA, method, seed=1, widths=widths)
 
 
 # ---- ConvNorm --------------------------------------------------------------------------------------------------------
 def test_starts_change_what_they_name():
-    data = digits()
-    plain, scaled = (network("cnn9", data, "plain", seed=1, widths=(16, 32, 64)) for _ in range(2))
+    plain, scaled = (narrow("plain", (16, 32, 64)) for _ in range(2))
     restart(scaled, "He", 1)
     for a, b in zip(plain.modules(), scaled.modules(), strict=True):
         if isinstance(a, nn.Conv2d):
@@ -36,7 +40,7 @@ def test_starts_change_what_they_name():
             rows = b.weight.detach().flatten(1)
             if rows.numel() > 5000:
                 assert float(rows.var() * rows.shape[1]) == pytest.approx(2, rel=0.05)  # He's variance
-    drawn, other = (network("cnn9", data, "convnorm", seed=1, widths=(4, 5, 6)) for _ in range(2))
+    drawn, other = (narrow("convnorm") for _ in range(2))
     restart(drawn, "random", 1)
     taps = []
     for a, b in zip(drawn.modules(), other.modules(), strict=True):
@@ -50,10 +54,9 @@ def test_starts_change_what_they_name():
 
 
 def test_layers_are_measured_on_their_torus_with_and_without_the_affine_kernel():
-    data = digits()
-    model = network("cnn9", data, "convnorm+batchnorm", seed=1, widths=(4, 5, 6))
+    model = narrow("convnorm+batchnorm")
     restart(model, "random", 1)
-    found = layers_of(model, data)
+    found = layers_of(model, DATA)
     assert_close(torch.tensor(found["condition_bare"]), torch.ones(9), atol=1e-4, rtol=0)
     assert min(found["condition"]) > 1.5
     assert found["norm_bare"][0] == pytest.approx(2, abs=1e-4)  # one channel in, four out
@@ -66,23 +69,17 @@ def test_layers_are_measured_on_their_torus_with_and_without_the_affine_kernel()
 
 @torch.no_grad()
 def test_layers_are_measured_by_the_median_channel_and_with_the_gain_behind_them():
-    data = digits()
-    model = network("cnn9", data, "batchnorm", seed=0, widths=(4, 5, 6))
-    plain = layers_of(model, data)
+    model = narrow("batchnorm")
+    plain = layers_of(model, DATA)
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     for layer in norms:
         layer.weight.fill_(3)
-    assert layers_of(model, data)["norm_folded"] == pytest.approx([3 * n for n in plain["norm"]], rel=1e-4)
+    assert layers_of(model, DATA)["norm_folded"] == pytest.approx([3 * n for n in plain["norm"]], rel=1e-4)
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
     A = ConvOperator(first.weight, (8, 8), padding=1, padding_mode="zeros").torus()
     channels = channel_condition_numbers(A)
     assert channels.max() > 1.1 * channels.median()
     assert plain["condition"][0] == pytest.approx(float(channels.median()), rel=1e-4)
-
-
-def test_row_norm_is_that_of_the_matrix():
-    A = ConvOperator(torch.randn(3, 2, 3, 2, dtype=torch.float64), (6, 5))
-    assert_close(row_norm(A), A.matrix().norm(dim=1).square().mean().sqrt())
 
 
 def test_a_lost_run_has_no_accuracy_in_the_table():
@@ -98,16 +95,15 @@ def test_a_lost_run_has_no_accuracy_in_the_table():
 
 
 def test_steady_statistics_are_those_of_the_training_images_and_the_model_stays():
-    data = digits()
-    model = network("cnn9", data, "batchnorm", seed=1, widths=(4, 5, 6))
+    model = narrow("batchnorm")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    steady = with_steady_statistics(model, data)
+    steady = with_steady_statistics(model, DATA)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     seen = []
     first = next(m for m in steady.modules() if isinstance(m, nn.BatchNorm2d))
     first.register_forward_hook(lambda _, args, __: seen.append(args[0]))
     with torch.no_grad():
-        steady.eval()(data.train_batch(torch.arange(len(data)))[0])
+        steady.eval()(DATA.train_batch(torch.arange(len(DATA)))[0])
     assert_close(first.running_mean, seen[0].mean((0, 2, 3)), atol=1e-3, rtol=1e-2)
     assert_close(first.running_var, seen[0].var((0, 2, 3)), atol=1e-3, rtol=2e-2)
 
@@ -122,13 +118,6 @@ def test_norms_are_means_on_the_way_and_those_of_all_layers_at_the_end(few):
     assert all(abs(a / b - 1) > 1e-3 for a, b in zip(layers["folded"][:-1], layers["norm1"][:-1], strict=True))
     assert decay._mean([1.0, 4.0]) == pytest.approx(2)
     assert decay._mean([0.0, 4.0]) == 0
-
-
-@pytest.mark.slow
-def test_norm_decay_lowers_the_norms_it_names(few):
-    rows = {row["name"]: row for row in decay.norms(HERE, steps=40, look_every=40, seeds=(0,))["rows"]}
-    last = {name: row["norm1"][0][-1] for name, row in rows.items()}
-    assert last["l1, β = 0.01"] < last["l1, β/N"] < 1.2 * last["none"]
 
 
 # ---- the sphere ------------------------------------------------------------------------------------------------------
@@ -148,9 +137,8 @@ def test_row_norms_starts_where_its_names_say(tiny):
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_constrain_what_they_name(part, few):
     center, scale = PARTS[part]
-    data = digits()
     knobs = {"lr": 0.5, "sigma": 0.2}
-    model, *_ = runs.train(data, part, seed=0, knobs=knobs, start=lambda model: scale_rows(model, 2**0.5), steps=3)
+    model, *_ = runs.train(DATA, part, seed=0, knobs=knobs, start=lambda model: scale_rows(model, 2**0.5), steps=3)
     rows = [weight.detach().flatten(1) for weight in trained_weights(model)]
     centered = max(float(row.mean(1).abs().max()) for row in rows) < 1e-6
     scaled = max(float((row.norm(dim=1) - 2**0.5).abs().max()) for row in rows) < 1e-5
@@ -158,9 +146,8 @@ def test_parts_constrain_what_they_name(part, few):
 
 
 def test_scaled_rows_leave_a_standardized_network_as_it_was():
-    data = digits()
-    x = data.train_batch(torch.arange(4))[0]
-    model = network("cnn9", data, "weight_standardization", seed=1, widths=(4, 5, 6))
+    x = DATA.train_batch(torch.arange(4))[0]
+    model = narrow("weight_standardization")
     before = model(x).detach()
     scale_rows(model, 0.3)
     assert_close(model(x).detach(), before)
@@ -171,18 +158,12 @@ def test_scaled_rows_leave_a_standardized_network_as_it_was():
     assert [tuple(weight.shape[:2]) for weight in trained_weights(model)][:4] == [(4, 1), (4, 4), (4, 4), (5, 4)]
 
 
-def test_sphere_jobs_keep_the_gradient_of_the_rows(few):
-    short, long = (sphere.job("weight_standardization", 0, 1, 1, norm=norm, knobs={"lr": 1e-6}) for norm in (0.5, 2.0))
-    assert short["gradient"][0] == pytest.approx(4 * long["gradient"][0], rel=1e-3)
-    assert (short["row_norm"][0], long["row_norm"][0]) == pytest.approx((0.5, 2.0), rel=1e-3)
-
-
 # ---- clips -----------------------------------------------------------------------------------------------------------
 def test_a_clip_bounds_what_it_names_and_the_seeds_start_alike(tiny):
     rows = {(row["method"], row["bound"]): row for row in tiny("clipping-training")["rows"]}
     free, clipped, flat = (rows[key] for key in (("batchnorm", None), ("norm_clip", 0.5), ("reshaped_clip", 0.2)))
     assert free["steps"] == clipped["steps"] == [2, 4]
-    assert free["loss"] == clipped["loss"][:1] + free["loss"][1:] or free["loss"][0][0] == clipped["loss"][0][0]
+    assert free["loss"][0][0] == clipped["loss"][0][0]
     assert clipped["norm"][0][0] < free["norm"][0][0]
     assert clipped["norm"][0][0] < 0.8  # just clipped at 0.5, once
     assert flat["norm"][0][0] <= 3 * 0.2 * (1 + 1e-4)  # all 3 x 3
@@ -191,10 +172,9 @@ def test_a_clip_bounds_what_it_names_and_the_seeds_start_alike(tiny):
 
 
 def test_the_clip_alone_has_no_batchnorm_and_the_same_clip():
-    data = digits()
-    model = network("resnet32", data, runs.VARIANTS["clip_alone"], seed=0, width=0.25)
+    model = network("resnet32", DATA, runs.VARIANTS["clip_alone"], seed=0, width=0.25)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
-    assert any(isinstance(layer, nn.BatchNorm2d) for layer in network("cnn9", data, "norm_clip", seed=0).modules())
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in network("cnn9", DATA, "norm_clip", seed=0).modules())
     assert runs.VARIANTS["clip_alone"].constrain is METHODS["norm_clip"].constrain
 
 
@@ -207,9 +187,8 @@ def test_clipping_jobs_clip_when_they_say_and_measure_convolutions(few):
     assert run["clip_seconds"] > 0
     assert len(run["loss"]) == 6
     assert run["loss"][:3] == free["loss"][:3]
-    data = digits()
-    net = network("cnn9", data, "batchnorm", seed=0, widths=[4, 4, 4])
-    x = data.train_batch([0])[0]
+    net = narrow("batchnorm")
+    x = DATA.train_batch([0])[0]
     before = clipping.largest_norm(net, x)
     linear = next(layer for layer in net.modules() if isinstance(layer, nn.Linear))
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """Every row of a file of results is trained as its name says, on the labels and images that it names."""
 
 import math
-import re
 
 import pytest
 
@@ -45,20 +44,10 @@ def test_convnorm_runs_train_as_they_are_named():
         gain = knobs.get("gain", METHODS[job["method"]].knobs["gain"].default)
         if "identity" in name:
             assert gain == pytest.approx(2**0.5 if "√2" in name else 1)
-    for which in ("convnorm-training", "convnorm-race"):
-        for name, job in planned(which).items():
-            assert f"lr {job['knobs']['lr']:g} " in name
-            assert name.startswith(job["method"])
-            assert (job.get("start") == "He") == ("He's start" in name)
-            assert job["schedule"] == "constant"
-            assert job.get("steady", False) == (which == "convnorm-race")
-    for name, job in planned("convnorm-noise").items():
-        assert name.startswith(f"{job['method']},")
-        found = re.search(r"(uniform|flip) ([\d.]+) seed", name)
-        assert job.get("noise") == (None if found is None else [found[1], float(found[2])])
-        found = re.search(r"([\d.]+) of the images", name)
-        assert job.get("share") == (None if found is None else float(found[1]))
-        assert job.get("batch_size", 64) == (64 if found is None else 32)
+    for name, job in planned("convnorm-training").items():
+        assert name.startswith(job["method"])
+        assert f"lr {job['knobs']['lr']:g} " in name
+        assert (job.get("start") == "He") == ("He's start" in name)
 
 
 def test_decay_runs_train_as_they_are_named():
@@ -66,47 +55,29 @@ def test_decay_runs_train_as_they_are_named():
         named = {"no": "batchnorm", "we": "weight_decay", "l1": "norm_decay_l1"}
         assert job["method"] == named.get(name[:2], "norm_decay_linf")
         assert job["knobs"].get("mean", False) == ("β/N" in name)
-        assert {job["knobs"].get("beta"), job["knobs"].get("weight_decay")} - {None} == (
-            set() if name.startswith("none") else {0.01}
-        )
-    for name, job in planned("decay-generalization").items():
-        assert (job["images"], job["noise"]) == ((100, 0) if name.startswith("100 images") else (400, 0.4))
-        number = name.split(" seed")[0].rpartition(" ")[2]
-        given = [value for knob, value in job["knobs"].items() if knob != "every"]
-        assert given == ([] if number == "None" else [float(number)])
-        if job["method"] == "norm_clip":
-            assert job["knobs"]["every"] == 60  # of 150 steps: two clips, the last well before the end
+        strengths = {job["knobs"].get("beta"), job["knobs"].get("weight_decay")} - {None}
+        assert strengths == (set() if name.startswith("none") else {0.01})
+    clips = [job["knobs"] for job in planned("decay-generalization").values() if job["method"] == "norm_clip"]
+    assert {knobs["every"] for knobs in clips} == {60}  # of 150 steps: two clips, the last well before the end
 
 
 def test_sphere_runs_train_as_they_are_named():
-    for name, job in planned("sphere-small-batches").items():
-        assert name.startswith(f"{job['method']} batch {job['batch_size']} ")
+    for job in planned("sphere-small-batches").values():
         assert job["steps"] * job["batch_size"] == 12_800
         assert job["reference_batch"] == 64  # at which the rate is the stated one
     for name, job in planned("sphere-weight-decay").items():
         assert job["method"] == ("sphere_without_noise" if name.startswith("sphere") else "weight_standardization")
         assert f"decay {job['knobs']['weight_decay']:g} " in name
-        assert job.get("norm", 2**0.5) == 2**0.5
-    for name, job in planned("sphere-ablation").items():
-        assert name.startswith(f"{job['method']} {job['knobs']['sigma']:g} constant 1437 ")
-        assert job["norm"] == 2**0.5
-    for name, job in planned("sphere-row-norms").items():
-        if name.startswith("sphere"):
-            assert f"c = {job['knobs']['radius'] ** 2:.4g} " in name
     assert sphere.RADII[1] * (1 - 1 / math.pi) == pytest.approx(2)
 
 
 def test_clipping_runs_train_as_they_are_named():
-    for name, job in planned("clipping-training").items():
-        assert name.startswith(f"{job['method']} {job['bound']} ")
-        assert (job["images"], job["clip_every"], job["look_every"]) == (200, 45, 15)
     seeds = {True: set(), False: set()}
     for name, job in planned("clipping-rates").items():
         batchnorm = name.startswith("True")
         seeds[batchnorm].add(job["seed"])
         clipped = "norm_clip" if batchnorm else "clip_alone"
         assert job["method"] == (clipped if job["bound"] else ("batchnorm" if batchnorm else "plain"))
-        assert name.startswith(f"{batchnorm} {job['bound']} {job['lr']:g} ")
         assert job.get("model", "cnn9") == ("cnn9" if batchnorm else "resnet32")
     assert seeds == {True: {0, 1}, False: {0}}
 

@@ -9,7 +9,7 @@ from torch import nn
 pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
 from convkit.audit.product import product_bound
-from convkit.data import shapes, subset
+from convkit.data import digits, subset
 from convkit.models import build_model
 from convkit.models.layers import batchnorm_layer
 from convkit.operators.network import conv_operators
@@ -34,7 +34,7 @@ def test_the_file_of_weights_is_small_and_fits_the_network_that_the_notebook_bui
 
 
 def test_training_keeps_weights_that_slopes_reads(few, tmp_path):
-    data = subset(shapes(count=40, test_count=20), 20)
+    data = subset(digits(), 20, test_count=20)
     results_file = tmp_path / "spectra-network.jsonl"
     trained = spectra_network.train_on(data, results_file, steps=2, look_every=1)
     assert {path.name for path in tmp_path.iterdir()} == {"spectra-network.pt"}  # and no checkpoint
@@ -50,7 +50,7 @@ def test_training_keeps_weights_that_slopes_reads(few, tmp_path):
 def test_a_network_that_is_lost_is_no_result(few, tmp_path, monkeypatch):
     monkeypatch.setattr("convkit.training.run.DIVERGED", 0.0)
     with pytest.raises(ValueError, match="the training of resnet18 was lost: the loss"):
-        spectra_network.train_on(subset(shapes(40, 20), 20), tmp_path / "spectra-network.jsonl", steps=2, look_every=1)
+        spectra_network.train_on(subset(digits(), 20), tmp_path / "spectra-network.jsonl", steps=2, look_every=1)
 
 
 def test_layer_numbers_are_those_of_the_dense_tori():

@@ -57,7 +57,7 @@ def test_a_network_of_large_norms_is_constant(inputs, classes, depth, size):
     assert (hidden > 0).any(1)[(x > 0).any(1)].all()  # not a dead network: the signal is there and cancels
 
 
-# ---- Theorem 2 -------------------------------------------------------------------------------------------------------
+# ---- Theorem 2 and Proposition 2 -------------------------------------------------------------------------------------
 @norms
 def test_separable_points_have_a_network_of_robust_accuracy_1_certified_over_whole_balls(norm, points):
     x, y = points
@@ -78,19 +78,30 @@ def test_separable_points_have_a_network_of_robust_accuracy_1_certified_over_who
 
 
 @norms
-@given(seed=st.integers(0, 10**6), count=st.integers(2, 12), size=st.integers(1, 4), share=st.floats(0.01, 0.49))
-def test_any_separable_points_will_do(norm, seed, count, size, share):
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(2, 12),
+    size=st.integers(1, 4),
+    share=st.floats(0.01, 0.49),
+    steepness=st.sampled_from([1.0, 50.0, 1e6]),
+)
+def test_any_separable_points_will_do_and_a_robust_network_may_be_as_steep_as_you_like(
+    norm, seed, count, size, share, steepness
+):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(count, size, generator=generator, dtype=torch.float64)
+    x = torch.rand(count, 1, size, generator=generator, dtype=torch.float64)
     y = torch.randint(3, (count,), generator=generator)
     y[:2] = torch.tensor([0, 2])
-    distance = separation(x, y, norm).distance
-    eps = share * distance
-    network = robust_network(x, y, eps, norm)
-    assert certify_balls(network, x, y, eps, norm).all()
-    steep, pair = steep_robust_network(x, y, eps, 50.0, norm)
+    eps = share * separation(x, y, norm).distance
+    assert certify_balls(robust_network(x, y, eps, norm), x, y, eps, norm).all()
+    steep, pair = steep_robust_network(x, y, eps, steepness, norm)
     assert certify_balls(steep, x, y, eps, norm).all()
-    assert slope(steep, pair, norm) >= 50
+    change, way = (torch.linalg.vector_norm(t[0] - t[1], KIND[norm]) for t in (steep(pair).detach(), pair))
+    assert float(change / way) >= steepness
+    assert pair.shape == (2, 1, size)
+    assert float(pair.min()) >= -1e-12
+    assert float(pair.max()) <= 1 + 1e-12  # it is steep among images, not far from them
+    assert (torch.linalg.vector_norm((pair[0] - x).flatten(1), KIND[norm], dim=1) > eps).all()
 
 
 @given(seed=st.integers(0, 10**6))
@@ -106,28 +117,6 @@ def test_what_the_certificate_proves_no_sample_contradicts(seed):
         assert certify_balls(network, x, y, 0.0, norm).all()
         for near in balls(x, 0.05, norm, 20):
             assert torch.equal(network(near).argmax(1)[proven], y[proven])
-
-
-def slope(network, pair, norm):
-    logits = network(pair).detach()
-    change = torch.linalg.vector_norm(logits[0] - logits[1], KIND[norm])
-    return float(change / torch.linalg.vector_norm(pair[0] - pair[1], KIND[norm]))
-
-
-# ---- Proposition 2 ---------------------------------------------------------------------------------------------------
-@norms
-@pytest.mark.parametrize("steepness", [1.0, 1e6])
-def test_a_robust_network_may_be_as_steep_as_you_like(norm, steepness, points):
-    x, y = points
-    eps = 0.4 * separation(x, y, norm).distance
-    network, pair = steep_robust_network(x, y, eps, steepness, norm)
-    assert certify_balls(network, x, y, eps, norm).all()
-    assert slope(network, pair, norm) >= steepness
-    assert pair.shape == (2, *x.shape[1:])
-    assert float(pair.min()) >= -1e-12
-    assert float(pair.max()) <= 1 + 1e-12  # it is steep among images, not far from them
-    distances = torch.linalg.vector_norm((pair[0] - x).flatten(1), KIND[norm], dim=1)
-    assert (distances > eps).all()
 
 
 # ---- separation ------------------------------------------------------------------------------------------------------
@@ -218,11 +207,11 @@ def test_how_badly_a_flat_function_follows_the_reciprocal(steep, error):
         (lambda x, y: constant_network(2, 2, -1.0), "size above 0"),
         (lambda x, y: robust_network(x, y, 0.5), "take a smaller eps"),
         (lambda x, y: robust_network(x, y, -0.1), "eps must be at least 0"),
-        (lambda x, y: robust_network(x, y[:1], 0.1), "labels must be"),
         (lambda x, y: robust_network(x, 0 * y, 0.1), "at least two classes"),
         (lambda x, y: robust_network(x, y, 0.1, 1), "norm must be"),
         (lambda x, y: steep_robust_network(x, y, 0.1, 0.0), "slope must be a positive number"),
         (lambda x, y: separation(x, 0 * y), "at least two classes"),
+        (lambda x, y: separation(x, y[:1]), "labels must be"),
         (lambda x, y: separation(x * math.nan, y), "finite"),
         (lambda x, y: certify_balls(nn.Sequential(nn.Linear(2, 2)), x, y, 0.1), "at least two Linear"),
         (lambda x, y: certify_balls(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2)), x, y, 0.1), "Tanh"),

@@ -102,9 +102,7 @@ def test_the_local_estimate_is_near_the_jacobian_in_a_small_ball_and_no_less_in_
 
 @norms
 def test_the_points_of_the_estimate_stay_in_the_ball_and_reach_its_edge(norm, device):
-    def cliff(
-        x,
-    ):  # flat but for a cliff at a distance of 0.5: seen from a ball that reaches it, and from no smaller one
+    def cliff(x):  # flat but for a cliff at a distance of 0.5: seen from a ball that reaches it, not from a smaller one
         far = (x[:, :1] - 0.5).clamp(min=0)
         return torch.cat((100 * far + 0.1 * x[:, :1], 0 * far), 1)
 
@@ -193,7 +191,6 @@ def test_the_certificate_stays_below_every_attack_on_a_network(model, device):
         (lambda m, x, y: margins(m, x, y + 7), "labels must lie in"),
         (lambda m, x, y: margins(m, x, y[:1]), "labels must be"),
         (lambda m, x, y: certified_radius(m, x, y, math.nan), "bound must be"),
-        (lambda m, x, y: certified_radius(m, x, y, -1.0), "bound must be"),
         (lambda m, x, y: empirical_radius(m, x, y, 0.0), "largest must be a positive number, got .*units of images"),
         (lambda m, x, y: empirical_radius(m, x + 1, y, 1.0), "images must lie in"),
         (lambda m, x, y: empirical_radius(m, x, y, 1.0, bisections=0), "bisections must be"),

@@ -1,7 +1,8 @@
 """Objectives of adversarial training against their formulas, and inside the loop."""
 
 import math
-from functools import partial
+import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -228,46 +229,26 @@ def test_each_batch_comes_as_often_as_it_is_replayed():
     assert [torch.equal(seen[3], seen[i]) for i in (2, 5)] == [False, True]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["batchnorm", "sphere", "convnorm+batchnorm", "norm_decay_linf"])
-@pytest.mark.parametrize("make", [*MAKERS.values(), partial(TRADES, joint=True)], ids=[*MAKERS, "joint"])
-def test_methods_train_under_each_objective_and_resume(method, make, tmp_path):
-    few = {} if make is FreeTraining else {"eps": 0.1, "step": 0.05, "steps": 2}
-    whole = list(train(method, make(**few), 6))
-    assert len(whole) == 6
-    assert all(record.diverged is None for record in whole)
-    first = train(method, make(**few), 6, checkpoint=tmp_path / "run.pt")
-    for _ in range(3):
-        next(first)
-    first.close()
-    assert list(train(method, make(**few), 6, checkpoint=tmp_path / "run.pt")) == whole
+@pytest.mark.parametrize("make", MAKERS.values())
+def test_a_checkpoint_of_another_attack_is_refused(make, tmp_path):
+    def run(eps):
+        few = {} if make is FreeTraining else {"step": 0.05, "steps": 1}
+        return list(train("batchnorm", make(eps, **few), 2, checkpoint=tmp_path / "run.pt"))
+
+    before = run(0.1)
+    refused(f"its objective is '{make.__name__}.*go on with the same", run, 0.07)
+    assert run(0.1) == before
 
 
-@pytest.mark.parametrize(
-    "make, one, other",
-    [
-        (PGDTraining, {"eps": 0.1}, {"eps": 0.07}),
-        (PGDTraining, {"step": 0.05}, {"step": 0.04}),
-        (PGDTraining, {"steps": 1}, {"steps": 2}),
-        (ALP, {"eps": 0.1}, {"eps": 0.07}),
-        (ALP, {"weight": 1.0}, {"weight": 2.0}),
-        (ALP, {"joint": False}, {"joint": True}),
-        (TRADES, {"eps": 0.1}, {"eps": 0.07}),
-        (TRADES, {"beta": 6.0}, {"beta": 1.0}),
-        (TRADES, {"joint": False}, {"joint": True}),
-        (FreeTraining, {"eps": 0.1}, {"eps": 0.07}),
-        (FreeTraining, {"replays": 4}, {"replays": 2}),
-        (FreeTraining, {"reset": False}, {"reset": True}),
-    ],
-)
-def test_a_checkpoint_of_another_attack_is_refused(make, one, other, tmp_path):
-    def run(numbers):
-        few = {"steps": 1} if make in (ALP, TRADES) else {}
-        return list(train("batchnorm", make(**few | numbers), 2, checkpoint=tmp_path / "run.pt"))
-
-    before = run(one)
-    refused(f"its objective is '{make.__name__}.*go on with the same", run, other)
-    assert run(one) == before
+@pytest.mark.parametrize("make", MAKERS.values())
+def test_every_number_of_an_objective_is_in_the_words_that_checkpoints_compare_whatever_its_library(make):
+    usual = make()
+    for option in fields(usual)[:-1] if make is FreeTraining else fields(usual):  # its last field is its noise
+        value = getattr(usual, option.name)
+        value = not value if isinstance(value, bool) else 2 * value
+        other = repr(make(**{option.name: value}))
+        assert other != repr(usual)
+        assert repr(make(**{option.name: np.asarray(value)})) == other
 
 
 @pytest.mark.slow
@@ -284,51 +265,31 @@ def test_every_method_of_the_kit_trains_under_each_objective(method):
 
 def test_bad_numbers_and_an_objective_that_there_is_not_are_refused():
     refused("at least 1 replay and eps of 0 or more, got 0", FreeTraining, replays=0)
-    refused("eps", PGDTraining, eps=-1)
+    for make in MAKERS.values():
+        refused("eps", make, eps=-1)
+        refused("eps must be", make, eps=math.nan)
     refused("OBJECTIVES has no 'fgsm'", get_objective, "fgsm", 0.1)
-    refused("got 1.5", get_objective, "pgd", 1.5)
+    for wrong in (1.5, math.nan, True):
+        refused("eps must be from 0 to 1", get_objective, "pgd", wrong)
 
 
 # ---- by name ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_by_its_name_is_the_one_of_its_function(name, model, batch):
-    by_hand = {
+def test_an_objective_by_its_name_is_that_of_its_function_and_is_pickled():
+    by_name = {name: get_objective(name, np.asarray(0.2)) for name in OBJECTIVES}
+    assert pickle.loads(pickle.dumps(by_name)) == by_name
+    assert by_name == {
         "clean": cross_entropy,
         "free": FreeTraining(0.2),
         "pgd": PGDTraining(0.2, 0.05, 10),
         "alp": ALP(0.2, 0.05, 10),
         "trades": TRADES(0.2, 0.05, 10),
-    }[name]
-    losses = []
-    for objective in (get_objective(name, 0.2), by_hand):
-        torch.manual_seed(3)
-        losses.append([])
-        for _ in range(2):
-            loss, _ = objective(model, *batch)
-            loss.backward()  # by its gradient free training moves its noise
-            losses[-1].append(loss.detach())
-    assert_close(*losses, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_numbers_of_other_libraries_make_the_same_objective(name):
-    own = {"replays": 2} if name == "free" else {"step": 0.25, "steps": 3}
-    own |= {"alp": {"weight": 2.0}, "trades": {"beta": 2.0}}.get(name, {})
-    usual = repr(MAKERS[name](eps=0.125, **own))
-    for kind in (np.asarray, torch.tensor, lambda n: (np.uint8 if isinstance(n, int) else np.float32)(n)):
-        numbers = {key: kind(value) for key, value in own.items()}
-        assert repr(MAKERS[name](eps=kind(0.125), **numbers)) == usual
-        assert repr(get_objective(name, kind(0.125))) == repr(get_objective(name, 0.125))
-    for wrong in (math.nan, True, torch.tensor([0.1, 0.2]), "0.1"):
-        refused("eps must be", MAKERS[name], eps=wrong)
-        refused("eps must be", get_objective, name, wrong)
-    if name == "free":
-        assert len(list(train("plain", FreeTraining(np.float32(0.125), np.int64(2)), 3))) == 3
+    }
 
 
 def test_attacks_take_numbers_of_other_libraries(model, batch):
-    x, y = batch
-    expected = pgd(model, x, y, 0.125, 0.0625, 2, restarts=2, generator=torch.Generator().manual_seed(0))
-    for real, whole in ((np.float32, np.int64), (np.asarray, np.asarray), (torch.tensor, torch.tensor)):
-        options = {"restarts": whole(2), "generator": torch.Generator().manual_seed(0)}
-        assert torch.equal(pgd(model, x, y, real(0.125), real(0.0625), whole(2), **options), expected)
+    def attacked(kind):
+        seeded = torch.Generator().manual_seed(0)
+        return pgd(model, *batch, kind(0.125), kind(0.0625), kind(2), restarts=kind(2), generator=seeded)
+
+    for kind in (np.asarray, torch.tensor):
+        assert torch.equal(attacked(kind), attacked(lambda number: number))

@@ -1,14 +1,12 @@
 """Checkpoints come back as they were, or not at all."""
 
-import datetime
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections import Counter, OrderedDict, defaultdict, namedtuple
-from decimal import Decimal
+from collections import Counter, OrderedDict, namedtuple
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
@@ -19,44 +17,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.testing import assert_close
 
-from convkit.training.checkpoint import check_place, load_checkpoint, save_checkpoint
+from convkit.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.refusals import refused
 
-STATE = {
-    "weights": {"a": torch.arange(600, dtype=torch.float32).view(20, 30), "b": torch.tensor(3)},
-    "step": 7,
-    "history": [{"loss": 0.1 + 0.2, "why": None}, {"loss": float("inf"), "why": "too large"}],
-    "bfloat": torch.ones(3, dtype=torch.bfloat16),
-    "nothing": torch.empty(0, 4),
-}
+STATE = {"weights": {"a": torch.arange(600, dtype=torch.float32).view(20, 30), "b": torch.tensor(3)}, "step": 7}
 
 
-def test_round_trip(tmp_path):
-    file = tmp_path / "folder" / "run.pt"
-    save_checkpoint(file, STATE)
-    again = load_checkpoint(file)
-    assert_close(again["weights"], STATE["weights"], rtol=0, atol=0)
-    assert_close(again["bfloat"], STATE["bfloat"], rtol=0, atol=0)
-    assert again["history"] == STATE["history"]
-    assert again["step"] == 7
-    assert os.listdir(file.parent) == ["run.pt"]
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "run.pt"
 
 
-def test_it_is_read_without_running_code(tmp_path):
+def test_it_is_read_without_running_code(file, tmp_path):
     class Trap:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "sprung",))
 
-    file = tmp_path / "run.pt"
     torch.save({"state": Trap(), "digest": ""}, file)
     refused("cannot be read as one", load_checkpoint, file)
     assert not (tmp_path / "sprung").exists()
 
 
-def test_files_that_are_cut_off_changed_or_something_else_are_refused_and_left_alone(tmp_path):
-    file = tmp_path / "run.pt"
+def test_files_that_are_cut_off_changed_or_something_else_are_refused_and_left_alone(file):
     save_checkpoint(file, STATE)
     whole = file.read_bytes()
     place = whole.index(torch.tensor([598.0, 599.0]).numpy().tobytes())
@@ -120,19 +103,12 @@ HELD = st.one_of(
 )
 REFUSED = {
     "numpy.float64": np.float64(1),
-    "numpy.int64": np.int64(1),
-    "numpy.bool": np.True_,
-    "numpy.str_": np.str_("a"),
     "numpy.ndarray": np.ones(2),
     "frozenset": frozenset("a"),
     "tests.training.test_checkpoint.Pair": Pair(1, 2),
     "collections.Counter": Counter("a"),
-    "collections.defaultdict": defaultdict(int),
-    "datetime.date": datetime.date(2020, 1, 1),
-    "decimal.Decimal": Decimal(1),
     "pathlib": Path("a"),
     "function": circle,
-    "range": range(3),
     "tests.training.test_checkpoint.Subclass": torch.ones(2).as_subclass(Subclass),
     "quantized tensor": quietly(lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8)),
     "meta device": torch.ones(2, device="meta"),
@@ -144,11 +120,11 @@ REFUSED = {
 KEYS = st.text(max_size=3) | st.integers(0, 9) | st.none() | st.tuples(st.booleans(), st.floats(allow_nan=False))
 
 
-def states(leaves):
+def states():
     return st.dictionaries(
         st.sampled_from("abc"),
         st.recursive(
-            leaves,
+            HELD,
             lambda inner: st.one_of(
                 st.lists(inner, max_size=3),
                 st.lists(inner, max_size=3).map(tuple),
@@ -179,39 +155,21 @@ def equal(ours, theirs) -> bool:
     return ours == theirs if isinstance(ours, set) else repr(ours) == repr(theirs)
 
 
-@given(state=states(HELD))
+@given(state=states())
 def test_what_is_saved_comes_back_with_its_types(state):
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Path(folder) / "run.pt", state)
-        assert equal(load_checkpoint(Path(folder) / "run.pt"), state)
-
-
-@given(state=states(HELD | st.sampled_from(list(REFUSED.values()))))
-def test_a_state_comes_back_as_it_was_or_the_old_file_stays(state):
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "run.pt"
-        save_checkpoint(file, STATE)
-        before = file.read_bytes()
-        said = None
-        try:
-            save_checkpoint(file, state)
-        except ValueError as error:
-            said = str(error)
-        if said is None:
-            assert equal(load_checkpoint(file), state)
-        else:
-            assert any(words in said for words in REFUSED)
-            assert file.read_bytes() == before
-        assert os.listdir(folder) == ["run.pt"]
+        file = Path(folder) / "new" / "run.pt"
+        save_checkpoint(file, state)
+        assert equal(load_checkpoint(file), state)
+        assert os.listdir(file.parent) == ["run.pt"]
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_could_not_be_read_back_is_refused_with_its_place(words, tmp_path):
-    file = tmp_path / "run.pt"
+def test_what_could_not_be_read_back_is_refused_with_its_place(file, words, tmp_path):
     save_checkpoint(file, STATE)
     before = file.read_bytes()
-    message = rf"^a\['b'\]\[1\]\[None\].*: .*{re.escape(words)}.*, which a checkpoint cannot"
-    refused(message, save_checkpoint, file, {"fine": 1, "a": {"b": [0, {None: REFUSED[words]}]}})
+    message = rf"^a\['b'\]\[1\]\[None\]\[0\].*: .*{re.escape(words)}.*, which a checkpoint cannot"
+    refused(message, save_checkpoint, file, {"fine": 1, "a": {"b": [0, OrderedDict({None: (REFUSED[words],)})]}})
     assert file.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.pt"]
 
@@ -223,6 +181,7 @@ def test_what_could_not_be_read_back_is_refused_with_its_place(words, tmp_path):
         ({"model": {"blocks.3._extra_state": Path("a")}}, r"extra state of layer blocks\.3: a value of type pathlib"),
         ({"model": {"a._extra_state": {"b": [b""]}}}, r"extra state of layer a, at \['b'\]\[0\]: empty bytes"),
         ({"a": {np.int64(3): 1}}, r"a\[np.int64\(3\)\]: a value of type numpy.int64"),
+        ({"a": {np.int64(3)}}, r"a\[0\]: a value of type numpy.int64"),
         ({"a": {torch.ones(1): 1}}, "a: a dict with a tensor as a key"),
         ({"a": marked(torch.ones(1), np.float32(1))}, r"a\['mark'\]: a value of type numpy.float32"),
         ({"a": marked(OrderedDict(), np.float32(1))}, r"a\['mark'\]: a value of type numpy.float32"),
@@ -234,8 +193,7 @@ def test_the_place_is_said_as_python_reaches_it(state, words, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_attributes_of_tensors_and_of_state_dicts_come_back(tmp_path):
-    file = tmp_path / "run.pt"
+def test_attributes_of_tensors_and_of_state_dicts_come_back(file):
     state = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
     save_checkpoint(file, state)  # itself, or inside
     again = load_checkpoint(file)
@@ -249,8 +207,7 @@ def test_attributes_of_tensors_and_of_state_dicts_come_back(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_set_of_words_is_read_in_another_process(tmp_path):
-    file = tmp_path / "run.pt"
+def test_a_set_of_words_is_read_in_another_process(file):
     save_checkpoint(file, {"words": set("abcdefgh")})
     code = f"from convkit.training import load_checkpoint; print(sorted(load_checkpoint({str(file)!r})['words']))"
     for seed in ("1", "2"):  # of the order of words in a set
@@ -259,8 +216,7 @@ def test_a_set_of_words_is_read_in_another_process(tmp_path):
         assert told.stdout.strip() == str(sorted("abcdefgh"))
 
 
-def test_a_save_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
-    file = tmp_path / "run.pt"
+def test_a_save_that_fails_leaves_the_last_one(file, tmp_path, monkeypatch):
     save_checkpoint(file, STATE)
     before = file.read_bytes()
 
@@ -271,10 +227,3 @@ def test_a_save_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
     refused("no space left", save_checkpoint, file, {"a": 1}, error=OSError)
     assert file.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.pt"]
-
-
-def test_a_place_where_nothing_can_be_written_is_noticed_before(tmp_path):
-    check_place(tmp_path / "new" / "run.pt")
-    assert os.listdir(tmp_path / "new") == []
-    (tmp_path / "file").touch()
-    refused("file", check_place, tmp_path / "file" / "run.pt", error=OSError)

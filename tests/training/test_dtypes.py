@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,36 +15,25 @@ from convkit.data.augmentation import AUGMENTATIONS, OPERATIONS, augment
 from convkit.methods.build import network
 from convkit.methods.registry import METHODS
 from convkit.models import MODELS, build_model
-from convkit.normalization.conversion import convert
 from convkit.operators.dtypes import default_dtype, input_dtype
 from convkit.training.checkpoint import load_checkpoint
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
 from tests.helpers.refusals import refused
+from tests.models.test_networks import SMALL
 
 DATA = subset(digits(), 100)
-SMALL = {"widths": (4, 6, 8)}
-OPTIONS = {
-    **{name: {"width": 1 / 16} for name in MODELS},
-    **{"cnn9": SMALL, "wrn28_10": {"widening": 1, "depth": 10}, "regnetx_200mf": {}},
-}
-KNOBS = {name: {"groups": 2} if "groupnorm" in name else {} for name in METHODS}
+KNOBS = {name: {knob: 2 for knob in ("groups", "every") if knob in METHODS[name].knobs} for name in METHODS}
 PLAN = {"steps": 3, "batch_size": 16, "evaluate_every": 3, "measure_every": 3}
 
 
-def other(function, default=torch.float64):
+def other(function):
     """What a function returns under another default dtype."""
-    torch.set_default_dtype(default)
+    torch.set_default_dtype(torch.float64)
     try:
         return function()
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def own():
-    torch.manual_seed(0)
-    layers = (nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
-    return nn.Sequential(*layers)
 
 
 def kinds(model):
@@ -51,56 +41,39 @@ def kinds(model):
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype", [None, torch.float64])
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_makes_the_same_network_under_every_default(method, dtype):
-    def make():
-        return network("cnn9", DATA, method, seed=3, knobs=KNOBS[method], dtype=dtype, **SMALL)
-
-    expected = make()
-    for default in (torch.float64, torch.float16):
-        model = other(make, default)
-        assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
-        assert kinds(model) == {dtype or torch.float32}
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_built_the_same_under_every_default(name):
     def make():
         torch.manual_seed(0)
-        return build_model(name, in_channels=1, image_size=16, mean=[0.5], std=[0.25], **OPTIONS[name])
+        return build_model(name, in_channels=1, image_size=16, mean=[0.5], std=[0.25], **SMALL[name])
 
     assert_close(other(make).state_dict(), make().state_dict(), rtol=0, atol=0)
-    assert kinds(network(name, DATA, "batchnorm", dtype=torch.float64, **OPTIONS[name])) == {torch.float64}
+    assert kinds(network(name, DATA, "batchnorm", dtype=torch.float64, **SMALL[name])) == {torch.float64}
 
 
-@pytest.mark.parametrize("method", ["batchnorm", "spectral_norm", "operator_norm", "convnorm", "sphere", "oni"])
+def drawn(knobs):
+    def layer(c_in, c_out, *geometry, depth):
+        made = nn.Sequential(nn.Conv2d(c_in, c_out, *geometry), nn.BatchNorm2d(c_out))
+        nn.init.normal_(made[1].weight)  # another dtype would give other numbers
+        return made
+
+    return layer
+
+
+DRAWN = replace(METHODS["batchnorm"], layer=drawn)
+
+
+@pytest.mark.parametrize("method", ["spectral_norm", "operator_norm", "convnorm", "sphere", "oni", DRAWN])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_network_of_ones_own_keeps_its_dtype_unless_another_is_asked_for(method, dtype):
-    mine = own().to(dtype)
-
-    def make(wanted=None):
-        return network(mine, DATA, method, knobs=KNOBS[method], dtype=wanted)
-
-    expected = make()
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+    mine = nn.Sequential(*layers).to(dtype)
+    expected = network(mine, DATA, method)
     assert kinds(expected) == {dtype}
-    assert_close(other(make).state_dict(), expected.state_dict(), rtol=0, atol=0)
-    assert kinds(make(torch.float64)) == {torch.float64}
+    assert_close(other(lambda: network(mine, DATA, method)).state_dict(), expected.state_dict(), rtol=0, atol=0)
+    assert kinds(network(mine, DATA, method, dtype=torch.float64)) == {torch.float64}
     assert kinds(mine) == {dtype}
-
-
-def test_a_converted_layer_is_made_in_the_dtype_of_the_old_one():
-    def random(c_in, c_out, *geometry, depth):
-        layer = nn.Sequential(nn.Conv2d(c_in, c_out, *geometry), nn.BatchNorm2d(c_out))
-        nn.init.normal_(layer[1].weight)  # drawn: another dtype would give other numbers
-        return layer
-
-    def make():
-        torch.manual_seed(1)
-        return convert(mine, random).model
-
-    mine = own()
-    assert_close(other(make).state_dict(), make().state_dict(), rtol=0, atol=0)
 
 
 def test_a_dtype_that_weights_cannot_have_is_refused():
@@ -165,27 +138,24 @@ def test_operations_work_in_the_dtype_of_the_images(name):
 
 # ---- training --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("method", METHODS)
-def test_training_is_the_same_under_every_default(method):
-    knobs = KNOBS[method] | ({"every": 2} if "every" in METHODS[method].knobs else {})
-
+def test_a_network_and_its_training_are_the_same_under_every_default(method):
     def train():
-        model = network("cnn9", DATA, method, knobs=knobs, **SMALL)
-        records = list(fit(model, DATA, method, knobs=knobs, **PLAN | {"augmentation": "auto"}))
-        return records, model.state_dict(), evaluate(model, DATA), measure(model, DATA.train_batch([0])[0])
+        model = network("cnn9", DATA, method, knobs=KNOBS[method], **SMALL["cnn9"])
+        records = list(fit(model, DATA, method, knobs=KNOBS[method], **PLAN | {"augmentation": "auto"}))
+        return model.state_dict(), records, evaluate(model, DATA), measure(model, DATA.train_batch([0])[0])
 
-    expected = train()
-    records, weights, *measured = other(train)
-    assert records == expected[0]
-    assert_close(weights, expected[1], rtol=0, atol=0)
-    assert tuple(measured) == expected[2:]
+    (expected_weights, *expected), (weights, *measured) = train(), other(train)
+    assert_close(weights, expected_weights, rtol=0, atol=0)
+    assert measured == expected
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_in_float64_trains_and_agrees_with_float32(method, tmp_path):
-    knobs = {"lr": 1e-3} | KNOBS[method] | ({"every": 2} if "every" in METHODS[method].knobs else {})
+    knobs = {"lr": 1e-3} | KNOBS[method]
     losses = {}
     for dtype in (torch.float32, torch.float64):
-        model = network("cnn9", DATA, method, knobs=knobs, **SMALL).to(dtype)
+        assert kinds(network("cnn9", DATA, method, knobs=knobs, dtype=dtype, **SMALL["cnn9"])) == {dtype}
+        model = network("cnn9", DATA, method, knobs=knobs, **SMALL["cnn9"]).to(dtype)
         file = tmp_path / f"{dtype}.pt"
         records = list(fit(model, DATA, method, knobs=knobs, checkpoint=file, **PLAN | {"augmentation": "crop"}))
         losses[dtype] = [record.loss for record in records]
@@ -207,7 +177,7 @@ def test_networks_without_weights_get_the_images_as_they_are():
 def test_autocast_asks_for_a_network_in_float32():
     for dtype in (torch.float64, torch.bfloat16):
         words = f"precision bfloat16 needs a network in float32, got one in {dtype}"
-        model = network("cnn9", DATA, "plain", dtype=dtype, **SMALL)
+        model = network("cnn9", DATA, "plain", dtype=dtype, **SMALL["cnn9"])
         refused(words, fit, model, DATA, "plain", steps=1, precision="bfloat16")
     records = list(fit(model, DATA, "plain", steps=2))
     assert all(math.isfinite(record.loss) for record in records)

@@ -106,11 +106,9 @@ def test_once_the_answer_is_drawn_the_bet_stands_until_reset(panel):
     panel.set(bet=BETS[3])
     button.click()
     assert panel.values == {"bet": BETS[3], "shown": True}
-    assert slider.disabled
-    assert button.disabled
+    assert (slider.disabled, button.disabled) == (True, True)
     press(panel, "Reset")
-    assert not slider.disabled
-    assert not button.disabled
+    assert (slider.disabled, button.disabled) == (False, False)
     assert (panel.png, panel.words) == first
 
 

@@ -8,8 +8,6 @@ import torch
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import leading_singular_values, singular_values
-
-pytest.importorskip("ipywidgets")
 from convkit.widgets.boundaries import BoundaryPanel, make_layer, one_row_a_group, three_spectra
 
 SAME, FULL, NONE, CIRCULAR = "zeros, output as large", "zeros, every tap touches", "no padding", "circular"

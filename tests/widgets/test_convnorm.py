@@ -7,8 +7,6 @@ from torch.testing import assert_close
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
-
-pytest.importorskip("ipywidgets")
 from convkit.widgets.convnorm import ConvNormPanel, kernel_of, layer_of, picture, through
 
 RANDOM, BLUR, BOX, EDGE = "random, 2 channels to 3", "blur", "box", "edge"

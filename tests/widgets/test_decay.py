@@ -8,10 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from convkit.norms import operator_norm
-
-pytest.importorskip("ipywidgets")
 from convkit.widgets import decay
-from convkit.widgets.decay import RATE, THRESHOLD, DecayPanel, layer, norm_gradient, walk
+from convkit.widgets.decay import RATE, THRESHOLD, DecayPanel, layer, walk
 
 RIGHT, REPLACED, EXCHANGED = "Algorithm 1", "momentum replaces entries", "axes exchanged in the index"
 ZEROS, SMALL, CIRCLE = "6 × 6, zeros around", "2 × 2, zeros around", "2 × 2, circular"
@@ -38,6 +36,7 @@ def test_the_walk_is_algorithm_1_on_the_dense_matrix(ord, image, momentum):
         assert_close(state.p, p)
         assert_close(state.h, h)
         assert state.norm == pytest.approx(float(torch.linalg.matrix_norm(A.matrix(), ord)))
+    assert not layer((2, 1), image).kernel.requires_grad  # the layer is kept for all walks
 
 
 def test_first_state_has_the_librarys_numbers(panel, says):
@@ -109,14 +108,3 @@ def test_replaced_entries_pull_more_and_without_momentum_the_same(says):
     says(False, "this is Algorithm 1", way=REPLACED, momentum=0.0)
     says(False, "without momentum they are the same", momentum=0.0)
     says(False, "After 1 step the norm", "has not moved on yet", steps=1)
-
-
-def test_norm_gradient_leaves_the_layer_alone():
-    A = layer((2, 1), ZEROS)
-    before = A.kernel.clone()
-    norm, p = norm_gradient(A, 1)
-    assert norm == pytest.approx(float(torch.linalg.matrix_norm(A.matrix(), 1)))
-    assert not A.kernel.requires_grad
-    assert not p.requires_grad
-    assert torch.equal(A.kernel, before)
-    assert decay.exchanged(A).stride == (1, 2)

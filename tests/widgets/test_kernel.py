@@ -2,13 +2,9 @@
 
 import sys
 
-import pytest
-
-pytest.importorskip("ipywidgets")
-pytest.importorskip("jupyter_client")
-
 import ipykernel
 import ipywidgets
+import pytest
 
 from convkit.widgets import kernel as module
 from convkit.widgets.kernel import kernel_sentence, prepare, running_cell

@@ -6,10 +6,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-
-pytest.importorskip("ipywidgets")
-
-import ipywidgets
 from torch import nn
 
 from convkit.data import digits, subset
@@ -21,10 +17,8 @@ from convkit.widgets.bounds import BoundsPanel
 from convkit.widgets.controls import NumberGrid
 from convkit.widgets.fourier import FourierPanel
 from convkit.widgets.matrices import MatrixPanel
-from convkit.widgets.panel import Panel
 from convkit.widgets.spectra import SpectraPanel
 from convkit.widgets.training.panel import TrainingPanel
-from convkit.widgets.training.runner import LivePanel
 from tests.helpers.panels import drawn, kinds, press
 from tests.helpers.training_panels import DATA, SMALL
 
@@ -107,25 +101,19 @@ def test_the_first_state_is_drawn_every_control_moves_it_and_reset_goes_back(nam
     assert values.keys() - others == SAME_WORDS.get(name, set())
 
 
-@pytest.mark.parametrize(
-    "kind, values, sentence",
-    [
-        (
-            BoundaryPanel,
-            {"boundary": "no padding", "dilation": 4},
-            "fit into the image, got 3 taps with dilation 4 on 3",
-        ),
-        (BoundsPanel, {"padding": "no padding", "dilation": 3, "k": 4}, "got one of 10 × 10 pixels on 8 × 8"),
-        (
-            BoundsPanel,
-            {"padding": "circular", "n": 2, "k": 4, "dilation": 2, "kernel": "chessboard of signs"},
-            "all taps cancel on this image",
-        ),
-        (FourierPanel, {"n": 3, "k": 5, "border": "none, only whole windows"}, "a whole 5 × 5 window must fit"),
-        (MatrixPanel, {"kernel": ((1e7, 0, 0), (0, 0, 0), (0, 0, 0))}, "between -1e+06 and 1e+06"),
-    ],
-)
-def test_bad_input_is_a_sentence_and_the_picture_stays(kind, values, sentence):
+SIGNS = {"padding": "circular", "n": 2, "k": 4, "dilation": 2, "kernel": "chessboard of signs"}
+BAD = {
+    "fit into the image, got 3 taps with dilation 4 on 3": (BoundaryPanel, {"boundary": "no padding", "dilation": 4}),
+    "got one of 10 × 10 pixels on 8 × 8": (BoundsPanel, {"padding": "no padding", "dilation": 3, "k": 4}),
+    "all taps cancel on this image": (BoundsPanel, SIGNS),
+    "a whole 5 × 5 window must fit": (FourierPanel, {"n": 3, "k": 5, "border": "none, only whole windows"}),
+    "between -1e+06 and 1e+06": (MatrixPanel, {"kernel": ((1e7, 0, 0), (0, 0, 0), (0, 0, 0))}),
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_bad_input_is_a_sentence_and_the_picture_stays(sentence):
+    kind, values = BAD[sentence]
     panel = kind()
     before = panel.png, panel.words
     panel.set(**values)
@@ -158,36 +146,17 @@ def float64_by_default():
         forget()
 
 
-def assert_same(make, usual):
-    with float64_by_default():
-        other = seen(make)
-    for place, state in usual.items():
-        assert other[place][0] == state[0]
-        assert other[place] == state
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PANELS)
 def test_a_panel_shows_the_same_under_both_defaults(name):
-    assert_same(PANELS[name], as_usual(name))
-
-
-def test_the_check_sees_a_panel_that_depends_on_it():
-    class Careless(Panel):
-        def controls(self):
-            return {"third": ipywidgets.Checkbox(description="a third")}
-
-        def draw(self, figure, third):
-            return f"{float(torch.tensor(1.0) / 3)}" if third else "nothing yet"
-
-    with pytest.raises(AssertionError, match=r"0\.3333"):
-        assert_same(Careless, seen(Careless))
+    usual = as_usual(name)
+    with float64_by_default():
+        other = seen(PANELS[name])
+    assert other == usual
 
 
 def test_every_panel_is_looked_at():
-    names = {kind.__name__ for kind in kinds()} | {kind.__name__ for kind in kinds(LivePanel)}
-    assert {"DepthPanel", "MatrixPanel", "FourierPanel", "BoundaryPanel", "BoundsPanel", "ClippingPanel"} <= names
-    assert {"ConvNormPanel", "SpherePanel", "DecayPanel", "AttackPanel", "SpectraPanel", "BetPanel"} <= names
+    assert len(list(kinds())) == 12
 
 
 def test_a_reader_whose_default_is_float64_can_show_networks_of_both_dtypes():

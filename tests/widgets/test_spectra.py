@@ -9,10 +9,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from convkit.operators.network import conv_operators
-
-pytest.importorskip("ipywidgets")
 from convkit.plots import plot_intervals, plot_radii
 from convkit.widgets.spectra import SpectraPanel
+from tests.helpers.refusals import refused
+from tests.helpers.unchanged import unchanged
 
 TORUS, CIRCLE = "zeros, by their torus", "made circular"
 LAYERS = ["0", "3", "6", "9"]
@@ -114,25 +114,19 @@ def test_without_a_model_it_shows_the_kits_own_kernels():
     assert "64 to 128" in dict(SpectraPanel().control("layer").options)
 
 
-@torch.no_grad()
 def test_the_models_are_left_as_they_were():
     model = mine(0).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    SpectraPanel(model, X).set(folded=True)
-    assert model.training
-    for name, tensor in model.state_dict().items():
-        assert_close(tensor, before[name], rtol=0, atol=0)
+    with unchanged(model):
+        SpectraPanel(model, X).set(folded=True)
 
 
 def test_bad_input_is_told_in_a_sentence():
-    with pytest.raises(ValueError, match="needs x, a batch that the model takes"):
-        SpectraPanel(mine(0))
-    with pytest.raises(ValueError, match="layers of the same names, got '3', '6', '9' in one of them alone"):
-        SpectraPanel(mine(0), X, mine(0)[:3])
-    with pytest.raises(ValueError, match=r"layer '0'.*padding mode 'zeros' or 'circular', got 'reflect'"):
-        SpectraPanel(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")), X.float())
-    with pytest.raises(ValueError, match="needed a model with convolutions or linear layers"):
-        SpectraPanel(nn.ReLU(), X)
+    refused("needs x, a batch that the model takes", SpectraPanel, mine(0))
+    names = "layers of the same names, got '3', '6', '9' in one of them alone"
+    refused(names, SpectraPanel, mine(0), X, mine(0)[:3])
+    reflecting = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"))
+    refused("layer '0'.*got 'reflect'", SpectraPanel, reflecting, X.float())
+    refused("needed a model with convolutions or linear layers", SpectraPanel, nn.ReLU(), X)
 
 
 def test_the_gap_goes_from_the_largest_found_to_the_smallest_bound():

@@ -101,11 +101,11 @@ def _networks() -> Iterator[tuple[nn.Module, torch.Tensor, str]]:
     doubles = "it named a layer that doubles every image and missed one that makes some of them 4 times larger"
     yield nn.Sequential(wide, point), image, doubles
     yield nn.Sequential(point, wide), image, doubles
-    turn = nn.Conv2d(16, 16, 1)  # 1.5 times a rotation of the channels: norm 2 is 1.5
+    turn = _constant(16, 16, 1, 0)  # 1.5 times a rotation of the channels: norm 2 is 1.5
     random = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     turn.weight.data = 1.5 * torch.linalg.qr(random)[0][..., None, None]
     many = "it named a layer with more entries, or with larger sums of them; that alone does not make images larger"
-    head = nn.Linear(16 * 144, 4)
+    head = nn.Linear(16 * 144, 4, bias=False, device="meta").to_empty(device="cpu")
     nn.init.constant_(head.weight, 0.001)
     yield nn.Sequential(_constant(1, 16, 1, 0.5), turn, nn.Flatten(), head), image, many
     yield nn.Sequential(turn, _constant(16, 1, 1, 0.5)), image.expand(1, 16, 12, 12), many
@@ -113,7 +113,8 @@ def _networks() -> Iterator[tuple[nn.Module, torch.Tensor, str]]:
 
 
 def _constant(c_in: int, c_out: int, size: int, value: float) -> nn.Conv2d:
-    layer = nn.Conv2d(c_in, c_out, size, padding=size // 2)
+    """Return a convolution whose weights are all ``value``; on "meta" it draws nothing of torch's global generator."""
+    layer = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False, device="meta").to_empty(device="cpu")
     nn.init.constant_(layer.weight, value)
     return layer
 

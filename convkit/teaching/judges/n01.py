@@ -71,8 +71,8 @@ def _wrong_circulant(found: Tensor, right: Tensor, a: Tensor) -> str:
     known = [
         (right.T, "this is the transposed matrix, the one that SciPy's circulant makes; S lets a row read the kernel"),
         (_moved_left(a), "your rows move to the left; the window moves to the right, and its row with it"),
-        (right.triu(), "this is the Toeplitz matrix of zeros beyond the end; here the signal is a ring"),
-        (right.tril(), "one half of the matrix is missing; which windows cross the end of the ring?"),
+        (right.triu(), "this is the Toeplitz matrix of zeros beyond the end; here the padding is circular"),
+        (right.tril(), "one half of the matrix is missing; which windows cross the end of the signal?"),
         (a.diag(), "a diagonal matrix only multiplies each place by a number; here a window reads several places"),
     ]
     known += [

@@ -65,7 +65,7 @@ def kernel(answer: Any) -> str | None:
         return "a single tap only moves the image: its circular norm is never too small"
     top = float(operator_norm(replace(A.circular(), input_shape=960), 2))
     if abs(taps.sum()) >= top - 1e-6:
-        return "the top of this symbol lies at frequency 0, which every torus has. Use taps of both signs"
+        return "the top of this symbol lies at frequency 0, which every size has. Use taps of both signs"
     return f"here the circular norm is {circular / exact:.3f} times the exact one, a bound. Another n may miss the top"
 
 
@@ -82,7 +82,7 @@ def stride(answer: Callable[[Tensor], Any]) -> str | None:
     for n in (12, 10):
         taps = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
         layer = ConvOperator(taps, n, stride=2)
-        H = torch.fft.fft(replace(layer, stride=1).kernel_on_torus()[0, 0]).conj()
+        H = torch.fft.fft(replace(layer, stride=1).kernel_on_image()[0, 0]).conj()
         found = answer(H.clone())
         if "complex" in str(getattr(found, "dtype", "")):
             return "a singular value is a real number, and these are complex"

@@ -132,7 +132,7 @@ def _not_kept(answer: Any, layer: ConvOperator, bound: float) -> str | None:
     if norm > bound * (1 + _SLACK):
         case = f"a {size} layer has norm {norm:.3f} now, and the bound is {bound:.3f}"
         if operator_norm(replace(layer, kernel=found).circular(), 2) <= bound * (1 + _SLACK):
-            return f"{case}: it is kept where windows wrap around the border, and this layer has zeros there"
+            return f"{case}: with circular padding it would be kept, and this layer has zero padding"
         if any(not _far(found, clip_and_crop(A, bound).kernel) for A in (torus, layer.circular())):
             return f"{case}: one round is not enough"
         return f"{case}: nothing has changed" if not _far(found, kernel) else case

@@ -86,7 +86,7 @@ def one_channel(answer: Callable[[int], Any]) -> str | None:
     "(5) sums squares of absolute values over the inputs i; then comes a power with a negative exponent.",
 )
 def inverse_root(answer: Callable[[Tensor, int], Any]) -> str | None:
-    """Judge a function that should return v-hat of a kernel on a torus of n × n pixels."""
+    """Judge a function that should return v-hat of a kernel with circular padding on n × n pixels."""
     generator = torch.Generator().manual_seed(0)
     for shape, n in (((4, 2, 3, 3), 7), ((2, 3, 5, 5), 8)):
         weight = torch.randn(*shape, dtype=torch.float64, generator=generator)

@@ -59,8 +59,8 @@ def count(answer: Callable[..., Any]) -> str | None:
 
 
 @hints(
-    "The row that was set j steps ago has faded j times. How large is its entry of h now?",
-    "Each of the k rows was set at another time: 0, 1, ..., k - 1 steps ago. Add their entries up.",
+    "In the long run each of the k rows was set at another time. How many steps ago is that, row by row?",
+    "The row that was set j steps ago has faded j times. How large is its entry of h now? Add up those of all rows.",
 )
 def strength(answer: Callable[[float, int], Any]) -> str | None:
     """Judge the long-run strength of a pull whose active entries are set, not added to."""

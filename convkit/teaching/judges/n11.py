@@ -111,7 +111,7 @@ def unmasking(loss: Callable[[Tensor, Tensor], Any]) -> str | None:
 def _survivors(loss: Callable[[Tensor, Tensor], Any]) -> tuple[int, int]:
     """Return how many images survive, on a random linear network with logits a thousand times too large."""
     generator = torch.Generator().manual_seed(1)
-    linear = nn.Linear(16, 10, bias=False)
+    linear = nn.Linear(16, 10, bias=False, device="meta").to_empty(device="cpu")  # no draw of torch's generator
     network = nn.Sequential(nn.Flatten(), linear).requires_grad_(False)
     linear.weight.copy_(1000 * torch.randn(10, 16, generator=generator))
     images = torch.rand(50, 1, 4, 4, generator=generator)

@@ -6,9 +6,9 @@ from convkit.loading import face
 
 if TYPE_CHECKING:
     from convkit.widgets.training.knobs import knob_sliders as knob_sliders
+    from convkit.widgets.training.live import LivePanel as LivePanel
+    from convkit.widgets.training.live import progress as progress
+    from convkit.widgets.training.live import run as run
     from convkit.widgets.training.panel import TrainingPanel as TrainingPanel
-    from convkit.widgets.training.runner import LivePanel as LivePanel
-    from convkit.widgets.training.runner import progress as progress
-    from convkit.widgets.training.runner import run as run
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -17,10 +17,11 @@ from convkit.methods.registry import get_method
 from convkit.plots.style import styles
 from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit
-from convkit.widgets.controls import _style, choice
-from convkit.widgets.training.finished import FinishedRun, Setting, model_name
+from convkit.widgets.controls import choice, label_style
 from convkit.widgets.training.knobs import MethodControl, number_text
-from convkit.widgets.training.runner import LivePanel, Track
+from convkit.widgets.training.live import LivePanel
+from convkit.widgets.training.runner import Track
+from convkit.widgets.training.runs import PanelRun, Setting, model_name
 
 SLOTS = ("first", "second", "third")
 ABOUT = ("data", "model", "trained on", "attack ε", "batch size", "steps", "seed")
@@ -69,7 +70,7 @@ class ChoicesPanel(LivePanel):
         }
         for label, value in {"attack ε": 0.1, **self._numbers}.items():
             controls[label] = ipywidgets.Text(
-                str(value), description=label, continuous_update=False, **_style(label, 6)
+                str(value), description=label, continuous_update=False, **label_style(label, 6)
             )
         names = [*self._methods, None][: max(2, len(self._methods))]
         for slot, name, (color, *_) in zip(SLOTS[: len(names)], names, styles(len(names)), strict=True):
@@ -141,7 +142,7 @@ class ChoicesPanel(LivePanel):
             self._data[name] = data if name in WHOLE else subset(data, PART, test_count=TEST_PART)
         return self._data[name]
 
-    def make(self, settings: Sequence[Setting]) -> list[FinishedRun]:
+    def make(self, settings: Sequence[Setting]) -> list[PanelRun]:
         """Return the runs, before their first step; raise ``ValueError`` or ``OSError`` for what cannot be trained."""
         runs = []
         for setting in settings:
@@ -149,7 +150,7 @@ class ChoicesPanel(LivePanel):
             model = network(setting.model, data, setting.method, seed=setting.seed, knobs=knobs, **setting.options)
             objective = get_objective(setting.objective, setting.eps)
             records = fit(model, data, setting.method, knobs=knobs, objective=objective, **setting.plan)
-            runs.append(FinishedRun(setting, Track(setting.name, records, knobs), model))
+            runs.append(PanelRun(setting, Track(setting.name, records, knobs), model))
         return runs
 
     def labels(self) -> dict[str, str]:

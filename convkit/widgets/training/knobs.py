@@ -11,7 +11,7 @@ import traitlets
 
 from convkit.methods.method import Knob, KnobValue
 from convkit.methods.registry import METHODS, get_method
-from convkit.widgets.controls import _style, choice, toggle
+from convkit.widgets.controls import choice, label_style, toggle
 
 NONE = "none"
 HIDDEN = ("momentum",)  # of every method, and seldom moved: code can
@@ -46,7 +46,9 @@ def knob_control(name: str, knob: Knob, value: KnobValue | None = None) -> Any:
         return choice(knob.words, list(knob.choices), value)
     options = [(number_text(place), place) for place in grid(name, knob, value)]
     # shows a new place while it is dragged, as every other slider does
-    return ipywidgets.SelectionSlider(options=options, value=value, description=knob.words, **_style(knob.words, 15))
+    return ipywidgets.SelectionSlider(
+        options=options, value=value, description=knob.words, **label_style(knob.words, 15)
+    )
 
 
 def knob_sliders(method: str, knobs: MutableMapping[str, Any], *names: str) -> list[Any]:
@@ -83,7 +85,7 @@ class MethodControl(ipywidgets.VBox):
         super().__init__(layout=border)
         self.description = label
         options = [(NONE, None), *((one.words, name) for name, one in METHODS.items())]
-        self._list = ipywidgets.Dropdown(options=options, value=method, description=label, **_style(label, 20))
+        self._list = ipywidgets.Dropdown(options=options, value=method, description=label, **label_style(label, 20))
         self._knobs: dict[str, Any] = {}
         self._row = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "center"})
         self._filling = False

@@ -18,9 +18,10 @@ from convkit.plots.training import TrainingPlot
 from convkit.training.plan import Record
 from convkit.widgets.panel import Words
 from convkit.widgets.training.choices import ABOUT, ChoicesPanel, knob_label
-from convkit.widgets.training.finished import FinishedRun, Setting, link, records_csv, table_csv, table_html
 from convkit.widgets.training.knobs import number_text
-from convkit.widgets.training.runner import Runner, progress
+from convkit.widgets.training.live import progress
+from convkit.widgets.training.runner import Runner
+from convkit.widgets.training.runs import PanelRun, Setting, link, records_csv, table_csv, table_html
 
 NOTE = (
     "A norm is that of a convolution alone, with ConvNorm's affine kernel, without the factors of BatchNorm behind it; "
@@ -69,8 +70,8 @@ class TrainingPanel(ChoicesPanel):
         folder: str | Path | None = None,
         **options: Any,
     ) -> None:
-        self.runs: list[FinishedRun] = []
-        self._before: list[FinishedRun] = []
+        self.runs: list[PanelRun] = []
+        self._before: list[PanelRun] = []
         self._starting, self._turn, self._notice, self._planned = False, 0, Words(""), first
         try:
             self._loop = asyncio.get_running_loop()

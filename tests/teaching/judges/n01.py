@@ -38,10 +38,7 @@ CASES = {
         **{"come out of the layer": [16384], "more entries": [0, -ENTRIES, 1, 45e6, 16384 + 3072]},
     },
     Case(circ, "a 5 × 5 matrix", r"5 1 2 3 4|%|a\.roll\(|j - i|for i in"): {
-        None: [
-            *(circulant, rolled(lambda i: i), lambda a: [*rolled(lambda i: i)(a).numpy()]),
-            lambda a: ifft(fft(circulant(a))).real,
-        ],
+        None: [circulant, rolled(lambda i: i), lambda a: ifft(fft(circulant(a))).real],
         "transposed": [lambda a: circulant(a).T, lambda a: scipy.linalg.circulant(a.numpy())],
         **{"move to the left": [rolled(lambda i: -i)], "in each row all": [lambda a: a[:, None].expand(-1, len(a))]},
         "^all rows are the same": [rolled(lambda i: 0), rolled(lambda i: 1), lambda a: torch.zeros(len(a), len(a))],
@@ -69,9 +66,6 @@ CASES = {
         **{"whole images": [lambda M: grid(M)[:, 1, 1]], "not in their places": [lambda M: row(M).roll(1, 3)]},
         "but not all: do": [lambda M: M[M != 0].unique().reshape(2, 3, 3, 3)],
         "not the taps": [lambda M: 2 * row(M), lambda M: grid(M).sum((1, 2))[:, :, :3, :3]],
-        "over the edge, or you cut the row beside": [
-            *(cut(0, 0), cut(1, 0), cut(1, 1, 1), lambda M: torch.stack([cut(0, 0)(M)[0], row(M)[1]])),
-            lambda M: M.flatten()[:54].reshape(2, 3, 3, 3),
-        ],
+        "over the edge, or you cut the row beside": [cut(1, 0), cut(1, 1, 1)],
     },
 }

@@ -25,9 +25,8 @@ CASES = {
     },
     Case(kernel, secret=r"1\s*,\s*-\s*1"): {
         None: [
-            *(([1, -1], 5), ((1.0, -1.0), 5.0), (np.array([1, -1]), np.int64(7)), ([1e-9, -1e-9], 5), ([0, 1, -1], 5)),
-            *((torch.tensor([2.0, -2.0]), torch.tensor(3)), ([1e200, -1e200], 5), ([1, -2, 1.5], 5), ([1, -1, 1], 5)),
-            *(([2, -3, 1], 5), ([1, -1, 1, -1], 5), ([-1, 1], 99)),
+            *((np.array([1, -1]), np.int64(7)), (torch.tensor([2.0, -2.0]), torch.tensor(3)), ([-1.0, 1], 99.0)),
+            *(([0, 1, -1], 5), ([1e-9, -1e-9], 5), ([1e200, -1e200], 5), ([1, -2, 1.5], 5), ([1, -1, 1, -1], 5)),
         ],
         "2 to 5 numbers": [(x, 5) for x in ([math.nan, 1], [math.inf, 1], ["a", 1], "1, -1", [1j, 1], {1, -1}, [])],
         "a multiple of": [([1, -2, 1], 3), ([-2, 4, -2], 5), ([0, 1, -2, 1, 0], 5), ([1e-30, -2e-30, 1e-30], 5)],
@@ -38,10 +37,7 @@ CASES = {
         "2 to 5 taps": [(taps, 9) for taps in (1, [1], [1, -1, 1, -1, 1, -1], [[1, -1]])],
     },
     Case(stride, "6 singular values|complex|fold onto", r"√2|sqrt|n ?/ ?2|root mean square|2\*\*0\.5|A\(g"): {
-        None: [
-            *(rms, lambda H: torch.linalg.svdvals(H.reshape(2, -1).T[:, None] / 2**0.5), lambda H: rms(H.mul_(1))),
-            lambda H: rms(H).sort().values,
-        ],
+        None: [rms, lambda H: rms(H.mul_(1)), lambda H: rms(H).sort().values],
         "too large by one factor": [lambda H: 2**0.5 * rms(H), lambda H: 2 * rms(H)],
         **{"too small by one factor": [lambda H: rms(H) / 2**0.5], "squares": [lambda H: rms(H) ** 2]},
         "the two numbers": [lambda H: summed(H) / 2**0.5, lambda H: summed(H) / 2],

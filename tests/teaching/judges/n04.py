@@ -27,11 +27,6 @@ def norm(kernel, *layer):
     return columns(kernel.abs(), *layer).max()
 
 
-def as_large_as_the_image(kernel, image, stride, padding):
-    full = F.conv_transpose2d(torch.ones(1, len(kernel), *image), kernel.abs(), stride=stride, padding=padding)
-    return full[..., : image[0], : image[1]].max()
-
-
 CASES = {
     Case(bet, "one number, the largest column sum", "(?i)4|four"): {
         **{None: [4, Fraction(4), np.int8(4)], "the tempting answer": [9, 9.0], "an average": [9 / 4], "stride 3": [1]},
@@ -43,18 +38,15 @@ CASES = {
         r"nine equal taps are unfair: the class that begins at tap \(0, 0\) adds up to 0.444": [NINTHS],
         r"smaller: the class that begins at tap \(1, 1\) adds up to 1.000": [[[0, 0, 0], [0, 1, 0], [0, 0, 0]]],
         r"smaller: the class that begins at tap \(0, 1\) adds up to 0.500": [[[0, 0.5, 0], [0, 0.5, 0], [0, 0, 0]]],
-        r"smaller: the class that begins at tap \(0, 0\)": [[[0.25, 0, 0.25], [0, 0, 0], [0.25, 0, 0.25]]],
         "must add up to 1, and these add up to 16.000": [[[1, 2, 1], [2, 4, 2], [1, 2, 1]]],
-        "must add up to 1, and these add up to 0.000": [[[0, 0, 0]] * 3],
         "no negative taps": [[[-0.25, 0.25, 0.5], [0.25, 0.25, 0], [0, 0, 0]]],
-        r"3 × 3 taps are needed, got shape \(1, 9\)": [[[1 / 9] * 9]],
         r"3 × 3 taps are needed, got shape \((9,|1, 1, 3, 3|)\)": [[1 / 9] * 9, torch.full((1, 1, 3, 3), 1 / 9), 1 / 9],
         "3 × 3 numbers": [[*NINTHS[:2], [1 / 9] * 2]],
     },
     Case(norm_1, "one number", r"\.max\(\)|kernel\.abs\(\)|2 \* p|// s|torch\.ones\("): {
         **{None: [norm, lambda *of: norm(*of).reshape(1, 1)], "a pixel has one channel": [lambda K, *_: K.abs().sum()]},
         "signs of the taps cancel": [lambda *of: columns(*of).max(), lambda *of: columns(*of).abs().max()],
-        "how many outputs": [as_large_as_the_image, lambda K, n, *of: norm(K, n, *of) if max(n) > 3 else 0.0],
+        "how many outputs": [lambda K, n, *of: norm(K, n, *of) if max(n) > 3 else 0.0],
         "the norm 1 is 34.127": [lambda *_: 0.0, lambda *of: -norm(*of), lambda *of: 2 * norm(*of)],
         **{"the norm ∞": [lambda K, *of: rows(K.abs(), *of).max()], "the largest entry": [lambda K, *_: K.abs().max()]},
         "adds up all columns": [lambda K, *of: columns(K.abs(), *of).sum()],

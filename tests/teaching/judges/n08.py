@@ -26,10 +26,7 @@ CASES = {
         "another row": [lambda v, m, c: 2 * m - nearest(v, m, c), lambda v, m, c: nearest(v.flip(0), m, c)],
         "with m = -0.3, .* the norm is wrong": [lambda v, m, c: m + scaled(v - v.mean(), c - 12 * m**2)],
         "a row of 12 finite numbers": [lambda v, m, c: m, lambda *of: nearest(*of)[:, None]],
-        "the mean is wrong": [
-            *(lambda v, m, c: scaled(v - v.mean(), c), lambda v, m, c: scaled(v - v.mean() + m, c), lambda v, m, c: v),
-            lambda v, m, c: scaled(v, c),
-        ],
+        "the mean is wrong": [lambda v, m, c: scaled(v - v.mean(), c), lambda v, m, c: scaled(v - v.mean() + m, c)],
     },
     Case(rate, "a function that gives one number", r"r\s*(\*\*|²|\^)\s*2?\s*/\s*2|0\.05"): {
         **{None: [lambda r: 0.05 * r**2], "makes up for": [lambda r: 0.1 * r / 2**0.5]},
@@ -44,10 +41,7 @@ CASES = {
         "the constant of the ReLU": [lambda a: 2 / (1 - 1 / pi)],
     },
     Case(worse, secret=r"\b(2|3|two|three) "): {
-        None: [
-            *(*(kind(WORSE) for kind in (set, list, tuple, frozenset)), [list(case) for case in WORSE]),
-            [(name, what, int(sigma)) for name, what, sigma in WORSE],
-        ],
+        None: [set(WORSE), [list(case) for case in WORSE], [(name, what, int(sigma)) for name, what, sigma in WORSE]],
         **{"some cases are missing": [[]], "one case is missing": [WORSE[:2]]},
         r"\(CIFAR-10, center, 1.0\): 4.66 is lower than 4.97": [[*WORSE, ("CIFAR-10", "center", 1.0)]],
         r"\(CIFAR-100, sphere, 0.0\): 22.76 is lower than 24.15": [[("CIFAR-100", "sphere", 0)]],

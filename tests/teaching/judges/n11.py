@@ -21,10 +21,6 @@ def second_only(W, b, x, y, eps):
     return top.values[:, 0] - top.values[:, 1] > eps * (W[y] - W[top.indices[:, 1]]).abs().sum(1)
 
 
-def own_rows(W, b, x, y, eps):
-    return (x @ W.T + b).topk(2, dim=1).values.diff(dim=1)[:, 0] < -eps * W[y].abs().sum(1)
-
-
 def others(z, y):
     return z.masked_fill(F.one_hot(y, z.shape[1]) == 1, -1e9).amax(1)
 
@@ -61,8 +57,7 @@ CASES = {
         "400 times True or False": [lambda *of: safe(*of).double(), lambda *of: safe(*of).sum(), lambda *_: "yes"],
         **{"in the norm 2": [lambda *of: safe(*of, p=2)], "the norm ∞ of the gradient": [lambda *of: safe(*of, p=inf)]},
         **{"ask all of them": [second_only], "for 70 of 400": [lambda W, b, x, y, eps: safe(W, b, x, y, 2 * eps)]},
-        **{"for 31 of 400 images at eps = 0.02": [own_rows], "the other way round": [lambda *of: ~safe(*of)]},
-        **{"for 95 of 400": [lambda W, b, x, y, eps: y == y], "for 305 of 400": [lambda W, b, x, y, eps: y != y]},
+        **{"the other way round": [lambda *of: ~safe(*of)], "for 95 of 400": [lambda W, b, x, y, eps: y == y]},
     },
     Case(unmasking): {
         **{None: [margin, ratio, lambda z, y: cross_entropy(z / 1000, y)], "the label's own": [others]},

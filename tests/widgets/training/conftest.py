@@ -2,30 +2,27 @@
 
 import pytest
 
+import convkit.widgets.panel as module
+from convkit.widgets.training import live, runner
+from tests.helpers.panels import drawn
+from tests.helpers.training_panels import small
+
 
 @pytest.fixture
 def quick(monkeypatch):
     """No pixels, and messages after each step: else a fast machine is done before anybody can act."""
-    from convkit.widgets import panel
-    from convkit.widgets.training import runner
-    from tests.helpers.panels import drawn
-
-    monkeypatch.setattr(panel, "png_bytes", drawn)
+    monkeypatch.setattr(module, "png_bytes", drawn)
     monkeypatch.setattr(runner, "SLICE", 0)
 
 
 @pytest.fixture
 def panel(quick):
-    from tests.helpers.training_panels import small
-
     return small()
 
 
 @pytest.fixture
 def views(monkeypatch):
     """The views that ``run`` has shown."""
-    from convkit.widgets.training import runner
-
     shown = []
-    monkeypatch.setattr(runner, "_display", shown.append)
+    monkeypatch.setattr(live, "_display", shown.append)
     return shown

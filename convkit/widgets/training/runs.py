@@ -58,7 +58,7 @@ class Setting:
 
 
 @dataclass
-class FinishedRun:
+class PanelRun:
     """A run of the panel: its settings at the start, its track, and its network.
 
     It enters the table when it has finished; ``end`` is ``"running"`` until then.
@@ -159,12 +159,12 @@ def model_name(model: str | nn.Module, options: Mapping[str, Any]) -> str:
     return ", ".join([model, *details])
 
 
-def table_csv(runs: Sequence[FinishedRun]) -> str:
+def table_csv(runs: Sequence[PanelRun]) -> str:
     """Return the table of runs as CSV, a line per run."""
     return _csv([{"run": str(number)} | run.row() for number, run in enumerate(runs, start=1)])
 
 
-def records_csv(runs: Sequence[FinishedRun]) -> str:
+def records_csv(runs: Sequence[PanelRun]) -> str:
     """Return the records of all runs as CSV, a line per step, with the layers' norms and condition numbers."""
     rows = []
     for number, run in enumerate(runs, start=1):
@@ -197,7 +197,7 @@ def link(text: str, name: str) -> str:
     return f'<a download="{name}" style="{look}" href="data:text/csv;base64,{code}">{name}</a>'
 
 
-def table_html(runs: Sequence[FinishedRun]) -> str:
+def table_html(runs: Sequence[PanelRun]) -> str:
     """Return the table of runs as HTML, the latest first, without columns that are empty in all of them."""
     if not runs:
         return ""
