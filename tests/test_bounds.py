@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
@@ -70,7 +70,6 @@ def kernels(normal_kernel: Tensor) -> dict[str, Tensor]:
 # ---- bounds --------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @dtypes
-@settings(max_examples=150)
 @given(geometry=st.one_of(geometries(), exact_geometries(), patch_geometries()), seed=st.integers(0, 99))
 def test_no_bound_is_below_the_dense_norm(device, dtype, geometry, seed):
     A = geometry.operator(device, dtype, seed)

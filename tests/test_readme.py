@@ -76,6 +76,7 @@ def test_own_network_of_the_readme_runs_and_its_bounds_hold():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_training_of_the_readme_runs_and_learns():
     accuracies = re.findall(r"accuracy ([0-9.]+), largest norm [0-9.]+", printed(TRAINING))
     assert len(accuracies) == 4

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -55,6 +56,9 @@ IDLE = (
     "cell => /\\[\\*\\]/.test(cell.node.querySelector('.jp-InputPrompt')?.textContent ?? ''))"
 )
 
+# What the kernel says of requests that a page made before it was loaded anew: their subshell is gone with the page, and
+# ipykernel and pyzmq leave what is said of it to nobody.
+LEFT_BEHIND = re.compile(r"UnknownSubshellError|zmqstream\.py|coroutine .* was never awaited")
 # What waits behind a busy cell on the main shell does not count: JupyterLab may ask there for comms at any time.
 ANSWERED = "[...window.pending.values()].every(text => text.includes(' on the main shell: '))"
 
@@ -66,6 +70,7 @@ class Reader:
         self.server = server
         self.outside: list[str] = []
         self.console: list[str] = []
+        self.reloaded = False
         self.context = browser.new_context(viewport={"width": 1400, "height": 1100}, reduced_motion="reduce")
         self.context.route("**/*", self._route)
         self.page = self.context.new_page()
@@ -95,6 +100,7 @@ class Reader:
 
     def reload(self) -> None:
         """Load the page again; the kernel goes on."""
+        self.reloaded = True
         name = self.ask(f"() => {BOOK}.context.path")
         self.page.reload()
         self._wait_open(name)
@@ -166,7 +172,10 @@ class Reader:
         """Error outputs, complaints of the kernel, errors on the console, requests to outside."""
         outputs = [output for cell in self.cells() for output in cell.get("outputs", [])]
         errors = [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
-        return errors + self.ask("() => window.complaints") + self.console + self.outside
+        complaints = self.ask("() => window.complaints")
+        if self.reloaded:
+            complaints = [text for text in complaints if not LEFT_BEHIND.search(text)]
+        return errors + complaints + self.console + self.outside
 
     def forget(self) -> None:
         """Start a new list of troubles."""

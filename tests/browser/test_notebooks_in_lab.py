@@ -5,6 +5,7 @@ import pytest
 from tests.browser.conftest import NOTEBOOKS
 
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+OFTEN = ("00", "04", "06", "08", "11", "12")  # a bet, bars, a training, 3-D, attacks, the widest: the others with --all
 MOVED: set[str] = set()  # titles of panels: several notebooks have a training panel, and one of them is moved
 
 
@@ -13,7 +14,8 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.full) for name in NAMES[1:])])
+@pytest.mark.full
+@pytest.mark.parametrize("name", NAMES)
 def test_all_cells_run(reader, name):
     reader.open(name)
     reader.run_all()
@@ -22,7 +24,9 @@ def test_all_cells_run(reader, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name[:2] in OFTEN else pytest.mark.full) for name in NAMES]
+)
 def test_panels_run_after_the_first_cell_and_every_control_moves_them(reader, name):
     reader.open(name)
     outputs = {place: str(cell["outputs"]) for place, cell in enumerate(reader.cells()) if cell["cell_type"] == "code"}
