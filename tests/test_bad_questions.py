@@ -92,7 +92,7 @@ class Own(nn.Conv2d):
 
 @cases(
     (nn.ConvTranspose2d(2, 3, 2, output_padding=1, dilation=2), ValueError, "needs output_padding below padding "),
-    (nn.BatchNorm2d(3), ValueError, "needs Conv1d, Conv2d, Conv3d, Linear or .*, got BatchNorm2d; give the layer"),
+    (nn.BatchNorm2d(3), ValueError, "needs Conv1d, Conv2d, .* Linear or .*, got BatchNorm2d; give the layer"),
     (Own(2, 3, 3), ValueError, "needs a layer that its weight describes, got Own, .*; give it a method operator"),
     (nn.LazyConv2d(3, 2), ValueError, "must have its numbers, got a lazy parameter; run the network once first"),
     (nn.Conv2d(2, 3, 2).half(), TypeError, r"must be float32 .*, got torch.float16; use kernel.double\(\)"),

@@ -48,7 +48,7 @@ SIZES = [
     (operator(TWO, 5, padding=0.5), ValueError, "padding must be a whole number of at least 0, got 0.5; "),
     (operator(TWO, 5, groups=3), ValueError, r"groups must divide .*, got groups=3 and .*\(4, 3, 3, 2\); "),
     (operator(TWO, 5, groups=0), ValueError, "groups must be a whole number of at least 1, got 0; "),
-    (operator(TWO, 5, padding_mode="mirror"), ValueError, "must be one of .*, got 'mirror'; take the nearest"),
+    (operator(TWO, 5, padding_mode="mirror"), ValueError, "must be one of .*, got 'mirror'; take the one nearest"),
     (operator(TWO, 5, transposed=1), TypeError, "transposed must be True or False, got 1; A.T is the transpose"),
     (operator(TWO, (2, 5), padding=0), ValueError, r"must fit .*, got .*\(3, 2\) .*\(2, 5\).*; use a larger input"),
     (operator(TWO, 4, dilation=2, padding=0), ValueError, r"must fit .*, got .* dilation \(2, 2\) .*; use a larger"),
