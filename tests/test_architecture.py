@@ -33,6 +33,7 @@ CORE = ORDER[ORDER.index("operators") : ORDER.index("audit") + 1]
 OPTIONAL = {"engine": {"threadpoolctl"}, "loading": {"tqdm"}}  # without them: one worker, no progress bar
 MOST_ROOMS, MOST_DEPTH = 30, 11
 MOST_LINES = {"core": 4_000, "package": 15_500}
+MOST_TESTS = 1.15  # lines of tests for a line of the package
 BESIDE = ("architecture", "bad_questions", "checks", "leading", "statements", "torus")  # tests of more than one room
 LIBRARY_TESTS = [  # these run where only torch, numpy, scipy, pytest and hypothesis are installed
     path.relative_to(ROOT).as_posix()
@@ -166,10 +167,13 @@ def test_rooms_are_few_and_not_deep():
     assert max(map(depth, ORDER)) <= MOST_DEPTH
 
 
-def test_core_and_package_stay_small():
+def test_core_package_and_tests_stay_small():
     lines = {path: lines_of_code(file.read_text("utf-8")) for path, file in FILES.items()}
     assert sum(count for path, count in lines.items() if room(path) in CORE) <= MOST_LINES["core"]
     assert sum(lines.values()) <= MOST_LINES["package"]
+    equipment = ROOT / "tests" / "gpu"  # a pretended device, and measurements
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if not path.is_relative_to(equipment)]
+    assert sum(lines_of_code(path.read_text("utf-8")) for path in tests) <= MOST_TESTS * sum(lines.values())
 
 
 def test_theory_and_steering_need_torch_numpy_and_scipy_alone():
