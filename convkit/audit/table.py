@@ -13,7 +13,9 @@ from convkit.audit.gains import channel_gains, with_gain
 from convkit.bounds import frobenius_bound, torus_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import operator_norm
-from convkit.operators.network import conv_operators
+from convkit.operators.calls import Missing
+from convkit.operators.evaluation import unwrapped
+from convkit.operators.network import read_network
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import channel_condition_numbers, condition_number
 
@@ -62,10 +64,17 @@ class LayerRecord:
 class LayerTable(list[LayerRecord]):
     """A list of ``LayerRecord`` that prints as a table, also in a notebook.
 
+    ``missing`` lists what the table lacks: ``(name, reason)`` for each part of the network with weights that no row
+    stands for. The printed table names them below.
+
     >>> table = layer_table(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2), columns=["norm1"])
     >>> print(str(table).splitlines()[0])
     layer  kind    in     out    kernel  stride  norm 1
     """
+
+    def __init__(self, records: Iterable[LayerRecord] = (), missing: Iterable[Missing] = ()) -> None:
+        super().__init__(records)
+        self.missing = list(missing)
 
     @overload
     def column(self, name: Literal["norm1", "norm2", "norm_inf", "stable_rank", "condition_number"]) -> list[float]: ...
@@ -90,13 +99,17 @@ class LayerTable(list[LayerRecord]):
         rows = self._rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *self._notes()])
 
     def _repr_html_(self) -> str:
         head, *body = ([html.escape(cell) for cell in row] for row in self._rows())
         rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body)
         heads = "".join(f"<th>{cell}</th>" for cell in head)
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+
+    def _notes(self) -> list[str]:
+        return [f"not in the table: {name or 'the network itself'} ({reason})" for name, reason in self.missing]
 
     def _rows(self) -> list[list[str]]:
         def size(numbers: Sequence[SupportsIndex]) -> str:
@@ -124,8 +137,12 @@ def layer_table(
     columns: Iterable[str] | None = None,
     torus: bool = False,
     folded: bool = False,
+    missing: Literal["note", "raise"] = "note",
 ) -> LayerTable:
-    """Return a ``LayerRecord`` for each convolution and linear layer that ``model(x)`` reaches, in the model's order.
+    """Return a ``LayerRecord`` for each convolution and linear map that ``model(x)`` computes, in order.
+
+    They are those of ``conv_operators``, which says what is read and how rows are named. With ``missing="note"`` what
+    has no row is listed in ``table.missing``; with ``"raise"`` it is a ``ValueError``.
 
     ``layers`` are the names of those to measure, ``columns`` the numbers to compute (``"norm1"``, ``"norm2"``,
     ``"norm_inf"``, ``"stable_rank"``, ``"condition_number"``, ``"channel_condition_numbers"``); all by default. Each
@@ -133,7 +150,7 @@ def layer_table(
     Fourier blocks. With ``torus=True`` the norm 2 of such a layer (zero padding, mostly) is bounded by that of
     ``A.torus()``, at a fraction of the cost. ``folded=True`` includes the gains in evaluation mode of a BatchNorm or
     ``NoisyAffine2d`` that directly follows a layer in an ``nn.Sequential``. The model is left as it was. Raises
-    ``ValueError`` for unknown names, and with the layer's name for layers without an operator.
+    ``ValueError`` for unknown names and for weights that are not finite.
 
     >>> model = nn.Sequential(nn.Linear(2, 2))
     >>> _ = nn.init.eye_(model[0].weight)
@@ -142,15 +159,17 @@ def layer_table(
     """
     with torch.no_grad():
         columns = _chosen("columns", columns, COLUMNS)
-        operators = conv_operators(model, x)
+        operators, rows = read_network(model, x, missing)
+        model = unwrapped(model)
         gains = channel_gains(model) if folded else {}
-        records = LayerTable()
+        records = LayerTable(missing=operators.missing)
         for name in _chosen("layers", layers, operators):
-            A, layer = operators[name], model.get_submodule(name)
-            behind, gain = gains.get(name, ("", None))
+            A, row = operators[name], rows[name]
+            layer = model.get_submodule(row.layer)
+            behind, gain = gains.get(row.layer, ("", None)) if row.operator is None else ("", None)
             if gain is not None:
                 A = with_gain(A, gain)
-            record = _record(name, type(layer).__name__, A, columns, torus, behind)
+            record = _record(name, row.kind, A, columns, torus, behind)
             if isinstance(layer, ConvNorm2d) and layer.padding_mode == "zeros" and any(layer.span):
                 words = f"its torus, {'×'.join(map(str, A.input_shape))}"  # that is what it normalizes on
                 record = replace(record, geometry="torus", methods=dict.fromkeys(record.methods, words))

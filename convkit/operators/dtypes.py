@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from convkit.checks import described
 
+HALF = (torch.float16, torch.bfloat16)
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn, torch.linspace})
 
 
@@ -43,8 +44,13 @@ def input_dtype(model: nn.Module) -> torch.dtype | None:
 
 
 def as_input(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the images in the dtype that the network takes."""
-    return x.to(input_dtype(model) or x.dtype)
+    """Return the images in the dtype that the network takes; whole numbers, such as the indices of words, stay."""
+    return x.to(input_dtype(model) or x.dtype) if x.is_floating_point() else x
+
+
+def widened(weight: Tensor) -> Tensor:
+    """Return a weight in half precision in float32, with its gradient, and any other as it is."""
+    return weight.float() if weight.dtype in HALF else weight
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ def check_kernel(kernel: object) -> None:
         raise TypeError(f"kernel must be a torch tensor, got {type(kernel).__name__}; use torch.as_tensor(kernel)")
     if is_lazy(kernel):
         raise ValueError("kernel must have its numbers, got a lazy parameter; run the network once first")
+    if kernel.is_meta:
+        raise ValueError("kernel must have its numbers, got a tensor on the meta device; load the weights first")
     if kernel.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"kernel must be float32 or float64, got {kernel.dtype}; use kernel.double(), or for a complex kernel "

@@ -1,16 +1,18 @@
-"""The convolution and linear layers of a network: input sizes and operators, by the layer's name."""
+"""The convolutions and linear maps of a network: input sizes and operators, by the name of the layer."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from convkit.checks import plain
-from convkit.operators.evaluation import apart, evaluation_copy
+from convkit.operators.calls import Missing, Recorder, Row
+from convkit.operators.dtypes import HALF, as_input, widened
+from convkit.operators.evaluation import apart, evaluation_copy, unwrapped
 from convkit.operators.geometry import NoFourierBlocks, Size
-from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
+from convkit.operators.operator import ConvOperator
 
 
 def named_layers(kind: str, model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -49,75 +51,109 @@ def naming(name: str) -> Iterator[None]:
 
 
 def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the spatial input size of each convolution and linear layer that ``model(x)`` reaches, by its name.
+    """Return the spatial input size of each layer that ``model(x)`` reaches and ``from_layer`` takes, by its name.
 
     Found by one forward pass of a copy in evaluation mode, without gradients; the model is left as it was. A linear
     layer on ``(batch, features)`` has size ``(1, 1)``, on ``(batch, positions, features)`` the size ``(positions,)``.
-    Raises ``ValueError`` for a model without such layers and for a layer that is called on two sizes.
+    Weights that are used in other ways have no place here: see ``conv_operators``. Raises ``ValueError`` for a model
+    without such layers and for a convolution that is called on two sizes.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
     >>> input_shapes(model, torch.zeros(1, 3, 8, 8))
     {'0': (8, 8), '2': (1, 1)}
     """
-    if not any(_layers(model)):
-        raise ValueError(
-            f"needed a model with convolutions or linear layers, got {type(model).__name__} without any; give its "
-            "layers a method operator(input_shape)"
-        )
     shapes: dict[str, tuple[int, ...]] = {}
-
-    def watched(name: str, layer: Any) -> Callable[..., Any]:
-        forward = layer.forward
-
-        def watching(*args: Any, **kwargs: Any) -> Any:
-            seen = tuple((args[0] if args else next(iter(kwargs.values()))).shape)
-            if isinstance(layer, nn.Linear):
-                size = seen[1:-1] or (1, 1)
-            else:  # a convolution takes inputs without a batch, too
-                size = seen[2:] if has_operator(layer) else seen[2 - layer.weight.ndim :]
-            if shapes.setdefault(name, size) != size:
-                raise ValueError(
-                    f"layer {name!r} meets inputs of sizes {shapes[name]} and {size}, and its norm depends on the "
-                    "size; make its operators one by one with ConvOperator.from_layer"
-                )
-            return forward(*args, **kwargs)
-
-        return watching
-
-    with evaluation_copy(model, x, apart) as copy, torch.no_grad():
-        for name, layer in _layers(copy):
-            layer.forward = watched(name, layer)
-        copy(x.clone())  # a first step may be in place
-        for _, layer in _layers(copy):
-            del layer.forward  # it knows the layer, which would wait for the garbage collector with its weight
+    for row in _recorded(model, x)[0].values():
+        if row.operator is None and shapes.setdefault(row.layer, row.size) != row.size:
+            raise ValueError(
+                f"layer {row.layer!r} meets inputs of sizes {shapes[row.layer]} and {row.size}, and its norm depends "
+                "on the size; leave it out, or make its operators one by one with ConvOperator.from_layer"
+            )
+    if not shapes:
+        raise _nothing(model)
     return shapes
 
 
-def conv_operators(model: nn.Module, x: Tensor) -> dict[str, ConvOperator]:
-    """Return the operator of each convolution and linear layer that ``model(x)`` reaches, by the layer's name.
+class Operators(dict[str, ConvOperator]):
+    """Operators by name, and in ``missing`` the parts of the network that have none: ``(name, reason)``."""
 
-    The weights are those of evaluation mode, with gradients. Raises ``ValueError`` for a model without such layers,
-    and with the layer's name for a layer that is called on two sizes or has no operator (transposed, reflect,
-    replicate).
+    missing: list[Missing]
+
+
+def conv_operators(model: nn.Module, x: Tensor, missing: Literal["raise", "note"] = "raise") -> Operators:
+    """Return the operator of each convolution and linear map that ``model(x)`` computes, in the order of the run.
+
+    A layer whose forward is torch's own, or that has a method ``operator``, is read by ``ConvOperator.from_layer``,
+    with the weights of evaluation mode and with gradients. Elsewhere the calls that run are recorded, without
+    gradients: ``F.conv1d``, ``F.conv_transpose1d`` and so on (with an ``F.pad`` just before them), ``F.linear``, and
+    attention.
+
+    The name is that of the innermost module, with ``#2`` for a second kernel in it, ``@HxW`` for a second size of the
+    same convolution, and ``.q``, ``.k``, ``.v``, ``.out`` for attention. Weights in half precision are measured in
+    float32. ``torch.compile`` and ``DistributedDataParallel`` are taken off.
+
+    Args:
+        model: The network.
+        x: A batch of inputs; floating-point ones are converted to the dtype of the weights.
+        missing: What becomes of weights that no operator describes (recurrent or quantized ones, those that are
+            multiplied in another way, layers that ``model(x)`` does not reach): ``"raise"`` a ``ValueError`` that names
+            the first, or ``"note"`` them in ``operators.missing``.
+
+    Raises ``ValueError`` for a model without convolutions and linear maps, and for weights that are not finite.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
     >>> {name: A.out_shape for name, A in conv_operators(model, torch.zeros(1, 3, 8, 8)).items()}
     {'0': (8, 4, 4), '2': (10, 1, 1)}
     """
-    shapes, operators = input_shapes(model, x), {}
-    with evaluation_copy(model) as copy:  # a parametrized weight may take a step when it is read in training mode
-        for name, shape in shapes.items():
-            operators[name] = layer_operator(name, copy.get_submodule(name), shape)
+    operators, _ = read_network(model, x, missing)
     return operators
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    inside = None  # the layer that speaks for all that it is made of
-    for name, module in model.named_modules():
-        if inside is not None and name.startswith(inside):
-            continue
-        speaks = has_operator(module)
-        if speaks:
-            inside = f"{name}." if name else ""
-        if speaks or isinstance(module, LAYERS + TRANSPOSED):
-            yield name, module
+def read_network(model: nn.Module, x: Tensor, missing: str) -> tuple[Operators, dict[str, Row]]:
+    """Return ``conv_operators(model, x, missing)`` and what each of them is, by the same names."""
+    if missing not in ("raise", "note"):
+        raise ValueError(f"missing must be 'raise' or 'note', got {missing!r}")
+    rows, unread = _recorded(model, x)
+    operators = Operators()
+    operators.missing = unread
+    with evaluation_copy(unwrapped(model), parameter=widened) as copy:  # a weight may take a step when it is read
+        for name, row in rows.items():
+            if row.operator is not None:
+                operators[name] = row.operator
+                continue
+            try:
+                operators[name] = layer_operator(name, copy.get_submodule(row.layer), row.size)
+            except ValueError as error:
+                if missing == "raise" or "finite" in str(error):
+                    raise
+                operators.missing.append(Missing(name, str(error)))
+    if missing == "raise" and operators.missing:
+        name, reason = operators.missing[0]
+        raise ValueError(f"layer {name!r}: {reason}; missing='note' leaves it out and says so")
+    if not operators:
+        raise _nothing(model)
+    return operators, rows
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing]]:
+    """Run a copy of the network once; return what it multiplies by its weights, and the weights that are left over."""
+    model = unwrapped(model)
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
+    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy, torch.no_grad():
+        for module in copy.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.dtype in HALF:
+                    module._buffers[name] = buffer.float()
+        recorder = Recorder()
+        with recorder.watching(copy):
+            copy(as_input(copy, x).clone())  # a first step may be in place
+        return recorder.rows, list(recorder.unread(copy))
+
+
+def _nothing(model: nn.Module) -> ValueError:
+    return ValueError(
+        f"needed a model with convolutions or linear layers, got {type(model).__name__} without any; give its layers a "
+        "method operator(input_shape)"
+    )

@@ -1,5 +1,6 @@
 """The central object: a convolution on inputs of one size, as a linear map."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -273,6 +274,11 @@ class ConvOperator:
                 f"from_layer needs a layer that its weight describes, got {kind}, which has a forward of its own; "
                 "give it a method operator(input_shape) that returns the ConvOperator of what it does"
             )
+        if hook := old_hook(layer):
+            raise ValueError(
+                f"from_layer needs a weight that is a parameter or a parametrization, got {kind} with torch's old hook "
+                f"{hook}, which leaves the weight of the last forward pass; use torch.nn.utils.{_OLD_HOOKS[hook]}"
+            )
         if is_lazy(layer.weight):
             check_kernel(layer.weight)
         if isinstance(layer, nn.Linear):
@@ -282,22 +288,36 @@ class ConvOperator:
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
         if isinstance(layer, LAYERS):
             return ConvOperator(layer.weight, input_shape, *geometry, layer.padding_mode)
-        return _transposed(layer, input_shape).T
+        more = cast(Size, layer.output_padding)
+        return transposed_convolution(layer.weight, input_shape, layer.stride, cast(Size, padding), more, *geometry[2:])
 
 
-def _transposed(layer: nn.Module, input_shape: Size) -> ConvOperator:
-    """Return the convolution whose transpose a layer is, on images as large as the layer's outputs."""
-    conv = cast(nn.ConvTranspose2d, layer)  # or the 1-D or 3-D kind
-    positions = positive_ints(input_shape, conv.weight.ndim - 2, "input_shape")
-    cut = list(zip(cast(tuple[int, ...], conv.padding), conv.output_padding, strict=True))
-    axes = zip(positions, conv.stride, conv.dilation, conv.kernel_size, cut, strict=True)
-    image = tuple((n - 1) * s + d * (k - 1) + 1 - 2 * p + more for n, s, d, k, (p, more) in axes)
-    pads = tuple((p, max(p - more, 0)) for p, more in cut)
-    A = ConvOperator(conv.weight, image, conv.stride, pads, conv.dilation, conv.groups, "zeros")
+def transposed_convolution(
+    kernel: Tensor,
+    input_shape: Size,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> ConvOperator:
+    """Return the operator of ``F.conv_transpose1d``, ``2d`` or ``3d`` with these arguments, on inputs of this size.
+
+    It is the transpose of a zero-padded convolution on images as large as the outputs. Raises ``ValueError`` for an
+    ``output_padding`` that reaches beyond every window.
+    """
+    axes = kernel.ndim - 2
+    positions, strides = positive_ints(input_shape, axes, "input_shape"), positive_ints(stride, axes, "stride")
+    steps, cut = positive_ints(dilation, axes, "dilation"), padding_pairs(padding, axes)
+    more = [after for _, after in cast(Pads, padding_pairs(output_padding, axes))]
+    numbers = list(zip(positions, strides, steps, kernel.shape[2:], cast(Pads, cut), more, strict=True))
+    image = tuple((n - 1) * s + d * (k - 1) + 1 - sum(pads) + extra for n, s, d, k, pads, extra in numbers)
+    pads = tuple((before, max(after - extra, 0)) for _, _, _, _, (before, after), extra in numbers)
+    A = ConvOperator(kernel, image, strides, pads, steps, groups, "zeros", transposed=True)
     if A.windows != positions:
         raise ValueError(
-            f"from_layer needs output_padding below padding + stride, got {conv.output_padding}, {conv.padding} and "
-            f"{conv.stride} in {type(layer).__name__}; pad the output in a layer of its own"
+            f"a transposed convolution needs output_padding below padding + stride, got {tuple(more)}, {padding} and "
+            f"{strides}; pad its output in a step of its own"
         )
     return A
 
@@ -312,6 +332,19 @@ class HasOperator(Protocol):
     def operator(self, input_shape: Size) -> ConvOperator:
         """Return the operator of the layer on inputs of the spatial size ``input_shape``, without its bias."""
         ...
+
+
+_OLD_HOOKS = {  # torch's hooks that compute a weight before each forward pass, and what to use today
+    "WeightNorm": "parametrizations.weight_norm",
+    "SpectralNorm": "parametrizations.spectral_norm",
+    "BasePruningMethod": "prune.remove(layer, 'weight'), which keeps the pruned weight",
+}
+
+
+def old_hook(layer: nn.Module) -> str | None:
+    """Return the name of the hook of torch that computes the layer's weight before each forward pass, if it has one."""
+    classes = {kind.__name__ for hook in layer._forward_pre_hooks.values() for kind in inspect.getmro(type(hook))}
+    return next((name for name in _OLD_HOOKS if name in classes), None)
 
 
 def has_operator(layer: object) -> TypeGuard[HasOperator]:

@@ -1,0 +1,270 @@
+"""What a network multiplies by its weights, in the order in which it runs: layers, and torch's functions elsewhere."""
+
+import inspect
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from convkit.operators.dtypes import widened
+from convkit.operators.geometry import PaddingMode, Pads
+from convkit.operators.operator import (
+    LAYERS,
+    TRANSPOSED,
+    ConvOperator,
+    has_operator,
+    old_hook,
+    transposed_convolution,
+)
+
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+TRANSPOSED_CONVOLUTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+ARGUMENTS = {  # of torch's own functions, whose signatures Python cannot read
+    F.linear: ("input", "weight", "bias"),
+    **{f: ("input", "weight", "bias", "stride", "padding", "dilation", "groups") for f in CONVOLUTIONS},
+    **{
+        f: ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+        for f in TRANSPOSED_CONVOLUTIONS
+    },
+}
+ATTENTION = inspect.signature(F.multi_head_attention_forward)
+PRODUCTS = {torch.matmul, torch.mm, torch.bmm, torch.einsum, torch.addmm, torch.baddbmm, torch.tensordot, F.bilinear}
+PRODUCTS |= {torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.__rmatmul__, torch.Tensor.mm, torch.Tensor.bmm}
+LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)  # tables, of which rows are taken
+QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
+class Row(NamedTuple):
+    """One linear map of a network: a layer on inputs of one size, or a recorded call and its operator."""
+
+    kind: str  # class of the layer, or name of torch's function
+    layer: str  # name of the module that is the layer, or in which the call was made
+    size: tuple[int, ...]
+    operator: ConvOperator | None = None  # of a recorded call
+
+
+class Missing(NamedTuple):
+    """A part of a network with weights that no row stands for, and the reason."""
+
+    name: str
+    reason: str
+
+
+class Padded(NamedTuple):
+    """What ``F.pad`` made of a batch, as long as nobody has changed it."""
+
+    tensor: "weakref.ref[Tensor]"
+    version: int
+    size: tuple[int, ...]
+    pads: Pads
+    mode: PaddingMode
+
+
+def readable(layer: nn.Module) -> bool:
+    """Return whether ``ConvOperator.from_layer`` says what a layer does.
+
+    That is so for a method ``operator``, and for a forward of torch's own with a weight that no old hook computes.
+    """
+    if has_operator(layer):
+        return True
+    kinds = LAYERS + TRANSPOSED
+    own = isinstance(layer, kinds) and any(type(layer).forward is kind.forward for kind in kinds)
+    return own and old_hook(layer) is None
+
+
+class Recorder(TorchFunctionMode):
+    """Notes each convolution and linear map that runs while it is active, under the name of the innermost module.
+
+    Attributes:
+        rows: What was found, by name: that of the module, with ``#2`` for a second kernel in it and ``@HxW`` for a
+            second size, and ``.q``, ``.k``, ``.v``, ``.out`` for attention.
+        missing: Calls that no operator describes.
+        ran: Names of the modules that were called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[str, Row] = {}
+        self.missing: list[Missing] = []
+        self.ran: set[str] = set()
+        self._where = [""]
+        self._quiet = False  # inside a layer that speaks for itself
+        self._kernels: dict[str, list[tuple[Tensor, str]]] = {}  # by module: kernels of recorded calls, and their rows
+        self._padded: dict[int, Padded] = {}
+        self._multiplied: dict[int, str] = {}  # by address of a tensor: the function that multiplied by it
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Context manager in which calls of the model's modules are noted; it must be a copy that nobody else uses."""
+        before: list[tuple[nn.Module, Callable[..., Any] | None]] = []
+        for name, module in model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                before.append((module, module.__dict__.get("forward")))
+                module.forward = self._watched(name, module)
+        try:
+            with self:
+                yield
+        finally:
+            for module, forward in before:
+                if forward is None:
+                    del module.forward  # it knows the module, which would wait for the garbage collector
+                else:
+                    module.forward = forward
+
+    def unread(self, model: nn.Module) -> Iterator[Missing]:
+        """Yield the modules with weights of two and more axes that no row stands for; the model is the watched copy."""
+        yield from self.missing
+        kernels = {name: {place(kernel) for kernel, _ in pairs} for name, pairs in self._kernels.items()}
+        stored = {place(p) for p in model.parameters()}
+        speaking = {row.layer for row in self.rows.values() if row.operator is None}
+        speaking |= {name for name, places in kernels.items() if places - stored}  # they compute a kernel themselves
+        read = {place(p) for name in speaking for p in model.get_submodule(name).parameters()}.union(*kernels.values())
+        for name, module in model.named_modules():
+            kind = type(module).__name__
+            if type(module).__module__.startswith(QUANTIZED):
+                yield Missing(name, f"{kind} has quantized weights")
+                continue
+            weights = [p for p in module.parameters(recurse=False) if p.ndim > 1 and place(p) not in read]
+            if not weights or isinstance(module, LOOKED_UP):
+                continue
+            products = {self._multiplied[p.data_ptr()] for p in weights if p.data_ptr() in self._multiplied}
+            if isinstance(module, torch.jit.ScriptModule):
+                yield Missing(name, f"{kind} is TorchScript, whose calls cannot be recorded")
+            elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+                yield Missing(name, f"{kind} is recurrent: its weights meet their own outputs")
+            elif products:
+                yield Missing(name, f"{kind} multiplies its weight by {', '.join(sorted(products))}")
+            elif name not in self.ran and type(module).forward is not nn.Module.forward:
+                yield Missing(name, "model(x) does not reach it")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._quiet:
+            return func(*args, **kwargs)
+        if func in ARGUMENTS:
+            self._call(func, dict(zip(ARGUMENTS[func], args, strict=False)) | kwargs)
+        elif func is F.multi_head_attention_forward:
+            self._attention(ATTENTION.bind(*args, **kwargs).arguments)
+        elif func in PRODUCTS:
+            tensors = [t for arg in args for t in (arg if isinstance(arg, list | tuple) else [arg])]
+            for t in tensors:
+                if isinstance(t, Tensor):
+                    self._multiplied[t.data_ptr()] = func.__name__.strip("_")
+        out = func(*args, **kwargs)
+        if func is F.pad:
+            self._pad(out, *args, **kwargs)
+        return out
+
+    def _watched(self, name: str, module: nn.Module) -> Callable[..., Any]:
+        forward, speaks = module.forward, readable(module)
+
+        def watching(*args: Any, **kwargs: Any) -> Any:
+            self.ran.add(name)
+            self._where.append(name)
+            quiet = self._quiet
+            try:
+                if speaks and not quiet:
+                    self._layer(name, module, args[0] if args else next(iter(kwargs.values())))
+                    self._quiet = True
+                return forward(*args, **kwargs)
+            finally:
+                self._quiet = quiet
+                self._where.pop()
+
+        return watching
+
+    def _layer(self, name: str, module: Any, x: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            size = positions(x)
+        else:  # a convolution takes inputs without a batch, too
+            size = tuple(x.shape[2:] if has_operator(module) else x.shape[2 - module.weight.ndim :])
+        self._add(name, Row(type(module).__name__, name, size), isinstance(module, nn.Linear))
+
+    def _call(self, func: Any, found: dict[str, Any]) -> None:
+        name, kernel = self._where[-1], widened(found["weight"].detach())
+        try:
+            A = self._operator(func, found["input"], kernel, found)
+        except (TypeError, ValueError) as error:
+            self.missing.append(Missing(name, f"{func.__name__}: {error}"))
+            return
+        self._kernel(name, func.__name__, found["weight"], A)
+
+    def _operator(self, func: Any, x: Tensor, kernel: Tensor, found: dict[str, Any]) -> ConvOperator:
+        if func is F.linear:
+            size = positions(x)
+            return ConvOperator(kernel[(..., *[None] * len(size))], size)
+        axes = kernel.ndim - 2
+        size, padding = tuple(x.shape[-axes:]), found.get("padding", 0)
+        stride, dilation, groups = (found.get(name, 1) for name in ("stride", "dilation", "groups"))
+        if func in TRANSPOSED_CONVOLUTIONS:
+            more = found.get("output_padding", 0)
+            return transposed_convolution(kernel, size, stride, padding, more, dilation, groups)
+        mode: PaddingMode = "zeros"
+        made = self._padded.get(id(x))
+        if made is not None and made.tensor() is x and made.version == x._version:
+            pads = ((0, 0),) * (axes - len(made.pads)) + made.pads
+            alone = padding == "valid" or not any(padding if isinstance(padding, Sequence) else [padding])
+            if alone and len(pads) == axes:
+                size, padding, mode = made.size[-axes:], pads, made.mode
+        return ConvOperator(kernel, size, stride, padding, dilation, groups, mode)
+
+    def _attention(self, found: dict[str, Any]) -> None:
+        name, query, key = self._where[-1], found["query"], found["key"]
+        if found.get("use_separate_proj_weight"):
+            weights = [found[f"{letter}_proj_weight"] for letter in "qkv"]
+        else:
+            weights = list(found["in_proj_weight"].chunk(3))
+        lengths = (len(query), len(key), len(key), len(query))
+        for part, weight, length in zip(
+            ("q", "k", "v", "out"), [*weights, found["out_proj_weight"]], lengths, strict=True
+        ):
+            row = f"{name}.{part}" if name else part
+            self._kernel(name, "attention", weight, ConvOperator(widened(weight.detach())[..., None], (length,)), row)
+
+    def _kernel(self, name: str, kind: str, weight: Tensor, A: ConvOperator, row: str | None = None) -> None:
+        """Add the row of a recorded kernel, unless there is one of the same kernel on the same size."""
+        known = self._kernels.setdefault(name, [])
+        base = next((base for kernel, base in known if same(kernel, weight)), None)
+        if base is None:
+            base = row or (f"{name}#{len(known) + 1}" if known else name)
+            known.append((weight.detach(), base))
+        self._add(base, Row(kind, name, A.input_shape, A), kind in ("linear", "attention"))
+
+    def _add(self, name: str, row: Row, any_size: bool) -> None:
+        """Add a row under its name, or under its name and size where another size has that name."""
+        first = self.rows.setdefault(name, row)
+        if first is not row and not any_size and first.size != row.size:
+            self.rows.setdefault(f"{name}@{'x'.join(map(str, row.size))}", row)
+
+    def _pad(
+        self, out: Tensor, x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+    ) -> None:
+        pads = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
+        if all(amount >= 0 for pair in pads for amount in pair):
+            known: Any = "zeros" if mode == "constant" else mode  # another constant than 0 is no part of the linear map
+            self._padded[id(out)] = Padded(weakref.ref(out), out._version, tuple(x.shape), pads, known)
+
+
+# ---- private -------------------------------------------------------------------------------------------------------
+def positions(x: Tensor) -> tuple[int, ...]:
+    """Return the grid of positions that a linear layer is applied to: ``(1, 1)`` for one."""
+    size = tuple(x.shape[1:-1]) or (1, 1)
+    return size if len(size) <= 3 else (math.prod(size),)
+
+
+def place(weight: Tensor) -> int:
+    """Return the address of the memory that holds a weight, the same for all parts of one tensor."""
+    return weight.untyped_storage().data_ptr()
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two kernels are the same tensor or hold the same numbers."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
