@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from convkit.audit.gains import channel_gains, with_gain
 from convkit.norms import operator_norm
-from convkit.operators.dtypes import as_input
 from convkit.operators.network import conv_operators
 from convkit.spectra import channel_condition_numbers
 
@@ -26,7 +25,7 @@ def measure(model: nn.Module, x: Tensor, folded: bool = False) -> tuple[dict[str
     >>> round(norms["0"], 3), round(conditions["0"], 3)
     (6.0, 3.0)
     """
-    operators = {name: A.torus() for name, A in conv_operators(model, as_input(model, x)).items()}
+    operators = {name: A.torus() for name, A in conv_operators(model, x, "note").items()}
     gains = channel_gains(model) if folded else {}
     operators |= {name: with_gain(operators[name], gain) for name, (_, gain) in gains.items() if name in operators}
     norms = {name: float(operator_norm(A, 2)) for name, A in operators.items()}

@@ -117,9 +117,12 @@ class Recorder(TorchFunctionMode):
                 else:
                     module.forward = forward
 
-    def unread(self, model: nn.Module) -> Iterator[Missing]:
-        """Yield the modules with weights of two and more axes that no row stands for; the model is the watched copy."""
-        yield from self.missing
+    def left_over(self, model: nn.Module) -> tuple[list[Missing], list[Missing]]:
+        """Return what has weights of two and more axes for which no row stands: what ran, and what did not.
+
+        ``model`` is the copy that was watched.
+        """
+        ran, idle = list(self.missing), []
         kernels = {name: {place(kernel) for kernel, _ in pairs} for name, pairs in self._kernels.items()}
         stored = {place(p) for p in model.parameters()}
         speaking = {row.layer for row in self.rows.values() if row.operator is None}
@@ -128,20 +131,21 @@ class Recorder(TorchFunctionMode):
         for name, module in model.named_modules():
             kind = type(module).__name__
             if type(module).__module__.startswith(QUANTIZED):
-                yield Missing(name, f"{kind} has quantized weights")
+                ran.append(Missing(name, f"{kind} has quantized weights"))
                 continue
             weights = [p for p in module.parameters(recurse=False) if p.ndim > 1 and place(p) not in read]
             if not weights or isinstance(module, LOOKED_UP):
                 continue
             products = {self._multiplied[p.data_ptr()] for p in weights if p.data_ptr() in self._multiplied}
             if isinstance(module, torch.jit.ScriptModule):
-                yield Missing(name, f"{kind} is TorchScript, whose calls cannot be recorded")
+                ran.append(Missing(name, f"{kind} is TorchScript, whose calls cannot be recorded"))
             elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-                yield Missing(name, f"{kind} is recurrent: its weights meet their own outputs")
+                ran.append(Missing(name, f"{kind} is recurrent: its weights meet their own outputs"))
             elif products:
-                yield Missing(name, f"{kind} multiplies its weight by {', '.join(sorted(products))}")
+                ran.append(Missing(name, f"{kind} multiplies its weight by {', '.join(sorted(products))}"))
             elif name not in self.ran and type(module).forward is not nn.Module.forward:
-                yield Missing(name, "model(x) does not reach it")
+                idle.append(Missing(name, "model(x) does not reach it"))
+        return ran, idle
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -220,10 +224,9 @@ class Recorder(TorchFunctionMode):
             weights = [found[f"{letter}_proj_weight"] for letter in "qkv"]
         else:
             weights = list(found["in_proj_weight"].chunk(3))
+        weights.append(found["out_proj_weight"])
         lengths = (len(query), len(key), len(key), len(query))
-        for part, weight, length in zip(
-            ("q", "k", "v", "out"), [*weights, found["out_proj_weight"]], lengths, strict=True
-        ):
+        for part, weight, length in zip(("q", "k", "v", "out"), weights, lengths, strict=True):
             row = f"{name}.{part}" if name else part
             self._kernel(name, "attention", weight, ConvOperator(widened(weight.detach())[..., None], (length,)), row)
 
@@ -243,12 +246,12 @@ class Recorder(TorchFunctionMode):
             self.rows.setdefault(f"{name}@{'x'.join(map(str, row.size))}", row)
 
     def _pad(
-        self, out: Tensor, x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+        self, out: Tensor, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
     ) -> None:
         pads = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
         if all(amount >= 0 for pair in pads for amount in pair):
             known: Any = "zeros" if mode == "constant" else mode  # another constant than 0 is no part of the linear map
-            self._padded[id(out)] = Padded(weakref.ref(out), out._version, tuple(x.shape), pads, known)
+            self._padded[id(out)] = Padded(weakref.ref(out), out._version, tuple(input.shape), pads, known)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
     {'0': (8, 8), '2': (1, 1)}
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for row in _recorded(model, x)[0].values():
+    rows, _, _ = _recorded(model, x)
+    for row in rows.values():
         if row.operator is None and shapes.setdefault(row.layer, row.size) != row.size:
             raise ValueError(
                 f"layer {row.layer!r} meets inputs of sizes {shapes[row.layer]} and {row.size}, and its norm depends "
@@ -95,9 +96,9 @@ def conv_operators(model: nn.Module, x: Tensor, missing: Literal["raise", "note"
     Args:
         model: The network.
         x: A batch of inputs; floating-point ones are converted to the dtype of the weights.
-        missing: What becomes of weights that no operator describes (recurrent or quantized ones, those that are
-            multiplied in another way, layers that ``model(x)`` does not reach): ``"raise"`` a ``ValueError`` that names
-            the first, or ``"note"`` them in ``operators.missing``.
+        missing: What becomes of weights that run and that no operator describes (recurrent or quantized ones, those
+            that are multiplied in another way): ``"raise"`` a ``ValueError`` that names the first, or ``"note"`` them
+            in ``operators.missing``, where layers that ``model(x)`` does not reach stand, too.
 
     Raises ``ValueError`` for a model without convolutions and linear maps, and for weights that are not finite.
 
@@ -113,9 +114,8 @@ def read_network(model: nn.Module, x: Tensor, missing: str) -> tuple[Operators, 
     """Return ``conv_operators(model, x, missing)`` and what each of them is, by the same names."""
     if missing not in ("raise", "note"):
         raise ValueError(f"missing must be 'raise' or 'note', got {missing!r}")
-    rows, unread = _recorded(model, x)
+    rows, unread, idle = _recorded(model, x)
     operators = Operators()
-    operators.missing = unread
     with evaluation_copy(unwrapped(model), parameter=widened) as copy:  # a weight may take a step when it is read
         for name, row in rows.items():
             if row.operator is not None:
@@ -126,18 +126,22 @@ def read_network(model: nn.Module, x: Tensor, missing: str) -> tuple[Operators, 
             except ValueError as error:
                 if missing == "raise" or "finite" in str(error):
                     raise
-                operators.missing.append(Missing(name, str(error)))
-    if missing == "raise" and operators.missing:
-        name, reason = operators.missing[0]
+                unread.append(Missing(name, str(error)))
+    if missing == "raise" and unread:
+        name, reason = unread[0]
         raise ValueError(f"layer {name!r}: {reason}; missing='note' leaves it out and says so")
+    operators.missing = unread + idle
     if not operators:
         raise _nothing(model)
     return operators, rows
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing]]:
-    """Run a copy of the network once; return what it multiplies by its weights, and the weights that are left over."""
+def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing], list[Missing]]:
+    """Run a copy of the network once; return what it multiplies by its weights, and what else has weights.
+
+    Of the latter first what ran, then what did not.
+    """
     model = unwrapped(model)
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
@@ -149,7 +153,7 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
         recorder = Recorder()
         with recorder.watching(copy):
             copy(as_input(copy, x).clone())  # a first step may be in place
-        return recorder.rows, list(recorder.unread(copy))
+        return recorder.rows, *recorder.left_over(copy)
 
 
 def _nothing(model: nn.Module) -> ValueError:

@@ -13,7 +13,6 @@ from convkit.audit.gains import channel_gains, with_gain
 from convkit.audit.table import fourier_relative
 from convkit.data.trained import trained_kernels
 from convkit.norms import operator_norm
-from convkit.operators.dtypes import as_input
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
 from convkit.plots.spectra import ROUNDING, layer_colors, plot_layer_spectra
@@ -175,7 +174,7 @@ def _operators(model: nn.Module, x: Tensor) -> dict[str, tuple[ConvOperator, Ten
         gains = channel_gains(model)
         return {
             name: (replace(A, kernel=A.kernel.detach().clone()), gains[name][1] if name in gains else None)
-            for name, A in conv_operators(model, as_input(model, x)).items()
+            for name, A in conv_operators(model, x, "note").items()
         }
 
 
