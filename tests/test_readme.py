@@ -13,13 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.utils import prune
 
+from convkit.audit.table import layer_table
 from convkit.data.trained import trained_kernels
 from convkit.models import batchnorm_layer, build_model
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
-from convkit.operators.operator import ConvOperator
 from tests import ROOT
 from tests.notebooks.plugin import SHARE, figure_distance
 
@@ -101,21 +100,10 @@ class OtherUses(nn.Module):
         return self.head(nn.functional.conv1d(x.mT, self.kernel, padding=1).mT)
 
 
-def test_weights_used_in_other_ways_are_left_out_as_the_readme_says():
-    assert list(conv_operators(OtherUses(), torch.zeros(1, 5, 8))) == ["head"]
-
-
-def test_a_pruned_weight_is_read_as_the_last_forward_pass_left_it():
-    layer = prune.identity(nn.Conv2d(1, 1, 1, bias=False), "weight")
-    x = torch.ones(1, 1, 2, 2)
-    with torch.no_grad():
-        layer(x)
-        layer.weight_orig.fill_(7)
-    before = operator_norm(ConvOperator.from_layer(layer, (2, 2)), 2)
-    layer(x)
-    after = operator_norm(ConvOperator.from_layer(layer, (2, 2)), 2)
-    assert before.item() != 7
-    assert after.item() == 7
+def test_weights_used_in_other_ways_are_read_or_named_as_the_readme_says():
+    table = layer_table(OtherUses(), torch.zeros(1, 5, 8), columns=["norm1"])
+    assert [row.name for row in table] == [*(f"attention.{part}" for part in ("q", "k", "v", "out")), "", "head"]
+    assert [name for name, _ in table.missing] == ["recurrent"]
 
 
 # ---- links, notebooks ----------------------------------------------------------------------------------------------

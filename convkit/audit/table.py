@@ -14,7 +14,6 @@ from convkit.bounds import frobenius_bound, torus_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import operator_norm
 from convkit.operators.calls import Missing
-from convkit.operators.evaluation import unwrapped
 from convkit.operators.network import read_network
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import channel_condition_numbers, condition_number
@@ -160,7 +159,6 @@ def layer_table(
     with torch.no_grad():
         columns = _chosen("columns", columns, COLUMNS)
         operators, rows = read_network(model, x, missing)
-        model = unwrapped(model)
         gains = channel_gains(model) if folded else {}
         records = LayerTable(missing=operators.missing)
         for name in _chosen("layers", layers, operators):
@@ -169,7 +167,8 @@ def layer_table(
             behind, gain = gains.get(row.layer, ("", None)) if row.operator is None else ("", None)
             if gain is not None:
                 A = with_gain(A, gain)
-            record = _record(name, row.kind, A, columns, torus, behind)
+            kind = type(layer).__name__ if row.operator is None else row.kind
+            record = _record(name, kind, A, columns, torus, behind)
             if isinstance(layer, ConvNorm2d) and layer.padding_mode == "zeros" and any(layer.span):
                 words = f"its torus, {'×'.join(map(str, A.input_shape))}"  # that is what it normalizes on
                 record = replace(record, geometry="torus", methods=dict.fromkeys(record.methods, words))

@@ -60,15 +60,6 @@ def evaluation_copy(
         copies.count()
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside what ``torch.compile`` and torch's parallel wrappers made of it."""
-    while _is_compiled(model) or isinstance(model, nn.DataParallel | _Distributed):
-        inside = model._modules["_orig_mod" if _is_compiled(model) else "module"]
-        assert inside is not None
-        model = inside
-    return model
-
-
 def apart(parameter: Tensor) -> Tensor:
     """Return a parameter that shares the memory of another one, but not its history in autograd.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convkit.checks import plain
 from convkit.operators.calls import Missing, Recorder, Row
 from convkit.operators.dtypes import HALF, as_input, widened
-from convkit.operators.evaluation import apart, evaluation_copy, unwrapped
+from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.geometry import NoFourierBlocks, Size
 from convkit.operators.operator import ConvOperator
 
@@ -68,7 +68,7 @@ def input_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
         if row.operator is None and shapes.setdefault(row.layer, row.size) != row.size:
             raise ValueError(
                 f"layer {row.layer!r} meets inputs of sizes {shapes[row.layer]} and {row.size}, and its norm depends "
-                "on the size; leave it out, or make its operators one by one with ConvOperator.from_layer"
+                "on the size; make its operators one by one with ConvOperator.from_layer"
             )
     if not shapes:
         raise _nothing(model)
@@ -91,7 +91,7 @@ def conv_operators(model: nn.Module, x: Tensor, missing: Literal["raise", "note"
 
     The name is that of the innermost module, with ``#2`` for a second kernel in it, ``@HxW`` for a second size of the
     same convolution, and ``.q``, ``.k``, ``.v``, ``.out`` for attention. Weights in half precision are measured in
-    float32. ``torch.compile`` and ``DistributedDataParallel`` are taken off.
+    float32. What ``torch.compile`` made of a network is read as it was written.
 
     Args:
         model: The network.
@@ -116,7 +116,7 @@ def read_network(model: nn.Module, x: Tensor, missing: str) -> tuple[Operators, 
         raise ValueError(f"missing must be 'raise' or 'note', got {missing!r}")
     rows, unread, idle = _recorded(model, x)
     operators = Operators()
-    with evaluation_copy(unwrapped(model), parameter=widened) as copy:  # a weight may take a step when it is read
+    with evaluation_copy(model, parameter=widened) as copy:  # a weight may take a step when it is read
         for name, row in rows.items():
             if row.operator is not None:
                 operators[name] = row.operator
@@ -142,7 +142,6 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
 
     Of the latter first what ran, then what did not.
     """
-    model = unwrapped(model)
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
     with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy, torch.no_grad():
