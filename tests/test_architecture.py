@@ -251,6 +251,7 @@ assert "torch" in sys.modules
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_library_and_its_tests_load_where_nothing_else_is_installed():
     pure = [".".join(("convkit", *path.with_suffix("").parts)) for path in MODULES if room(path) in PURE]
     code = f"""

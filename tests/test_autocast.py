@@ -20,6 +20,8 @@ from tests.helpers.geometries import normal
 from tests.helpers.unchanged import unchanged
 from tests.normalization.test_derivatives import exactly
 
+pytestmark = pytest.mark.slow
+
 EPS = 0.4
 ATTACKS = {
     "fgsm": partial(fgsm, eps=EPS),

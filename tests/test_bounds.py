@@ -100,6 +100,7 @@ def test_bounds_scale_with_the_kernel(device, dtype, bound, geometry):
     assert bound(A).shape == ()
 
 
+@pytest.mark.slow
 @bounds
 @everything
 def test_bounds_are_differentiable_also_at_a_zero_kernel_and_change_nothing(device, bound, geometry):

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests import ROOT
 
 CODE = """
@@ -28,6 +30,7 @@ assert torch.equal(torch.get_rng_state(), state)
 """
 
 
+@pytest.mark.slow
 def test_importing_every_module_changes_nothing_and_says_nothing():
     command = [sys.executable, "-W", "error", "-c", CODE]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

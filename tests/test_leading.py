@@ -122,6 +122,7 @@ def test_values_beyond_the_rank_are_zeros_and_a_tiny_gap_is_resolved(device):
 
 
 # ---- derivatives, precision, purity --------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("branch", ["dense", "iterated"])
 def test_both_branches_are_differentiable(device, geometry, branch):

@@ -193,6 +193,7 @@ def test_power_iteration_never_exceeds_the_norm(device, geometry, steps):
     assert (estimate > 0) == (dense_norm(A, 2) > 0)
 
 
+@pytest.mark.slow
 @everything
 def test_power_iteration_converges_to_the_norm_scales_and_is_differentiable(device, geometry):
     def estimate(kernel: torch.Tensor, steps: int = 3) -> torch.Tensor:

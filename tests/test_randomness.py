@@ -17,6 +17,8 @@ from convkit.training.loop import fit
 from tests.helpers import meetings
 from tests.helpers.meetings import DATA, LONG, QUESTIONS, aside
 
+pytestmark = pytest.mark.slow
+
 questions = pytest.mark.parametrize("question", QUESTIONS)
 
 

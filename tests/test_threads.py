@@ -18,6 +18,8 @@ from tests.helpers.meetings import LAYERS, LONG, QUESTIONS, Meeting, Training, X
 from tests.helpers.refusals import refused
 from tests.helpers.unchanged import unchanged
 
+pytestmark = pytest.mark.slow
+
 questions = pytest.mark.parametrize("question", QUESTIONS)
 kinds = pytest.mark.parametrize("kind", LAYERS)
 pairs = pytest.mark.parametrize(

@@ -147,6 +147,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LAYERS, *FUNCTIONS])
 def test_the_bound_is_not_below_the_jacobians(device, name):
     for seed in range(3 if name in LAYERS else 1):

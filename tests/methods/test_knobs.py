@@ -15,6 +15,8 @@ from convkit.training.loop import fit
 from tests.helpers.refusals import refused
 from tests.helpers.unchanged import unchanged
 
+pytestmark = pytest.mark.slow
+
 DATA = subset(digits(), 60)
 WIDTHS = {"widths": (4, 6, 8)}
 MOVED = {  # another place for each knob that may change on the way

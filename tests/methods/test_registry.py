@@ -19,6 +19,8 @@ from convkit.operators.operator import ConvOperator
 from convkit.training.loop import fit
 from tests.helpers.refusals import refused
 
+pytestmark = pytest.mark.slow
+
 DATA = subset(digits(), 200)
 WIDTHS = (16, 32, 16)
 

@@ -15,6 +15,8 @@ from convkit.operators.network import input_shapes
 from convkit.operators.operator import ConvOperator
 from tests.helpers.refusals import refused
 
+pytestmark = pytest.mark.slow
+
 SMALL = {  # narrow forms, for what must be computed; their layers are those of the wide ones
     **{"cnn9": {"widths": (4, 6, 8)}, "wrn28_10": {"widening": 1, "depth": 16}, "resnet110": {"width": 0.5}},
     **{name: {"width": 0.25} for name in ("resnet18", "vgg11", "vgg16", "senet18", "resnet50")},

@@ -41,6 +41,7 @@ def test_matrix_apply_and_adjoint_are_those_of_the_definition(device, geometry):
     assert_close(A.adjoint(y), (y.flatten(1) @ M).reshape(-1, *A.in_shape))
 
 
+@pytest.mark.slow
 @everything
 def test_apply_adjoint_and_matrix_are_differentiable(device, geometry):
     A = geometry.operator(device)

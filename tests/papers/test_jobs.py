@@ -22,6 +22,8 @@ from convkit.papers.sphere import PARTS, scale_rows, trained_weights
 from convkit.spectra import channel_condition_numbers
 from tests.helpers.experiments import planned
 
+pytestmark = pytest.mark.slow
+
 DATA = digits()
 ON_THE_WAY = ("steps", "loss", "row_norm", "gradient")
 

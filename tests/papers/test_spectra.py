@@ -18,6 +18,8 @@ from convkit.papers.runs import rounded
 from tests import RESULTS
 from tests.helpers.experiments import EXPERIMENTS, stored
 
+pytestmark = pytest.mark.slow
+
 HEADER = {"experiment", "command", "versions"}
 
 

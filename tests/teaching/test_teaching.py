@@ -235,6 +235,7 @@ def build_once(path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_builds_are_byte_identical_and_stored_text_is_a_fixed_point(built):
     path, first, second = built
     assert first == second

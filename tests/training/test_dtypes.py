@@ -22,6 +22,8 @@ from convkit.training.loop import fit
 from tests.helpers.refusals import refused
 from tests.models.test_networks import SMALL
 
+pytestmark = pytest.mark.slow
+
 DATA = subset(digits(), 100)
 KNOBS = {name: {knob: 2 for knob in ("groups", "every") if knob in METHODS[name].knobs} for name in METHODS}
 PLAN = {"steps": 3, "batch_size": 16, "evaluate_every": 3, "measure_every": 3}

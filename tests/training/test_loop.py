@@ -22,6 +22,8 @@ from convkit.training.run import DIVERGED
 from tests.helpers.refusals import refused
 from tests.helpers.unchanged import unchanged
 
+pytestmark = pytest.mark.slow
+
 DATA = subset(digits(), 200)
 SMALL = {"widths": (4, 6, 8)}
 STATEFUL = [  # methods and objectives with a state of their own, or whose steps draw random numbers

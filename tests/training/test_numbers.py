@@ -25,6 +25,8 @@ from convkit.training.plan import Plan, PlanOptions
 from tests.helpers.refusals import refused
 from tests.helpers.unchanged import unchanged
 
+pytestmark = pytest.mark.slow
+
 DATA = subset(digits(), np.int64(100), seed=np.uint8(0), test_count=torch.tensor(20))
 SMALL = {"widths": np.array([4, 6, 8])}
 KINDS = {  # what becomes of every kind is in tests/test_checks.py

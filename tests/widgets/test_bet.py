@@ -112,6 +112,7 @@ def test_once_the_answer_is_drawn_the_bet_stands_until_reset(panel):
     assert (panel.png, panel.words) == first
 
 
+@pytest.mark.slow
 def test_the_answer_passes_the_layers_one_after_the_other(panel, monkeypatch):
     clock = iter(0.06 * step for step in range(1000))
     monkeypatch.setattr(bet, "SECONDS", 2.5)

@@ -10,6 +10,8 @@ from convkit.operators.operator import ConvOperator
 from convkit.spectra import leading_singular_values, singular_values
 from convkit.widgets.boundaries import BoundaryPanel, make_layer, one_row_a_group, three_spectra
 
+pytestmark = pytest.mark.slow
+
 SAME, FULL, NONE, CIRCULAR = "zeros, output as large", "zeros, every tap touches", "no padding", "circular"
 PANEL = BoundaryPanel
 

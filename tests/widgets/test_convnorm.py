@@ -9,6 +9,8 @@ from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
 from convkit.widgets.convnorm import ConvNormPanel, kernel_of, layer_of, picture, through
 
+pytestmark = pytest.mark.slow
+
 RANDOM, BLUR, BOX, EDGE = "random, 2 channels to 3", "blur", "box", "edge"
 CIRCULAR, ZEROS = "circular", "zero padding"
 FIRST = {"kind": RANDOM, "n": 13, "stride": 1, "border": CIRCULAR, "affine": "identity", "floor": True, "wrong": False}

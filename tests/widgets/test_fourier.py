@@ -13,6 +13,8 @@ from convkit.widgets import panel as module
 from convkit.widgets.fourier import FourierPanel, layer_and_belief, two_lines
 from tests.helpers.panels import drawn as without_pixels
 
+pytestmark = pytest.mark.slow
+
 FIRST = {"n": 6, "k": 3, "c_in": 2, "c_out": 3, "seed": 0, "border": "circular"}
 FIRST |= {"stride": 1, "fft": 0, "crop": False, "axes": False}
 PANEL = FourierPanel

@@ -10,6 +10,8 @@ from convkit.widgets import kernel as module
 from convkit.widgets.kernel import kernel_sentence, prepare, running_cell
 from tests.helpers.kernel_talk import PATIENCE, Talk
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def talk(tmp_path):

@@ -28,6 +28,7 @@ def test_first_state_is_circulant_and_counts_its_entries(says):
     says(False, count, "doubly block circulant", row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [False, True])
 @pytest.mark.parametrize("boundary", ["circular", "zeros"])
 @pytest.mark.parametrize("size, c_in, c_out, stride", [(5, 1, 1, 1), (4, 2, 1, 1), (5, 1, 2, 2), (7, 2, 2, 3)])

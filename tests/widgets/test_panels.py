@@ -86,6 +86,7 @@ def seen(make):
 as_usual = functools.cache(lambda name: seen(PANELS[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PANELS)
 def test_the_first_state_is_drawn_every_control_moves_it_and_reset_goes_back(name):
     states = dict(as_usual(name))

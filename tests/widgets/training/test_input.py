@@ -13,7 +13,7 @@ from convkit.widgets.training.runs import records_csv, table_csv
 from tests.helpers.panels import press
 from tests.helpers.training_panels import DATA, PATIENCE, bare, in_a_notebook, reached, small, until
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 
 # ---- what can go wrong -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from tests.helpers.panels import press
 from tests.helpers.refusals import refused
 from tests.helpers.training_panels import DATA, SMALL, again, bare, in_a_notebook, knob, over, reached, rests, small
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 
 # ---- the first state -------------------------------------------------------------------------------------------------

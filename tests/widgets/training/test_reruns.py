@@ -15,7 +15,7 @@ from tests.helpers.training_panels import on_a_loop, over, reached, rests, small
 STEPS = 100_000
 
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
 
 @pytest.fixture
