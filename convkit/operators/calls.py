@@ -152,7 +152,7 @@ class Recorder(TorchFunctionMode):
         if self._quiet:
             return func(*args, **kwargs)
         if func in ARGUMENTS:
-            self._call(func, dict(zip(ARGUMENTS[func], args, strict=False)) | kwargs)
+            self._call(func, dict(zip(ARGUMENTS[func][: len(args)], args, strict=True)) | kwargs)
         elif func is F.multi_head_attention_forward:
             self._attention(ATTENTION.bind(*args, **kwargs).arguments)
         elif func in PRODUCTS:
