@@ -80,6 +80,7 @@ READ = {  # module of one linear map (plus a constant), and the shape of a batch
     "linear on positions": (Call(lambda x, w: F.linear(input=x, weight=w), 2, 4), SEQUENCE),
     "a forward of its own": (Standardized(4, 2, 3, (2, 1), 1), IMAGE),
     "a linear layer that casts": (Casting(4, 2), ROW),
+    "a kernel of two factors": (Call(lambda x, w: F.linear(x, w[:2] @ w), 4, 4), ROW),
     "the weight of a layer": (Tied(), ROW),
     "old weight norm": (lambda: nn.utils.weight_norm(nn.Conv2d(4, 2, 3)), IMAGE),
     "old spectral norm": (lambda: nn.utils.spectral_norm(nn.Linear(4, 2)), ROW),
@@ -100,7 +101,9 @@ def test_what_runs_is_read(device, name):
     module = module.to(device, torch.float64).eval()
     x = normal(*shape, device=device)
     with unchanged(module, x):
-        (A,) = conv_operators(module, x).values()
+        operators = conv_operators(module, x)
+    assert operators.missing == []
+    (A,) = operators.values()
     y = module(x) - module(torch.zeros_like(x))
     if len(shape) < 4 and len(A.input_shape) + 2 > len(shape):
         x, y = x[..., None, None], y[..., None, None]
