@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
 from convkit.norms import operator_norm
-from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place
+from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
 
 EPS = torch.finfo(torch.float64).eps
@@ -34,10 +34,8 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
     if A.padding_mode in ("reflect", "replicate"):
         entries: list[Tensor] = []
         for cases in itertools.product(*map(meeting_taps, axes_of(A))):
-            some = kernel * math.sqrt(math.prod(times for _, times in cases))
-            for matrix, _ in cases:
-                some = some.movedim(2, -1) @ matrix.T.to(some)
-            entries.append(some.flatten())
+            matrices, times = zip(*cases, strict=True)
+            entries.append(sum_meeting_taps(kernel, matrices).flatten() * math.sqrt(math.prod(times)))
         return _rounded_up(torch.linalg.vector_norm(torch.cat(entries)) * scale, A, A.kernel.numel())
     times = torch.ones((), dtype=torch.float64)  # how often each tap meets a pixel
     for number, axis in enumerate(axes_of(A), start=2):

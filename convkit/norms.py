@@ -12,7 +12,7 @@ from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import positive_definite
 from convkit.engine.lanczos import leading_values
 from convkit.engine.largest import largest_singular_value
-from convkit.operators.geometry import Axis, axes_of, meeting_taps
+from convkit.operators.geometry import Axis, axes_of, meeting_taps, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
 
 
@@ -131,8 +131,6 @@ def _with_meeting_taps(A: ConvOperator, ord: float) -> Tensor:
     """Return the largest row sum (column sum) of absolute values, case by case of the taps that meet on each axis."""
     sums: list[Tensor] = []
     for cases in itertools.product(*(_cases(axis, ord == 1) for axis in axes_of(A))):
-        entries = A.kernel
-        for matrix, _ in cases:
-            entries = entries.movedim(2, -1) @ matrix.T.to(entries)  # the next axis of taps moves to place 2
+        entries = sum_meeting_taps(A.kernel, [matrix for matrix, _ in cases])
         sums.append(_channel_sums(entries.abs().flatten(2).sum(2), A.groups, ord).amax())
     return torch.stack(sums).amax()

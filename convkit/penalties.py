@@ -12,8 +12,9 @@ from convkit.bounds import flattened_norm
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.geometry import Size, check_kernel
+from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
 from convkit.operators.network import layer_operator, named_layers, naming
-from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
+from convkit.operators.operator import ConvOperator
 
 __all__ = ["mean_norm", "orthogonality", "reshaped_spectral_penalty", "spectral_penalty"]
 

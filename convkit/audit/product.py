@@ -16,7 +16,8 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import apart, evaluation_copy
-from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
+from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
+from convkit.operators.operator import ConvOperator
 
 CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
 

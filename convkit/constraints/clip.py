@@ -12,8 +12,9 @@ from convkit.checks import positive, whole
 from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Size
+from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
 from convkit.operators.network import layer_operator, named_layers, naming
-from convkit.operators.operator import LAYERS, TRANSPOSED, ConvOperator, has_operator
+from convkit.operators.operator import ConvOperator
 from convkit.projections import clip_and_crop, clip_reshaped_kernel
 
 Geometry = Literal["exact", "torus", "reshaped"]

@@ -14,14 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from convkit.operators.dtypes import widened
 from convkit.operators.geometry import PaddingMode, Pads
-from convkit.operators.operator import (
-    LAYERS,
-    TRANSPOSED,
-    ConvOperator,
-    has_operator,
-    old_hook,
-    transposed_convolution,
-)
+from convkit.operators.layers import has_operator, why_unreadable
+from convkit.operators.operator import ConvOperator, transposed_convolution
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 TRANSPOSED_CONVOLUTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -64,18 +58,6 @@ class Padded(NamedTuple):
     size: tuple[int, ...]
     pads: Pads
     mode: PaddingMode
-
-
-def readable(layer: nn.Module) -> bool:
-    """Return whether ``ConvOperator.from_layer`` says what a layer does.
-
-    That is so for a method ``operator``, and for a forward of torch's own with a weight that no old hook computes.
-    """
-    if has_operator(layer):
-        return True
-    kinds = LAYERS + TRANSPOSED
-    own = isinstance(layer, kinds) and any(type(layer).forward is kind.forward for kind in kinds)
-    return own and old_hook(layer) is None
 
 
 class Recorder(TorchFunctionMode):
@@ -166,7 +148,7 @@ class Recorder(TorchFunctionMode):
         return out
 
     def _watched(self, name: str, module: nn.Module) -> Callable[..., Any]:
-        forward, speaks = module.forward, readable(module)
+        forward, speaks = module.forward, why_unreadable(module) is None
 
         def watching(*args: Any, **kwargs: Any) -> Any:
             self.ran.add(name)

@@ -82,6 +82,18 @@ def padding_pairs(padding: Padding, axes: int) -> Literal["same"] | Pads:
     return tuple((before, after) for before, after in sides)
 
 
+def transposed_image(
+    kernel: Tensor, input_shape: Size, stride: Size, padding: Size, output_padding: Size, dilation: Size
+) -> tuple[tuple[int, ...], Pads]:
+    """Return the size of a transposed convolution's outputs, and the padding of the convolution that it transposes."""
+    d = kernel.ndim - 2
+    sizes = (positive_ints(value, d, name) for value, name in ((input_shape, "input_shape"), (stride, "stride")))
+    cut, more = (padding_pairs(value, d) for value in (padding, output_padding))
+    axes = list(zip(*sizes, positive_ints(dilation, d, "dilation"), kernel.shape[2:], cut, more, strict=True))
+    image = tuple((n - 1) * s + step * (k - 1) + 1 - sum(pads) + extra for n, s, step, k, pads, (extra, _) in axes)
+    return image, tuple((before, max(after - extra, 0)) for *_, (before, after), (extra, _) in axes)
+
+
 def positive_groups(groups: int, kernel: Tensor) -> int:
     """Return ``groups`` as an int; raise ``ValueError`` unless it divides the kernel's output channels."""
     number = whole("groups", groups, 1, advice="; 1 is usual")
@@ -174,6 +186,13 @@ def meeting_taps(axis: Axis, per_pixel: bool = False) -> list[tuple[Tensor, int]
             matrix[entry, list(taps)] = 1
         matrices.append((matrix, times))
     return matrices
+
+
+def sum_meeting_taps(kernel: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Return the kernel with taps summed axis by axis, as the cases of ``meeting_taps`` say."""
+    for matrix in matrices:
+        kernel = kernel.movedim(2, -1) @ matrix.T.to(kernel)  # the next axis of taps moves to place 2
+    return kernel
 
 
 def axes_of(A: "ConvOperator") -> list[Axis]:

@@ -1,10 +1,9 @@
 """The central object: a convolution on inputs of one size, as a linear map."""
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeGuard, cast, runtime_checkable
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +24,14 @@ from convkit.operators.geometry import (
     positive_groups,
     positive_ints,
     sum_by_place,
+    transposed_image,
 )
+from convkit.operators.layers import TRANSPOSED, HasOperator, has_operator, why_unreadable
 from convkit.operators.padding import pad, unpad
 
 MATRIX_LIMIT = 2**30  # bytes: a larger dense matrix is refused
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +122,12 @@ class ConvOperator:
     @property
     def in_shape(self) -> tuple[int, ...]:
         """Return the shape ``(c_in, *spatial)`` of one input."""
-        return self._windows_shape if self.transposed else self._image_shape
+        return self._shapes[self.transposed]
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Return the shape ``(c_out, *spatial)`` of one output."""
-        return self._image_shape if self.transposed else self._windows_shape
+        return self._shapes[not self.transposed]
 
     @property
     def T(self) -> "ConvOperator":
@@ -136,12 +135,8 @@ class ConvOperator:
         return replace(self, transposed=not self.transposed)
 
     @property
-    def _image_shape(self) -> tuple[int, ...]:
-        return (self.kernel.shape[1] * self.groups, *self.input_shape)
-
-    @property
-    def _windows_shape(self) -> tuple[int, ...]:
-        return (self.kernel.shape[0], *self.windows)
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (self.kernel.shape[1] * self.groups, *self.input_shape), (self.kernel.shape[0], *self.windows)
 
     @property
     def is_block_circulant(self) -> bool:
@@ -263,22 +258,9 @@ class ConvOperator:
         """
         if has_operator(layer):
             return layer.operator(input_shape)
-        kind = type(layer).__name__
-        if not isinstance(layer, LAYERS + TRANSPOSED):
-            raise ValueError(
-                f"from_layer needs Conv1d, Conv2d, Conv3d, their transposed kinds, Linear or a layer with a method "
-                f"operator(input_shape), got {kind}; give the layer such a method"
-            )
-        if not any(type(layer).forward is known.forward for known in LAYERS + TRANSPOSED):
-            raise ValueError(
-                f"from_layer needs a layer that its weight describes, got {kind}, which has a forward of its own; "
-                "give it a method operator(input_shape) that returns the ConvOperator of what it does"
-            )
-        if hook := old_hook(layer):
-            raise ValueError(
-                f"from_layer needs a weight that is a parameter or a parametrization, got {kind} with torch's old hook "
-                f"{hook}, which leaves the weight of the last forward pass; use torch.nn.utils.{_OLD_HOOKS[hook]}"
-            )
+        if reason := why_unreadable(layer):
+            raise ValueError(reason)
+        layer = cast(nn.Conv2d | nn.ConvTranspose2d | nn.Linear, layer)  # or a kind of 1 or 3 axes
         if is_lazy(layer.weight):
             check_kernel(layer.weight)
         if isinstance(layer, nn.Linear):
@@ -286,7 +268,7 @@ class ConvOperator:
             return ConvOperator(layer.weight[(..., *[None] * axes)], input_shape)
         padding = cast(Padding, layer.padding)  # torch says only that a word is a str
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
-        if isinstance(layer, LAYERS):
+        if not isinstance(layer, TRANSPOSED):
             return ConvOperator(layer.weight, input_shape, *geometry, layer.padding_mode)
         more = cast(Size, layer.output_padding)
         return transposed_convolution(layer.weight, input_shape, layer.stride, cast(Size, padding), more, *geometry[2:])
@@ -306,48 +288,11 @@ def transposed_convolution(
     It is the transpose of a zero-padded convolution on images as large as the outputs. Raises ``ValueError`` for an
     ``output_padding`` that reaches beyond every window.
     """
-    axes = kernel.ndim - 2
-    positions, strides = positive_ints(input_shape, axes, "input_shape"), positive_ints(stride, axes, "stride")
-    steps, cut = positive_ints(dilation, axes, "dilation"), padding_pairs(padding, axes)
-    more = [after for _, after in cast(Pads, padding_pairs(output_padding, axes))]
-    numbers = list(zip(positions, strides, steps, kernel.shape[2:], cast(Pads, cut), more, strict=True))
-    image = tuple((n - 1) * s + d * (k - 1) + 1 - sum(pads) + extra for n, s, d, k, pads, extra in numbers)
-    pads = tuple((before, max(after - extra, 0)) for _, _, _, _, (before, after), extra in numbers)
-    A = ConvOperator(kernel, image, strides, pads, steps, groups, "zeros", transposed=True)
-    if A.windows != positions:
+    image, pads = transposed_image(kernel, input_shape, stride, padding, output_padding, dilation)
+    A = ConvOperator(kernel, image, stride, pads, dilation, groups, "zeros", transposed=True)
+    if A.windows != positive_ints(input_shape, kernel.ndim - 2, "input_shape"):
         raise ValueError(
-            f"a transposed convolution needs output_padding below padding + stride, got {tuple(more)}, {padding} and "
-            f"{strides}; pad its output in a step of its own"
+            f"a transposed convolution needs output_padding below padding + stride, got {output_padding}, {padding} "
+            f"and {stride}; pad its output in a step of its own"
         )
     return A
-
-
-@runtime_checkable
-class HasOperator(Protocol):
-    """A layer that is more than a plain convolution and returns its own ``ConvOperator`` for each input size.
-
-    Every function that measures layers asks for it, so that a norm is the norm of what the layer does.
-    """
-
-    def operator(self, input_shape: Size) -> ConvOperator:
-        """Return the operator of the layer on inputs of the spatial size ``input_shape``, without its bias."""
-        ...
-
-
-_OLD_HOOKS = {  # torch's hooks that compute a weight before each forward pass, and what to use today
-    "WeightNorm": "parametrizations.weight_norm",
-    "SpectralNorm": "parametrizations.spectral_norm",
-    "BasePruningMethod": "prune.remove(layer, 'weight'), which keeps the pruned weight",
-}
-
-
-def old_hook(layer: nn.Module) -> str | None:
-    """Return the name of the hook of torch that computes the layer's weight before each forward pass, if it has one."""
-    classes = {kind.__name__ for hook in layer._forward_pre_hooks.values() for kind in inspect.getmro(type(hook))}
-    return next((name for name in _OLD_HOOKS if name in classes), None)
-
-
-def has_operator(layer: object) -> TypeGuard[HasOperator]:
-    """Return whether a layer has a method ``operator``; a submodule or a value of that name does not count."""
-    method = getattr(layer, "operator", None)  # isinstance does not see what a compiled module passes on
-    return callable(method) and not isinstance(method, nn.Module)

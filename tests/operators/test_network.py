@@ -12,8 +12,9 @@ from convkit.audit.product import product_bound
 from convkit.audit.tracker import NormTracker
 from convkit.constraints.clip import clip_operator_norm
 from convkit.operators.geometry import NoFourierBlocks
+from convkit.operators.layers import HasOperator, has_operator
 from convkit.operators.network import conv_operators, input_shapes
-from convkit.operators.operator import ConvOperator, HasOperator, has_operator
+from convkit.operators.operator import ConvOperator
 from convkit.penalties import mean_norm, orthogonality
 from tests.helpers.geometries import inputs, normal
 from tests.helpers.odd_networks import Wrapped
