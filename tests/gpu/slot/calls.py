@@ -13,7 +13,7 @@ from convkit.operators import ConvOperator
 from convkit.projections import clip_and_crop
 from convkit.spectra import channel_condition_numbers, leading_singular_values, singular_values
 
-part = Part("calls", 130)
+part = Part("calls", 95)
 torch.set_num_threads(1 if QUICK else 16)  # for what runs on the host
 
 
@@ -38,6 +38,57 @@ x = torch.randn(8, 64, 16, 16, generator=torch.Generator().manual_seed(0))
 part.time("A(x) float32", "64@16", "as torch is by default", lambda: pair(A)(x.to(DEVICE)), error=relative(A(x)))
 torch.backends.cudnn.conv.fp32_precision = "ieee"
 part.time("A(x) float32", "64@16", "conv.fp32_precision = ieee", lambda: pair(A)(x.to(DEVICE)), error=relative(A(x)))
+
+# ---- ConvNorm, forward and backward, 128 images ----
+batch = 4 if QUICK else 128
+for c, n in [(8, 8)] if QUICK else [(64, 32), (128, 16), (256, 8), (512, 4)]:
+    x = torch.randn(batch, c, n, n, device=DEVICE).requires_grad_()
+    layers = {
+        "conv + BatchNorm": nn.Sequential(nn.Conv2d(c, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c)),
+        "ConvNorm2d zeros": ConvNorm2d(c, c, 3, 1, 1),
+        "ConvNorm2d circular": ConvNorm2d(c, c, 3, 1, 1, padding_mode="circular"),
+        "as published": PlainConvNorm(c, c, 3, 1),
+    }
+    for name, layer in layers.items():
+        layer = layer.to(DEVICE)
+        w = torch.randn_like(layer(x))
+        part.time(
+            "forward + backward",
+            f"{c}@{n}, {batch} images",
+            name,
+            lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], w),
+        )
+        if name == "as published":
+            continue  # its FFT does not take bfloat16
+        with torch.autocast("cuda", torch.bfloat16):
+            part.time(
+                "forward + backward, bf16 autocast",
+                f"{c}@{n}, {batch} images",
+                name,
+                lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], w.to(layer(x).dtype)),
+            )
+    if not QUICK:
+        try:
+            graphed = torch.cuda.make_graphed_callables(ConvNorm2d(c, c, 3, 1, 1).to(DEVICE), (x,))
+            w = torch.randn_like(x)
+            part.time(
+                "forward + backward",
+                f"{c}@{n}, {batch} images",
+                "ConvNorm2d zeros in a CUDA graph",
+                lambda: torch.autograd.grad(graphed(x), [x, *graphed.parameters()], w),
+            )
+        except Exception as problem:
+            part.write(question="CUDA graph of ConvNorm2d", case=f"{c}@{n}", failed=str(problem)[:300])
+
+# ---- one product with A^T A, as Lanczos needs it ----
+for c, n in [(8, 8)] if QUICK else [(64, 32), (128, 32), (512, 8), (512, 32)]:
+    for dtype in (torch.float32, torch.float64):
+        for mode in ("circular", "zeros"):
+            B = pair(random(c, n, dtype, padding=1, padding_mode=mode))
+            for images in (1, 4):
+                v = torch.randn(images, c, n, n, dtype=dtype, device=DEVICE)
+                name = f"{str(dtype)[6:]}, {mode}, {images} images"
+                part.time("A.adjoint(A(x))", f"{c}@{n}", name, lambda: B.adjoint(B(v)), rounds=3)
 
 # ---- spectra and norms ----
 trained = trained_kernels()
@@ -127,42 +178,3 @@ for k in (1, 6):
         error=relative(leading_singular_values(Z, k)),
     )
 part.time("torus_bound", "16@16 zeros", "convkit", lambda: torus_bound(pair(Z)))
-
-# ---- ConvNorm, forward and backward, 128 images ----
-batch = 4 if QUICK else 128
-for c, n in [(8, 8)] if QUICK else [(64, 32), (128, 16), (256, 8), (512, 4)]:
-    x = torch.randn(batch, c, n, n, device=DEVICE).requires_grad_()
-    layers = {
-        "conv + BatchNorm": nn.Sequential(nn.Conv2d(c, c, 3, 1, 1, bias=False), nn.BatchNorm2d(c)),
-        "ConvNorm2d zeros": ConvNorm2d(c, c, 3, 1, 1),
-        "ConvNorm2d circular": ConvNorm2d(c, c, 3, 1, 1, padding_mode="circular"),
-        "as published": PlainConvNorm(c, c, 3, 1),
-    }
-    for name, layer in layers.items():
-        layer = layer.to(DEVICE)
-        w = torch.randn_like(layer(x))
-        part.time(
-            "forward + backward",
-            f"{c}@{n}, {batch} images",
-            name,
-            lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], w),
-        )
-        with torch.autocast("cuda", torch.bfloat16):
-            part.time(
-                "forward + backward, bf16 autocast",
-                f"{c}@{n}, {batch} images",
-                name,
-                lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], w.to(layer(x).dtype)),
-            )
-    if not QUICK:
-        try:
-            graphed = torch.cuda.make_graphed_callables(ConvNorm2d(c, c, 3, 1, 1).to(DEVICE), (x,))
-            w = torch.randn_like(x)
-            part.time(
-                "forward + backward",
-                f"{c}@{n}, {batch} images",
-                "ConvNorm2d zeros in a CUDA graph",
-                lambda: torch.autograd.grad(graphed(x), [x, *graphed.parameters()], w),
-            )
-        except Exception as problem:
-            part.write(question="CUDA graph of ConvNorm2d", case=f"{c}@{n}", failed=str(problem)[:300])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from common import DEVICE, QUICK, Part
 
-part = Part("eigen", 110)
+part = Part("eigen", 75)
 SIZES = [(8, 16), (4, 40)] if QUICK else [(514, 32), (514, 64), (130, 128), (34, 256), (10, 512), (514, 128)]
 
 
