@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
+from convkit.engine.hermitian import matrix_norms
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
@@ -97,7 +98,7 @@ def flattened_norm(A: ConvOperator) -> Tensor:
     >>> flattened_norm(A).square().round(decimals=3)
     tensor(6.)
     """
-    return torch.linalg.matrix_norm(A.kernel.unflatten(0, (A.groups, -1)).flatten(2), 2).amax()
+    return matrix_norms(A.kernel.unflatten(0, (A.groups, -1)).flatten(2)).amax()
 
 
 def flattened_bound(A: ConvOperator) -> Tensor:
@@ -211,7 +212,7 @@ def _matrix_bound(A: ConvOperator, most: int) -> Tensor:
         matrix = kernel.permute(0, 1, *rows, 2, *columns).flatten(len(rows) + 2).flatten(1, -2)
         square = math.prod(pixels_per_window[axis] for axis in rows)
         square *= math.prod(windows_per_pixel[axis] for axis in columns)
-        bounds.append(torch.linalg.matrix_norm(matrix, 2).amax() * math.sqrt(square))
+        bounds.append(matrix_norms(matrix).amax() * math.sqrt(square))
     return _rounded_up(torch.stack(bounds).amin() * scale, A, 8 * sum(kernel.shape[1:3]) * math.prod(kernel.shape[3:]))
 
 

@@ -130,8 +130,9 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
     """
     _check_bound(bound, 1, "clip_reshaped_kernel")
     matrices = A.kernel.unflatten(0, (A.groups, -1)).flatten(2)
+    matrices = matrices.double() if matrices.is_cuda else matrices  # there float32 may keep few digits
     U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
-    return replace(A, kernel=((U * S.clamp(max=bound)[:, None, :]) @ Vh).view_as(A.kernel))
+    return replace(A, kernel=((U * S.clamp(max=bound)[:, None, :]) @ Vh).view_as(A.kernel).to(A.kernel))
 
 
 def project_centered_sphere(weight: Tensor, radius: float) -> Tensor:
@@ -167,7 +168,7 @@ def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     if blocks.taps.requires_grad:
         correction = blocks.to_taps(_excess(blocks.at(blocks.frequencies), bound))
     else:
-        gram, everything = blocks.gram(dtype=A.kernel.dtype), torch.arange(len(blocks.frequencies))
+        gram, everything = blocks.gram(dtype=blocks.taps.dtype), torch.arange(len(blocks.frequencies))
 
         def correct(some: Tensor) -> Tensor:
             frequencies = blocks.frequencies[some]

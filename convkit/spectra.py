@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
-from convkit.engine.hermitian import eigvalsh
+from convkit.engine.hermitian import eigvalsh, svdvals
 from convkit.engine.lanczos import leading_values
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.geometry import positive_ints
@@ -119,8 +119,9 @@ def singular_values(A: ConvOperator) -> Tensor:
     """
     values, blocks = _values(A, "singular_values")
     times = blocks.times.repeat_interleave(values.shape[1]).to(values.device)
+    total = int(blocks.times.sum()) * values.shape[1]
     values, order = values.flatten().sort(descending=True)
-    return values.repeat_interleave(times[order])
+    return values.repeat_interleave(times[order], output_size=total)
 
 
 def condition_number(A: ConvOperator) -> Tensor:
@@ -165,11 +166,12 @@ def channel_condition_numbers(A: ConvOperator) -> Tensor:
 def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     """Return the k largest singular values of ``A.matrix()``, sorted, shape ``(k,)``, for every geometry.
 
-    Matrix-free: implicitly restarted Lanczos iteration (ARPACK, in float64) on A and its adjoint, repeated on the
-    complement of the vectors found so far until it finds no larger value, since a Krylov space sees only one copy of a
-    repeated value. Small operators are decomposed densely. Each square is right to 1e-10 of the largest, in the
-    kernel's dtype. The first derivative is exact (that of ``u* A v`` with the singular vectors held fixed). Raises
-    ``RuntimeError`` where the iteration does not converge and ``ValueError`` for k < 1 or more than there are.
+    Matrix-free: Lanczos iteration with thick restarts (Wu & Simon 2000) on A and its adjoint, in float64 on the
+    kernel's device. A Krylov space sees only one copy of a repeated value, so for k > 1 it goes on from other random
+    directions until none brings a larger value. Small operators are decomposed densely. Each square is right to 2e-10
+    of the largest (a float32 kernel: 2e-8). The first derivative is exact (that of ``u* A v`` with the singular vectors
+    held fixed). Raises ``RuntimeError`` where the iteration does not converge and ``ValueError`` for k < 1 or more
+    than there are.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> leading_singular_values(A, 2).round(decimals=4)
@@ -187,7 +189,7 @@ def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
 def _channel_values(blocks: Tensor, phases: int) -> Tensor:
     """Return the singular values of the columns that belong to each input channel: ``(F, channels, values)``."""
     channels = blocks.unflatten(-1, (-1, phases)).movedim(-2, 2)  # (F, groups, channels, rows, phases)
-    values = torch.linalg.svdvals(channels).flatten(1, 2)
+    values = svdvals(channels).flatten(1, 2)
     rows = blocks.shape[1] * blocks.shape[2]
     return F.pad(values, (0, min(phases, rows) - values.shape[-1]))  # the rows of other groups are 0
 
@@ -198,9 +200,9 @@ def _values(A: ConvOperator, name: str) -> tuple[Tensor, Blocks]:
     blocks = Blocks(A)
     with thread_pool(A.kernel.device) as map_pieces:
         if blocks.taps.requires_grad:
-            values = torch.linalg.svdvals(blocks.at(blocks.frequencies))
+            values = svdvals(blocks.at(blocks.frequencies))
         elif len(blocks.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed
-            values = torch.linalg.svdvals(blocks.at(blocks.frequencies).real.double())
+            values = svdvals(blocks.at(blocks.frequencies).real.double())
         else:
             values = _values_from_gram(blocks, map_pieces)
         values = (values * blocks.scale).to(A.kernel.dtype)
@@ -216,7 +218,7 @@ def _values_from_gram(blocks: Blocks, map_pieces: MapPieces) -> Tensor:
         return eigvalsh(gram.at(blocks.frequencies[some], real))
 
     def directly(some: Tensor) -> Tensor:
-        return torch.linalg.svdvals(blocks.at(blocks.frequencies[some]))
+        return svdvals(blocks.at(blocks.frequencies[some]))
 
     def decompose(work: Callable[[Tensor], Tensor], some: Tensor) -> Tensor:
         return torch.cat(map_pieces(work, some, gram.chunk, len(some) * groups * gram.side**3))
@@ -226,7 +228,7 @@ def _values_from_gram(blocks: Blocks, map_pieces: MapPieces) -> Tensor:
         if kind.any():
             squares[kind.to(squares.device)] = decompose(eigenvalues, kind.nonzero().flatten())
     values = squares.clamp_min(0).sqrt().flip(-1)
-    if blocks.taps.dtype == torch.float64:  # squaring lost the digits of the small ones
+    if blocks.dtype == torch.float64:  # squaring lost the digits of the small ones
         small = (values[..., -1] < SMALL * values.amax()).any(1)
         if small.any():
             values[small] = decompose(directly, small.nonzero().flatten().cpu())

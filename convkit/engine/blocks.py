@@ -14,6 +14,7 @@ from convkit.operators.operator import ConvOperator
 
 MOST_TAPS = 256  # with more, the list of lags is longer than the kernel is worth
 CHUNK = 2**26  # bytes of blocks held at a time
+MOST_ON_GPU = 2**32  # bytes of blocks held at a time on a GPU, where a piece has to keep many cores busy
 
 
 def require_blocks(A: ConvOperator, name: str) -> None:
@@ -53,7 +54,8 @@ class Blocks:
     it, since its blocks repeat after ``period`` frequencies.
 
     Attributes:
-        taps: The kernel, rearranged: ``(groups, t, rows, columns)``.
+        taps: The kernel, rearranged: ``(groups, t, rows, columns)``. On an NVIDIA GPU in float64, since products in
+            float32 may keep ten bits there (TF32).
         offsets: The place of each tap, modulo ``period``: ``(t, axes)``.
         period: Number of frequencies on each axis after which the blocks repeat.
         grid: Number of frequencies of ``symbol(A)`` on each axis, a multiple of ``period``.
@@ -61,6 +63,7 @@ class Blocks:
         times: How many frequencies of the grid each of them stands for: ``(F,)``.
         self_conjugate: Whether ``f = -f``, so that the block is real: ``(F,)``.
         index: For each frequency of the grid, flattened, the one that stands for it: ``(prod(grid),)``.
+        dtype: That of the kernel.
         scale: A power of two, which costs no digit: the largest tap is then about 1, and squares neither overflow nor
             vanish. Given as an argument, it is used as it is.
     """
@@ -82,6 +85,8 @@ class Blocks:
         taps = kernel.reshape(A.groups, rows, -1, *self._cut)
         taps = taps.permute(0, *range(3, 3 + 2 * d, 2), 1, 2, *range(4, 4 + 2 * d, 2))
         taps = taps.reshape(A.groups, math.prod(map(len, offsets)), rows, -1)
+        taps = taps.double() if taps.device.type == "cuda" else taps
+        self.dtype = A.kernel.dtype
         if scale is None:
             largest = float(taps.detach().abs().amax())
             scale = 2.0 ** (math.frexp(largest)[1] - 1) if largest > 0 else 1.0  # at most 2^1023, a float64
@@ -93,7 +98,7 @@ class Blocks:
     def chunk(self) -> int:
         """Number of frequencies whose blocks may be held at a time."""
         groups, _, rows, columns = self.taps.shape
-        return max(1, CHUNK // (16 * groups * rows * columns))
+        return pieces(self.taps.device, 16 * groups * rows * columns)
 
     def at(self, frequencies: Tensor) -> Tensor:
         """Return ``B(f)`` for each row f of ``frequencies``: ``(F, groups, rows, columns)``, complex."""
@@ -138,7 +143,15 @@ class Blocks:
         for axis, places in enumerate(self._places, start=2):
             shares = torch.bincount(places)[places].view(-1, *[1] * (d + 1 - axis))
             kernel = kernel.index_select(axis, places.to(kernel.device)) / shares.to(kernel)
-        return self.scale * kernel
+        return self.scale * kernel.to(self.dtype)
+
+
+def pieces(device: torch.device, size: int) -> int:
+    """Return how many blocks of ``size`` bytes to hold at a time: on a GPU as many as an eighth of its free memory."""
+    if device.type != "cuda":
+        return max(1, CHUNK // size)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(MOST_ON_GPU, free // 8) // size)
 
 
 class HalfSet(NamedTuple):
@@ -178,7 +191,7 @@ class Gram:
         kernel = kernel if self._wide else kernel.mT
         groups, t, r, c = kernel.shape
         self.side, self.dtype, self.device = r, dtype, kernel.device
-        self.chunk = max(1, CHUNK // (16 * groups * r * r))
+        self.chunk = pieces(self.device, 16 * groups * r * r)
         self._lags, index, opposite = _half_lags(blocks.offsets[:MOST_TAPS], blocks.period)
         by_lags, by_blocks = t * t * r * c + 4 * len(self._lags) * r * expected, 4 * (t + 2 * r) * c * expected
         self._sums = None

@@ -1,15 +1,24 @@
-"""Batched eigenvalues and Cholesky tests of Hermitian matrices, by the fastest backend for the device and the size."""
+"""Decompositions of many matrices at once, by the fastest backend for the device and the size."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-FACTOR_SIDE = 100  # above, products of halves are faster than torch's batched LAPACK factorization
+from convkit.engine import cusolver
+
+FACTOR_SIDE, FACTOR_SIDE_ON_GPU = 100, 256  # above, products of halves are faster than torch's batched factorization
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
+CUDA_SIDE = 32  # above, torch decomposes matrices on a GPU one after the other
 
 
 def eigvalsh(matrices: Tensor) -> Tensor:
     """Return the eigenvalues of Hermitian matrices ``(..., n, n)``, ascending, as ``torch.linalg.eigvalsh`` does."""
+    if matrices.device.type == "cuda" and not matrices.requires_grad:
+        return _on_gpu(matrices, vectors=False)[0]
     if matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE:
         return torch.linalg.eigvalsh(matrices)
     return torch.from_numpy(np.linalg.eigvalsh(matrices.numpy()))
@@ -17,6 +26,8 @@ def eigvalsh(matrices: Tensor) -> Tensor:
 
 def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the eigenvalues, ascending, and the eigenvectors of Hermitian matrices, as ``torch.linalg.eigh`` does."""
+    if matrices.device.type == "cuda" and not matrices.requires_grad:
+        return _on_gpu(matrices, vectors=True)
     double = matrices.dtype in (torch.float64, torch.complex128)
     if matrices.requires_grad or matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE or not double:
         return torch.linalg.eigh(matrices)
@@ -24,13 +35,69 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
+def svdvals(matrices: Tensor) -> Tensor:
+    """Return the singular values of matrices ``(..., r, c)``, descending, as ``torch.linalg.svdvals`` does.
+
+    On a GPU from the eigenvalues ``+-s`` of ``[[0, M], [M*, 0]]`` in float64, with a first derivative only: there
+    torch decomposes one matrix after the other, and stops at a tolerance of its own.
+    """
+    return _SingularValues.apply(matrices) if matrices.device.type == "cuda" else torch.linalg.svdvals(matrices)  # pyright: ignore
+
+
+def matrix_norms(matrices: Tensor) -> Tensor:
+    """Return the largest singular value of each matrix ``(..., r, c)``: on a GPU in float64, by ``svdvals``."""
+    return svdvals(matrices)[..., 0] if matrices.device.type == "cuda" else torch.linalg.matrix_norm(matrices, 2)
+
+
 def positive_definite(matrices: Tensor) -> Tensor:
     """Return whether each Hermitian matrix ``(n, side, side)`` has a Cholesky factor in its own precision: ``(n,)``."""
     side = matrices.shape[-1]
-    if matrices.device.type != "cpu" or side < FACTOR_SIDE:
+    if side < (FACTOR_SIDE_ON_GPU if matrices.is_cuda else FACTOR_SIDE):
         return torch.linalg.cholesky_ex(matrices).info == 0
     half = side // 2
     factor, info = torch.linalg.cholesky_ex(matrices[:, :half, :half])
     across = torch.linalg.solve_triangular(factor, matrices[:, :half, half:], upper=False)
     rest = torch.baddbmm(matrices[:, half:, half:], across.mH, across, alpha=-1)  # Schur complement
     return (info == 0) & positive_definite(rest)
+
+
+class _SingularValues(torch.autograd.Function):
+    """Singular values whose derivative is that of ``u* M v``, with the singular vectors held fixed."""
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        rows, columns = matrices.shape[-2:]
+        k, exact = min(rows, columns), matrices.double() if not matrices.is_complex() else matrices.to(torch.complex128)
+        both = exact.new_zeros(*matrices.shape[:-2], rows + columns, rows + columns)
+        both[..., :rows, rows:], both[..., rows:, :rows] = exact, exact.mH
+        values, vectors = eigh(both) if ctx.needs_input_grad[0] else (eigvalsh(both), both)
+        vectors = (2**0.5 * vectors[..., -k:].flip(-1)).to(matrices.dtype)
+        ctx.save_for_backward(vectors[..., :rows, :], vectors[..., rows:, :])
+        return values[..., -k:].flip(-1).clamp_min(0).to(matrices.dtype.to_real())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        U, V = ctx.saved_tensors
+        return (U * grad[..., None, :]) @ V.mH
+
+
+def _on_gpu(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors (or nothing useful): of many larger matrices by cuSOLVER, else the host."""
+    many = matrices.shape[:-2].numel() > 1
+    if matrices.shape[-1] > CUDA_SIDE and many:
+        return cusolver.decomposed(matrices, vectors) or _on_host(matrices, vectors)
+    return torch.linalg.eigh(matrices) if vectors else (torch.linalg.eigvalsh(matrices), matrices)
+
+
+def _on_host(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors (or nothing useful) of matrices on a GPU, by as many threads as torch has."""
+    host = matrices.flatten(0, -3).cpu().numpy()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        parts = np.array_split(host, min(len(host), 4 * torch.get_num_threads()))
+        if not vectors:
+            values = np.concatenate(list(pool.map(np.linalg.eigvalsh, parts)))
+            return torch.from_numpy(values).to(matrices.device).view(matrices.shape[:-1]), matrices
+        found = zip(*pool.map(np.linalg.eigh, parts), strict=True)
+    values, columns = (torch.from_numpy(np.concatenate(some)).to(matrices.device) for some in found)
+    return values.view(matrices.shape[:-1]), columns.view(matrices.shape)

@@ -8,7 +8,7 @@ from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.operator import ConvOperator
 
-DENSE_SIDE = 24  # smaller Gram blocks are decomposed as they are
+DENSE_SIDE, DENSE_SIDE_ON_GPU = 24, 64  # smaller Gram blocks are decomposed as they are
 STEPS = 6, 16  # Lanczos steps: on a coarse grid of frequencies, then wherever the largest block may be
 STEPS_SIDE = 192  # for larger blocks, whose values lie closer together, as many times more
 MARGIN = 1e-3  # of the best square: far above the rounding of float32 Gram blocks and their factorization
@@ -21,7 +21,7 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
     frequency, group = top_frequency(blocks)
     block = blocks.group(group).at(frequency)[0, 0]
     with thread_pool(block.device):  # one small matrix: a second thread only costs
-        if not block.requires_grad:
+        if not block.requires_grad and block.device.type != "cuda":
             return torch.linalg.svdvals(block)[0] * blocks.scale
         # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
         block = block if block.shape[0] <= block.shape[1] else block.mH
@@ -29,7 +29,7 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
         u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
         v = exact.mH @ u
     v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
-    return (u.conj().to(block) @ block @ v.to(block)).real * blocks.scale
+    return ((u.conj().to(block) @ block @ v.to(block)).real * blocks.scale).to(A.kernel.dtype)
 
 
 def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
@@ -41,10 +41,10 @@ def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
     too low leaves more of them, and never the wrong ones.
     """
     groups, _, rows, columns = blocks.taps.shape
-    if min(rows, columns) <= DENSE_SIDE:
+    if min(rows, columns) <= (DENSE_SIDE_ON_GPU if blocks.taps.is_cuda else DENSE_SIDE):
         gram = blocks.gram()
         chunks = blocks.frequencies.split(gram.chunk)
-        squares = torch.cat([torch.linalg.eigvalsh(gram.at(some))[..., -1] for some in chunks])
+        squares = torch.cat([eigvalsh(gram.at(some))[..., -1] for some in chunks])
         index, group = divmod(int(squares.argmax()), groups)
         return blocks.frequencies[index][None], group
     with thread_pool(blocks.taps.device) as map_pieces:
@@ -105,7 +105,7 @@ def _reached(gram: Gram, frequencies: Tensor, steps: int, map_pieces: MapPieces)
         last, beta = v, v.new_zeros(len(v), 1)
         diagonal, off_diagonal = [], []  # of the tridiagonal matrix
         for _ in range(steps):
-            w = (blocks * v[:, None]).sum(2)  # faster than many small matrix products
+            w = torch.bmm(blocks, v[..., None])[..., 0] if blocks.is_cuda else (blocks * v[:, None]).sum(2)
             diagonal.append(torch.linalg.vecdot(v, w).real[:, None])
             w = w - diagonal[-1] * v - beta * last
             # the kernel is about 1; next to nothing must not be blown up to a vector longer than 1

@@ -47,6 +47,8 @@ class _Properties:
 
 
 class _Stream:
+    cuda_stream = 0
+
     def synchronize(self):
         pass
 
@@ -80,6 +82,7 @@ _STAND_INS = {
     "current_stream": lambda device=None: _Stream(),
     "is_current_stream_capturing": lambda: False,
     "memory_allocated": lambda device=None: 0,
+    "memory_reserved": lambda device=None: 0,
     "max_memory_allocated": lambda device=None: 0,
     "reset_peak_memory_stats": lambda device=None: None,
     "mem_get_info": lambda device=None: (2**36, 2**36),

@@ -172,7 +172,7 @@ for k in (1, 6):
     part.time(
         f"leading_singular_values, {k}",
         "16@16 zeros",
-        "convkit (ARPACK on the host)",
+        "convkit",
         lambda k=k: leading_singular_values(pair(Z), k),
         rounds=3,
         error=relative(leading_singular_values(Z, k)),

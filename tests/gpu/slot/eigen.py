@@ -90,3 +90,59 @@ for F, n in SIZES:
     part.time("one Lanczos product c64", case, "torch.bmm", lambda: torch.bmm(x, v[..., None]))
     if part.out_of_time():
         break
+
+# ---- one matrix: how right, and how long ----
+for n in (8,) if QUICK else (8, 64, 128, 512):
+    B = made(1, n, torch.complex128)[1][0].to(DEVICE)
+    truth = torch.linalg.svdvals(B.cpu())
+
+    def apart(found):
+        return (found.double().cpu() - truth).abs().max() / truth.max()
+
+    case, float32 = f"1 x {n}", B.to(torch.complex64)
+    part.time("one svdvals", case, "torch c64", lambda: torch.linalg.svdvals(float32), rounds=3, error=apart)
+    part.time(
+        "one svdvals", case, "torch c64 gesvd", lambda: torch.linalg.svdvals(float32, driver="gesvd"), 3, error=apart
+    )
+    part.time("one svdvals", case, "torch c128", lambda: torch.linalg.svdvals(B), rounds=3, error=apart)
+    part.time("one eigvalsh", case, "torch c128", lambda: torch.linalg.eigvalsh(B @ B.mH), rounds=3)
+    real = B.real.float().contiguous()
+    exact = torch.linalg.matrix_norm(real.double().cpu(), 2)
+    part.time(
+        "one matrix_norm",
+        case,
+        "torch f32",
+        lambda: torch.linalg.matrix_norm(real, 2),
+        rounds=3,
+        error=lambda found: abs(found.double().cpu() / exact - 1),
+    )
+for F, n in [(2, 8)] if QUICK else [(2, 64), (4, 64), (2, 128), (4, 128), (2, 512), (4, 512), (130, 32)]:
+    G = made(F, n, torch.complex128)[0].to(DEVICE)
+    part.time("few eigenvalues c128", f"{F} x {n}", "torch", lambda: torch.linalg.eigvalsh(G), rounds=3)
+    if not QUICK:
+        part.time("few eigenvalues c128", f"{F} x {n}", "XsyevBatched", lambda: eig_batched(G), rounds=3)
+        part.time("few eigenvectors c128", f"{F} x {n}", "XsyevBatched", lambda: eig_batched(G, True), rounds=3)
+
+# ---- Cholesky in one call, or by halves ----
+from convkit.engine import hermitian  # noqa: E402
+
+for F, n in [(2, 8)] if QUICK else [(514, 64), (514, 128), (514, 256), (514, 512)]:
+    G = made(4, n, torch.complex64)[0].to(DEVICE).repeat(-(-F // 4), 1, 1)[:F]
+    G.diagonal(dim1=1, dim2=2).add_(1.0)
+    for side in (n + 1, *(s for s in (64, 128, 256) if s < n)):
+        hermitian.FACTOR_SIDE_ON_GPU = side
+        part.time(
+            "Cholesky c64", f"{F} x {n}", f"halves above {side}", lambda: hermitian.positive_definite(G), rounds=3
+        )
+
+# ---- the norm: all blocks decomposed, or searched ----
+from convkit.engine import largest  # noqa: E402
+from convkit.norms import operator_norm  # noqa: E402
+from convkit.operators.operator import ConvOperator  # noqa: E402
+
+for c, n in [(8, 8)] if QUICK else [(32, 32), (64, 16), (64, 32), (96, 32), (128, 16), (128, 32)]:
+    g = torch.Generator().manual_seed(c + n)
+    A = ConvOperator((torch.randn(c, c, 3, 3, generator=g) / (3 * c**0.5)).to(DEVICE), (n, n))
+    for side in (16, 24, 512):
+        largest.DENSE_SIDE_ON_GPU = side
+        part.time("operator_norm 2", f"{c}@{n}", f"all blocks up to {side}", lambda: operator_norm(A, 2), rounds=3)
