@@ -150,9 +150,10 @@ def check_finite(finite: Tensor, read: Read = at_once) -> None:
 def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False, read: Read = at_once) -> Tensor:
     """Return ``value``, one number or one per image, as a tensor that broadcasts over ``x``.
 
+    One number stays on the CPU, where it is checked without waiting; torch takes it as a factor of tensors on a GPU.
     Raises ``ValueError`` for other shapes and for numbers that are not at least 0 (``above``: above 0).
     """
-    device = value.device if isinstance(value, Tensor) else "cpu"  # where a number is checked without waiting
+    device = value.device if isinstance(value, Tensor) else "cpu"
     sizes = torch.as_tensor(value, dtype=x.dtype, device=device)
     if sizes.ndim and sizes.shape != x.shape[:1]:
         wanted = f"one number, or one number per image, shape {(len(x),)}"
@@ -164,8 +165,9 @@ def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False,
             positive(name, extreme, advice) if above else number(name, extreme, 0, advice=advice)
 
     read(torch.stack(sizes.detach().aminmax()), check)
-    sizes = sizes.to(x.device)
-    return sizes.view(-1, *[1] * (x.ndim - 1)) if sizes.ndim else sizes
+    if sizes.ndim:
+        return sizes.to(x.device).view(-1, *[1] * (x.ndim - 1))
+    return sizes if sizes.device.type == "cpu" else sizes.to(x.device)
 
 
 def check_norm(norm: Norm) -> float:
