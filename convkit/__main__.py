@@ -6,8 +6,10 @@ standard library is imported until the environment is complete. This file parses
 """
 
 import contextlib
+import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -34,11 +36,13 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
   setup        only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
-(`test -k spectra`, `test tests/test_norms.py`).
+(`test -k spectra`, `test tests/test_norms.py`). `test --pretend-gpu` runs the tests that take a GPU, on a pretended one
+where there is none.
 Installed by pip, without the repository, convkit has `bench` and `papers` alone.
 """
 
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
+PRETENDED = ROOT / "tests" / "gpu" / "pretended"  # a GPU on paper, compiled for the torch that is installed
 CELL_SECONDS = 300  # no cell takes a minute; a slow or busy machine gets five
 MOST_WORKERS = 8  # each pytest worker loads torch: more of them cost memory and save no time
 
@@ -133,20 +137,49 @@ def lab(extra: list[str]) -> int:
     return hand_over(lab_command(extra, browser))
 
 
+def missing_gpu() -> str:
+    """Return why there is no GPU to test on, not even a pretended one, or ``""``; compile that one where needed."""
+    import torch
+
+    if torch.cuda.is_available():
+        return ""
+    if not sys.platform.startswith("linux") or torch.version.cuda or torch.version.hip:
+        return "a pretended GPU needs Linux and a CPU build of torch"
+    script, built = PRETENDED / "build.sh", PRETENDED / "out" / "stamp.txt"
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in (script, PRETENDED / "fakecuda.cpp"))).hexdigest()
+    stamp = f"{source}\n{sys.executable}\n{sys.version}\ntorch {torch.__version__} {torch.version.git_version}\n"
+    if built.exists() and built.read_text(encoding="utf-8") == stamp:
+        return ""
+    if shutil.which("g++") is None:
+        return "a pretended GPU needs the compiler g++, which is not there"
+    print("Compiling the pretended GPU for this torch, once: half a minute ...", flush=True)
+    built.parent.mkdir(exist_ok=True)
+    built.unlink(missing_ok=True)
+    log = built.with_name("build.log")
+    with log.open("wb") as output:
+        done = subprocess.run(["sh", str(script), sys.executable], stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        return f"the pretended GPU does not compile with this torch, as {log} shows"
+    built.write_text(stamp, encoding="utf-8")
+    return ""
+
+
 def test_command(extra: list[str]) -> list[str]:
     """Return the pytest command for tests and notebooks.
 
     `--quick` leaves out the browser, all notebooks but the first, and tests marked slow; `--all` includes those marked
-    full. If `extra` names paths, pytest runs these alone.
+    full. `--pretend-gpu` runs what needs a GPU and nothing else. If `extra` names paths, pytest runs these alone.
     """
-    quick, everything = "--quick" in extra, "--all" in extra
-    extra = [argument for argument in extra if argument not in ("--quick", "--all")]
-    paths = f"tests notebooks/{FIRST.name}" if quick else "tests notebooks"
+    quick, everything, gpu = (option in extra for option in ("--quick", "--all", "--pretend-gpu"))
+    extra = [argument for argument in extra if argument not in ("--quick", "--all", "--pretend-gpu")]
+    paths = "tests" if gpu else f"tests notebooks/{FIRST.name}" if quick else "tests notebooks"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    command = [sys.executable, "-m", "pytest", "-o", f"testpaths={paths}", "-p", "tests.notebooks.plugin"]
-    command += ["--ignore=tests/browser", "-m", "not slow and not full"] if quick else []
+    command = [sys.executable, "-m", "pytest", "-o", f"testpaths={paths}"]
+    command += ["-p", "tests.gpu.pretended.fakecuda_quick" if gpu else "tests.notebooks.plugin"]
+    command += ["--ignore=tests/browser"] if quick or gpu else []
+    command += ["-m", "not slow and not full"] if quick else []
     command += ["-m", "not full"] if not (quick or everything) else []
-    command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
+    command += [] if gpu else ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
     # loadfile: the cells of a notebook share a kernel, so one worker must run them all; in their order: the browser's
     # files take longest and come first
     workers = ["-n", str(min(cores, MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
@@ -159,6 +192,10 @@ def test(extra: list[str]) -> int:
     """Run pytest, with one thread per worker since a worker per core already uses the whole machine."""
     import matplotlib.font_manager  # noqa: F401  builds its cache now: the message must not land in a notebook
 
+    missing = missing_gpu() if "--pretend-gpu" in extra else ""
+    if missing:
+        print(f"No test ran on a GPU: {missing}.", flush=True)
+        return 0
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     return hand_over(test_command(extra))

@@ -1,5 +1,6 @@
 """The commands: they make the environment and go on in it, end in one sentence, and run what they should."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -169,6 +170,89 @@ def test_the_test_command_follows_the_policy_for_notebooks():
     assert "--max-worker-restart=0" in command
     assert command[command.index("-m", 3) + 1] == "not full"
     assert command[-1] == "-x"
+
+
+@pytest.mark.parametrize("more, marks", [([], "not full"), (["--quick"], "not slow and not full"), (["--all"], "")])
+def test_the_pretended_gpu_runs_tests_alone_with_its_plugin(more, marks):
+    command = commands.test_command(["--pretend-gpu", *more, "-x"])
+    assert "testpaths=tests" in command
+    assert command[command.index("-p") + 1] == "tests.gpu.pretended.fakecuda_quick"
+    assert "--ignore=tests/browser" in command
+    assert not [word for word in command if "nbval" in word or "pretend-gpu" in word]
+    chosen = [marked for word, marked in itertools.pairwise(command[3:]) if word == "-m"]
+    assert chosen == ([marks] if marks else [])
+    assert command[-1] == "-x"
+
+
+class Compiler:
+    """A compiler in whose place another command runs; ``calls`` counts."""
+
+    def __init__(self, folder, monkeypatch) -> None:
+        torch = pytest.importorskip("torch")
+        for name in ("build.sh", "fakecuda.cpp"):
+            (folder / name).write_text("first")
+        self.calls, self.status, self.folder = 0, 0, folder
+        self.path: str | None = "/usr/bin/g++"
+        monkeypatch.setattr(commands, "PRETENDED", folder)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        for name in ("cuda", "hip"):
+            monkeypatch.setattr(torch.version, name, None)
+        monkeypatch.setattr(sys, "platform", "linux")
+        monkeypatch.setattr(commands.shutil, "which", lambda name: self.path)
+        monkeypatch.setattr(commands.subprocess, "run", self.run)
+
+    def run(self, command, stdout, **_):
+        assert command == ["sh", str(self.folder / "build.sh"), sys.executable]
+        self.calls += 1
+        stdout.write(b"what the compiler says")
+        return SimpleNamespace(returncode=self.status)
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    return Compiler(tmp_path, monkeypatch)
+
+
+def test_the_pretended_gpu_is_compiled_once_for_each_torch_and_source(compiler, monkeypatch):
+    torch = pytest.importorskip("torch")
+    for calls in (1, 1):
+        assert commands.missing_gpu() == ""
+        assert compiler.calls == calls
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    assert commands.missing_gpu() == ""
+    (compiler.folder / "fakecuda.cpp").write_text("second")
+    assert commands.missing_gpu() == ""
+    assert compiler.calls == 3
+    compiler.path = None  # no longer needed
+    assert commands.missing_gpu() == ""
+
+
+def test_without_a_pretended_gpu_a_line_says_why_and_the_status_is_0(compiler, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(commands, "hand_over", lambda command: 7)
+
+    def said():
+        assert commands.test(["--pretend-gpu"]) == 0
+        return capsys.readouterr().out
+
+    compiler.status = 1
+    for calls in (1, 2):  # a failure is no stamp
+        first, second = said().splitlines()
+        assert first.startswith("Compiling")
+        assert second.endswith(f"does not compile with this torch, as {compiler.folder / 'out' / 'build.log'} shows.")
+        assert compiler.calls == calls
+    assert (compiler.folder / "out" / "build.log").read_text() == "what the compiler says"
+    compiler.path = None
+    assert said() == "No test ran on a GPU: a pretended GPU needs the compiler g++, which is not there.\n"
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert said() == "No test ran on a GPU: a pretended GPU needs Linux and a CPU build of torch.\n"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert said() == "No test ran on a GPU: a pretended GPU needs Linux and a CPU build of torch.\n"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a real one
+    assert commands.test(["--pretend-gpu"]) == 7
+    assert compiler.calls == 2
 
 
 @pytest.mark.slow

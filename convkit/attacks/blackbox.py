@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import (
+    at_the_end,
     borrowed,
     check_classes,
     check_finite,
@@ -46,47 +47,52 @@ def simba(
     >>> simba(model, torch.tensor([[0.6]]), torch.tensor([0]), step=0.25)
     (tensor([[0.3500]]), tensor([3]))
     """
-    check_images(x)
-    check_labels(y, x)
-    size = check_size("step", step, x, above=True)
-    number = x[0].numel()
-    steps = number if steps is None else steps
-    steps = whole("steps", steps, 1)
-    if basis not in ("pixel", "dct") or (basis == "dct" and x.ndim < 3):
-        raise ValueError(f'basis must be "pixel" or, for images (N, ..., height, width), "dct", got {basis!r}')
-    with borrowed(model, x) as copy, torch.no_grad():
-        x, y = own_copy(x), own_copy(y)
-        logits = copy(x.clone())  # a first step may be in place
-        check_logits(logits, x)
-        check_classes(y, logits.shape[1])
-        loss, queries = log_odds(logits, y), torch.ones_like(y)
-        at = x.clone()  # before clamping: changes along a basis stay orthogonal
-        left = (logits.argmax(1) == y).nonzero()[:, 0]
-        vectors = _Cosines(x) if basis == "dct" else _Pixels(x)
-        order = y
-        for turn in range(steps):
-            if not len(left):
-                break
-            if turn % number == 0:
-                order = uniform(x.flatten(1), generator).argsort(1)
-            change = size * vectors(order[left, turn % number])
-            done = torch.zeros_like(left, dtype=torch.bool)
-            asked = torch.arange(len(left), device=x.device)
-            for sign in (1, -1):
-                rows = left[asked]
-                trial = at[rows] + sign * change[asked]
-                logits = copy(trial.clamp(0, 1))
-                check_finite(logits.isfinite().all())
-                losses = log_odds(logits, y[rows])
-                queries[rows] += 1
-                better = losses > loss[rows]
-                at[rows[better]], loss[rows[better]] = trial[better], losses[better]
-                done[asked] = better & (logits.argmax(1) != y[rows])
-                asked = asked[~better]
-                if not len(asked):
+    with at_the_end() as read:
+        check_images(x, read)
+        check_labels(y, x)
+        size = check_size("step", step, x, above=True, read=read)
+        number = x[0].numel()
+        steps = number if steps is None else steps
+        steps = whole("steps", steps, 1)
+        if basis not in ("pixel", "dct") or (basis == "dct" and x.ndim < 3):
+            raise ValueError(f'basis must be "pixel" or, for images (N, ..., height, width), "dct", got {basis!r}')
+        with borrowed(model, x) as copy, torch.no_grad():
+            x, y = own_copy(x), own_copy(y)
+            logits = copy(x.clone())  # a first step may be in place
+            check_logits(logits, x, read)
+            y = check_classes(y, logits.shape[1], read=read)
+            loss, queries = log_odds(logits, y), torch.ones_like(y)
+            finite = torch.ones((), dtype=torch.bool, device=x.device)
+            at = x.clone()  # before clamping: changes along a basis stay orthogonal
+            left = (logits.argmax(1) == y).nonzero()[:, 0]
+            vectors = _Cosines(x) if basis == "dct" else _Pixels(x)
+            order = y
+            for turn in range(steps):
+                if not len(left):
                     break
-            left = left[~done]
-    return at.clamp(0, 1), queries
+                if turn % number == 0:
+                    order = uniform(x.flatten(1), generator).argsort(1)
+                change = size * vectors(order[left, turn % number])
+                done = torch.zeros_like(left, dtype=torch.bool)
+                asked = torch.arange(len(left), device=x.device)
+                for sign in (1, -1):  # each of the two waits for a GPU once: to know how many images are left
+                    rows = left[asked]
+                    trial = at[rows] + sign * change[asked]
+                    logits = copy(trial.clamp(0, 1))
+                    finite = finite & logits.isfinite().all()
+                    losses = log_odds(logits, y[rows])
+                    queries[rows] += 1
+                    better = losses > loss[rows]
+                    at[rows] = torch.where(better.view(-1, *[1] * (x.ndim - 1)), trial, at[rows])
+                    loss[rows] = torch.where(better, losses, loss[rows])
+                    done[asked] = better & (logits.argmax(1) != y[rows])
+                    if sign > 0:
+                        asked = asked[(~better).nonzero()[:, 0]]
+                        if not len(asked):
+                            break
+                left = left[(~done).nonzero()[:, 0]]
+            check_finite(finite, read)
+        return at.clamp(0, 1), queries
 
 
 # ---- private -------------------------------------------------------------------------------------------------------

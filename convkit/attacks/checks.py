@@ -14,6 +14,41 @@ from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.randomness import drawing
 
 Norm = Literal["inf", "2"] | float  # of a perturbation: 2 or infinity
+Read = Callable[[Tensor, Callable[..., object]], None]  # of numbers in a tensor, and a check that takes them
+
+
+def at_once(numbers: Tensor, check: Callable[..., object]) -> None:
+    """Call ``check`` with the numbers of a 1-D tensor."""
+    check(*numbers.tolist())
+
+
+@contextmanager
+def at_the_end() -> Iterator[Read]:
+    """Context manager that yields a function like ``at_once`` which reads numbers on a GPU at the end, in one copy.
+
+    Each copy waits for the GPU. If an exception is raised before the end, the checks come first: what they find may be
+    its cause.
+    """
+    left: list[tuple[Tensor, Callable[..., object]]] = []
+
+    def read(numbers: Tensor, check: Callable[..., object]) -> None:
+        if numbers.is_cuda:
+            left.append((numbers, check))
+        else:
+            at_once(numbers, check)
+
+    def finish() -> None:
+        if left:
+            values = iter(torch.cat([numbers.double() for numbers, _ in left]).tolist())
+            for numbers, check in left:
+                check(*(next(values) for _ in numbers))
+
+    try:
+        yield read
+    except Exception:
+        finish()
+        raise
+    finish()
 
 
 class Loss(Protocol):
@@ -45,19 +80,22 @@ def own_copy(t: Tensor) -> Tensor:
         return t.clone() if t.is_inference() else t.detach()
 
 
-def check_images(x: Tensor) -> None:
+def check_images(x: Tensor, read: Read = at_once) -> None:
     """Raise ``ValueError`` unless ``x`` is a batch of floating-point images ``(N, ...)`` in [0, 1]."""
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"needed a batch of images (N, ...) with N >= 1, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"images must be floating point in [0, 1], got {x.dtype}; divide by 255 first")
-    low, high = (float(v) for v in torch.aminmax(x))
-    if not (low >= 0 and high <= 1):  # so written, NaN ends here too
-        raise ValueError(
-            f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; normalization belongs inside the "
-            "model, as its first step (the mean and std of build_model, or nn.Sequential(normalize, model)), so that "
-            "eps and step keep the units of the picture"
-        )
+
+    def check(low: float, high: float) -> None:
+        if not (low >= 0 and high <= 1):  # so written, NaN ends here too
+            raise ValueError(
+                f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; normalization belongs inside the "
+                "model, as its first step (the mean and std of build_model, or nn.Sequential(normalize, model)), so "
+                "that eps and step keep the units of the picture"
+            )
+
+    read(torch.stack(torch.aminmax(x.detach())), check)
 
 
 def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> None:
@@ -68,17 +106,24 @@ def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> None:
         )
 
 
-def check_classes(y: Tensor, classes: int, name: str = "labels") -> None:
-    """Raise ``ValueError`` unless the labels lie in 0 .. classes - 1."""
-    low, high = (int(v) for v in torch.aminmax(y))
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"{name} must lie in 0 .. {classes - 1}, the model has {classes} outputs, got {low} .. {high}; "
-            "give the model as many outputs as there are classes"
-        )
+def check_classes(y: Tensor, classes: int, name: str = "labels", read: Read = at_once) -> Tensor:
+    """Return the labels, limited to 0 .. classes - 1; raise ``ValueError`` unless they lie there.
+
+    Where that is raised at the end, the limited ones are safe until then: as an index the others would stop a GPU.
+    """
+
+    def check(low: float, high: float) -> None:
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"{name} must lie in 0 .. {classes - 1}, the model has {classes} outputs, got {int(low)} .. "
+                f"{int(high)}; give the model as many outputs as there are classes"
+            )
+
+    read(torch.stack(torch.aminmax(y)), check)
+    return y.clamp(0, classes - 1)
 
 
-def check_logits(logits: Tensor, x: Tensor) -> None:
+def check_logits(logits: Tensor, x: Tensor, read: Read = at_once) -> None:
     """Raise ``ValueError`` unless the logits are finite and of shape ``(N, classes)``, at least two classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -86,31 +131,43 @@ def check_logits(logits: Tensor, x: Tensor) -> None:
             f"the model must return logits of shape (N, classes), at least two classes, for a batch of {len(x)}, "
             f"got {shape}; wrap it in a module that does"
         )
-    check_finite(logits.isfinite().all())
+    check_finite(logits.isfinite().all(), read)
 
 
-def check_finite(finite: Tensor | bool) -> None:
+def check_finite(finite: Tensor, read: Read = at_once) -> None:
     """Raise ``ValueError`` unless all logits were found finite."""
-    if not finite:
-        raise ValueError(
-            "the model must return finite logits, got NaN or infinity; look for where training diverged or for a "
-            "layer that divides by zero"
-        )
+
+    def check(finite: float) -> None:
+        if not finite:
+            raise ValueError(
+                "the model must return finite logits, got NaN or infinity; look for where training diverged or for a "
+                "layer that divides by zero"
+            )
+
+    read(finite.view(1), check)
 
 
-def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False) -> Tensor:
+def check_size(name: str, value: float | Tensor, x: Tensor, above: bool = False, read: Read = at_once) -> Tensor:
     """Return ``value``, one number or one per image, as a tensor that broadcasts over ``x``.
 
+    One number stays on the CPU, where it is checked without waiting; torch takes it as a factor of tensors on a GPU.
     Raises ``ValueError`` for other shapes and for numbers that are not at least 0 (``above``: above 0).
     """
-    sizes = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    device = value.device if isinstance(value, Tensor) else "cpu"
+    sizes = torch.as_tensor(value, dtype=x.dtype, device=device)
     if sizes.ndim and sizes.shape != x.shape[:1]:
         wanted = f"one number, or one number per image, shape {(len(x),)}"
         raise ValueError(f"{name} must be {wanted}, got shape {tuple(sizes.shape)}")
     advice = "; it is in the units of images in [0, 1], such as 8 / 255"
-    for extreme in sizes.aminmax():
-        positive(name, extreme, advice) if above else number(name, extreme, 0, advice=advice)
-    return sizes.view(-1, *[1] * (x.ndim - 1)) if sizes.ndim else sizes
+
+    def check(*extremes: float) -> None:
+        for extreme in extremes:
+            positive(name, extreme, advice) if above else number(name, extreme, 0, advice=advice)
+
+    read(torch.stack(sizes.detach().aminmax()), check)
+    if sizes.ndim:
+        return sizes.to(x.device).view(-1, *[1] * (x.ndim - 1))
+    return sizes if sizes.device.type == "cpu" else sizes.to(x.device)
 
 
 def check_norm(norm: Norm) -> float:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from convkit.attacks.checks import borrowed, check_classes, check_images, check_labels, check_logits
+from convkit.attacks.checks import Read, at_the_end, borrowed, check_classes, check_images, check_labels, check_logits
 from convkit.loading import progress_bar
 
 
@@ -65,32 +65,39 @@ def robust_accuracy(
     with progress_bar(batches, desc="robust accuracy", unit="batch", disable=not progress) as bar:
         for x, y in bar:
             x, y = x.to(device), y.to(device)
-            right = _right(model, x, y)
-            images, clean = images + len(x), clean + int(right.sum())
-            x, y = x[right], y[right]
-            always = torch.ones_like(y, dtype=torch.bool)
-            for name, attack in named.items() if len(x) else ():
-                result = attack(model, x, y)
-                found = result[0] if isinstance(result, tuple) else result
-                if found.shape != x.shape:
-                    raise ValueError(
-                        f"{name} must return images of shape {tuple(x.shape)}, got shape {tuple(found.shape)}"
-                    )
-                still = _right(model, found, y)
-                survived[name] += int(still.sum())
-                always &= still
-            worst += int(always.sum())
+            images += len(x)
+            with at_the_end() as read:  # a batch waits for a GPU twice, and when its attacks do
+                right = _right(model, x, y, read).nonzero()[:, 0]
+                clean += len(right)
+                x, y = x[right], y[right]
+                always = torch.ones_like(y, dtype=torch.bool)
+                counts: dict[str, Tensor] = {}
+                sums: list[float] = []
+                for name, attack in named.items() if len(x) else ():
+                    result = attack(model, x, y)
+                    found = result[0] if isinstance(result, tuple) else result
+                    if found.shape != x.shape:
+                        raise ValueError(
+                            f"{name} must return images of shape {tuple(x.shape)}, got shape {tuple(found.shape)}"
+                        )
+                    still = _right(model, found, y, read)
+                    counts[name] = still.sum()
+                    always &= still
+                read(torch.stack([*counts.values(), always.sum()]), lambda *values, sums=sums: sums.extend(values))
+            worst += int(sums.pop())
+            for name, count in zip(counts, sums, strict=True):
+                survived[name] += int(count)
             bar.set_postfix({name: f"{count / images:.1%}" for name, count in survived.items()}, refresh=False)
     if not images:
         raise ValueError("robust_accuracy needs at least one image, got an empty loader")
     return RobustAccuracy(images, clean / images, {n: c / images for n, c in survived.items()}, worst / images)
 
 
-def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    check_images(x)
+def _right(model: nn.Module, x: Tensor, y: Tensor, read: Read) -> Tensor:
+    check_images(x, read)
     check_labels(y, x)
     with borrowed(model, x) as copy, torch.no_grad():
         logits = copy(x.clone())  # a first step may be in place
-    check_logits(logits, x)
-    check_classes(y, logits.shape[1])
+    check_logits(logits, x, read)
+    check_classes(y, logits.shape[1], read=read)
     return logits.argmax(1) == y

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from convkit.attacks.checks import (
     Loss,
     Norm,
+    Read,
+    at_the_end,
     borrowed,
     check_classes,
     check_finite,
@@ -45,10 +47,11 @@ def fgsm(
     >>> fgsm(model, torch.tensor([[0.6]]), torch.tensor([0]), eps=0.25)
     tensor([[0.3500]])
     """
-    check_images(x)
-    x, sizes = own_copy(x), check_size("eps", eps, x)
-    search = _Search(model, x, y, targets, loss)
-    return search.run(_Ball(x, sizes, math.inf), sizes, 1, restarts=0)
+    with at_the_end() as read:
+        check_images(x, read)
+        x, sizes = own_copy(x), check_size("eps", eps, x, read=read)
+        search = _Search(model, x, y, targets, loss, read)
+        return search.run(_Ball(x, sizes, math.inf), sizes, 1, restarts=0)
 
 
 def pgd(
@@ -88,16 +91,17 @@ def pgd(
     >>> pgd(model, torch.tensor([[0.6]]), torch.tensor([0]), eps=0.25, step=0.1, steps=10)
     tensor([[0.3500]])
     """
-    check_images(x)
-    x = own_copy(x)
-    ball = _Ball(x, check_size("eps", eps, x), check_norm(norm))
-    strides = check_size("step", step, x, above=True)
-    steps = whole("steps", steps, 1)
-    restarts = whole("restarts", restarts, 1)
-    if restarts > 1 and not random_start:
-        raise ValueError(f"{restarts} restarts without random_start all do the same; leave random_start on")
-    search = _Search(model, x, y, targets, loss, until_wrong)
-    return search.run(ball, strides, steps, restarts if random_start else 0, generator)
+    with at_the_end() as read:
+        check_images(x, read)
+        x = own_copy(x)
+        ball = _Ball(x, check_size("eps", eps, x, read=read), check_norm(norm))
+        strides = check_size("step", step, x, above=True, read=read)
+        steps = whole("steps", steps, 1)
+        restarts = whole("restarts", restarts, 1)
+        if restarts > 1 and not random_start:
+            raise ValueError(f"{restarts} restarts without random_start all do the same; leave random_start on")
+        search = _Search(model, x, y, targets, loss, read, until_wrong)
+        return search.run(ball, strides, steps, restarts if random_start else 0, generator)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
@@ -181,6 +185,7 @@ class _Search:
         y: Tensor,
         targets: Tensor | None,
         loss: str | Loss,
+        read: Read,
         until_wrong: bool = False,
     ) -> None:
         check_labels(y, x)
@@ -189,7 +194,7 @@ class _Search:
         self.network, self.y, self.until_wrong = model, own_copy(y), until_wrong
         self.model = model  # while it runs, a copy of it in evaluation mode
         self.targets = None if targets is None else own_copy(targets)
-        self.measure = chosen_loss(loss)
+        self.measure, self.read = chosen_loss(loss), read
         self.clean = x
         self.worst: _State | None = None  # the clean images first
         self.finite = torch.ones((), dtype=torch.bool, device=x.device)  # read at the end: reading waits for a GPU
@@ -203,15 +208,15 @@ class _Search:
                 self._ask(self.clean)
             for _ in range(restarts or 1):
                 self._ascend(ball, ball.draw(generator) if restarts else self.clean, step, steps)
-            check_finite(self.finite)
+            check_finite(self.finite, self.read)
         return self.worst.images.clone() if self.worst else self.clean
 
     def _ascend(self, ball: _Ball, at: Tensor, step: Tensor, steps: int) -> None:
         rows = torch.arange(len(at), device=at.device)
         for number in range(steps + 1):
             if self.until_wrong and self.worst:
-                left = ~self.worst.wrong[rows]
-                if not left.all():
+                left = (~self.worst.wrong[rows]).nonzero()[:, 0]
+                if len(left) < len(rows):
                     rows, at, ball, step = rows[left], at[left], ball.part(left), step[left] if step.ndim else step
                 if not len(rows):
                     return
@@ -221,13 +226,13 @@ class _Search:
 
     def _ask(self, at: Tensor, rows: Tensor | None = None, gradient: bool = False) -> Tensor:
         """Evaluate the images ``at``, versions of these ``rows``, keep the worse ones; return the loss gradient."""
-        y = self.y if rows is None else self.y[rows]
-        targets = self.targets if rows is None or self.targets is None else self.targets[rows]
         with torch.set_grad_enabled(gradient):
             point = at.detach().requires_grad_(gradient)
             logits = self.model(point.clone())  # a first step may be in place
             if self.worst is None:
                 self._check(logits)
+            y = self.y if rows is None else self.y[rows]
+            targets = self.targets if rows is None or self.targets is None else self.targets[rows]
             losses = self.measure(logits, y) if targets is None else -self.measure(logits, targets)
             if losses.shape != at.shape[:1]:
                 raise ValueError(
@@ -249,10 +254,10 @@ class _Search:
         return slope
 
     def _check(self, logits: Tensor) -> None:
-        check_logits(logits, self.clean)
-        check_classes(self.y, logits.shape[1])
+        check_logits(logits, self.clean, self.read)
+        self.y = check_classes(self.y, logits.shape[1], read=self.read)
         if self.targets is not None:
-            check_classes(self.targets, logits.shape[1], "targets")
+            self.targets = check_classes(self.targets, logits.shape[1], "targets", self.read)
 
 
 def _lengths(change: Tensor) -> Tensor:

@@ -28,8 +28,16 @@ def measure(model: nn.Module, x: Tensor, folded: bool = False) -> tuple[dict[str
     operators = {name: A.torus() for name, A in conv_operators(model, x, "note").items()}
     gains = channel_gains(model) if folded else {}
     operators |= {name: with_gain(operators[name], gain) for name, (_, gain) in gains.items() if name in operators}
-    norms = {name: float(operator_norm(A, 2)) for name, A in operators.items()}
+    norms = {name: operator_norm(A, 2) for name, A in operators.items()}
     conditions = {
-        name: float(channel_condition_numbers(A).median()) for name, A in operators.items() if max(A.input_shape) > 1
+        name: channel_condition_numbers(A).median() for name, A in operators.items() if max(A.input_shape) > 1
     }
-    return norms, conditions
+    values = iter(_floats([*norms.values(), *conditions.values()]))
+    return {name: next(values) for name in norms}, {name: next(values) for name in conditions}
+
+
+def _floats(numbers: list[Tensor]) -> list[float]:
+    """Return tensors of one number each as floats, in one copy where they lie on one device: a copy waits for a GPU."""
+    if len({(number.device, number.dtype) for number in numbers}) == 1:
+        return torch.stack(numbers).tolist()
+    return [float(number) for number in numbers]

@@ -1,9 +1,9 @@
 """``NormTracker``: estimates of the norms of a network's layers during training, at little cost."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ WIDTH = 2  # vectors that are followed of one block at least: the two largest va
 FREE_WIDTH = 6  # of a layer without blocks, whose largest values lie close together
 RANKING_STEPS = 2  # from a random vector, to choose which blocks to follow
 Product = Callable[[Tensor], Tensor]
+Result = TypeVar("Result")
+Task = Generator[Tensor, tuple[Tensor, Tensor], Result]  # yields matrices, gets their singular values and vectors
 
 
 class TrackerState(TypedDict):
@@ -66,9 +68,11 @@ class NormTracker:
         """
         norms: dict[str, float] = {}
         states, deficits = dict(self._states), dict(self.deficits)
-        for name, A in self._operators().items():
+        operators = self._operators()
+        followed = _side_by_side({name: _follow(operators[name], states[name], self.steps) for name in states})
+        for name, A in operators.items():
             if name in states:
-                norms[name], states[name] = _follow(A, states[name], self.steps)
+                norms[name], states[name] = followed[name]
             if self.updates % self.refresh == 0:
                 exact, state = _start(A, self.candidates)
                 if name in states:
@@ -124,19 +128,19 @@ def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
     values = []
     for some in torch.arange(total).split(max(1, CHUNK // (16 * rows * columns))):
         V = start.expand(len(some), -1, -1)
-        values.append(_improve(_products(_numbered(blocks, some)), V, RANKING_STEPS)[0])
+        values.append(_alone(_improve(_products(_numbered(blocks, some)), V, RANKING_STEPS))[0])
     top = int((blocks.frequencies == frequency).all(1).nonzero()[0, 0]) * groups + group
-    values = torch.cat(values).cpu()
+    values = torch.cat(values)
     values[top] = math.inf  # what is known
     index = values.topk(min(candidates, total)).indices
     width = min(rows, columns, max(WIDTH, candidates // total))
     start = _random(columns, width, blocks.taps).expand(len(index), -1, -1)
-    _, V = _improve(_products(_numbered(blocks, index)), start, RANKING_STEPS)
+    _, V = _alone(_improve(_products(_numbered(blocks, index)), start, RANKING_STEPS))
     V[0] = Vh[:width].mH
     return float(S[0]) * exact.scale, {"vectors": V, "index": index, "next": torch.tensor(0)}
 
 
-def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[float, dict[str, Tensor]]:
+def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> Task[tuple[float, dict[str, Tensor]]]:
     """Return an estimate of the norm from below, and the state after some more steps."""
     V = state["vectors"]
     if "index" not in state:
@@ -147,21 +151,22 @@ def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> tuple[floa
         def backward(U: Tensor) -> Tensor:
             return A.adjoint(U[0].mT.reshape(-1, *A.out_shape)).flatten(1).mT[None]
 
-        values, V = _improve((forward, backward), V.to(A.kernel), steps)
+        values, V = yield from _improve((forward, backward), V.to(A.kernel), steps)
         return float(values), {"vectors": V}
     blocks, index = Blocks(A, scale=1), state["index"].cpu()
     total = len(blocks.frequencies) * len(blocks.taps)
     V = V.to(blocks.taps.device, blocks.taps.dtype.to_complex())
-    values, V = _improve(_products(_numbered(blocks, index)), V, steps)
+    values, V = yield from _improve(_products(_numbered(blocks, index)), V, steps)
     # as many other blocks in turn, from what the largest has taught: one that grew takes the place of the least
     turn = (state["next"].cpu() + torch.arange(len(index))) % total
     others = turn[~torch.isin(turn, index)]
     if len(others):
         start = _random(V.shape[1], V.shape[2], blocks.taps)
         start[:, 0] = V[values.argmax(), :, 0]
-        more, W = _improve(_products(_numbered(blocks, others)), start.expand(len(others), -1, -1), steps)
+        products = _products(_numbered(blocks, others))
+        more, W = yield from _improve(products, start.expand(len(others), -1, -1), steps)
         values, best = torch.cat([values, more]).topk(len(index))
-        V, index = torch.cat([V, W])[best], torch.cat([index, others])[best.cpu()]
+        V, index = torch.cat([V, W])[best], torch.cat([index, others])[best]
     return float(values.max()), {"vectors": V, "index": index, "next": (turn[-1] + 1) % total}
 
 
@@ -169,9 +174,12 @@ def _numbered(blocks: Blocks, index: Tensor) -> Tensor:
     """Return blocks by their number, frequency times groups plus group: ``(len(index), rows, columns)``."""
     groups, _, rows, columns = blocks.taps.shape
     frequencies, group = blocks.frequencies[index // groups], index % groups
+    if groups == 1:
+        return blocks.group(0).at(frequencies)[:, 0]
     found = blocks.taps.new_empty(len(index), rows, columns, dtype=blocks.taps.dtype.to_complex())
     for g in group.unique().tolist():
-        found[(group == g).to(found.device)] = blocks.group(g).at(frequencies[group == g])[:, 0]
+        places = (group == g).nonzero()[:, 0]
+        found[places] = blocks.group(g).at(frequencies[places])[:, 0]
     return found
 
 
@@ -185,10 +193,11 @@ def _products(blocks: Tensor) -> tuple[Product, Product]:
     return lambda V: blocks @ V, lambda U: blocks.mH @ U
 
 
-def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> Task[tuple[Tensor, Tensor]]:
     """Return the largest singular values and the leading vectors of B on the Krylov space of ``B* B`` that V spans.
 
-    ``V`` and the returned vectors have shape ``(batch, columns, width)``; those are orthonormal.
+    ``V`` and the returned vectors have shape ``(batch, columns, width)``; those are orthonormal. The values are on the
+    CPU.
     """
     forward, backward = products
     space = [V]
@@ -197,5 +206,47 @@ def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> tuple[
         V = V / V.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
         space.append(V)
     Q, _ = torch.linalg.qr(torch.cat(space, dim=-1))
-    _, S, Vh = torch.linalg.svd(forward(Q), full_matrices=False)  # Rayleigh-Ritz
+    S, Vh = yield forward(Q)  # Rayleigh-Ritz
     return S[..., 0], (Q @ Vh.mH)[..., : space[0].shape[-1]]
+
+
+def _side_by_side(tasks: Mapping[str, Task[Result]]) -> dict[str, Result]:
+    """Run tasks in turns and return their results: what they yield is decomposed for all of them together."""
+    results: dict[str, Result] = {}
+    answers: dict[str, tuple[Tensor, Tensor] | None] = dict.fromkeys(tasks)
+    while answers:
+        asked: dict[str, Tensor] = {}
+        for name, answer in answers.items():
+            try:
+                asked[name] = next(tasks[name]) if answer is None else tasks[name].send(answer)
+            except StopIteration as end:
+                results[name] = end.value
+        answers = dict(zip(asked, _decomposed(list(asked.values())), strict=True))
+    return results
+
+
+def _alone(task: Task[Result]) -> Result:
+    return _side_by_side({"": task})[""]
+
+
+def _decomposed(matrices: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return the singular values, on the CPU, and the right singular vectors, as rows, of batches of matrices.
+
+    A GPU takes the eigenvectors of ``M* M``, small and in float64, from the CPU: the one copy is the only wait.
+    """
+    there = [M.to(torch.complex128) for M in matrices if M.is_cuda]
+    grams = [M.mH @ M for M in there]
+    if grams:
+        flat = torch.cat([gram.flatten().to(grams[0].device) for gram in grams]).cpu()
+        parts = flat.split([gram.numel() for gram in grams])
+        grams = [part.view(gram.shape) for part, gram in zip(parts, grams, strict=True)]
+    found: list[tuple[Tensor, Tensor]] = []
+    for M in matrices:
+        if M.is_cuda:
+            gram = grams.pop(0)
+            squares, V = torch.linalg.eigh(gram if M.is_complex() else gram.real)
+            found.append((squares.flip(-1).clamp_min(0).sqrt().to(M.dtype.to_real()), V.flip(-1).mH.to(M)))
+        else:
+            _, S, Vh = torch.linalg.svd(M, full_matrices=False)
+            found.append((S.cpu(), Vh))
+    return found

@@ -8,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
 
+from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, FAINT, VERMILION, new_ax, styles
 
 
 def plot_answers(before: Any, after: Any, label: int, names: Sequence[str], ax: Axes | None = None) -> Axes:
     """Plot class probabilities before an attack (gray bars) and after it (colored bars, blue for the label)."""
-    ax, before, after = new_ax(ax), np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    ax, before, after = new_ax(ax), numbers(before, dtype=float), numbers(after, dtype=float)
     places = np.arange(len(before))
     colors = [BLUE if k == label else VERMILION for k in places]
     ax.bar(places, before, width=0.85, color=FAINT)
@@ -38,10 +39,12 @@ def plot_regions(
     ``answers`` are class numbers ``(height, width)`` from the bottom up, NaN for none. From the seventh class on the
     colors repeat, with other markers.
     """
-    ax, points = new_ax(ax, (5, 5)), np.asarray(points)
-    looks = styles(int(np.max(np.asarray(labels))) + 1)
+    ax, points, labels = new_ax(ax, (5, 5)), numbers(points), numbers(labels)
+    looks = styles(int(np.max(labels)) + 1)
     colors = ListedColormap([color for color, _, _ in looks])
-    ax.imshow(answers, origin="lower", extent=extent, cmap=colors, vmin=-0.5, vmax=len(looks) - 0.5, alpha=0.35)
+    ax.imshow(
+        numbers(answers), origin="lower", extent=extent, cmap=colors, vmin=-0.5, vmax=len(looks) - 0.5, alpha=0.35
+    )
     for (x, y), label in zip(points, labels, strict=True):
         color, marker, _ = looks[int(label)]
         ax.add_patch(Rectangle((x - eps, y - eps), 2 * eps, 2 * eps, fill=False, ec=color, lw=1.8))

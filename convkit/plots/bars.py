@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, new_ax, styles, styles_by_meaning
 
 
@@ -17,6 +18,7 @@ def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limi
     words say so.
     """
     ax = new_ax(ax, (7, 0.42 * len(ratios) + 1))
+    ratios = {name: None if ratio is None else float(numbers(ratio)) for name, ratio in ratios.items()}
     limit = limit or max([4.0, *(ratio for ratio in ratios.values() if ratio)]) * 1.6
     for place, ratio in enumerate(ratios.values()):
         if ratio is None:
@@ -47,7 +49,7 @@ def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None
     ax = new_ax(ax, (9, 0.42 * len(rows) + 1))
     for place, (_, ratio, target) in enumerate(rows):
         color = VERMILION if target is not None and ratio < target else BLUE
-        ax.barh(place, ratio - 1, left=1, color=color, height=0.7)
+        ax.barh(place, float(numbers(ratio)) - 1, left=1, color=color, height=0.7)
         if target is not None:
             ax.plot([target, target], [place - 0.45, place + 0.45], color=INK, lw=2)
     ax.axvline(1, color=INK, lw=0.8)
@@ -66,6 +68,7 @@ def plot_seeds(
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         color = colors[place] if colors else BLUE
+        values = [None if value is None else float(numbers(value)) for value in values]
         apart = min(0.14, 0.6 / max(1, len(values) - 1))  # many dots move together: no group reaches the next one
         x = place + (np.arange(len(values)) - (len(values) - 1) / 2) * apart
         for at, value in zip(x, values, strict=True):
@@ -74,7 +77,7 @@ def plot_seeds(
                 at, floor if none else value, "x" if none else "o", color=VERMILION if none else color, ms=7, mew=1.5
             )
         if None not in values:
-            mean = float(np.mean(np.asarray(values, dtype=float)))
+            mean = float(np.mean(numbers(values, dtype=float)))
             ax.plot([place - 0.35, place + 0.35], [mean, mean], color=color, lw=2)
     ax.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.6, len(groups) - 0.4))
     ax.grid(axis="y", color=FAINT, lw=0.4)
@@ -92,12 +95,12 @@ def plot_intervals(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None
     labels = {name: name for row in rows.values() for name in row}
     looks = dict(zip(labels, styles_by_meaning(labels), strict=True))
     for place, row in enumerate(rows.values()):
-        found = max(float(np.max(row[name])) for name in row if "bound" not in name and name != aside)
-        bound = min(float(np.min(row[name])) for name in row if "bound" in name)
+        found = max(float(np.max(numbers(row[name]))) for name in row if "bound" not in name and name != aside)
+        bound = min(float(np.min(numbers(row[name]))) for name in row if "bound" in name)
         if found < bound:
             ax.plot([found, bound], [place, place], color=FAINT, alpha=0.55, lw=11, solid_capstyle="butt")
         for name, values in row.items():
-            x, (color, marker, _) = np.atleast_1d(np.asarray(values, dtype=float)), looks[name]
+            x, (color, marker, _) = np.atleast_1d(numbers(values, dtype=float)), looks[name]
             look = {"color": color, "marker": marker, "label": labels.pop(name, None)}  # a name is in the legend once
             ax.plot(x, np.full(len(x), place), ls="none", ms=6.5, mew=0, alpha=0.85, **look)
     ax.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.6))
@@ -111,9 +114,10 @@ def plot_intervals(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None
 def plot_dots(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
     """Plot one number per seed for each name as dots, one line per name, with room for long names."""
     ax = new_ax(ax)
-    for place, values in enumerate(groups.values()):
+    arrays = [numbers(values) for values in groups.values()]
+    for place, values in enumerate(arrays):
         ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
-    everything = [float(value) for values in groups.values() for value in values]
+    everything = [float(value) for values in arrays for value in values]
     if any(everything):
         ax.set_xlim(right=max(everything) + 0.05 * max(map(abs, everything)))  # else the frame may cut the last dots
     ax.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.4, -0.6))
@@ -131,9 +135,9 @@ def plot_table(
 ) -> Axes:
     """Plot a table of numbers in colored cells, pale at ``low``, deep at ``high``; a cross where one is missing."""
     ax = new_ax(ax)
-    numbers = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=float)
-    ax.imshow(np.clip(numbers, low, high), cmap="Blues", vmin=low, vmax=high + 0.25 * (high - low), aspect="auto")
-    for (row, column), value in np.ndenumerate(numbers):
+    cells = np.array([[np.nan if value is None else float(numbers(value)) for value in row] for row in values])
+    ax.imshow(np.clip(cells, low, high), cmap="Blues", vmin=low, vmax=high + 0.25 * (high - low), aspect="auto")
+    for (row, column), value in np.ndenumerate(cells):
         text = "×" if np.isnan(value) else f"{value:.0f}"
         deep = value > low + 0.75 * (high - low)
         ax.text(column, row, text, ha="center", va="center", color="white" if deep else INK, fontsize=9)
@@ -148,7 +152,7 @@ def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None
     Densities are sums of Gaussians of standard deviation ``width``, in factors of ten.
     """
     ax = new_ax(ax)
-    logs = {name: np.log10(np.asarray(values, dtype=float)) for name, values in groups.items()}
+    logs = {name: np.log10(numbers(values, dtype=float)) for name, values in groups.items()}
     low, high = (end(value for values in logs.values() for value in values) for end in (min, max))
     x = np.linspace(low - 3 * width, high + 3 * width, 300)
     peak = 0.0

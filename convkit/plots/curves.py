@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
+from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, FAINT, INK, SKY, VERMILION, Style, new_ax, styles
 
 Curve = tuple[Any, Any]
@@ -33,7 +34,7 @@ def plot_curves(
         usual = {"color": color, "marker": marker, "ls": line, "ms": ms, "lw": lw}
         for number, (x, y) in enumerate(pairs):
             every = max(1, int(len(x) // (markers or few)))
-            ax.plot(x, y, label=name if number == 0 else None, markevery=every, **usual | look)
+            ax.plot(numbers(x), numbers(y), label=name if number == 0 else None, markevery=every, **usual | look)
     if legend:
         ax.legend(frameon=False, loc=legend)
     return ax
@@ -58,7 +59,7 @@ def plot_two_spectra(dense: Any, fast: Any, ax: Axes | None = None) -> Axes:
         (dense, "SVD of the dense matrix", {"mfc": "none", "mec": VERMILION, "ms": 6 if small else 9, "mew": 1.5}),
         (fast, "two lines with the FFT", {"mfc": BLUE, "mec": BLUE, "ms": 2.5 if small else 4}),
     ):
-        ax.plot(np.arange(1, len(values) + 1), np.asarray(values), "o", ls="none", clip_on=False, label=name, **look)
+        ax.plot(np.arange(1, len(values) + 1), numbers(values), "o", ls="none", clip_on=False, label=name, **look)
     ax.set(xlabel="index, largest first", ylabel="singular value", ylim=(0, None))
     ax.legend(frameon=False, loc="upper right")
     return ax
@@ -73,7 +74,7 @@ def plot_growth(seconds: Mapping[str, Curve], ax: Axes | None = None) -> Axes:
 
 def plot_band(x: Any, lower: Any, upper: Any, points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Plot points for each x, and the band between two bounds on them."""
-    ax = new_ax(ax)
+    ax, x, lower, upper = new_ax(ax), numbers(x), numbers(lower), numbers(upper)
     ax.fill_between(x, lower, upper, color=SKY, alpha=0.25, lw=0)
     ax.plot(x, upper, color=SKY, lw=1.5)
     ax.plot(x, lower, color=SKY, lw=1.5)
@@ -84,7 +85,8 @@ def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Plot complex numbers as points in the plane, with the unit circle."""
     ax, turn = new_ax(ax, (4, 4)), np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(turn), np.sin(turn), color=FAINT, lw=1)
-    plot_points({name: (np.real(values), np.imag(values)) for name, values in points.items()}, ax, ms=8)
+    arrays = {name: numbers(values) for name, values in points.items()}
+    plot_points({name: (np.real(values), np.imag(values)) for name, values in arrays.items()}, ax, ms=8)
     ax.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2))
     return ax
@@ -100,7 +102,7 @@ def plot_prediction(groups: Mapping[str, Curve], ax: Axes | None = None, log: bo
 
 def plot_wave(values: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
     """Plot a short signal as bars on a zero line."""
-    ax, values = new_ax(ax, (5, 2)), np.asarray(values)
+    ax, values = new_ax(ax, (5, 2)), numbers(values)
     ax.bar(np.arange(len(values)), values, color=BLUE, width=0.8)
     ax.axhline(0, color=INK, lw=0.8)
     ax.set(xlabel="pixel", ylim=None if limit is None else (-limit, limit))
@@ -116,20 +118,20 @@ def plot_symbol(
     a real kernel, is not shown.
     """
     ax, levels = new_ax(ax), levels or {}
-    values = np.asarray(curve)
+    values = numbers(curve)
     ax.plot(np.arange(len(values)) / len(values), values, color=FAINT, lw=2.5, zorder=1)
-    arrays = {name: np.asarray(points) for name, points in samples.items()}
+    arrays = {name: numbers(points) for name, points in samples.items()}
     sampled = {name: (np.repeat(np.arange(len(y)) / len(y), y.shape[-1]), y.ravel()) for name, y in arrays.items()}
     plot_points(sampled, ax, style=styles(len(samples) + 1)[1:], ms=7)
     for (name, level), (color, _, line) in zip(levels.items(), styles(len(levels)), strict=True):
-        ax.axhline(level, color=color, ls="--" if line == "-" else line, lw=1.5, label=name)
+        ax.axhline(float(numbers(level)), color=color, ls="--" if line == "-" else line, lw=1.5, label=name)
     ax.set(xlabel="waves per output pixel", ylabel="singular value", xlim=(-0.015, 0.515), ylim=(0, None))
     return ax
 
 
 def plot_folding(values: Any, folds: int, ax: Axes | None = None, on_top: bool = False) -> Axes:
     """Plot numbers at all frequencies, cut into equal parts: side by side, or on top of each other as by a stride."""
-    parts = np.split(np.asarray(values), folds)
+    parts = np.split(numbers(values), folds)
     firsts = range(0, len(values), len(parts[0]))
     curves = {
         f"frequencies {first} to {first + len(part) - 1}": _numbered(part, 0 if on_top else first)
@@ -173,4 +175,4 @@ def plot_layers(curves: Mapping[str, Sequence[Any]], ax: Axes | None = None) -> 
 
 def _numbered(values: Any, first: int = 1) -> Curve:
     """Return values and their indices, from ``first`` on."""
-    return np.arange(first, first + len(values)), np.asarray(values)
+    return np.arange(first, first + len(values)), numbers(values)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, FAINT, INK, SIGNED, new_ax
 
 
@@ -21,7 +22,7 @@ def plot_matrix(
     A pair in ``blocks`` gives rows and columns of blocks that are not square. ``limit`` is the magnitude at full color
     (by default the largest entry).
     """
-    ax, values = new_ax(ax, (5, 5)), np.asarray(matrix)
+    ax, values = new_ax(ax, (5, 5)), numbers(matrix)
     limit = limit or max(float(np.abs(values).max(initial=0)), 1e-12)
     ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
     rows, columns = values.shape
@@ -40,7 +41,7 @@ def plot_matrix(
 
 def plot_kernel(kernel: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
     """Plot a small 2-D array as colored cells with its numbers in them."""
-    ax, values = new_ax(ax, (3, 3)), np.atleast_2d(np.asarray(kernel))
+    ax, values = new_ax(ax, (3, 3)), np.atleast_2d(numbers(kernel))
     limit = limit or max(float(np.abs(values).max(initial=0)), 1e-12)
     ax.imshow(values, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
     for (i, j), value in np.ndenumerate(values):
@@ -51,7 +52,7 @@ def plot_kernel(kernel: Any, ax: Axes | None = None, limit: float | None = None)
 
 def plot_frequencies(values: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
     """Plot one number per frequency in gray, black at 0, white at ``limit``, frequency 0 in the middle."""
-    ax, values = new_ax(ax, (4, 4)), np.fft.fftshift(np.asarray(values))
+    ax, values = new_ax(ax, (4, 4)), np.fft.fftshift(numbers(values))
     h, w = values.shape
     edges = (-(w // 2) - 0.5, w - w // 2 - 0.5, h - h // 2 - 0.5, -(h // 2) - 0.5)  # down as in an image
     ax.imshow(values, cmap="gray", vmin=0, vmax=limit, extent=edges)
@@ -62,7 +63,7 @@ def plot_frequencies(values: Any, ax: Axes | None = None, limit: float | None = 
 
 def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, framed: Any = None) -> Axes:
     """Plot an image as a grid of pixels, with numbers on the nonzero ones and one pixel ``(row, column)`` framed."""
-    ax, values = new_ax(ax, (3, 3)), np.asarray(image)
+    ax, values = new_ax(ax, (3, 3)), numbers(image)
     (rows, columns), limit = values.shape, limit or max(float(np.abs(values).max(initial=0)), 1e-12)
     points = min(ax.bbox.width / columns, ax.bbox.height / rows) * 72 / ax.figure.dpi  # the room of one number
     edges = np.arange(max(rows, columns) + 1) - 0.5
@@ -84,7 +85,7 @@ def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, f
 def plot_image(image: Any, ax: Axes | None = None) -> Axes:
     """Plot a gray image, its smallest number black and its largest white."""
     ax = new_ax(ax, (3, 3))
-    ax.imshow(np.asarray(image), cmap="gray", interpolation="nearest")
+    ax.imshow(numbers(image), cmap="gray", interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     return ax
 
@@ -98,7 +99,7 @@ def plot_kernel_gradient(gradient: Any, ax: Axes | None = None, limit: float = 1
     Output channels go down and input channels across, each pair a block of taps. Zero is gray, numbers near it are
     white.
     """
-    ax, values = new_ax(ax, (5, 5)), np.asarray(gradient)
+    ax, values = new_ax(ax, (5, 5)), numbers(gradient)
     c_out, c_in, kh, kw = values.shape
     picture = values.transpose(0, 2, 1, 3).reshape(c_out * kh, c_in * kw)
     ax.set_facecolor(UNTOUCHED)
@@ -118,7 +119,7 @@ def plot_kernel_gradient(gradient: Any, ax: Axes | None = None, limit: float = 1
 
 def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
     """Plot an image ``(channels, height, width)`` in [0, 1]: gray for one channel, else three as colors."""
-    ax, values = new_ax(ax, (2, 2)), np.asarray(image, dtype=float)
+    ax, values = new_ax(ax, (2, 2)), numbers(image, dtype=float)
     shown = values[0] if len(values) < 3 else values[:3].transpose(1, 2, 0)
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
@@ -127,7 +128,7 @@ def plot_picture(image: Any, ax: Axes | None = None) -> Axes:
 
 def plot_change(change: Any, limit: float, ax: Axes | None = None) -> Axes:
     """Plot a change of an image, ``limit`` at full color: orange above zero, violet below; of colors around gray."""
-    ax, values = new_ax(ax, (2, 2)), np.asarray(change, dtype=float)
+    ax, values = new_ax(ax, (2, 2)), numbers(change, dtype=float)
     if len(values) < 3:
         ax.imshow(values[0], cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
     else:

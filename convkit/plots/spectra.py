@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from convkit.plots.curves import plot_curves, plot_points
+from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, FAINT, INK, ORANGE, PURPLE, VERMILION, new_ax, styles, styles_by_meaning
 
 VIEWS = {  # of sorted singular values: the words of both axes
@@ -41,7 +42,7 @@ def plot_layer_spectra(
     """
     ax, others = new_ax(ax), []
     for (name, values), color in zip(spectra.items(), layer_colors(len(spectra)), strict=True):
-        y = np.asarray(values, dtype=float)
+        y = numbers(values, dtype=float)
         index = np.unique(np.rint(np.linspace(0, len(y) - 1, min(len(y), POINTS))).astype(int))
         x = (index + 1) / len(y) if view == "rank" else index + 1
         y = np.where(y > ROUNDING * y[0], y, np.nan) if log else y
@@ -75,7 +76,7 @@ def plot_growth_by_part(
     plot_curves({name: (x, values) for name, values in bounds.items()}, ax, math.inf, None, style, ms=6)
     for place, values in enumerate(found):
         label = dots if place == 0 else None
-        ax.plot(np.full(len(values), place), values, "o", color=BLUE, ms=3.5, alpha=0.5, mew=0, label=label)
+        ax.plot(np.full(len(values), place), numbers(values), "o", color=BLUE, ms=3.5, alpha=0.5, mew=0, label=label)
     ax.set(xticks=x, xticklabels=names, yscale="log")
     ax.grid(axis="y", color=FAINT, lw=0.4)
     ax.legend(frameon=False, loc="upper left")
@@ -90,7 +91,7 @@ def plot_radii(radii: Mapping[str, tuple[Any, Any]], ax: Axes | None = None) -> 
     ax = new_ax(ax, (5, 4))
     style = styles(len(radii), (BLUE, ORANGE, PURPLE, VERMILION, INK))
     plot_points(radii, ax, style=style, ms=5, alpha=0.75, mew=0)
-    low, high = (pick(pick(found) for found, _ in radii.values()) for pick in (min, max))
+    low, high = (pick(pick(numbers(found)) for found, _ in radii.values()) for pick in (min, max))
     ax.plot([low, high], [low, high], color=INK, lw=1, label="equal")
     ax.set(xlabel="radius at which an attack succeeds", ylabel="certified radius", xscale="log", yscale="log")
     ax.legend(frameon=False, loc="center left")

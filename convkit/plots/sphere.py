@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, SKY, VERMILION, new_ax
 
 REACH = 1.62  # of the radius: how far the plane and the axes of the picture go
@@ -21,7 +22,7 @@ class View:
         self.towards = np.array([math.cos(b) * math.cos(a), math.cos(b) * math.sin(a), math.sin(b)])
 
     def __call__(self, points: Any) -> tuple[np.ndarray, np.ndarray]:
-        points = np.asarray(points, dtype=float)
+        points = numbers(points, dtype=float)
         return points @ self.right, points @ self.up
 
 
@@ -35,7 +36,7 @@ def plot_sphere_step(
     circle behind the ball is dotted.
     """
     ax, view = new_ax(ax, (5, 5)), View(turn, tilt)
-    path = np.asarray(path)
+    path = numbers(path)
     reach, angle = REACH * radius, np.linspace(0, 2 * np.pi, 121)
     across, along = np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5  # a basis of the plane
     ring = np.outer(np.cos(angle), across) + np.outer(np.sin(angle), along)

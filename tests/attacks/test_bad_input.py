@@ -22,14 +22,15 @@ ATTACKS = {
 attacks = pytest.mark.parametrize("name", ATTACKS)
 
 
-def case():
-    return linear_model(16, 4, torch.float32), torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 3])
+def case(device):
+    model, x = linear_model(16, 4, torch.float32), torch.rand(3, 1, 4, 4)
+    return model.to(device), x.to(device), torch.tensor([0, 1, 3], device=device)
 
 
 class Bent(nn.Module):
-    def __init__(self, bend):
+    def __init__(self, bend, device):
         super().__init__()
-        self.model, self.bend = case()[0], bend
+        self.model, self.bend = case(device)[0], bend
 
     def forward(self, x):
         return self.bend(self.model(x))
@@ -54,27 +55,27 @@ class Bent(nn.Module):
         ({"logits": lambda f: (f, f)}, "got tuple"),
     ],
 )
-def test_images_labels_and_logits(name, changes, message):
+def test_images_labels_and_logits(name, changes, message, device):
     change = {"images": torch.clone, "labels": torch.clone, "logits": torch.clone, **changes}
-    _, x, y = case()
+    _, x, y = case(device)
     x = change["images"](x)
-    refused(message, ATTACKS[name], Bent(change["logits"]), x, change["labels"](y)[: len(x)])
+    refused(message, ATTACKS[name], Bent(change["logits"], device), x, change["labels"](y)[: len(x)])
 
 
-def test_nan_that_appears_only_on_the_way_is_no_robustness():
+def test_nan_that_appears_only_on_the_way_is_no_robustness(device):
     class Cliff(nn.Module):
         def forward(self, x):
             s = x.sum(1, keepdim=True)
             return torch.where((s > 1.05) | (s < 0.95), math.nan, 1) * torch.cat((s + 1, -s), 1)
 
-    x, y = torch.full((2, 2), 0.5), torch.tensor([0, 0])
+    x, y = torch.full((2, 2), 0.5, device=device), torch.tensor([0, 0], device=device)
     for attack in (ATTACKS["fgsm"], ATTACKS["pgd"], ATTACKS["simba"]):
         refused("finite logits", attack, Cliff(), x, y)
 
 
 @pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
-def test_epsilon(eps):
-    model, x, y = case()
+def test_epsilon(eps, device):
+    model, x, y = case(device)
     for attack in (fgsm, autoattack, partial(pgd, step=0.1, steps=1)):
         refused(r"eps must be a finite number of at least 0, got .*8 / 255", attack, model, x, y, eps=eps)
     refused("one number, or one number per image", fgsm, model, x, y, torch.tensor([0.1, 0.2]))
@@ -94,20 +95,21 @@ def test_epsilon(eps):
         ({"targets": torch.tensor([0, 1])}, "targets must be class numbers"),
     ],
 )
-def test_options_of_pgd(change, message):
-    model, x, y = case()
+def test_options_of_pgd(change, message, device):
+    model, x, y = case(device)
+    change = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in change.items()}
     refused(message, pgd, model, x, y, **{"eps": 0.1, "step": 0.1, "steps": 1, **change})
 
 
-def test_a_model_without_gradients_is_sent_to_simba():
-    _, x, y = case()
-    refused("use simba", pgd, Bent(torch.Tensor.detach), x, y, 0.1, 0.1, 1)
-    assert simba(Bent(torch.Tensor.detach), x, y, 0.1)[0].shape == x.shape
+def test_a_model_without_gradients_is_sent_to_simba(device):
+    _, x, y = case(device)
+    refused("use simba", pgd, Bent(torch.Tensor.detach, device), x, y, 0.1, 0.1, 1)
+    assert simba(Bent(torch.Tensor.detach, device), x, y, 0.1)[0].shape == x.shape
 
 
-def test_autoattack_says_what_it_cannot_do():
-    model, x, y = case()
-    refused("at least 4 classes, the model has 3", autoattack, Bent(lambda f: f[:, :3]), x, y.clamp(max=2), 0.1)
+def test_autoattack_says_what_it_cannot_do(device):
+    model, x, y = case(device)
+    refused("at least 4 classes, the model has 3", autoattack, Bent(lambda f: f[:, :3], device), x, y.clamp(max=2), 0.1)
     refused("images of shape", autoattack, model, x.flatten(1), y, 0.1)
     refused("attacks must be some of", autoattack, model, x, y, 0.1, attacks=("pgd",))
     refused("at least 5 x 5", autoattack, model, x, y, 0.1, norm=2)
@@ -116,11 +118,11 @@ def test_autoattack_says_what_it_cannot_do():
 def test_autoattack_without_its_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(ImportError, match=r"^autoattack needs pyautoattack, which is not installed: .*\[attacks\]"):
-        autoattack(*case(), 0.1)
+        autoattack(*case(torch.device("cpu")), 0.1)
 
 
-def test_an_empty_loader_and_no_attack():
-    model, x, y = case()
+def test_an_empty_loader_and_no_attack(device):
+    model, x, y = case(device)
     refused("empty loader", robust_accuracy, model, [], partial(fgsm, eps=0.1), progress=False)
     refused("at least one attack", robust_accuracy, model, [(x, y)], {}, progress=False)
     with torch.no_grad():

@@ -196,18 +196,18 @@ def test_channel_condition_numbers_have_a_gradient_and_the_kernels_dtype(device)
 
 
 # ---- gains behind a layer --------------------------------------------------------------------------------------------
-def test_folded_gains_are_part_of_the_numbers():
+def test_folded_gains_are_part_of_the_numbers(device):
     model = nn.Sequential(
         nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False), nn.BatchNorm2d(3)),
         nn.ReLU(),
         nn.Sequential(nn.Conv2d(3, 4, (1, 3), padding=(0, 1)), NoisyAffine2d(4, sigma=0.5)),
         *(nn.Conv2d(4, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)),
-    ).double()
+    ).to(device, torch.float64)
     with torch.no_grad():
         model[0][1].running_var.copy_(torch.tensor([4.0, 0.25, 1.0]))
         model[0][1].weight.copy_(torch.tensor([3.0, -1.0, 0.5]))
         model[2][1].weight.copy_(torch.tensor([1.0, -2.0, 3.0, 0.1]))
-    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64, device=device)
     plain, folded = layer_table(model, x), layer_table(model, x, folded=True)
     assert [record.folded for record in folded] == ["BatchNorm2d", "NoisyAffine2d", ""]
     assert [record.folded for record in plain] == ["", "", ""]
@@ -216,8 +216,8 @@ def test_folded_gains_are_part_of_the_numbers():
     for place, record in zip((0, 2), folded, strict=False):
         block = model[place]
         size = record.in_shape
-        zero = block(torch.zeros(1, *size, dtype=torch.float64))
-        basis = torch.eye(math.prod(size), dtype=torch.float64).view(-1, *size)
+        zero = block(x.new_zeros(1, *size))
+        basis = torch.eye(math.prod(size), dtype=torch.float64, device=device).view(-1, *size)
         M = (block(basis) - zero).flatten(1).mT
         for ord, number in ((1, record.norm1), (2, record.norm2), (math.inf, record.norm_inf)):
             assert number == pytest.approx(torch.linalg.matrix_norm(M, ord).item(), rel=1e-9)
@@ -225,10 +225,10 @@ def test_folded_gains_are_part_of_the_numbers():
     assert "BatchNorm2d" not in repr(plain)
 
 
-def test_measure_folds_the_gains_where_asked():
+def test_measure_folds_the_gains_where_asked(device):
     layers = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)
-    model = random_batchnorms(nn.Sequential(*layers)).double()
-    x = torch.randn(1, 2, 5, 4)
+    model = random_batchnorms(nn.Sequential(*layers)).to(device, torch.float64)
+    x = torch.randn(1, 2, 5, 4, device=device)
     for folded in (False, True):
         norms, conditions = measure(model, x, folded)
         table = layer_table(model, x.double(), torus=True, folded=folded)
@@ -241,14 +241,14 @@ def test_measure_folds_the_gains_where_asked():
 
 @pytest.mark.parametrize("parametrized", [False, True])
 @torch.no_grad()
-def test_the_folded_network_is_the_same_function_and_the_first_is_left_alone(parametrized):
+def test_the_folded_network_is_the_same_function_and_the_first_is_left_alone(parametrized, device):
     first, second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, (3, 2), stride=2, bias=False)
     if parametrized:
         nn.utils.parametrizations.spectral_norm(second)
     block = nn.Sequential(second, nn.BatchNorm2d(4), nn.ReLU())
     model = random_batchnorms(nn.Sequential(first, nn.BatchNorm2d(3), nn.ReLU(), block, nn.Flatten(), nn.Linear(24, 5)))
-    model.double().eval()
-    x = torch.randn(3, 2, 6, 7, dtype=torch.float64)
+    model.to(device, torch.float64).eval()
+    x = torch.randn(3, 2, 6, 7, dtype=torch.float64, device=device)
     wanted = model(x)
     flat = fold_batchnorm(model)
     assert_close(flat(x), wanted)
@@ -257,10 +257,10 @@ def test_the_folded_network_is_the_same_function_and_the_first_is_left_alone(par
     assert product_bound(flat, x) < product_bound(model, x)
 
 
-def test_convnorm_is_measured_on_the_torus_that_it_normalizes_on():
+def test_convnorm_is_measured_on_the_torus_that_it_normalizes_on(device):
     circular = ConvNorm2d(4, 2, 3, padding="same", padding_mode="circular")
-    model = nn.Sequential(ConvNorm2d(2, 3, 3, padding=1), ConvNorm2d(3, 4, 1), circular)
-    table = layer_table(model, torch.randn(1, 2, 5, 4))
+    model = nn.Sequential(ConvNorm2d(2, 3, 3, padding=1), ConvNorm2d(3, 4, 1), circular).to(device)
+    table = layer_table(model, torch.randn(1, 2, 5, 4, device=device))
     assert table.column("geometry") == ["torus", "exact", "exact"]
     assert table[0].methods["norm2"] == "its torus, 7×6"
     assert table[0].channel_condition_numbers == pytest.approx([1.0] * 3, rel=1e-4)

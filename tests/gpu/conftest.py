@@ -1,3 +1,3 @@
-"""Scripts for a GPU, and a pretended one: run by hand, not collected with the other tests."""
+"""Tests of the pretended GPU and counts made on it. The scripts for a real one, in slot/, are run by hand."""
 
 collect_ignore_glob = ["slot/*", "pretended/*"]

@@ -44,14 +44,14 @@ def balls(x, eps, norm, count):
 # ---- Proposition 1 ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("inputs, classes, depth", [(5, 3, 2), (3, 5, 4), (1, 2, 3)])
 @pytest.mark.parametrize("size", [0.3, 7.0, 1e30])
-def test_a_network_of_large_norms_is_constant(inputs, classes, depth, size):
-    network = constant_network(inputs, classes, size, depth)
+def test_a_network_of_large_norms_is_constant(inputs, classes, depth, size, device):
+    network = constant_network(inputs, classes, size, depth).to(device)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     assert len(layers) == depth
     for layer in layers:
         for ord in (1, 2, math.inf):
             assert float(torch.linalg.matrix_norm(layer.weight.detach(), ord)) >= size
-    x = 100 * torch.randn(50, inputs, dtype=torch.float64)
+    x = 100 * torch.randn(50, inputs, dtype=torch.float64, device=device)
     assert not network(x).any()
     hidden = network[:3](x)
     assert (hidden > 0).any(1)[(x > 0).any(1)].all()  # not a dead network: the signal is there and cancels
@@ -86,12 +86,13 @@ def test_separable_points_have_a_network_of_robust_accuracy_1_certified_over_who
     steepness=st.sampled_from([1.0, 50.0, 1e6]),
 )
 def test_any_separable_points_will_do_and_a_robust_network_may_be_as_steep_as_you_like(
-    norm, seed, count, size, share, steepness
+    norm, seed, count, size, share, steepness, device
 ):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(count, 1, size, generator=generator, dtype=torch.float64)
+    x = torch.rand(count, 1, size, generator=generator, dtype=torch.float64).to(device)
     y = torch.randint(3, (count,), generator=generator)
     y[:2] = torch.tensor([0, 2])
+    y = y.to(device)
     eps = share * separation(x, y, norm).distance
     assert certify_balls(robust_network(x, y, eps, norm), x, y, eps, norm).all()
     steep, pair = steep_robust_network(x, y, eps, steepness, norm)
@@ -105,11 +106,11 @@ def test_any_separable_points_will_do_and_a_robust_network_may_be_as_steep_as_yo
 
 
 @given(seed=st.integers(0, 10**6))
-def test_what_the_certificate_proves_no_sample_contradicts(seed):
+def test_what_the_certificate_proves_no_sample_contradicts(seed, device):
     torch.manual_seed(seed)
     layers = (nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
-    network = nn.Sequential(*layers).double()
-    x = torch.randn(20, 3, dtype=torch.float64)
+    network = nn.Sequential(*layers).double().to(device)
+    x = torch.randn(20, 3, dtype=torch.float64, device=device)
     y = network(x).argmax(1)
     for norm in ("inf", 2):
         proven = certify_balls(network, x, y, 0.05, norm)
@@ -122,11 +123,12 @@ def test_what_the_certificate_proves_no_sample_contradicts(seed):
 # ---- separation ------------------------------------------------------------------------------------------------------
 @norms
 @given(seed=st.integers(0, 10**6), count=st.integers(2, 40), size=st.sampled_from([1, 3, 16, 33, 100]))
-def test_separation_equals_the_smallest_of_all_distances(norm, seed, count, size):
+def test_separation_equals_the_smallest_of_all_distances(norm, seed, count, size, device):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(count, size, generator=generator) ** 4
+    x = torch.rand(count, size, generator=generator).to(device) ** 4
     y = torch.randint(3, (count,), generator=generator)
     y[:2] = torch.tensor([0, 1])
+    y = y.to(device)
     found = separation(x, y, norm)
     distances = torch.cdist(x.double(), x.double(), KIND[norm]).masked_fill(y[:, None] == y, math.inf)
     assert found.distance == pytest.approx(float(distances.min()), rel=1e-5)
@@ -136,9 +138,9 @@ def test_separation_equals_the_smallest_of_all_distances(norm, seed, count, size
 
 
 @norms
-def test_separation_over_many_chunks(norm):
-    x = torch.rand(700, 40) + torch.arange(700)[:, None] % 7
-    y = torch.arange(700) % 7
+def test_separation_over_many_chunks(norm, device):
+    y = torch.arange(700, device=device) % 7
+    x = torch.rand(700, 40).to(device) + y[:, None]
     x[650] = x[3] + 0.125  # a pair in different chunks
     found = separation(x, y, norm)
     assert sorted(found.pair) == [3, 650]
@@ -146,9 +148,9 @@ def test_separation_over_many_chunks(norm):
 
 
 @norms
-def test_equal_points_of_different_classes_are_at_distance_0_and_refused(norm):
-    x = torch.randint(0, 256, (50, 1, 6, 6)).byte()
-    y = torch.arange(50) % 4
+def test_equal_points_of_different_classes_are_at_distance_0_and_refused(norm, device):
+    x = torch.randint(0, 256, (50, 1, 6, 6)).byte().to(device)
+    y = torch.arange(50, device=device) % 4
     far = separation(x, y, norm).distance
     assert far == pytest.approx(separation(x.double() / 255, y, norm).distance, rel=1e-5)
     x[30] = x[7]
@@ -168,10 +170,10 @@ def test_digits_are_separable(device):
 
 # ---- 1/x -------------------------------------------------------------------------------------------------------------
 @given(seed=st.integers(0, 10**6), steep=st.floats(0, 5))
-def test_the_best_lipschitz_fit_equals_a_linear_program(seed, steep):
+def test_the_best_lipschitz_fit_equals_a_linear_program(seed, steep, device):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(7, generator=generator, dtype=torch.float64)
-    y = torch.rand(7, generator=generator, dtype=torch.float64)
+    x = torch.rand(7, generator=generator, dtype=torch.float64).to(device)
+    y = torch.rand(7, generator=generator, dtype=torch.float64).to(device)
     fit, error = lipschitz_fit(x, y, steep)
     gaps = (fit[:, None] - fit).abs() - steep * (x[:, None] - x).abs()
     assert float(gaps.max()) < 1e-12
@@ -189,9 +191,9 @@ def test_the_best_lipschitz_fit_equals_a_linear_program(seed, steep):
 
 
 @pytest.mark.parametrize("steep, error", [(0.0, 0.5), (1.0, 0.25), (4.0, 0.0), (9.0, 0.0)])
-def test_how_badly_a_flat_function_follows_the_reciprocal(steep, error):
+def test_how_badly_a_flat_function_follows_the_reciprocal(steep, error, device):
     assert reciprocal_error(steep) == pytest.approx(error)
-    x = torch.linspace(0.5, 1, 400, dtype=torch.float64)
+    x = torch.linspace(0.5, 1, 400, dtype=torch.float64, device=device)
     for slope_limit in (steep, steep + 0.3):
         assert lipschitz_fit(x, 1 / x, slope_limit)[1] == pytest.approx(reciprocal_error(slope_limit), abs=1e-5)
     assert reciprocal_error(steep, 1.0, 2.0) == pytest.approx((0.5 - steep) / 2 if steep < 0.25 else 0.0)
@@ -220,6 +222,6 @@ def test_how_badly_a_flat_function_follows_the_reciprocal(steep, error):
         (lambda x, y: reciprocal_error(1.0, 0.0), "0 < low < high"),
     ],
 )
-def test_bad_input_is_a_sentence(ask, message):
-    x = torch.tensor([[0.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
-    refused(message, ask, x, torch.tensor([0, 1]))
+def test_bad_input_is_a_sentence(ask, message, device):
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.5]], dtype=torch.float64, device=device)
+    refused(message, ask, x, torch.tensor([0, 1], device=device))

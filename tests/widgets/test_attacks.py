@@ -122,9 +122,9 @@ class Linear(nn.Module):
         return self.layer(x.flatten(1))
 
 
-def test_it_takes_networks_of_the_reader_on_colored_images():
-    data = shapes(count=20, test_count=30)
-    model = Linear().train()
+def test_it_takes_networks_of_the_reader_on_colored_images(device):
+    data = shapes(count=20, test_count=30).to(device)
+    model = Linear().to(device).train()
     panel = AttackPanel(models={"mine": model}, data=data)
     assert len(panel.figure.axes) == 5  # one row, and the curve
     assert data.class_names[int(data.test_labels[0])] in panel.words

@@ -120,6 +120,18 @@ def test_the_models_are_left_as_they_were():
         SpectraPanel(model, X).set(folded=True)
 
 
+def test_networks_on_a_device_are_shown_as_on_the_cpu(device):
+    there = SpectraPanel(mine(0).to(device), X.to(device), mine(1).to(device))
+    here = SpectraPanel(mine(0), X, mine(1))
+    for choices in ({}, {"layer": "3", "folded": True}, {"layer": "9", "weights": "both", "log": True}):
+        for panel in (there, here):
+            panel.set(**choices)
+        assert there.words == here.words
+        lines = [[line.get_xydata() for line in panel.figure.axes[0].lines] for panel in (there, here)]
+        for found, wanted in zip(*lines, strict=True):
+            assert_close(torch.from_numpy(found), torch.from_numpy(wanted), equal_nan=True)
+
+
 def test_bad_input_is_told_in_a_sentence():
     refused("needs x, a batch that the model takes", SpectraPanel, mine(0))
     names = "layers of the same names, got '3', '6', '9' in one of them alone"

@@ -110,6 +110,57 @@ for _name in (
     setattr(cuda.random, _name, _STAND_INS[_name])
 
 
+torch.backends.cudnn.enabled = False  # a CPU build has none, and warns where it is asked for
+sys.modules["torch.nn.parallel.data_parallel"]._get_available_device_type = lambda: None  # a CPU build cannot scatter
+
+
+# ---- cells of recurrent layers, which only a CUDA build has as one kernel -------------------------------------------
+def _lstm_cell(input_gates, hidden_gates, cx, input_bias=None, hidden_bias=None):
+    gates = sum(part for part in (hidden_gates, input_bias, hidden_bias) if part is not None) + input_gates
+    i, f, g, o = gates.chunk(4, 1)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    cy = f * cx + i * g
+    return o * cy.tanh(), cy, torch.cat([i, f, g, o], 1)
+
+
+def _lstm_cell_backward(grad_hy, grad_cy, cx, cy, workspace, has_bias):
+    i, f, g, o = workspace.chunk(4, 1)
+    t = cy.tanh()
+    of_hy = torch.zeros_like(cy) if grad_hy is None else grad_hy
+    of_cy = of_hy * o * (1 - t**2) + (0 if grad_cy is None else grad_cy)
+    slopes = (of_cy * g * i * (1 - i), of_cy * cx * f * (1 - f), of_cy * i * (1 - g**2), of_hy * t * o * (1 - o))
+    gates = torch.cat(slopes, 1)
+    return gates, of_cy * f, gates.sum(0) if has_bias else None
+
+
+def _gru_cell(input_gates, hidden_gates, hx, input_bias=None, hidden_bias=None):
+    ir, iz, i_n = (input_gates if input_bias is None else input_gates + input_bias).chunk(3, 1)
+    hr, hz, h_n = (hidden_gates if hidden_bias is None else hidden_gates + hidden_bias).chunk(3, 1)
+    r, z = (ir + hr).sigmoid(), (iz + hz).sigmoid()
+    n = (i_n + r * h_n).tanh()
+    return n + z * (hx - n), torch.cat([r, z, n, hx, h_n], 1)
+
+
+def _gru_cell_backward(grad_hy, workspace, has_bias):
+    r, z, n, hx, h_n = workspace.chunk(5, 1)
+    of_n, of_z = grad_hy * (1 - z) * (1 - n**2), grad_hy * (hx - n) * z * (1 - z)
+    of_r = of_n * h_n * r * (1 - r)
+    inputs, hidden = torch.cat([of_r, of_z, of_n], 1), torch.cat([of_r, of_z, of_n * r], 1)
+    biases = (inputs.sum(0), hidden.sum(0)) if has_bias else (None, None)
+    return inputs, hidden, grad_hy * z, *biases
+
+
+_KERNELS = torch.library.Library("aten", "IMPL")  # these stay registered as long as it lives
+for _name, _kernel in {
+    "_thnn_fused_lstm_cell": _lstm_cell,
+    "_thnn_fused_lstm_cell_backward_impl": _lstm_cell_backward,
+    "_thnn_fused_gru_cell": _gru_cell,
+    "_thnn_fused_gru_cell_backward": _gru_cell_backward,
+}.items():
+    _KERNELS.impl(_name, _kernel, "CUDA")
+
+
+# ---- counts ---------------------------------------------------------------------------------------------------------
 class Counts:
     def __init__(self):
         self.launches, self.ops, self.waits = 0, {}, {}

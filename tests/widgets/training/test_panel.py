@@ -184,9 +184,10 @@ def test_every_method_can_be_chosen_and_trains(panel, method):
     assert again(panel.runs[-2]) == panel.history[method]
 
 
-def test_own_networks_and_data():
+def test_own_networks_and_data(device):
     own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    panel = TrainingPanel(("plain", "sphere"), DATA, own, first=2, batch_size=16, every=1)
+    own = own.to(device)
+    panel = TrainingPanel(("plain", "sphere"), DATA.to(device), own, first=2, batch_size=16, every=1)
     assert panel.values["model"] == "your Sequential"
     for run in panel.runs:
         assert again(run, model=own) == run.history

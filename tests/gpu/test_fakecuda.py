@@ -2,12 +2,14 @@
 
 import copy
 
-import fakecuda
 import pytest
 import torch
-from fakecuda import counted
 from torch import nn
 
+fakecuda = pytest.importorskip(
+    "fakecuda", reason="needs the pretended CUDA device: python3 -m convkit test --pretend-gpu"
+)
+counted = fakecuda.counted
 GPU = torch.device("cuda")
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -57,6 +59,45 @@ def test_training_is_that_of_the_cpu():
         return copy.deepcopy(model).cpu().state_dict()
 
     torch.testing.assert_close(trained("cuda"), trained("cpu"))
+
+
+CELLS = {
+    "LSTM": (lambda: nn.LSTM(3, 5, num_layers=2), (4, 2, 3)),
+    "LSTM without bias": (lambda: nn.LSTM(3, 5, bias=False), (4, 2, 3)),
+    "GRU": (lambda: nn.GRU(3, 5, bidirectional=True), (4, 2, 3)),
+    "GRU without bias": (lambda: nn.GRU(3, 5, bias=False), (4, 2, 3)),
+    "a cell of a GRU": (lambda: nn.GRUCell(3, 5), (2, 3)),
+    "a cell of an LSTM": (lambda: nn.LSTMCell(3, 5), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("make, shape", CELLS.values(), ids=CELLS.keys())
+def test_recurrent_layers_and_their_gradients_are_those_of_the_cpu(make, shape):
+    def answers(device):
+        torch.manual_seed(0)
+        layer, x = make().to(device), torch.rand(shape).to(device).requires_grad_()
+        answer = layer(x)
+        answer = answer[0] if isinstance(answer, tuple) else answer
+        gradients = torch.autograd.grad(answer.square().sum(), [x, *layer.parameters()])
+        return [t.cpu() for t in (answer.detach(), *gradients)]
+
+    torch.testing.assert_close(answers("cuda"), answers("cpu"))
+
+
+@pytest.mark.parametrize("f", [torch.softmax, torch.log_softmax])
+def test_a_softmax_from_half_precision_to_float_and_its_gradient_are_those_of_the_cpu(f):
+    def answers(device):
+        x = X[0, 0].half().to(device).requires_grad_()
+        answer = f(x, 1, dtype=torch.float32)
+        (gradient,) = torch.autograd.grad(answer.square().sum(), x)
+        assert gradient.dtype == torch.float16
+        return answer.detach().cpu(), gradient.cpu()
+
+    torch.testing.assert_close(answers("cuda"), answers("cpu"))
+
+
+def test_the_mean_squared_error_is_that_of_the_cpu():
+    torch.testing.assert_close(nn.functional.mse_loss(X.to(GPU), X.to(GPU) ** 2).cpu(), nn.functional.mse_loss(X, X**2))
 
 
 def test_drawing_on_the_device_leaves_the_cpu_alone():
