@@ -19,17 +19,21 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
     """Return the largest singular value of a block-circulant operator, a scalar with the gradient of ``u* A v``."""
     blocks = Blocks(A)
     frequency, group = top_frequency(blocks)
-    block = blocks.group(group).at(frequency)[0, 0]
+    return (largest_of_block(blocks.group(group).at(frequency)[0, 0]) * blocks.scale).to(A.kernel.dtype)
+
+
+def largest_of_block(block: Tensor) -> Tensor:
+    """Return the largest singular value of one matrix, a scalar with the gradient of ``u* B v``."""
     with thread_pool(block.device):  # one small matrix: a second thread only costs
-        if not block.requires_grad and block.device.type != "cuda":
-            return torch.linalg.svdvals(block)[0] * blocks.scale
+        if not block.requires_grad and not block.is_cuda:
+            return torch.linalg.svdvals(block)[0]
         # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
         block = block if block.shape[0] <= block.shape[1] else block.mH
         exact = block.detach().to(torch.complex128)
         u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
         v = exact.mH @ u
     v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
-    return ((u.conj().to(block) @ block @ v.to(block)).real * blocks.scale).to(A.kernel.dtype)
+    return (u.conj().to(block) @ block @ v.to(block)).real
 
 
 def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
