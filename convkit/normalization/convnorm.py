@@ -141,9 +141,11 @@ class ConvNorm2d(nn.Module):
             y = self._normalized(x, weight)
         if self.affine_weight is None:
             return y
-        around = tuple(k // 2 for k in self.affine_weight.shape[2:])
+        around = self._around()
         if self.padding_mode == "circular":
-            y, around = pad(y, [(before, before) for before in around], "circular"), 0
+            if not on_a_gpu(x):  # there the outputs come padded
+                y = pad(y, [(before, before) for before in around], "circular")
+            around = 0
         return F.conv2d(y, self.affine_weight, self.affine_bias, padding=around, groups=self.out_channels)
 
     def operator(self, input_shape: Size, affine: bool = True) -> ConvOperator:
@@ -167,7 +169,7 @@ class ConvNorm2d(nn.Module):
             kernel = self.affine_weight.double()
             center = tuple(s * (k // 2) for s, k in zip(self.stride, kernel.shape[2:], strict=True))
             size = tuple(kernel.shape[2:])
-            cos, sin = phase_tables(geometry.torus, size, self.stride, center, kernel.device, kernel.dtype)
+            cos, sin = phase_tables(geometry.torus, size, self.stride, center, False, kernel.device, kernel.dtype)
             filtered = filtered * torch.complex(cos @ kernel.flatten(1).T, sin @ kernel.flatten(1).T)
         if self.span == (0, 0) and self.pads == ((0, 0), (0, 0)):  # one tap, whatever the torus
             kernel = (weight * filtered.real[0, :, None, None, None]).to(self.weight.dtype)
@@ -191,18 +193,22 @@ class ConvNorm2d(nn.Module):
 
     # ---- private ---------------------------------------------------------------------------------------------------
     def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
-        geometry = self._geometry(tuple(x.shape[2:]))
+        geometry = self._geometry(tuple(x.shape[2:]), on_a_gpu(x))
         scale = self._scale(weight, geometry)  # (frequencies, c_out)
         kind, wide = weight.dtype, torch.promote_types(weight.dtype, torch.float32)
         x, weight, scale = x.to(wide), weight.to(wide), scale.to(wide)
         if self.span == (0, 0):  # v is constant over the frequencies
-            x = pad(x, self.pads, self.padding_mode)
+            x = pad(x, self.pads, self.padding_mode) if any(map(any, self.pads)) else x
             y = F.conv2d(x, weight * scale[0, :, None, None, None], None, self.stride, 0, 1, self.groups)
         else:
             y = filtered_convolution(geometry, x, weight, scale, self.groups)
         return y.to(kind)
 
-    def _geometry(self, sizes: tuple[int, ...]) -> TorusConvolution:
+    def _around(self) -> tuple[int, ...]:
+        """Return the padding of the affine."""
+        return (0, 0) if self.affine_weight is None else tuple(k // 2 for k in self.affine_weight.shape[2:])
+
+    def _geometry(self, sizes: tuple[int, ...], whole: bool = False) -> TorusConvolution:
         circular = self.padding_mode == "circular"
         torus = tuple(n if circular else n + span for n, span in zip(sizes, self.span, strict=True))
         outputs = tuple(
@@ -215,7 +221,9 @@ class ConvNorm2d(nn.Module):
                 f"{self.dilation} on input {sizes} with padding {self.pads}; use larger images or more padding"
             )
         before = tuple(before for before, _ in self.pads)
-        return TorusConvolution(sizes, torus, self.kernel_size, self.dilation, self.stride, before, outputs)
+        wrapped = self._around() if whole and circular else (0, 0)
+        steps = self.kernel_size, self.dilation, self.stride
+        return TorusConvolution(sizes, torus, *steps, before, outputs, whole, wrapped)
 
     def _scale(self, weight: Tensor, geometry: TorusConvolution) -> Tensor:
         """Return v at each frequency of the torus, shape (frequencies, c_out), float64."""
@@ -230,6 +238,11 @@ class ConvNorm2d(nn.Module):
                     copy = weight.clone()
                     kept = self._kept = (geometry, copy, geometry.inverse_root(copy))
             return kept[2]
+
+
+def on_a_gpu(x: Tensor) -> bool:
+    """Return whether to compute by few operators on whole tensors, instead of by pieces that fit into a cache."""
+    return x.is_cuda
 
 
 def _comparable(weight: Tensor) -> bool:
