@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convkit.normalization.filtered import filtered_convolution
 from convkit.normalization.torus import TorusConvolution, phase_tables
+from convkit.normalization.whole import on_a_gpu
 from convkit.operators.geometry import Padding, PaddingMode, Size, check_padding_mode, padding_pairs, positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.padding import pad
@@ -238,11 +239,6 @@ class ConvNorm2d(nn.Module):
                     copy = weight.clone()
                     kept = self._kept = (geometry, copy, geometry.inverse_root(copy))
             return kept[2]
-
-
-def on_a_gpu(x: Tensor) -> bool:
-    """Return whether to compute by few operators on whole tensors, instead of by pieces that fit into a cache."""
-    return x.is_cuda
 
 
 def _comparable(weight: Tensor) -> bool:

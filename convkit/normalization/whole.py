@@ -18,6 +18,11 @@ CHUNK = 2**29  # bytes of the symbol at a time: what a GPU can spare
 TIMES_I, PARTS = slice(0, 2), slice(1, 3)
 
 
+def on_a_gpu(x: Tensor) -> bool:
+    """Return whether to compute by few operators on whole tensors, instead of by pieces that fit into a cache."""
+    return x.is_cuda
+
+
 def derivatives(
     geometry: TorusConvolution,
     groups: int,
