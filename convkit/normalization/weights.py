@@ -15,7 +15,6 @@ from torch.nn.utils import parametrize
 from convkit.checks import plain, positive, whole
 from convkit.engine.blocks import Blocks
 from convkit.engine.largest import top_frequency
-from convkit.normalization.whole import on_a_gpu
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Padding, PaddingMode, Size
 from convkit.operators.operator import ConvOperator
@@ -126,7 +125,7 @@ class NewtonOrthogonal(nn.Module):
         Z = Z if wide else Z.mT
         Z = Z / _floored(Z.detach().abs().amax((1, 2), keepdim=True))  # squares of squares neither overflow nor vanish
         with torch.autocast(weight.device.type, enabled=False):
-            if on_a_gpu(weight):
+            if _few_operators(weight):
                 W: Tensor = _Newton.apply(Z, self.iterations)[0]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
             else:
                 W = Z / _floored(torch.linalg.matrix_norm(Z @ Z.mT, keepdim=True)).sqrt()
@@ -223,6 +222,11 @@ class OperatorNorm(nn.Module):
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
+def _few_operators(weight: Tensor) -> bool:
+    """Return whether derivatives written by hand save time: a GPU waits for each operator, a compiler has its own."""
+    return weight.is_cuda and not torch.compiler.is_compiling()
+
+
 class _Newton(torch.autograd.Function):
     """Newton's iterations from ``Z / |Z Z^T|_F^(1/2)`` with as few operators as they need, for a GPU.
 

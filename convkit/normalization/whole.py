@@ -18,9 +18,12 @@ CHUNK = 2**29  # bytes of the symbol at a time: what a GPU can spare
 TIMES_I, PARTS = slice(0, 2), slice(1, 3)
 
 
-def on_a_gpu(x: Tensor) -> bool:
-    """Return whether to compute by few operators on whole tensors, instead of by pieces that fit into a cache."""
-    return x.is_cuda
+def few_operators(x: Tensor) -> bool:
+    """Return whether to compute by few operators on whole tensors, instead of by pieces that fit into a cache.
+
+    So it is on a GPU, and where a compiler traces: exported graphs cannot have ``out=`` and gradients.
+    """
+    return x.is_cuda or torch.compiler.is_compiling()
 
 
 def derivatives(
