@@ -229,7 +229,9 @@ class ConvNorm2d(nn.Module):
                 kernel, sides[axis] = kernel.index_select(2 + axis, taps), before
                 if circular and n % 2 == 0:
                     kernel.select(2 + axis, 0).zero_()  # the same pixel as the last tap's
-            parts = OrderedDict(conv=_plain(kernel, self.stride, sides, self.groups, self.padding_mode, None))
+            parts: OrderedDict[str, nn.Module] = OrderedDict(
+                conv=_plain(kernel, self.stride, sides, self.groups, self.padding_mode, None)
+            )
             if self.affine_weight is not None:
                 geometry_of_affine = (1, 1), self._around(), self.out_channels, self.padding_mode
                 parts["affine"] = _plain(self.affine_weight, *geometry_of_affine, self.affine_bias)
@@ -300,7 +302,8 @@ def _plain(
     """Return torch's convolution with copies of a kernel and a bias."""
     c_out, c_in, *size = kernel.shape
     sizes: Any = (c_in * groups, c_out, tuple(size), tuple(stride), tuple(padding), 1, groups)
-    conv = nn.utils.skip_init(nn.Conv2d, *sizes, bias=bias is not None, padding_mode=padding_mode).to(kernel)
+    options: Any = {"bias": bias is not None, "padding_mode": padding_mode, "dtype": kernel.dtype, "device": "meta"}
+    conv = nn.Conv2d(*sizes, **options).to_empty(device=kernel.device)  # draws no random weights
     conv.weight.copy_(kernel)
     if bias is not None and conv.bias is not None:
         conv.bias.copy_(bias)
