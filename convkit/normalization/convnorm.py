@@ -1,6 +1,7 @@
 """``ConvNorm2d``, the normalized convolution of Liu et al. 2021."""
 
 import math
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from convkit.normalization.filtered import filtered_convolution
 from convkit.normalization.torus import TorusConvolution, phase_tables
+from convkit.normalization.whole import few_operators
 from convkit.operators.geometry import Padding, PaddingMode, Size, check_padding_mode, padding_pairs, positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.padding import pad
@@ -31,10 +33,17 @@ class ConvNorm2d(nn.Module):
     comparison would make the host wait, v is computed at every call, as it is in a compiled network and for weights
     that are not parameters of the layer (parametrized ones, those of ``torch.func``).
 
+    On a GPU a forward and a backward pass start 31 operators where a convolution with BatchNorm starts 5, and small
+    layers take as long as the host needs to start them. The passes do not wait for the GPU, and after the first one
+    copy nothing to it: so with images of a fixed shape a CUDA graph starts them all at once,
+    ``torch.cuda.make_graphed_callables(layer, (x,))`` for an ``x`` with the shape, dtype and ``requires_grad`` of the
+    images to come. (On an H200 128 images took 4.4 to 6.4 ms with 143 operators, and 1.2 to 2 ms as a graph of them.)
+
     ``v`` is computed from a float64 power spectrum. Where the spectrum's root is below 1e-4 (``torus.FLOOR``) of the
     channel's row norm, v stops at the inverse of that; all other frequencies are as in eq. 7. A zero channel has zero
-    outputs. Autocast changes neither the normalized outputs nor their derivatives, only the affine follows it. (On a
-    GPU there is one exception: second derivatives for kernels of size 1, which are those of torch's convolution.)
+    outputs. Autocast changes neither the normalized outputs nor their derivatives, which are computed in the weight's
+    dtype: only the affine follows it, and bfloat16 saves no time here. (On a GPU there is one exception: second
+    derivatives for kernels of size 1, which are those of torch's convolution.)
 
     Derivatives of every order are exact in reverse mode, also where the layer is used several times or its input
     depends on its weight; forward mode raises an error. With ``through=True`` they are the derivatives of the outputs.
@@ -141,9 +150,11 @@ class ConvNorm2d(nn.Module):
             y = self._normalized(x, weight)
         if self.affine_weight is None:
             return y
-        around = tuple(k // 2 for k in self.affine_weight.shape[2:])
+        around = self._around()
         if self.padding_mode == "circular":
-            y, around = pad(y, [(before, before) for before in around], "circular"), 0
+            if not few_operators(x):  # which give padded outputs
+                y = pad(y, [(before, before) for before in around], "circular")
+            around = 0
         return F.conv2d(y, self.affine_weight, self.affine_bias, padding=around, groups=self.out_channels)
 
     def operator(self, input_shape: Size, affine: bool = True) -> ConvOperator:
@@ -167,7 +178,7 @@ class ConvNorm2d(nn.Module):
             kernel = self.affine_weight.double()
             center = tuple(s * (k // 2) for s, k in zip(self.stride, kernel.shape[2:], strict=True))
             size = tuple(kernel.shape[2:])
-            cos, sin = phase_tables(geometry.torus, size, self.stride, center, kernel.device, kernel.dtype)
+            cos, sin = phase_tables(geometry.torus, size, self.stride, center, False, kernel.device, kernel.dtype)
             filtered = filtered * torch.complex(cos @ kernel.flatten(1).T, sin @ kernel.flatten(1).T)
         if self.span == (0, 0) and self.pads == ((0, 0), (0, 0)):  # one tap, whatever the torus
             kernel = (weight * filtered.real[0, :, None, None, None]).to(self.weight.dtype)
@@ -178,6 +189,53 @@ class ConvNorm2d(nn.Module):
         taps = torch.fft.irfft2(spectrum, s=geometry.torus[::-1]).mT  # tap j lies on pixel j - (padding before) (mod n)
         shift = tuple((n - 1) // 2 - before for n, (before, _) in zip(geometry.torus, self.pads, strict=True))
         return ConvOperator(taps.roll(shift, (2, 3)).to(self.weight.dtype), geometry.torus, stride, groups=self.groups)
+
+    def to_conv(self, input_shape: Size) -> nn.Sequential:
+        """Return plain convolutions that compute what the layer does now, on images of ``input_shape`` only.
+
+        The normalization does not depend on the images, so the layer is linear; but its kernel is as large as the
+        torus, and depends on the size of the images. The first convolution, ``conv``, has this kernel: for circular
+        padding it has n taps on an axis of n pixels (one more, of zeros, where n is even), for zero padding
+        ``n + stride * (outputs - 1)``, since each output reads the whole image. The second one, ``affine``, is a copy
+        of the layer's affine, if it has one. Both have the layer's dtype, device and padding mode. They are meant for
+        tools that know ``nn.Conv2d`` only; the layer itself is much faster.
+
+        Raises ``ValueError`` for padding beyond ``dilation * (kernel_size - 1)`` and for a circular affine that reaches
+        more than once around its input, ``TypeError`` for weights that are neither float32 nor float64.
+
+        >>> layer, x = ConvNorm2d(3, 2, 3, padding=1), torch.randn(4, 3, 5, 6)
+        >>> torch.allclose(layer.to_conv((5, 6))(x), layer(x), atol=1e-5)
+        True
+        """
+        geometry = self._geometry(positive_ints(input_shape, 2, "input_shape"))
+        circular, outputs = self.padding_mode == "circular", geometry.output_shape
+        if any(amount > span for pads, span in zip(self.pads, self.span, strict=True) for amount in pads):
+            raise ValueError(
+                f"to_conv needs padding of at most dilation * (kernel_size - 1) = {self.span}, got {self.pads}: the "
+                "layer's outputs beyond are set to zero; use less padding, and pad the outputs by F.pad"
+            )
+        if circular and any(side > n for side, n in zip(self._around(), outputs, strict=True)):
+            raise ValueError(
+                f"to_conv needs a circular affine that reaches once around its input at most, got {self._around()} "
+                f"pixels on either side of {outputs}; use larger images or affine=False"
+            )
+        with torch.no_grad():
+            kernel, sides = self.operator(geometry.input_shape, affine=False).kernel.detach(), [0, 0]
+            for axis, n in enumerate(geometry.torus if self.span != (0, 0) else ()):
+                before = n // 2 if circular else self.stride[axis] * (outputs[axis] - 1)
+                after = n // 2 if circular else geometry.input_shape[axis] - 1
+                # tap j of the operator reads the pixel that lies j - (n - 1) // 2 further on the torus
+                taps = (torch.arange(-before, after + 1, device=kernel.device) + (n - 1) // 2) % n
+                kernel, sides[axis] = kernel.index_select(2 + axis, taps), before
+                if circular and n % 2 == 0:
+                    kernel.select(2 + axis, 0).zero_()  # the same pixel as the last tap's
+            parts: OrderedDict[str, nn.Module] = OrderedDict(
+                conv=_plain(kernel, self.stride, sides, self.groups, self.padding_mode, None)
+            )
+            if self.affine_weight is not None:
+                geometry_of_affine = (1, 1), self._around(), self.out_channels, self.padding_mode
+                parts["affine"] = _plain(self.affine_weight, *geometry_of_affine, self.affine_bias)
+        return nn.Sequential(parts).train(self.training)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -191,18 +249,22 @@ class ConvNorm2d(nn.Module):
 
     # ---- private ---------------------------------------------------------------------------------------------------
     def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
-        geometry = self._geometry(tuple(x.shape[2:]))
+        geometry = self._geometry(tuple(x.shape[2:]), few_operators(x))
         scale = self._scale(weight, geometry)  # (frequencies, c_out)
         kind, wide = weight.dtype, torch.promote_types(weight.dtype, torch.float32)
         x, weight, scale = x.to(wide), weight.to(wide), scale.to(wide)
         if self.span == (0, 0):  # v is constant over the frequencies
-            x = pad(x, self.pads, self.padding_mode)
+            x = pad(x, self.pads, self.padding_mode) if any(map(any, self.pads)) else x
             y = F.conv2d(x, weight * scale[0, :, None, None, None], None, self.stride, 0, 1, self.groups)
         else:
             y = filtered_convolution(geometry, x, weight, scale, self.groups)
         return y.to(kind)
 
-    def _geometry(self, sizes: tuple[int, ...]) -> TorusConvolution:
+    def _around(self) -> tuple[int, ...]:
+        """Return the padding of the affine."""
+        return (0, 0) if self.affine_weight is None else tuple(k // 2 for k in self.affine_weight.shape[2:])
+
+    def _geometry(self, sizes: tuple[int, ...], whole: bool = False) -> TorusConvolution:
         circular = self.padding_mode == "circular"
         torus = tuple(n if circular else n + span for n, span in zip(sizes, self.span, strict=True))
         outputs = tuple(
@@ -215,7 +277,9 @@ class ConvNorm2d(nn.Module):
                 f"{self.dilation} on input {sizes} with padding {self.pads}; use larger images or more padding"
             )
         before = tuple(before for before, _ in self.pads)
-        return TorusConvolution(sizes, torus, self.kernel_size, self.dilation, self.stride, before, outputs)
+        wrapped = self._around() if whole and circular else (0, 0)
+        steps = self.kernel_size, self.dilation, self.stride
+        return TorusConvolution(sizes, torus, *steps, before, outputs, whole, wrapped)
 
     def _scale(self, weight: Tensor, geometry: TorusConvolution) -> Tensor:
         """Return v at each frequency of the torus, shape (frequencies, c_out), float64."""
@@ -230,6 +294,20 @@ class ConvNorm2d(nn.Module):
                     copy = weight.clone()
                     kept = self._kept = (geometry, copy, geometry.inverse_root(copy))
             return kept[2]
+
+
+def _plain(
+    kernel: Tensor, stride: Any, padding: Any, groups: int, padding_mode: PaddingMode, bias: Tensor | None
+) -> nn.Conv2d:
+    """Return torch's convolution with copies of a kernel and a bias."""
+    c_out, c_in, *size = kernel.shape
+    sizes: Any = (c_in * groups, c_out, tuple(size), tuple(stride), tuple(padding), 1, groups)
+    options: Any = {"bias": bias is not None, "padding_mode": padding_mode, "dtype": kernel.dtype, "device": "meta"}
+    conv = nn.Conv2d(*sizes, **options).to_empty(device=kernel.device)  # draws no random weights
+    conv.weight.copy_(kernel)
+    if bias is not None and conv.bias is not None:
+        conv.bias.copy_(bias)
+    return conv
 
 
 def _comparable(weight: Tensor) -> bool:

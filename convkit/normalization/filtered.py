@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.normalization.torus import Parts, TorusConvolution, cached_tables
+from convkit.normalization import whole
+from convkit.normalization.torus import SCALE, WEIGHT, Parts, TorusConvolution, X, Y, cached_tables
 
-CHUNK = {False: 2**20, True: 2**28}  # bytes of a symbol's part at a time: what a cache holds; what a GPU can spare
+CHUNK = 2**20  # bytes of a symbol's part at a time: what a cache holds
 FEW = 4  # frequencies at a time at least: each turn reads the whole kernel
-X, WEIGHT, SCALE, Y = range(4)  # the factors of ``<y, outputs>``
-CHANNELS = (1, 0, 1, 1, 1, 1)  # the axis of the channels in each factor, and of the groups in the blocks of x
+CHANNELS = (1, 0, 1, 1)  # the axis of the channels in each factor
 
 
 def filtered_convolution(geometry: TorusConvolution, x: Tensor, weight: Tensor, scale: Tensor, groups: int) -> Tensor:
@@ -22,7 +22,7 @@ def filtered_convolution(geometry: TorusConvolution, x: Tensor, weight: Tensor, 
     of the image and give only the outputs that are wanted, and one complex block per frequency is cheaper than the taps
     it stands for.
     """
-    return _Multilinear.apply(geometry, groups, (Y,), x, weight, scale, None, None, None)[0]  # pyright: ignore[reportIndexIssue, reportReturnType]
+    return _Multilinear.apply(geometry, groups, (Y,), x, weight, scale, None)[0]  # pyright: ignore[reportIndexIssue, reportReturnType]
 
 
 class _Multilinear(torch.autograd.Function):
@@ -42,33 +42,17 @@ class _Multilinear(torch.autograd.Function):
         weight: Tensor,
         scale: Tensor,
         y: Any,
-        real: Any,
-        imaginary: Any,
+        *blocks: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Return the derivatives by these factors, a few frequencies at a time so that their symbols stay in the cache.
+        """Return the derivatives by these factors; ``blocks`` are the transform of x, where it is known.
 
         The outputs alone need no y, and come with the transform of x, which the other derivatives need again.
         """
-        derivatives, transform, blocks = {}, (), (real, imaginary)
+        known = bool(blocks)
         with torch.autocast(x.device.type, enabled=False):
-            times = _times(geometry, x.device, x.dtype)
-            size = (scale * times).unflatten(1, (groups, 1, -1))
-            if real is None and by != (X,):
-                blocks = geometry.to_frequencies(x, groups)
-                transform = blocks if by == (Y,) else ()
-            grad: Any = None if by == (Y,) else geometry.from_outputs(y, groups)
-            outputs: Any = _products(geometry, weight, blocks) if SCALE in by or Y in by else None
-            if SCALE in by:
-                derivatives[SCALE] = ((grad[0] * outputs[0]).sum(2) + (grad[1] * outputs[1]).sum(2)).flatten(1) * times
-            if Y in by:
-                derivatives[Y] = geometry.to_outputs(*(part.mul_(size) for part in outputs))
-            if X in by or WEIGHT in by:
-                grad = grad[0].mul_(size), grad[1].mul_(size)
-            if X in by:
-                derivatives[X] = geometry.from_frequencies(*_products(geometry, weight, grad, adjoint=True))
-            if WEIGHT in by:
-                derivatives[WEIGHT] = _weight_gradient(geometry, weight, grad, blocks)
-        return *(derivatives[factor] for factor in by), *transform
+            derive = whole.derivatives if geometry.whole else _derivatives
+            derivatives, blocks = derive(geometry, groups, by, x, weight, scale, y, blocks)
+        return *(derivatives[factor] for factor in by), *(() if known or by != (Y,) else blocks)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -83,16 +67,16 @@ class _Multilinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         """Put each gradient in the place of the factor by which its output is the derivative, and derive again."""
         saved, sums = ctx.saved_tensors, {}  # read once: a checkpoint makes them anew each time, or refuses
-        factors, blocks = saved[:4], saved[-2:]
+        factors, blocks = saved[:4], saved[4:]
         derive: Any = _Multilinear.apply if torch.is_grad_enabled() else _Multilinear.forward
         for by, grad in zip(ctx.by, grads[: len(ctx.by)], strict=True):
             needed = tuple(i for i in range(4) if i != by and ctx.needs_input_grad[3 + i])
             if grad is not None and needed:
-                placed = *factors[:by], grad, *factors[by + 1 :], *((None, None) if by == X else blocks)
+                placed = *factors[:by], grad, *factors[by + 1 :], *(() if by == X else blocks)
                 derivatives = derive(ctx.geometry, ctx.groups, needed, *placed)
                 for i, part in zip(needed, derivatives[: len(needed)], strict=True):
                     sums[i] = sums[i] + part if i in sums else part
-        return None, None, None, *map(sums.get, range(4)), None, None
+        return None, None, None, *map(sums.get, range(4)), *[None] * (len(ctx.needs_input_grad) - 7)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], geometry: TorusConvolution, groups: int, by: Any, *given: Any) -> Any:
@@ -104,14 +88,47 @@ class _Multilinear(torch.autograd.Function):
             tensor = tensor[None].expand(info.batch_size, *tensor.shape) if where is None else tensor.movedim(where, 0)
             return tensor.movedim(0, axis).flatten(axis, axis + 1)
 
-        factors = [join(*each) for each in zip(given, in_dims[3:], CHANNELS, strict=True)]
+        inner = whole.CHANNELS if geometry.whole else 1  # the axis of the channels, or of the groups, in the blocks
+        places = *CHANNELS, *[inner] * (len(given) - 4)
+        factors = [join(*each) for each in zip(given, in_dims[3:], places, strict=True)]
         derivatives: Any = _Multilinear.apply(geometry, info.batch_size * groups, by, *factors)
-        axes = (*(CHANNELS[factor] for factor in by), *CHANNELS[4:])[: len(derivatives)]
+        axes = *(CHANNELS[factor] for factor in by), *[inner] * (len(derivatives) - len(by))
         return tuple(t.unflatten(axis, (info.batch_size, -1)) for t, axis in zip(derivatives, axes, strict=True)), axes
 
 
 # torch reads the signature at every call; made anew each time it costs a tenth of a small layer
 _Multilinear.forward.__signature__ = inspect.signature(_Multilinear.forward)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _derivatives(
+    geometry: TorusConvolution,
+    groups: int,
+    by: tuple[int, ...],
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    y: Any,
+    blocks: Any,
+) -> tuple[dict[int, Tensor], Parts]:
+    """Return the derivatives and the transform of x, a few frequencies at a time so that symbols stay in the cache."""
+    derivatives = {}
+    times = _times(geometry, x.device, x.dtype)
+    size = (scale * times).unflatten(1, (groups, 1, -1))
+    if not blocks and by != (X,):
+        blocks = geometry.to_frequencies(x, groups)
+    grad: Any = None if by == (Y,) else geometry.from_outputs(y, groups)
+    outputs: Any = _products(geometry, weight, blocks) if SCALE in by or Y in by else None
+    if SCALE in by:
+        derivatives[SCALE] = ((grad[0] * outputs[0]).sum(2) + (grad[1] * outputs[1]).sum(2)).flatten(1) * times
+    if Y in by:
+        derivatives[Y] = geometry.to_outputs(*(part.mul_(size) for part in outputs))
+    if X in by or WEIGHT in by:
+        grad = grad[0].mul_(size), grad[1].mul_(size)
+    if X in by:
+        derivatives[X] = geometry.from_frequencies(*_products(geometry, weight, grad, adjoint=True))
+    if WEIGHT in by:
+        derivatives[WEIGHT] = _weight_gradient(geometry, weight, grad, blocks)
+    return derivatives, blocks
 
 
 def _products(geometry: TorusConvolution, weight: Tensor, blocks: Parts, adjoint: bool = False) -> Parts:
@@ -155,7 +172,7 @@ def _weight_gradient(geometry: TorusConvolution, weight: Tensor, grad: Parts, bl
 def _chunks(geometry: TorusConvolution, weight: Tensor) -> Iterator[slice]:
     """Yield the frequencies that no other one stands for, a few at a time."""
     n1, n2 = geometry.torus
-    step = max(FEW, CHUNK[weight.is_cuda] // (weight.element_size() * weight[..., 0, 0].numel()))
+    step = max(FEW, CHUNK // (weight.element_size() * weight[..., 0, 0].numel()))
     last = (geometry.half - 1) * n2  # of the first axis, its own opposite if n1 is even
     others = [(n2, last), (last, last + n2 // 2 + 1)] if n1 % 2 == 0 else [(n2, last + n2)]
     for begin, end in [(0, n2 // 2 + 1), *others]:

@@ -13,8 +13,9 @@ class NoisyAffine2d(nn.Module):
 
     From ``(batch, channels, height, width)`` to the same shape: ``y = gamma x + beta``; in training
     ``y = (1 + n) gamma x + beta`` with ``n ~ N(0, (sigma * depth)^2)`` drawn for each sample and channel. ``depth`` is
-    l / L for layer l of L in residual networks, 1 otherwise. ``sigma`` may be changed at any time. Raises
-    ``ValueError`` for a negative ``sigma``, a ``depth`` outside (0, 1] and inputs of another shape.
+    l / L for layer l of L in residual networks, 1 otherwise. ``sigma`` may be changed at any time. Under autocast the
+    outputs have the dtype of the inputs, rounded once from that of the parameters. Raises ``ValueError`` for a negative
+    ``sigma``, a ``depth`` outside (0, 1] and inputs of another shape.
 
     >>> layer = NoisyAffine2d(1, sigma=0.5)
     >>> x = torch.ones(8, 1, 2, 2)
@@ -53,7 +54,8 @@ class NoisyAffine2d(nn.Module):
         if self.training and self.sigma > 0:
             noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32).to(x)
             scale = scale * (1 + self.sigma * self.depth * noise)
-        return scale * x + self.bias[:, None, None]
+        y = scale * x + self.bias[:, None, None]
+        return y.to(x.dtype) if torch.is_autocast_enabled(x.device.type) else y
 
     def extra_repr(self) -> str:
         return f"{self.channels}, sigma={self.sigma}, depth={self.depth:g}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FLOOR = 1e-4  # of a channel's row norm: where its spectrum is smaller, the inverse root stops at that of the floor
@@ -20,6 +21,7 @@ NOTHING = 1e-30  # a channel with a smaller row norm counts as zero, and so does
 P = ParamSpec("P")
 T = TypeVar("T")
 Parts = tuple[Tensor, Tensor]  # real and imaginary part
+X, WEIGHT, SCALE, Y = range(4)  # the factors of ``<y, outputs>``
 
 
 def cached_tables(build: Callable[P, T]) -> Callable[P, T]:
@@ -47,7 +49,8 @@ class TorusConvolution:
 
     Images of ``input_shape`` lie at the first pixels of the torus, zeros in the rest. An output whose window lies
     beyond the image is zero, even where the window enters again at the first pixels. The frequencies are half of those
-    of the torus, ``half`` by ``torus[1]``.
+    of the torus, ``half`` by ``torus[1]``; with ``whole``, which is for a GPU, half of those of the second axis, by
+    ``torus[0]``. ``wrapped`` outputs of each axis are repeated on either side, as circular padding does.
     """
 
     input_shape: tuple[int, ...]
@@ -57,15 +60,31 @@ class TorusConvolution:
     stride: tuple[int, ...]
     before: tuple[int, ...]
     output_shape: tuple[int, ...]
+    whole: bool = False
+    wrapped: tuple[int, ...] = (0, 0)
 
     @property
     def half(self) -> int:
-        """The number of frequencies of the first axis that are needed; the others are conjugate."""
-        return self.torus[0] // 2 + 1
+        """The number of frequencies of one axis that are needed; the others are conjugate."""
+        return self.torus[1 if self.whole else 0] // 2 + 1
+
+    def output_pixels(self, axis: int) -> Parts:
+        """Return where the window of each output begins, and whether it touches the image, beyond which there is none.
+
+        The windows of a circular convolution (a torus of the size of the image) all touch it.
+        """
+        size, n = self.input_shape[axis], self.torus[axis]
+        extra = self.wrapped[axis]
+        outputs = torch.arange(-extra, self.output_shape[axis] + extra) % self.output_shape[axis]
+        starts = self.stride[axis] * outputs - self.before[axis]
+        span = self.dilation[axis] * (self.kernel_size[axis] - 1)
+        touches = (starts >= -span) & (starts < size)
+        return starts, touches if n > size or span == 0 else torch.ones_like(touches)
 
     def phases(self, weight: Tensor) -> Parts:
         """Return cosines and sines of ``2 pi <f, d j / n>``, each ``(frequencies, taps)``."""
-        return phase_tables(self.torus, self.kernel_size, self.dilation, (0, 0), weight.device, weight.dtype)
+        geometry = self.torus, self.kernel_size, self.dilation, (0, 0), self.whole
+        return phase_tables(*geometry, weight.device, weight.dtype)
 
     def symbol(self, weight: Tensor) -> Parts:
         """Return ``sum_j a_j exp(2 pi i <f, d j / n>)``, each part ``(frequencies, c_out, c_in / groups)``."""
@@ -81,6 +100,11 @@ class TorusConvolution:
         """
         rows = weight.flatten(2).double()
         gram = (rows.mT @ rows).flatten(1)  # of each pair of taps, summed over the input channels
+        if self.whole:  # the same by fewer operators; the last row of a table makes the floor
+            sums, cosines = _power_tables(self.torus, self.kernel_size, self.dilation, weight.device)
+            power = cosines @ (sums @ gram.T)
+            floor = F.threshold(power[-1], (FLOOR * NOTHING) ** 2, math.inf)
+            return torch.maximum(power[:-1], floor).rsqrt()
         table, lags = _lag_cosines(self.torus, self.kernel_size, self.dilation, weight.device)
         power = table @ gram.new_zeros(len(gram), table.shape[1]).index_add(1, lags, gram).T
         square = rows.square().sum((1, 2))
@@ -115,18 +139,23 @@ def phase_tables(
     kernel_size: tuple[int, ...],
     dilation: tuple[int, ...],
     center: tuple[int, ...],
+    whole: bool,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Parts:
     """Return cosines and sines of ``2 pi <f, (d j - center) / n>``, each ``(frequencies, taps)``."""
     pixels = (d * torch.arange(k) - c for k, d, c in zip(kernel_size, dilation, center, strict=True))
-    phases = _grid_angles(torus, torch.cartesian_prod(*pixels))
+    phases = _grid_angles(torus, torch.cartesian_prod(*pixels), whole)
     return phases.cos().to(device, dtype), phases.sin().to(device, dtype)
 
 
 @cached_tables
 def _lag_cosines(
-    torus: tuple[int, ...], kernel_size: tuple[int, ...], dilation: tuple[int, ...], device: torch.device
+    torus: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
+    device: torch.device,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return cosines for the lags between two taps, ``(frequencies, lags)``; and which lag each pair of taps has."""
     (k1, k2), width = kernel_size, 2 * kernel_size[1] - 1
@@ -135,7 +164,20 @@ def _lag_cosines(
     lags = torch.arange((k1 - 1) * width + k2)
     down = (lags + k2 - 1) // width
     pixels = torch.stack([dilation[0] * down, dilation[1] * (lags - width * down)], 1)
-    return _grid_angles(torus, pixels).cos().to(device), index.to(device)
+    return _grid_angles(torus, pixels, whole).cos().to(device), index.to(device)
+
+
+@cached_tables
+def _power_tables(
+    torus: tuple[int, ...], kernel_size: tuple[int, ...], dilation: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return matrices that sum pairs of taps by their lags, and take the sums to the power spectrum and its floor."""
+    cosines, index = _lag_cosines(torus, kernel_size, dilation, torch.device("cpu"), whole=True)
+    sums = torch.zeros(cosines.shape[1], len(index), dtype=torch.double)
+    sums[index, torch.arange(len(index))] = 1
+    floor = torch.zeros(1, cosines.shape[1], dtype=torch.double)
+    floor[0, 0] = FLOOR**2  # lag 0: the squared row norm
+    return sums.to(device), torch.cat([cosines, floor]).to(device)
 
 
 @cached_tables
@@ -145,7 +187,7 @@ def _input_matrices(geometry: TorusConvolution, device: torch.device, dtype: tor
     ``rows`` takes the first axis to (real, imaginary) pairs, one frequency after the other; ``columns`` take pairs on
     the second axis to real and to imaginary parts.
     """
-    row, column = (_angles(n, torch.arange(size)) for n, size in zip(geometry.torus, geometry.input_shape, strict=True))
+    row, column = (angles(n, torch.arange(size)) for n, size in zip(geometry.torus, geometry.input_shape, strict=True))
     row = row[: geometry.half]
     rows = torch.stack([row.cos(), -row.sin()], 1).flatten(0, 1)
     columns = torch.cat([column.cos(), column.sin()], 1), torch.cat([-column.sin(), column.cos()], 1)
@@ -157,11 +199,9 @@ def _output_matrices(geometry: TorusConvolution, device: torch.device, dtype: to
     """Return real matrices of the inverse transform at the outputs: of the rows, and two of the columns."""
     phases, wanted = [], []
     for axis, n in enumerate(geometry.torus):
-        starts = geometry.stride[axis] * torch.arange(geometry.output_shape[axis]) - geometry.before[axis]
-        span, size = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1), geometry.input_shape[axis]
-        touches = (starts >= -span) & (starts < size)
-        wanted.append((touches if n > size or span == 0 else torch.ones_like(touches))[:, None])
-        phases.append(_angles(n, starts).T)
+        starts, touches = geometry.output_pixels(axis)
+        wanted.append(touches[:, None])
+        phases.append(angles(n, starts).T)
     n1, n2 = geometry.torus
     cos, sin = (wave * wanted[1] / n2 for wave in (phases[1].cos(), phases[1].sin()))
     times = 2 - (2 * torch.arange(geometry.half) % n1 == 0).double()  # f stands for -f, too
@@ -189,12 +229,14 @@ def _to_images(parts: Parts, rows: Tensor, columns: list[Tensor], sizes: tuple[i
     return (rows @ y).view(sizes[0] * sizes[1], across).t().contiguous().view(batch, groups * channels, *sizes)
 
 
-def _grid_angles(torus: tuple[int, ...], pixels: Tensor) -> Tensor:
+def _grid_angles(torus: tuple[int, ...], pixels: Tensor, whole: bool = False) -> Tensor:
     """Return ``2 pi <f, p / torus>`` for all frequencies f and rows p of ``pixels``, ``(frequencies, pixels)``."""
-    rows, columns = (_angles(n, pixels[:, axis]) for axis, n in enumerate(torus))
-    return (rows[: torus[0] // 2 + 1, None] + columns).flatten(0, 1)
+    rows, columns = (angles(n, pixels[:, axis]) for axis, n in enumerate(torus))
+    if whole:
+        rows, columns = columns, rows
+    return (rows[: len(rows) // 2 + 1, None] + columns).flatten(0, 1)
 
 
-def _angles(n: int, pixels: Tensor) -> Tensor:
+def angles(n: int, pixels: Tensor) -> Tensor:
     """Return ``2 pi f p / n`` for all frequencies f of an axis of n pixels, ``(n, pixels)``."""
     return (torch.arange(n)[:, None] * pixels % n).double() * (2 * math.pi / n)

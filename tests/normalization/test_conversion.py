@@ -66,8 +66,8 @@ def test_depth_grows_from_layer_to_layer():
     assert [m.depth for m in model.modules() if isinstance(m, NoisyAffine2d)] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_weights_go_to_the_convolution_and_biases_to_the_shift_or_are_said_to_be_lost():
-    model = network()
+def test_weights_go_to_the_convolution_and_biases_to_the_shift_or_are_said_to_be_lost(device):
+    model = network().to(device)
     new = convert(model, normalized).model
     assert torch.equal(new[0].weight, model[0].weight)
     assert torch.equal(new[0].affine_bias, model[0].bias)
@@ -79,20 +79,20 @@ def test_weights_go_to_the_convolution_and_biases_to_the_shift_or_are_said_to_be
     assert "3.conv1: Conv2d to Conv2d" in conversion.swapped
 
 
-def test_parametrized_layers_get_the_weight_as_their_original():
+def test_parametrized_layers_get_the_weight_as_their_original(device):
     def standardized(*args, depth=1.0):
         layer = nn.Conv2d(*args)
         parametrize.register_parametrization(layer, "weight", WeightStandardization())
         return layer
 
-    model = network()
+    model = network().to(device)
     new = convert(model, standardized).model
     assert torch.equal(new[0].parametrizations.weight.original, model[0].weight)
-    assert_close(new[0].weight.flatten(1).mean(1), torch.zeros(4), atol=1e-6, rtol=0)
+    assert_close(new[0].weight.flatten(1).mean(1), torch.zeros(4, device=device), atol=1e-6, rtol=0)
 
 
-def test_batchnorms_behind_are_left_out_where_asked_and_nothing_else_needs_them():
-    conversion = convert(network(), normalized, batchnorm=True)
+def test_batchnorms_behind_are_left_out_where_asked_and_nothing_else_needs_them(device):
+    conversion = convert(network().to(device), normalized, batchnorm=True)
     assert isinstance(conversion.model[1], nn.Identity)
     assert isinstance(conversion.model[3].bn1, nn.Identity)
     assert isinstance(conversion.model[3].bn2, nn.BatchNorm2d)  # its input has another use
@@ -100,7 +100,7 @@ def test_batchnorms_behind_are_left_out_where_asked_and_nothing_else_needs_them(
         "1: BatchNorm2d left out, with its statistics and gains",
         "3.bn1: BatchNorm2d left out, with its statistics and gains",
     ]
-    assert conversion.model(X).shape == (2, 5)
+    assert conversion.model(X.to(device)).shape == (2, 5)
     assert "5 swapped, 0 left" in repr(conversion)
 
 
@@ -122,8 +122,8 @@ def test_what_the_factory_cannot_make_is_left_and_said():
     refused(words, convert, network(), lambda *args, depth: nn.Identity())
 
 
-def test_a_layer_alone_and_a_layer_used_twice():
-    conv = nn.Conv2d(3, 3, 3, padding=1)
+def test_a_layer_alone_and_a_layer_used_twice(device):
+    conv = nn.Conv2d(3, 3, 3, padding=1).to(device)
     assert isinstance(convert(conv, normalized).model, ConvNorm2d)
     twice = convert(nn.Sequential(conv, nn.ReLU(), conv), normalized).model
     assert twice[0] is twice[2]

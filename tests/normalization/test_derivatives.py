@@ -260,10 +260,37 @@ def test_a_compiled_layer_is_one_graph_with_the_same_gradients(mode, through, de
         layer.weight.data.mul_(normal(*layer.weight.shape, device=device))
 
 
+@pytest.fixture
+def exporting(device):
+    """No TF32 in recurrent layers either: torch refuses to export for a GPU while they differ from convolutions."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("exporting")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_is_traced_leaves_no_tables_behind():
-    layer = ConvNorm2d(2, 3, 3, padding=(7, 8)).eval()  # a geometry that no other test has met
-    x = torch.randn(2, 2, 9, 4)
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_a_small_network_is_exported_and_compiled_to_what_it_is(padding_mode, device):
+    options = {"padding": "same", "padding_mode": padding_mode}
+    layers = ConvNorm2d(2, 5, (3, 5), **options), torch.nn.ReLU(), ConvNorm2d(5, 3, 3, stride=2, **options)
+    network = torch.nn.Sequential(*layers).to(device, torch.float64)
+    x = normal(2, 2, 6, 7, device=device).requires_grad_()
+    exported = torch.export.export(network, (x.detach(),), strict=False).module()
+    assert_close(exported(x.detach()), network(x.detach()))
+    inputs = x, *network.parameters()
+    torch.compiler.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(x), network(x))
+    found, wanted = (torch.autograd.grad(f(x).pow(3).sum(), inputs) for f in (compiled, network))
+    assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("exporting")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_traced_leaves_no_tables_behind(device):
+    layer = ConvNorm2d(2, 3, 3, padding=(7, 8)).to(device).eval()  # a geometry that no other test has met
+    x = torch.randn(2, 2, 9, 4).to(device)
     torch.export.export(layer, (x,), strict=False)
     y = layer(x)
     y.sum().backward()

@@ -88,6 +88,21 @@ def test_noise_stays_away_in_evaluation_and_from_the_global_order_of_sigma_zero(
     assert set(layer.state_dict()) == {"weight", "bias"}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_noisy_affine_keeps_the_dtype_of_its_images_under_autocast_and_rounds_once(dtype, device):
+    layer, x = NoisyAffine2d(3).to(device), normal(2, 3, 4, 5, device=device).to(dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.003, -0.7, 3.0]))
+        layer.bias.copy_(torch.tensor([0.001, 2.0, -1.0]))
+    with torch.autocast(device.type, dtype):
+        y = layer(x.requires_grad_())
+        assert layer(x.float()).dtype == torch.float32
+    slopes = torch.autograd.grad(y.float().sum(), [x, *layer.parameters()])
+    assert y.dtype == dtype
+    assert torch.equal(y, (layer.weight[:, None, None] * x + layer.bias[:, None, None]).to(dtype))
+    assert [slope.dtype for slope in slopes] == [dtype, torch.float32, torch.float32]
+
+
 def test_noisy_affine_refuses():
     layer = NoisyAffine2d(3)
     for sigma in (-0.1, math.nan, math.inf):

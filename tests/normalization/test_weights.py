@@ -117,6 +117,22 @@ def test_newton_in_float32_stays_near_float64_however_often_it_iterates(shape, i
     assert float(torch.linalg.matrix_norm(oni(weight).flatten(1), 2)) <= oni.scale * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_newton_has_the_same_values_and_gradients_under_autocast(dtype, device):
+    weight = normal(8, 2, 3, 3, device=device, dtype=torch.float32).requires_grad_()
+    oni = NewtonOrthogonal()
+
+    def both():
+        W = oni(weight)
+        return W, *torch.autograd.grad(W.sin().sum(), weight, retain_graph=True)
+
+    wanted = both()
+    with torch.autocast(device.type, dtype):
+        W, inside = both()
+    assert_close((W, *torch.autograd.grad(W.sin().sum(), weight)), wanted)  # derived outside
+    assert_close(inside, wanted[1], rtol=0.03, atol=0.03)  # derived inside, where torch's own derivatives are rounded
+
+
 def test_newton_keeps_zero_rows_and_zero_weights(device):
     weight = normal(4, 3, 3, 3, device=device)
     weight[2] = 0
@@ -203,12 +219,12 @@ def test_trains_saves_loads_and_copies(name, device):
         assert torch.equal(other(x), layer(x))
 
 
-def test_linear_layers_are_taken_and_rows_of_one_number_or_constant_ones_are_refused_before_training():
-    layer = parametrized(nn.Linear(5, 3), WeightStandardization(gain=2.0))
-    assert_close(layer.weight.norm(dim=1), torch.full((3,), 2.0))
+def test_linear_layers_are_taken_and_rows_of_one_number_or_constant_ones_are_refused_before_training(device):
+    layer = parametrized(nn.Linear(5, 3).to(device), WeightStandardization(gain=2.0))
+    assert_close(layer.weight.norm(dim=1), torch.full((3,), 2.0, device=device))
     words = "needs a convolution or a linear layer, got ConvTranspose2d"
     refused(words, parametrized, nn.ConvTranspose2d(3, 4, 3), WeightStandardization())
-    layer = nn.Conv2d(3, 4, 3)
+    layer = nn.Conv2d(3, 4, 3).to(device)
     nn.init.constant_(layer.weight[2], 0.1)
     for make in (WeightStandardization, CenteredWeightNorm, NewtonOrthogonal):
         refused("fan-in of 2", parametrized, nn.Conv2d(1, 3, 1), make())

@@ -1,5 +1,7 @@
 """The library's own calls on the device, with their error against the CPU's answer, beside what people use."""
 
+import copy
+
 import torch
 from common import DEVICE, QUICK, Part
 from torch import nn
@@ -52,6 +54,11 @@ for c, n in [(8, 8)] if QUICK else [(64, 32), (128, 16), (256, 8), (512, 4)]:
     for name, layer in layers.items():
         layer = layer.to(DEVICE)
         w = torch.randn_like(layer(x))
+        if isinstance(layer, ConvNorm2d):  # the GPU's arithmetic against the CPU's, both in float32
+            few = copy.deepcopy(layer).cpu()(x[:2].detach().cpu())
+            part.write(
+                question="ConvNorm2d against the CPU", case=f"{c}@{n}, {name}", error=relative(few)(layer(x[:2])).item()
+            )
         part.time(
             "forward + backward",
             f"{c}@{n}, {batch} images",
@@ -67,18 +74,21 @@ for c, n in [(8, 8)] if QUICK else [(64, 32), (128, 16), (256, 8), (512, 4)]:
                 name,
                 lambda: torch.autograd.grad(layer(x), [x, *layer.parameters()], w.to(layer(x).dtype)),
             )
-    if not QUICK:
+    if QUICK:
+        continue
+    for mode in ("zeros", "circular"):
         try:
-            graphed = torch.cuda.make_graphed_callables(ConvNorm2d(c, c, 3, 1, 1).to(DEVICE), (x,))
+            layer = ConvNorm2d(c, c, 3, 1, 1, padding_mode=mode).to(DEVICE)
+            graphed = torch.cuda.make_graphed_callables(layer, (x,))
             w = torch.randn_like(x)
             part.time(
                 "forward + backward",
                 f"{c}@{n}, {batch} images",
-                "ConvNorm2d zeros in a CUDA graph",
+                f"ConvNorm2d {mode} in a CUDA graph",
                 lambda: torch.autograd.grad(graphed(x), [x, *graphed.parameters()], w),
             )
         except Exception as problem:
-            part.write(question="CUDA graph of ConvNorm2d", case=f"{c}@{n}", failed=str(problem)[:300])
+            part.write(question=f"CUDA graph of ConvNorm2d {mode}", case=f"{c}@{n}", failed=str(problem)[:300])
 
 # ---- one product with A^T A, as Lanczos needs it ----
 for c, n in [(8, 8)] if QUICK else [(64, 32), (128, 32), (512, 8), (512, 32)]:
