@@ -16,7 +16,7 @@ settings.load_profile("convkit")
 DEVICES = ["cpu"]
 if torch.cuda.is_available():
     DEVICES.append("cuda")
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # TF32 keeps 10 bits: it would drown the accuracy of float32
+    torch.backends.cudnn.allow_tf32 = False  # TF32 keeps 10 bits: it would drown the accuracy of float32
 
 torch.set_num_threads(1)  # the tests' matrices are small, and several tests run at once
 

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from convkit.checks import plain, positive, whole
 from convkit.engine.blocks import Blocks
-from convkit.engine.largest import top_frequency
+from convkit.engine.largest import largest_of_block, top_frequency
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Padding, PaddingMode, Size
 from convkit.operators.operator import ConvOperator
@@ -217,6 +217,8 @@ class OperatorNorm(nn.Module):
             self.group.fill_(group)
         self.readings += 1
         block = Blocks(A, scale=1).group(int(self.group)).at(self.frequency.cpu())[0, 0]
+        if block.is_cuda:  # an SVD of one matrix takes ten times as long there
+            return largest_of_block(block)
         U, _, Vh = torch.linalg.svd(block.detach(), full_matrices=False)
         return (U[:, 0].conj() @ block @ Vh[0].conj()).real
 

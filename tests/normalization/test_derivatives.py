@@ -260,15 +260,6 @@ def test_a_compiled_layer_is_one_graph_with_the_same_gradients(mode, through, de
         layer.weight.data.mul_(normal(*layer.weight.shape, device=device))
 
 
-@pytest.fixture
-def exporting(device):
-    """No TF32 in recurrent layers either: torch refuses to export for a GPU while they differ from convolutions."""
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("exporting")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
 def test_a_small_network_is_exported_and_compiled_to_what_it_is(padding_mode, device):
@@ -286,7 +277,6 @@ def test_a_small_network_is_exported_and_compiled_to_what_it_is(padding_mode, de
     assert_close(found, wanted)
 
 
-@pytest.mark.usefixtures("exporting")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_traced_leaves_no_tables_behind(device):
     layer = ConvNorm2d(2, 3, 3, padding=(7, 8)).to(device).eval()  # a geometry that no other test has met
