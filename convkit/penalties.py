@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convkit.bounds import flattened_norm
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
-from convkit.operators.geometry import Size, check_kernel
+from convkit.operators.geometry import Size, check_kernel, checked_at_once
 from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import ConvOperator
@@ -100,7 +100,7 @@ def orthogonality(model: nn.Module) -> Tensor:
     0.0
     """
     layers = _layers("orthogonality", model, _CONVOLUTIONS)
-    return torch.stack([_defect(name, layer) for name, layer in layers]).sum()
+    return checked_at_once(lambda: torch.stack([_defect(name, layer) for name, layer in layers]).sum())
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
