@@ -96,8 +96,9 @@ class TrainingRun:
         groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
         rates = {"lr": float(self.start["lr"]), "momentum": float(self.start["momentum"])}
         # one launch for all weights, which also divides by the scale of the gradients, unread
-        fused = True if self.device.type == "cuda" else None
-        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], **rates, fused=fused)
+        self.fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], **rates, fused=self.fused)
+        self.prepared = False
         self.shapes = input_shapes(model, x)
         with evaluation_copy(model, x, apart, compiled=True) as copy, torch.no_grad():
             outputs = tuple(copy(x).shape)
@@ -174,13 +175,14 @@ class TrainingRun:
                 f"the checkpoint {path} belongs to another run: its optimizer has groups of {found} parameters, this "
                 f"one's {groups}; finish it with the version of the kit that began it"
             )
-        for mine, saved in zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
-            saved["fused"] = mine["fused"]  # of this device, not of the one that the checkpoint is from
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.fused  # as this device steps, not as the one did that the checkpoint is from
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.handle is not None:
             self.handle.load_state_dict(state["handle"])
         self.scaler.load_state_dict(state["scaler"])
+        self.prepared = False
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(state["objective"])  # pyright: ignore
         self.history = [Record(**record) for record in state["history"]]
@@ -237,6 +239,7 @@ class TrainingRun:
                     self.first_loss = seen["loss"]
                 # the CPU, which waits for nothing, reads the loss before it changes a weight
                 if not (read and self.device.type == "cpu" and self._divergence(number, float(seen["loss"]))):
+                    self._prepare_momenta()
                     self.scaler.scale(total).backward()
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
@@ -257,6 +260,18 @@ class TrainingRun:
             if not diverged and self.method.unsettles and self.method.unsettles(number, settings):
                 recalibrate_batchnorm(self.model, (self._batch(number + i)[0] for i in range(RECALIBRATION_BATCHES)))
         return (values.get("loss", math.nan), values.get("accuracy", math.nan), diverged) if read else None
+
+    def _prepare_momenta(self) -> None:
+        """Give each weight of a fused optimizer a momentum of its memory format, once, after a start or a load.
+
+        The fused step does not convert between formats. It would leave new momenta without numbers if the scale of the
+        gradients makes it skip the first step.
+        """
+        if self.fused and not self.prepared:
+            for weight in (p for group in self.optimizer.param_groups for p in group["params"]):
+                momentum, state = torch.zeros_like(weight), self.optimizer.state[weight]
+                state["momentum_buffer"] = momentum.copy_(state.get("momentum_buffer", momentum))
+        self.prepared = True
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the images and labels of a step, counted from 0.

@@ -5,6 +5,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -152,6 +153,32 @@ def test_seeds_draw_weights_batches_and_augmentations(data):
     assert [record.loss for record in none] != pytest.approx([record.loss for record in crop], rel=1e-3)
 
 
+def test_records_may_be_some_steps_apart_while_the_training_stays_the_same(data, tmp_path):
+    method, file = "norm_decay_l1", tmp_path / "run.pt"  # its hook has a state
+    every, one = history(data, method, steps=8)
+    for options, steps in (
+        ({"record_every": 3}, [3, 6, 8]),
+        ({"record_every": np.float64(3), "evaluate_every": 4}, [3, 4, 6, 8]),
+        ({"record_every": 9, "measure_every": 5}, [5, 8]),
+    ):
+        records, model = history(data, method, steps=8, **options)
+        assert [record.step for record in records] == steps
+        assert [record.test_accuracy is not None for record in records] == [
+            "evaluate_every" in options and step in (4, 8) for step in steps
+        ]
+        assert [record.norms is not None for record in records] == ["measure_every" in options] * len(steps)
+        plain = [replace(record, test_accuracy=None, norms=None, conditions=None) for record in records]
+        assert_same_training(plain, [every[step - 1] for step in steps], model, one)
+    told = []
+    for more in (1, 1, 9):  # closed after one record, gone on with from its file
+        run = fit(made(data, method), data, method, steps=8, batch_size=16, record_every=3, checkpoint=file)
+        told = [record for record, _ in zip(run, range(len(told) + more), strict=False)]
+        run.close()
+    assert_same_training(told, [every[step - 1] for step in (3, 6, 8)])
+    words = "its record_every is 3, this one's 1"
+    refused(words, history, data, method, steps=8, checkpoint=file)
+
+
 # ---- steering --------------------------------------------------------------------------------------------------------
 def test_knobs_are_read_at_each_step_and_what_the_network_was_made_with_stays_unless_one_says_otherwise(data):
     model = made(data, "sphere", knobs={"sigma": 0.5})
@@ -262,6 +289,21 @@ def test_a_checkpoint_whose_optimizer_has_other_groups_is_refused_and_nothing_ch
         refused(words, history, data, "weight_norm", model, checkpoint=file)
 
 
+def test_a_checkpoint_from_before_there_was_a_choice_of_records_is_gone_on_with(data, tmp_path):
+    file = tmp_path / "run.pt"
+    expected, model = history(data, "batchnorm")
+    run = fit(made(data, "batchnorm"), data, "batchnorm", steps=6, batch_size=16, checkpoint=file)
+    _ = [next(run) for _ in range(3)]
+    run.close()
+    state = load_checkpoint(file)
+    del state["first_loss"], state["belongs_to"]["record_every"]
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = not group["fused"]  # and from a device that steps in another way
+    save_checkpoint(file, state)
+    records, again = history(data, "batchnorm", checkpoint=file)
+    assert_same_training(records, expected, again, model)
+
+
 # ---- divergence ------------------------------------------------------------------------------------------------------
 def test_a_run_beyond_the_stated_multiple_of_its_start_ends_with_a_sentence_and_is_told_again(data, tmp_path):
     options = {"steps": 60, "schedule": "constant", "knobs": {"lr": 5.0}, "checkpoint": tmp_path / "run.pt"}
@@ -288,6 +330,53 @@ def test_a_loss_that_is_not_a_number_and_weights_that_a_hook_refuses_end_the_run
     assert record.diverged == "the loss is nan at step 1"
 
 
+@pytest.mark.parametrize(
+    "method, words", [("plain", "the loss is"), ("ocnn", "not finite"), ("sphere", "the loss is inf")]
+)
+def test_a_run_that_diverges_between_two_records_ends_at_once_or_at_the_next_one(data, method, words):
+    def breaking(model, x, y):
+        nonlocal calls
+        calls += 1
+        logits = model(x)
+        return F.cross_entropy(logits, y) * (math.inf if calls == 2 else 1), logits
+
+    calls = 0
+    (record,), _ = history(data, method, objective=breaking, record_every=5)
+    assert words in record.diverged
+    assert record.step == calls == {"plain": 5, "ocnn": 3, "sphere": 2}[method]
+
+
+def test_the_start_of_a_run_is_its_first_step_whatever_is_recorded(data):
+    def rising(model, x, y):
+        nonlocal factor
+        factor *= 10
+        logits = model(x)
+        return factor * F.cross_entropy(logits, y), logits
+
+    said = []
+    for record_every in (1, 2, 4):
+        factor = 1
+        knobs = {"lr": 1e-6}
+        records, _ = history(data, "plain", objective=rising, record_every=record_every, knobs=knobs)
+        said.append(records[-1].diverged)
+    assert said[0] == said[2] == said[1]
+    assert "at step 4 is above 100 times its start, 23" in said[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_weights_of_a_dtype_are_finite_and_one_that_is_not_ends_the_run(data, dtype):
+    model = network("cnn9", data, "plain", dtype=dtype, **SMALL)
+    model.idle = nn.Parameter(torch.full((3, 41), torch.finfo(dtype).max, dtype=dtype, device=data.device))
+    model.frozen = nn.Parameter(torch.ones(7, dtype=torch.float16, device=data.device) * 65504, requires_grad=False)
+    model.empty = nn.Parameter(torch.ones(0, 3, dtype=dtype, device=data.device))
+    assert [record.diverged for record in history(data, "plain", model, steps=2)[0]] == [None, None]
+    for value in (math.nan, -math.inf):
+        with torch.no_grad():
+            model.idle[2, 40] = value
+        (record,), _ = history(data, "plain", model, steps=2)
+        assert record.diverged == "the weights are not finite after step 1"
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, words",
@@ -300,6 +389,8 @@ def test_a_loss_that_is_not_a_number_and_weights_that_a_hook_refuses_end_the_run
         ({"seed": 2**64}, "seed must be from"),
         ({"evaluate_every": -1}, "evaluate_every must be a whole number of at least 0, got -1"),
         ({"measure_every": True}, "measure_every must be a whole number of at least 0, got True"),
+        ({"record_every": 0}, "record_every must be a whole number of at least 1, got 0"),
+        ({"record_every": 1.5}, r"record_every must be a whole number of at least 1, got 1\.5"),
         ({"checkpoint_every": 0}, "checkpoint_every must be a whole number of at least 1, got 0"),
         ({"milestones": 0.5}, "milestones must be numbers in a list or a tuple, got 0.5"),
         ({"milestones": [0.5, 60]}, "each of milestones must be a number from 0 to 1, got 60: a part of the run"),
@@ -341,3 +432,31 @@ def test_autocast_trains(data, method):
     model = made(data, method, knobs={"groups": 2} if "groupnorm" in method else {})
     records, _ = history(data, method, model, steps=2, precision="bfloat16")
     assert all(math.isfinite(record.loss) for record in records)
+
+
+@pytest.mark.parametrize("method", ["batchnorm", "sphere", "norm_decay_linf", "norm_clip"])
+def test_scaled_gradients_train_and_a_step_that_float16_cannot_hold_is_skipped(data, method, tmp_path):
+    def steep(model, x, y):  # the first scale is 65,536
+        logits = model(x)
+        return F.cross_entropy(logits, y) + 1e-6 * logits.float().exp().sum(), logits
+
+    options = {"precision": "float16", "channels_last": True, "checkpoint": tmp_path / "run.pt", "steps": 4}
+    options |= {"augmentation": "crop+flip", "knobs": {"every": 2} if method == "norm_clip" else {}}
+    model = made(data, method)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def huge(model, x, y):
+        return 1e5 * model(x).float().sum(), model(x)
+
+    records, _ = history(
+        data, method, model, objective=huge, **options | {"steps": 1, "checkpoint": tmp_path / "skipped"}
+    )
+    assert records[0].diverged is None
+    states = load_checkpoint(tmp_path / "skipped")["optimizer"]["state"].values()
+    assert not any(state["momentum_buffer"].any() for state in states)
+    if method == "batchnorm":
+        assert_close(dict(model.named_parameters()), before, rtol=0, atol=0)
+    records, model = history(data, method, objective=steep, **options)
+    assert all(math.isfinite(record.loss) for record in records)
+    assert not torch.equal(model.head.weight, before["head.weight"])
+    assert history(data, method, objective=steep, **options)[0] == records
