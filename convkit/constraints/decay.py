@@ -15,6 +15,9 @@ from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.geometry import Size, checked_at_once
 from convkit.operators.network import layer_operator, named_layers
 
+# pyright: reportPrivateImportUsage=false
+# torch._foreach_*, which torch's optimizers use: one launch for many tensors
+
 
 def norm_decay(
     optimizer: Optimizer,
@@ -119,12 +122,15 @@ class NormDecay(Handle):
         factor = self.beta / (len(self._layers) if self.mean else 1)
         scale = getattr(self._optimizer, "grad_scale", None)  # what GradScaler leaves a fused optimizer to divide by
         descend = {id(p): not group.get("maximize") for group in self._optimizer.param_groups for p in group["params"]}
-        moved = [(self._parameters[name], h) for name, h in self._smoothed.items()]
-        moved = [(p, h) for p, h in moved if p.grad is not None and id(p) in descend]
         for down, alpha in ((True, factor), (False, -factor)):
-            pairs = [(p.grad, h if scale is None else h * scale) for p, h in moved if descend[id(p)] is down]
-            if pairs:
-                torch._foreach_add_([grad for grad, _ in pairs], [h for _, h in pairs], alpha=alpha)
+            grads, steps = list[Tensor](), list[Tensor]()
+            for name, h in self._smoothed.items():
+                weight = self._parameters[name]
+                if weight.grad is not None and descend.get(id(weight)) is down:
+                    grads.append(weight.grad)
+                    steps.append(h if scale is None else h * scale)
+            if grads:
+                torch._foreach_add_(grads, steps, alpha=alpha)
 
     def _gradients(self) -> dict[str, Tensor]:
         """Return the gradient of the sum of the norms, by the name of the parameter."""

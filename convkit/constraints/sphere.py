@@ -90,7 +90,8 @@ class Sphere(Handle):
         self._write(self._projected())
 
     def _write(self, new: dict[str, Tensor]) -> None:
-        torch._foreach_copy_([self._weights[name] for name in new], list(new.values()))
+        weights = [self._weights[name] for name in new]
+        torch._foreach_copy_(weights, list(new.values()))  # pyright: ignore[reportPrivateImportUsage]
 
     def _projected(self, keep: bool = False) -> dict[str, Tensor]:
         """Return the projected weights; with ``keep``, rows that are on the set to rounding stay as they are."""

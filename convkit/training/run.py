@@ -89,15 +89,15 @@ class TrainingRun:
                 f"labels must be from 0 to {data.classes - 1}, got {int(data.labels.min())} to {int(data.labels.max())}"
             )
         self.x, self.device = x, x.device
-        self.weights = [p for p in model.parameters() if p.numel()]
+        self.weights: list[Tensor] = [p for p in model.parameters() if p.numel()]
         gains = _gains(model)
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in gains]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in gains]
         groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
-        rates = {"lr": float(self.start["lr"]), "momentum": float(self.start["momentum"])}
+        lr, momentum = float(self.start["lr"]), float(self.start["momentum"])
         # one launch for all weights, which also divides by the scale of the gradients, unread
         self.fused = True if self.device.type == "cuda" else None
-        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], **rates, fused=self.fused)
+        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr, momentum, fused=self.fused)
         self.prepared = False
         self.shapes = input_shapes(model, x)
         with evaluation_copy(model, x, apart, compiled=True) as copy, torch.no_grad():
@@ -125,7 +125,7 @@ class TrainingRun:
         """Do the steps up to the next record, which is returned and appended to ``history``."""
         began = time.perf_counter()
         plan, number, seen = self.plan, self.steps, None
-        due = dict.fromkeys(("evaluate", "measure"), False)
+        due: dict[str, bool] = {}
         while seen is None:
             number += 1
             last = number == plan.steps
@@ -247,7 +247,7 @@ class TrainingRun:
                 if self._largest_weight().isfinite():
                     raise
                 read = True
-            diverged = None
+            diverged, values = None, dict[str, float]()
             if read:
                 seen["weight"] = self._largest_weight()
                 if isinstance(self.first_loss, Tensor):
@@ -305,7 +305,7 @@ class TrainingRun:
     def _largest_weight(self) -> Tensor:
         """Return the largest absolute value of all weights, which is NaN or infinite where one of them is."""
         if self.device.type == "cuda":  # a few launches for all
-            sizes = torch._foreach_norm(self.weights, math.inf)
+            sizes = torch._foreach_norm(self.weights, math.inf)  # pyright: ignore[reportPrivateImportUsage]
         else:
             sizes = [weight.abs().amax() for weight in self.weights]
         return torch.stack(sizes).amax()
