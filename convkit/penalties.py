@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -105,7 +106,8 @@ def orthogonality(model: nn.Module) -> Tensor:
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _defect(name: str, layer: Any) -> Tensor:
-    with naming(name), evaluation_copy(layer) as copy:
+    plain = type(layer) in _CONVOLUTIONS  # a parametrization may step when it is read in training
+    with naming(name), nullcontext(layer) if plain else evaluation_copy(layer) as copy:
         groups, kernel = copy.groups, copy.weight
         check_kernel(kernel)
     axes = zip(kernel.shape[2:], layer.stride, layer.dilation, strict=True)

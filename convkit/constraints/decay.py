@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.geometry import Size, checked_at_once
+from convkit.operators.layers import LAYERS, TRANSPOSED
 from convkit.operators.network import layer_operator, named_layers
 
 # pyright: reportPrivateImportUsage=false
@@ -135,8 +137,9 @@ class NormDecay(Handle):
     def _gradients(self) -> dict[str, Tensor]:
         """Return the gradient of the sum of the norms, by the name of the parameter."""
         weights = {name: p for name, p in self._parameters.items() if p.requires_grad}
-        # some parametrizations step when read in training
-        with torch.enable_grad(), evaluation_copy(self._modules) as copies:
+        plain = all(type(layer) in LAYERS + TRANSPOSED for layer in self._modules)
+        # some parametrizations step when read in training, but a copy takes longer than all norms of plain layers
+        with torch.enable_grad(), nullcontext(self._modules) if plain else evaluation_copy(self._modules) as copies:
             pairs = list(zip(self._layers, copies, strict=True))
             norms = checked_at_once(lambda: torch.stack([self._norm(name, copy) for name, copy in pairs]))
             if not norms.requires_grad:
