@@ -24,12 +24,12 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     global _owner, _outside
     generators = {torch.device("cpu"): torch.default_generator}
     if device is not None and device.type in ("cuda", "xpu", "mps"):
+        device = torch.device(device.type, device.index or 0)  # as tensors on it call it
         generators[device] = _generator_of(device)
     if _owner == threading.get_ident():  # a block inside a block: nobody else has a say in the generators
         states = [one.get_state() for one in generators.values()]
         try:
-            for one in generators.values():
-                one.manual_seed(seed)
+            torch.manual_seed(seed)
             yield
         finally:
             for one, state in zip(generators.values(), states, strict=True):
@@ -43,8 +43,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
                 where: torch.Generator(one.device).set_state(one.get_state()) for where, one in generators.items()
             }
             _owner = threading.get_ident()
-            for one in generators.values():
-                one.manual_seed(seed)
+            torch.manual_seed(seed)
         try:
             yield
         finally:
@@ -62,7 +61,7 @@ def _generator_of(device: torch.device) -> torch.Generator:
         return torch.mps._get_default_mps_generator()
     module: Any = torch.get_device_module(device)
     module.init()
-    return module.default_generators[device.index or 0]
+    return module.default_generators[device.index]
 
 
 @contextmanager

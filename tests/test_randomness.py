@@ -136,8 +136,10 @@ def test_generators_of_other_gpus_are_seeded_and_given_back(kind, monkeypatch):
     if kind == "xpu":
         monkeypatch.setattr(torch.xpu, "init", lambda: None)
         monkeypatch.setattr(torch.xpu, "default_generators", (torch.Generator(), own), raising=False)
+        monkeypatch.setattr(torch.xpu, "manual_seed_all", own.manual_seed)
     else:
         monkeypatch.setattr(torch.mps, "_get_default_mps_generator", lambda: own)
+        monkeypatch.setattr(torch.mps, "manual_seed", own.manual_seed)
     device = torch.device(kind, 1 if kind == "xpu" else 0)
     with seeded(5, device):
         assert torch.equal(torch.rand(2, generator=own), torch.rand(2))  # both follow from 5
