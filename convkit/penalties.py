@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from convkit.bounds import flattened_norm
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
-from convkit.operators.geometry import Size, check_kernel
+from convkit.operators.geometry import Size, check_kernel, checked_at_once
 from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import ConvOperator
@@ -100,12 +101,13 @@ def orthogonality(model: nn.Module) -> Tensor:
     0.0
     """
     layers = _layers("orthogonality", model, _CONVOLUTIONS)
-    return torch.stack([_defect(name, layer) for name, layer in layers]).sum()
+    return checked_at_once(lambda: torch.stack([_defect(name, layer) for name, layer in layers]).sum())
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
 def _defect(name: str, layer: Any) -> Tensor:
-    with naming(name), evaluation_copy(layer) as copy:
+    plain = type(layer) in _CONVOLUTIONS  # a parametrization may step when it is read in training
+    with naming(name), nullcontext(layer) if plain else evaluation_copy(layer) as copy:
         groups, kernel = copy.groups, copy.weight
         check_kernel(kernel)
     axes = zip(kernel.shape[2:], layer.stride, layer.dilation, strict=True)

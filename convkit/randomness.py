@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -21,31 +22,46 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     change what is drawn here.
     """
     global _owner, _outside
+    generators = {torch.device("cpu"): torch.default_generator}
+    if device is not None and device.type in ("cuda", "xpu", "mps"):
+        device = torch.device(device.type, device.index or 0)  # as tensors on it call it
+        generators[device] = _generator_of(device)
     if _owner == threading.get_ident():  # a block inside a block: nobody else has a say in the generators
-        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+        states = [one.get_state() for one in generators.values()]
+        try:
             torch.manual_seed(seed)
             yield
+        finally:
+            for one, state in zip(generators.values(), states, strict=True):
+                one.set_state(state)
         return
-    generators = [torch.default_generator]
-    if device is not None and device.type == "cuda":
-        torch.cuda.init()
-        generators.append(torch.cuda.default_generators[torch.device(device).index or 0])
     with _queue:
         _turn.acquire()
     try:
         with _switch:
-            _outside = {one.device: torch.Generator(one.device).set_state(one.get_state()) for one in generators}
+            _outside = {
+                where: torch.Generator(one.device).set_state(one.get_state()) for where, one in generators.items()
+            }
             _owner = threading.get_ident()
             torch.manual_seed(seed)
         try:
             yield
         finally:
             with _switch:
-                for one in generators:
-                    one.set_state(_outside[one.device].get_state())
+                for where, one in generators.items():
+                    one.set_state(_outside[where].get_state())
                 _owner, _outside = None, {}
     finally:
         _turn.release()
+
+
+def _generator_of(device: torch.device) -> torch.Generator:
+    """Return the global generator of a GPU."""
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    module: Any = torch.get_device_module(device)
+    module.init()
+    return module.default_generators[device.index]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
+from convkit.operators.geometry import checked_at_once
 from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
 from convkit.penalties import mean_norm, orthogonality, reshaped_spectral_penalty, spectral_penalty
@@ -151,3 +152,14 @@ def test_layers_that_have_no_such_penalty_are_refused_by_name(device):
         model[4].weight[0] = math.nan
     for penalty in (partial(mean_norm, shapes=shapes), reshaped_spectral_penalty, orthogonality):
         refused("layer '4': kernel must be finite", penalty, model)
+
+
+def test_kernels_whose_squares_overflow_are_no_error_and_kernels_are_checked_one_by_one_again_afterwards(device):
+    kernel = torch.full((2, 1, 3), 1e30, device=device)
+    assert orthogonality(conv(kernel)).item() == math.inf
+    kernel[1, 0, 2] = -math.inf
+    refused("layer '': kernel must be finite, got 1 NaN", orthogonality, conv(kernel))
+    refused("kernel must be finite, got 1 NaN", ConvOperator, kernel, 4)
+    with pytest.raises(ZeroDivisionError):
+        checked_at_once(lambda: kernel / (1 // 0))
+    refused("kernel must be finite, got 1 NaN", ConvOperator, kernel, 4)

@@ -103,6 +103,52 @@ def test_a_seeded_block_knows_nothing_of_other_draws_and_they_nothing_of_it():
     aside(block)  # nobody is left waiting
 
 
+def test_a_seeded_block_forks_the_generator_of_a_gpu_too(device):
+    def drawn() -> Tensor:
+        return torch.rand(3, device=device)
+
+    with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        expected = drawn(), drawn()
+        torch.manual_seed(5)
+        inner = drawn()
+        torch.manual_seed(0)
+        x = drawn()
+        with seeded(5, x.device):
+            assert torch.equal(drawn(), inner)
+            with seeded(5, x.device):
+                assert torch.equal(drawn(), inner)
+            with drawing(x.device) as generator:
+                assert generator is None
+            other = aside(lambda: _one_draw(x.device)).result()  # of another thread: as if there were no block
+        assert torch.equal(torch.stack([x, other]), torch.stack(expected))
+
+
+def _one_draw(device: torch.device) -> Tensor:
+    with drawing(device) as generator:
+        return torch.rand(3, generator=generator, device=device)
+
+
+@pytest.mark.parametrize("kind", ["xpu", "mps"])
+def test_generators_of_other_gpus_are_seeded_and_given_back(kind, monkeypatch):
+    own = torch.Generator().manual_seed(3)  # stands for that of a device which is not here
+    state = own.get_state()
+    if kind == "xpu":
+        monkeypatch.setattr(torch.xpu, "init", lambda: None)
+        monkeypatch.setattr(torch.xpu, "default_generators", (torch.Generator(), own), raising=False)
+        monkeypatch.setattr(torch.xpu, "manual_seed_all", own.manual_seed)
+    else:
+        monkeypatch.setattr(torch.mps, "_get_default_mps_generator", lambda: own)
+        monkeypatch.setattr(torch.mps, "manual_seed", own.manual_seed)
+    device = torch.device(kind, 1 if kind == "xpu" else 0)
+    with seeded(5, device):
+        assert torch.equal(torch.rand(2, generator=own), torch.rand(2))  # both follow from 5
+        with seeded(6, device):
+            assert torch.equal(torch.rand(2, generator=own), torch.rand(2))
+        assert torch.equal(torch.rand(2, generator=own), torch.rand(2))
+    assert torch.equal(own.get_state(), state)
+
+
 # ---- the number of threads -------------------------------------------------------------------------------------------
 def test_threads_that_begin_beside_a_decomposition_have_as_many_as_they_would_have(monkeypatch):
     threadpoolctl = pytest.importorskip("threadpoolctl")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,8 +13,12 @@ from convkit.checks import described, number, plain, real
 from convkit.constraints.handle import Handle
 from convkit.norms import operator_norm
 from convkit.operators.evaluation import evaluation_copy
-from convkit.operators.geometry import Size
+from convkit.operators.geometry import Size, checked_at_once
+from convkit.operators.layers import LAYERS, TRANSPOSED
 from convkit.operators.network import layer_operator, named_layers
+
+# pyright: reportPrivateImportUsage=false
+# torch._foreach_*, which torch's optimizers use: one launch for many tensors
 
 
 def norm_decay(
@@ -109,30 +114,41 @@ class NormDecay(Handle):
                 "first, then optimizer.step(), or add mean_norm to the loss"
             )
         self._check_beta()
-        for name, p in self._gradients().items():
+        gradients = self._gradients()
+        for name, p in gradients.items():
             if name not in self._smoothed:
                 self._smoothed[name] = torch.zeros_like(p)
-            self._smoothed[name].mul_(self.momentum).add_(p, alpha=1 - self.momentum)
+        stepped = [self._smoothed[name] for name in gradients]
+        torch._foreach_mul_(stepped, self.momentum)
+        torch._foreach_add_(stepped, list(gradients.values()), alpha=1 - self.momentum)
         factor = self.beta / (len(self._layers) if self.mean else 1)
         scale = getattr(self._optimizer, "grad_scale", None)  # what GradScaler leaves a fused optimizer to divide by
         descend = {id(p): not group.get("maximize") for group in self._optimizer.param_groups for p in group["params"]}
-        for name, h in self._smoothed.items():
-            weight = self._parameters[name]
-            if weight.grad is not None and id(weight) in descend:
-                weight.grad.add_(h if scale is None else h * scale, alpha=factor if descend[id(weight)] else -factor)
+        for down, alpha in ((True, factor), (False, -factor)):
+            grads, steps = list[Tensor](), list[Tensor]()
+            for name, h in self._smoothed.items():
+                weight = self._parameters[name]
+                if weight.grad is not None and descend.get(id(weight)) is down:
+                    grads.append(weight.grad)
+                    steps.append(h if scale is None else h * scale)
+            if grads:
+                torch._foreach_add_(grads, steps, alpha=alpha)
 
     def _gradients(self) -> dict[str, Tensor]:
         """Return the gradient of the sum of the norms, by the name of the parameter."""
         weights = {name: p for name, p in self._parameters.items() if p.requires_grad}
-        # some parametrizations step when read in training
-        with torch.enable_grad(), evaluation_copy(self._modules) as copies:
-            pairs = zip(self._layers, copies, strict=True)
-            operators = (layer_operator(name, copy, self._shapes[name]) for name, copy in pairs)
-            norms = [operator_norm(A, self.ord) for A in operators if A.kernel.requires_grad]
-            if not norms:
+        plain = all(type(layer) in LAYERS + TRANSPOSED for layer in self._modules)
+        # some parametrizations step when read in training, but a copy takes longer than all norms of plain layers
+        with torch.enable_grad(), nullcontext(self._modules) if plain else evaluation_copy(self._modules) as copies:
+            pairs = list(zip(self._layers, copies, strict=True))
+            norms = checked_at_once(lambda: torch.stack([self._norm(name, copy) for name, copy in pairs]))
+            if not norms.requires_grad:
                 return {}
-            gradients = torch.autograd.grad(norms, list(weights.values()), allow_unused=True)
+            gradients = torch.autograd.grad(norms.sum(), list(weights.values()), allow_unused=True)
         return {name: p for name, p in zip(weights, gradients, strict=True) if p is not None}
+
+    def _norm(self, name: str, layer: nn.Module) -> Tensor:
+        return operator_norm(layer_operator(name, layer, self._shapes[name]), self.ord)
 
     def _check_beta(self) -> None:
         number("norm_decay's beta", self.beta, 0, advice="; the paper has 1e-5 .. 1e-2")

@@ -90,8 +90,8 @@ class Sphere(Handle):
         self._write(self._projected())
 
     def _write(self, new: dict[str, Tensor]) -> None:
-        for name, weight in new.items():
-            self._weights[name].copy_(weight)
+        weights = [self._weights[name] for name in new]
+        torch._foreach_copy_(weights, list(new.values()))  # pyright: ignore[reportPrivateImportUsage]
 
     def _projected(self, keep: bool = False) -> dict[str, Tensor]:
         """Return the projected weights; with ``keep``, rows that are on the set to rounding stay as they are."""
@@ -100,7 +100,7 @@ class Sphere(Handle):
         for names in self._alike.values():
             rows = torch.cat([self._weights[name].flatten(1) for name in names])
             result, good = constrained_rows(rows, self.radius if self._scale else None, self._center)
-            fine.append(good.all())
+            fine.append(good.to(rows.device if not fine else fine[0].device))
             if keep:
                 lengths = rows.double().norm(dim=1, keepdim=True)
                 off = rows.double().mean(1, keepdim=True).abs() * self._center
@@ -108,7 +108,7 @@ class Sphere(Handle):
                 result = torch.where(off <= 8 * torch.finfo(rows.dtype).eps * lengths, rows, result)
             pieces = result.split([len(self._weights[name]) for name in names])
             new |= {name: piece.view(self._weights[name].shape) for name, piece in zip(names, pieces, strict=True)}
-        if not all(fine):  # one kind of kernel after the other: a GPU is waited for that often
+        if not torch.cat(fine).all():  # a GPU is waited for once
             self._complain()
         return new
 

@@ -77,16 +77,20 @@ def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2)
 
     Raises ``ValueError`` for ``rounds`` that are not a whole number of at least 0.
     """
-    operations = list(OPERATIONS.values())
+    kinds = len(OPERATIONS)
+    draws = []
     for _ in range(whole("auto_augment's rounds", rounds, 0)):
-        choice = _integers(0, len(operations), (len(x),), None, generator)
-        strength = _uniform((len(x), 1, 1, 1), None, generator) * 2 - 1
+        choice = _integers(0, kinds, (len(x),), x, generator)
+        draws.append((choice, _uniform((len(x), 1, 1, 1), x, generator) * 2 - 1))
+    if not draws:
+        return x
+    chosen = torch.stack([choice for choice, _ in draws])
+    counts = (chosen[..., None] == torch.arange(kinds, device=x.device)).sum(1).tolist()  # a GPU is waited for once
+    for (_, strength), order, sizes in zip(draws, chosen.argsort(dim=1, stable=True), counts, strict=True):
         changed = torch.empty_like(x)
-        for index, operation in enumerate(operations):
-            some = (choice == index).nonzero().flatten()
+        for operation, some in zip(OPERATIONS.values(), order.split(sizes), strict=True):
             if len(some):
-                there = some.to(x.device)
-                changed[there] = operation(x[there], strength[some].to(x.device, x.dtype)).clamp(0, 1)
+                changed[some] = operation(x[some], strength[some].to(x.dtype)).clamp(0, 1)
         x = changed
     return x
 

@@ -122,7 +122,7 @@ class Data:
 def _batch(images: Tensor, labels: Tensor, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
     """Return copies of the images at ``indices``, float32 in [0, 1], and of their labels."""
     if isinstance(indices, slice):  # not as a view: a change of the batch must not reach the data
-        indices = torch.arange(len(images))[indices]
+        indices = torch.arange(len(images), device=images.device)[indices]
     where = torch.as_tensor(indices, device=images.device)
     x = images[where]
     return (x.float() / 255 if x.dtype == torch.uint8 else x), labels[where]

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
@@ -50,9 +51,26 @@ def check_kernel(kernel: object) -> None:
             "kernel must have shape (c_out, c_in // groups, *kernel_size) with 1, 2 or 3 spatial axes and no axis "
             f"of size 0, got {tuple(kernel.shape)}; one filter of one channel is kernel[None, None]"
         )
-    if not math.isfinite(kernel.detach().abs().amax()):  # which reads fewer numbers than isfinite().all()
+    if _reads.get() and not math.isfinite(kernel.detach().abs().amax()):  # one pass less than isfinite().all()
         bad = int((~kernel.isfinite()).sum())
         raise ValueError(f"kernel must be finite, got {bad} NaN or infinite entries; look for where training diverged")
+
+
+_reads: ContextVar[bool] = ContextVar("reads", default=True)  # whether check_kernel reads the numbers of a kernel
+
+
+def checked_at_once(compute: Callable[[], Tensor]) -> Tensor:
+    """Return ``compute()``, numbers that cannot be finite unless all kernels in it are, with one check for all of them.
+
+    A GPU is waited for once instead of once per kernel. If a number is not finite, all is computed again with the usual
+    checks, so that the first kernel that is not finite raises its error.
+    """
+    token = _reads.set(False)
+    try:
+        numbers = compute()
+    finally:
+        _reads.reset(token)
+    return numbers if numbers.isfinite().all() else compute()
 
 
 def positive_ints(value: Size, axes: int, name: str) -> tuple[int, ...]:

@@ -24,12 +24,12 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
 
     Raises ``ValueError`` for a batch size below 1.
     """
-    right = 0
+    right = torch.zeros((), dtype=torch.long, device=data.device)
     with evaluation_copy(model, None, apart, compiled=True) as copy:
-        for some in torch.arange(len(data.test_labels)).split(whole("batch_size", batch_size, 1)):
+        for some in torch.arange(len(data.test_labels), device=data.device).split(whole("batch_size", batch_size, 1)):
             x, y = data.test_batch(some)
-            right += int((copy(as_input(model, x)).argmax(1) == y).sum())
-    return right / len(data.test_labels)
+            right += (copy(as_input(model, x)).argmax(1) == y).sum()
+    return int(right) / len(data.test_labels)  # a GPU is waited for once
 
 
 @torch.no_grad()
@@ -47,9 +47,10 @@ def recalibrate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean over the batches
     if norms:
-        for x in batches:
+        for number, x in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number  # the mean over the batches, as None is, which reads the number from a GPU
             model(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -46,7 +46,7 @@ def fit(
     channels_last: bool = False,
     **plan: Unpack[PlanOptions],
 ) -> Generator[Record, None, None]:
-    """Train ``model`` in place by SGD with momentum, and yield one ``Record`` per step.
+    """Train ``model`` in place by SGD with momentum, and yield a ``Record`` per step, or per ``record_every`` steps.
 
     ``model`` must have the layers of ``method``, as ``network`` makes it, and lie on the device of the data. Weight
     decay acts on weights of two or more axes, not on biases and gains (those of ``weight_norm`` included). Batches are
@@ -55,6 +55,9 @@ def fit(
 
     A run whose loss is not finite, or above ``DIVERGED`` (100) times its start, ends with a record that says so. After
     a clip, BatchNorm's running statistics are computed anew from the next 10 batches.
+
+    On a GPU, batches and augmentations are drawn by a generator of that device, so a seed gives other ones than on the
+    CPU, and the weights of a diverged run are those after the last step, which the CPU does not do.
 
     Args:
         model: The network.
@@ -65,12 +68,13 @@ def fit(
             Of the others, those that shaped the network are read from its layers and the rest have their defaults:
             give a learning rate or a bound here, not to ``network`` alone.
         objective: Returns loss and logits of a batch; see ``OBJECTIVES`` for adversarial training.
-        checkpoint: A file. The run is saved in it every ``checkpoint_every`` steps, at its end and when the generator
-            is closed. Called again with the same file, ``fit`` yields the records of the steps that are done, then goes
-            on; on the CPU the history is the same bit for bit.
+        checkpoint: A file. The run is saved in it every ``checkpoint_every`` steps (at the next record), at its end and
+            when the generator is closed. Called again with the same file, ``fit`` yields the records of the steps that
+            are done, then goes on; on the CPU the history is the same bit for bit.
         checkpoint_every: Number of steps between two checkpoints.
         channels_last: Whether the network is converted to torch's memory format ``channels_last``.
-        plan: The other fields of ``Plan``, such as ``seed``, ``batch_size``, ``schedule`` and ``evaluate_every``.
+        plan: The other fields of ``Plan``, such as ``seed``, ``batch_size``, ``schedule``, ``evaluate_every`` and
+            ``record_every``.
 
     Raises ``ValueError``, before the first step, for impossible settings, a network made for another method, data on
     another device, a checkpoint of another run, and, with a checkpoint, for a network or an objective whose state it
@@ -98,10 +102,11 @@ def _records(run: TrainingRun, checkpoint: str | Path | None, every: int) -> Gen
     for record in list(run.history):
         yield record
     while not run.done:
-        record = run.step()
-        if checkpoint is not None and len(run.history) == 1:
+        before = run.steps
+        record = run.advance()
+        if checkpoint is not None and before == 0:
             check_state(run.state())  # also what a handle or an objective has since its first step
-        if checkpoint is not None and (run.done or len(run.history) % every == 0):
+        if checkpoint is not None and (run.done or before // every < run.steps // every):
             run.save(checkpoint)
         try:
             yield record

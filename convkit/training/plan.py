@@ -26,6 +26,7 @@ class PlanOptions(TypedDict, total=False):
     evaluate_every: int
     measure_every: int
     precision: str
+    record_every: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Plan:
         evaluate_every: Number of steps between two test accuracies; 0 for none at all.
         measure_every: Number of steps between two measurements of the layers' norms; 0 for none at all.
         precision: ``"float32"``, or autocast to ``"bfloat16"`` or ``"float16"`` (with scaled gradients).
+        record_every: Number of steps between two records. There is also one after the last step and after each that is
+            evaluated or measured. A GPU is waited for at a record alone, and divergence is noticed there.
 
     Raises ``ValueError`` for a value that is not a number, is NaN or infinite, or is a fraction of a count.
     """
@@ -60,12 +63,14 @@ class Plan:
     evaluate_every: int = 0
     measure_every: int = 0
     precision: str = "float32"
+    record_every: int = 1
 
     def __post_init__(self) -> None:
         own: dict[str, Any] = {name: plain(getattr(self, name)) for name in ("schedule", "augmentation", "precision")}
         own |= {"steps": whole("steps", self.steps, floats=True), "seed": seed_number(self.seed)}
         own["batch_size"] = whole("batch_size", self.batch_size)
         own |= {name: whole(name, getattr(self, name), 0, floats=True) for name in ("evaluate_every", "measure_every")}
+        own["record_every"] = whole("record_every", self.record_every, 1, floats=True)
         fractions = sequence("milestones", self.milestones)
         remedy = ": a part of the run, as 0.5 for its half"
         own["milestones"] = tuple(number("each of milestones", part, 0, 1, remedy) for part in fractions)
@@ -107,7 +112,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """The result of one training step.
+    """The result of one training step: of each, or of every ``record_every``-th.
 
     Attributes:
         step: The number of the step, counted from 1.

@@ -1,4 +1,4 @@
-"""`TrainingRun`: the state of a training run between two steps, and one step."""
+"""`TrainingRun`: the state of a training run between two records, and the steps up to the next one."""
 
 import math
 import time
@@ -44,7 +44,7 @@ class Objective(Protocol):
 
 
 class TrainingRun:
-    """A training run: network, optimizer, constraint and history; ``step()`` does one step.
+    """A training run: network, optimizer, constraint and history; ``advance()`` does the steps up to the next record.
 
     Args:
         model: The network, which is trained in place.
@@ -88,14 +88,17 @@ class TrainingRun:
             raise ValueError(
                 f"labels must be from 0 to {data.classes - 1}, got {int(data.labels.min())} to {int(data.labels.max())}"
             )
-        self.x = x
+        self.x, self.device = x, x.device
+        self.weights: list[Tensor] = [p for p in model.parameters() if p.numel()]
         gains = _gains(model)
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in gains]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in gains]
         groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
-        self.optimizer = torch.optim.SGD(
-            [g for g in groups if g["params"]], lr=float(self.start["lr"]), momentum=float(self.start["momentum"])
-        )
+        lr, momentum = float(self.start["lr"]), float(self.start["momentum"])
+        # one launch for all weights, which also divides by the scale of the gradients, unread
+        self.fused = True if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr, momentum, fused=self.fused)
+        self.prepared = False
         self.shapes = input_shapes(model, x)
         with evaluation_copy(model, x, apart, compiled=True) as copy, torch.no_grad():
             outputs = tuple(copy(x).shape)
@@ -105,45 +108,36 @@ class TrainingRun:
         self.handle = None if constrain is None else constrain(self.optimizer, model, self.shapes, self.start)
         self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
         self.history: list[Record] = []
+        self.first_loss: float | Tensor | None = None  # that of step 1, on the device until it is read
+        self.epoch, self.order = -1, torch.empty(0)
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps that are done."""
+        return self.history[-1].step if self.history else 0
 
     @property
     def done(self) -> bool:
         """Return whether all steps are done or the run has diverged."""
-        return len(self.history) >= self.plan.steps or bool(self.history and self.history[-1].diverged)
+        return self.steps >= self.plan.steps or bool(self.history and self.history[-1].diverged)
 
-    def step(self) -> Record:
-        """Do one step and return its record, which is also appended to ``history``."""
+    def advance(self) -> Record:
+        """Do the steps up to the next record, which is returned and appended to ``history``."""
         began = time.perf_counter()
-        number, plan = len(self.history), self.plan
-        settings = self._steer(number)
-        with seeded(_mixed(plan.seed, number), self.x.device):
-            x, y = self._batch(number)
-            self.model.train()
-            self.optimizer.zero_grad()
-            with torch.autocast(x.device.type, PRECISIONS[plan.precision], enabled=plan.precision != "float32"):
-                loss, logits = self.objective(self.model, x, y)
-            total = (
-                loss if self.method.penalty is None else loss + self.method.penalty(self.model, self.shapes, settings)
-            )
-            value, accuracy = float(total.detach()), float((logits.argmax(1) == y).float().mean())
-            diverged = self._divergence(value)
-            if diverged is None:
-                self.scaler.scale(total).backward()
-                diverged = self._update()
-                if diverged is None and self.method.unsettles and self.method.unsettles(number + 1, settings):
-                    recalibrate_batchnorm(
-                        self.model, (self._batch(number + 1 + i)[0] for i in range(RECALIBRATION_BATCHES))
-                    )
-        last = number + 1 == plan.steps
-        due = {
-            name: every and (last or (number + 1) % every == 0) and not diverged
-            for name, every in (("evaluate", plan.evaluate_every), ("measure", plan.measure_every))
-        }
-        test = evaluate(self.model, self.data) if due["evaluate"] else None
-        norms, conditions = measure(self.model, self.x) if due["measure"] else (None, None)
+        plan, number, seen = self.plan, self.steps, None
+        due: dict[str, bool] = {}
+        while seen is None:
+            number += 1
+            last = number == plan.steps
+            for name, every in (("evaluate", plan.evaluate_every), ("measure", plan.measure_every)):
+                due[name] = every > 0 and (last or number % every == 0)
+            seen = self._step(number, last or number % plan.record_every == 0 or any(due.values()))
+        loss, accuracy, diverged = seen
+        test = evaluate(self.model, self.data) if due["evaluate"] and not diverged else None
+        norms, conditions = measure(self.model, self.x) if due["measure"] and not diverged else (None, None)
         seconds = time.perf_counter() - began + (self.history[-1].seconds if self.history else 0)
         rate = self.optimizer.param_groups[0]["lr"]
-        self.history.append(Record(number + 1, value, accuracy, rate, test, norms, conditions, diverged, seconds))
+        self.history.append(Record(number, loss, accuracy, rate, test, norms, conditions, diverged, seconds))
         return self.history[-1]
 
     def state(self) -> dict[str, object]:
@@ -151,6 +145,7 @@ class TrainingRun:
         return {
             "belongs_to": self._belongs_to(),
             "history": [asdict(record) for record in self.history],
+            "first_loss": self.first_loss,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "handle": state_of(self.handle),
@@ -165,7 +160,7 @@ class TrainingRun:
     def load(self, path: str | Path) -> None:
         """Continue from a checkpoint; raise ``ValueError``, before any change, for one of another run."""
         state = load_checkpoint(path)
-        ours, theirs = self._belongs_to(), dict(state.get("belongs_to", {}))
+        ours, theirs = self._belongs_to(), {"record_every": 1, **state.get("belongs_to", {})}
         weights = theirs.get("weights", {})
         theirs["weights"] = {name: kind for name, kind in weights.items() if not name.endswith(EXTRA)}
         for name in ours:
@@ -180,14 +175,18 @@ class TrainingRun:
                 f"the checkpoint {path} belongs to another run: its optimizer has groups of {found} parameters, this "
                 f"one's {groups}; finish it with the version of the kit that began it"
             )
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.fused  # as this device steps, not as the one did that the checkpoint is from
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.handle is not None:
             self.handle.load_state_dict(state["handle"])
         self.scaler.load_state_dict(state["scaler"])
+        self.prepared = False
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(state["objective"])  # pyright: ignore
         self.history = [Record(**record) for record in state["history"]]
+        self.first_loss = state.get("first_loss", self.history[0].loss if self.history else None)
 
     def _belongs_to(self) -> dict[str, Any]:
         """Return what identifies the run in a checkpoint."""
@@ -220,41 +219,96 @@ class TrainingRun:
             self.method.steer(self.model, settings)
         return settings
 
+    def _step(self, number: int, read: bool) -> tuple[float, float, str | None] | None:
+        """Do a step, counted from 1; return its loss, its accuracy and why the run has diverged, if they are read.
+
+        They are read at once and after all else, since reading makes the host wait for a GPU.
+        """
+        settings, precision, seen = self._steer(number - 1), self.plan.precision, dict[str, Tensor]()
+        with seeded(_mixed(self.plan.seed, number - 1), self.device):
+            try:
+                x, y = self._batch(number - 1)
+                self.model.train()
+                self.optimizer.zero_grad()
+                with torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "float32"):
+                    total, logits = self.objective(self.model, x, y)
+                if self.method.penalty is not None:
+                    total = total + self.method.penalty(self.model, self.shapes, settings)
+                seen["loss"], seen["accuracy"] = total.detach().reshape(()), (logits.argmax(1) == y).float().mean()
+                if self.first_loss is None:
+                    self.first_loss = seen["loss"]
+                # the CPU, which waits for nothing, reads the loss before it changes a weight
+                if not (read and self.device.type == "cpu" and self._divergence(number, float(seen["loss"]))):
+                    self._prepare_momenta()
+                    self.scaler.scale(total).backward()
+                    self.scaler.step(self.optimizer)
+                    self.scaler.update()
+            except ValueError:  # from a hook or a penalty that met weights that are not finite
+                if self._largest_weight().isfinite():
+                    raise
+                read = True
+            diverged, values = None, dict[str, float]()
+            if read:
+                seen["weight"] = self._largest_weight()
+                if isinstance(self.first_loss, Tensor):
+                    seen["first"] = self.first_loss
+                values = dict(zip(seen, torch.stack([*seen.values()]).tolist(), strict=True))
+                self.first_loss = values.get("first", self.first_loss)
+                diverged = self._divergence(number, values["loss"]) if "loss" in values else None
+                if not (diverged or math.isfinite(values["weight"])):
+                    diverged = f"the weights are not finite after step {number}"
+            if not diverged and self.method.unsettles and self.method.unsettles(number, settings):
+                recalibrate_batchnorm(self.model, (self._batch(number + i)[0] for i in range(RECALIBRATION_BATCHES)))
+        return (values.get("loss", math.nan), values.get("accuracy", math.nan), diverged) if read else None
+
+    def _prepare_momenta(self) -> None:
+        """Give each weight of a fused optimizer a momentum of its memory format, once, after a start or a load.
+
+        The fused step does not convert between formats. It would leave new momenta without numbers if the scale of the
+        gradients makes it skip the first step.
+        """
+        if self.fused and not self.prepared:
+            for weight in (p for group in self.optimizer.param_groups for p in group["params"]):
+                momentum, state = torch.zeros_like(weight), self.optimizer.state[weight]
+                state["momentum_buffer"] = momentum.copy_(state.get("momentum_buffer", momentum))
+        self.prepared = True
+
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of a step.
+        """Return the images and labels of a step, counted from 0.
 
         Each epoch is a permutation drawn from the seed and the number of the epoch; its incomplete last batch is
         dropped. An objective with ``replays`` (free adversarial training) gets each batch that many times.
         """
         number //= self.replays
         epoch, place = divmod(number, len(self.data) // self.plan.batch_size)
-        order = torch.randperm(
-            len(self.data), generator=torch.Generator().manual_seed(_mixed(self.plan.seed, -1 - epoch))
-        )
-        x, y = self.data.train_batch(order[place * self.plan.batch_size :][: self.plan.batch_size])
-        return self.augment(x, torch.Generator().manual_seed(_mixed(self.plan.seed, number))).to(self.x.dtype), y
+        if self.epoch != epoch:
+            self.epoch = epoch
+            self.order = torch.randperm(len(self.data), generator=self._generator(-1 - epoch), device=self.device)
+        x, y = self.data.train_batch(self.order[place * self.plan.batch_size :][: self.plan.batch_size])
+        return self.augment(x, self._generator(number)).to(self.x.dtype), y
 
-    def _divergence(self, loss: float) -> str | None:
-        """Return why a run with this loss has diverged; ``None`` if it has not."""
-        start = max(self.history[0].loss if self.history else loss, math.log(self.data.classes))
+    def _generator(self, number: int) -> torch.Generator:
+        """Return a new generator on the device, seeded for one step or, from -1 down, for one epoch."""
+        return torch.Generator(self.device).manual_seed(_mixed(self.plan.seed, number))
+
+    def _divergence(self, number: int, loss: float) -> str | None:
+        """Return why a run with this loss at this step has diverged; ``None`` if it has not."""
+        first = loss if self.first_loss is None else float(self.first_loss)
+        start = max(first, math.log(self.data.classes))
         if not math.isfinite(loss):
-            return f"the loss is {loss} at step {len(self.history) + 1}"
+            return f"the loss is {loss} at step {number}"
         if loss > DIVERGED * start:
-            step = len(self.history) + 1
-            return f"the loss {loss:.3g} at step {step} is above {DIVERGED:g} times its start, {start:.3g}"
+            return f"the loss {loss:.3g} at step {number} is above {DIVERGED:g} times its start, {start:.3g}"
         return None
 
-    def _update(self) -> str | None:
-        """Let the optimizer step; return why the run has diverged, or ``None``."""
-        try:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        except ValueError:  # a hook met weights that are not finite
-            if all(bool(p.isfinite().all()) for p in self.model.parameters()):
-                raise
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            return f"the weights are not finite after step {len(self.history) + 1}"
-        return None
+    @torch.no_grad()
+    def _largest_weight(self) -> Tensor:
+        """Return the largest absolute value of all weights, which is NaN or infinite where one of them is."""
+        if self.device.type == "cuda":  # a few launches for all
+            sizes = torch._foreach_norm(self.weights, math.inf)  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            sizes = [weight.abs().amax() for weight in self.weights]
+        return torch.stack(sizes).amax()
 
 
 def _gains(model: nn.Module) -> set[int]:

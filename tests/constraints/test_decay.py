@@ -200,6 +200,9 @@ def test_a_closure_and_bad_numbers_during_training_are_refused_and_change_no_gra
         model[6].weight[0, 0, 0, 0] = math.nan
     with unchanged(model):
         refused("layer '6': kernel must be finite", optimizer.step)
+    model[6].weight.requires_grad_(False)  # one that is frozen, too
+    with unchanged(model):
+        refused("layer '6': kernel must be finite", optimizer.step)
     assert (handle.steps, handle.state_dict()["h"]) == (0, {})
 
 

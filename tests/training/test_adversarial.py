@@ -24,19 +24,24 @@ SMALL = {"widths": (4, 6, 8)}
 
 
 @pytest.fixture
-def model():
-    return nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 5))
+def model(device):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 5)).to(device)
 
 
 @pytest.fixture
-def batch():
-    return torch.rand(6, 1, 3, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+def batch(device):
+    return torch.rand(6, 1, 3, 4).to(device), torch.tensor([0, 1, 2, 3, 4, 0], device=device)
 
 
-def train(method, objective, steps, **options):
+@pytest.fixture
+def data(device):
+    return DATA.to(device)
+
+
+def train(data, method, objective, steps, **options):
     """A generator of records, of a new small network."""
-    model = network("cnn9", DATA, method, **SMALL)
-    return fit(model, DATA, method, steps=steps, batch_size=30, objective=objective, **options)
+    model = network("cnn9", data, method, **SMALL)
+    return fit(model, data, method, steps=steps, batch_size=30, objective=objective, **options)
 
 
 def attacked(model, x, y, eps, step, steps):
@@ -90,25 +95,25 @@ def test_trades_is_the_clean_loss_and_the_divergence_at_the_images_that_raise_it
 
 
 @pytest.mark.parametrize("make", [ALP, TRADES])
-def test_batchnorm_sees_clean_and_attacked_images_one_after_the_other_or_as_one_batch(make, batch):
+def test_batchnorm_sees_clean_and_attacked_images_one_after_the_other_or_as_one_batch(device, make, batch):
     for joint in (False, True):
         torch.manual_seed(0)
-        model = with_batchnorm()
+        model = with_batchnorm().to(device)
         seen = []
         handle = model[1].register_forward_pre_hook(lambda norm, args, seen=seen: seen.append((norm.training, *args)))
         make(0.1, 0.04, 2, joint=joint)(model, *batch)
         handle.remove()
         batches = [images for training, images in seen if training]
         assert [len(images) for images in batches] == ([12] if joint else [6, 6])
-        mean = torch.zeros(3)
+        mean = torch.zeros(3, device=device)
         for images in batches:
             mean = 0.9 * mean + 0.1 * images.mean((0, 2, 3))
         assert_close(model[1].running_mean, mean)
         assert model[1].num_batches_tracked == len(batches)
 
 
-def test_attacks_see_evaluation_mode_and_the_loss_training_mode(batch):
-    model = with_batchnorm()
+def test_attacks_see_evaluation_mode_and_the_loss_training_mode(device, batch):
+    model = with_batchnorm().to(device)
     modes = []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     for objective, passes in ((PGDTraining(0.1, 0.05, 2), 1), (ALP(0.1, 0.05, 2), 2), (TRADES(0.1, 0.05, 2), 2)):
@@ -129,13 +134,13 @@ MAKERS = {"pgd": PGDTraining, "alp": ALP, "trades": TRADES, "free": FreeTraining
 
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_trades_has_a_gradient_wherever_it_has_a_value(dtype, joint):
+def test_trades_has_a_gradient_wherever_it_has_a_value(device, dtype, joint):
     for apart in (3.0, 30.0, 90.0, 104.0, 150.0, 1e3, 1e4, 1e12):
         if apart > torch.finfo(dtype).max:
             continue
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(dtype)
-        x, y = torch.rand(6, 1, 3, 4, dtype=dtype), torch.tensor([0, 1, 2, 3, 4, 0])
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(device, dtype)
+        x, y = torch.rand(6, 1, 3, 4, dtype=dtype).to(device), torch.tensor([0, 1, 2, 3, 4, 0], device=device)
         with torch.no_grad():
             model[1].weight.mul_(apart / (model(x).amax(1) - model(x).amin(1)).amax())
         loss, _ = TRADES(0.1, 0.04, 3, joint=joint)(model, x, y)
@@ -145,20 +150,22 @@ def test_trades_has_a_gradient_wherever_it_has_a_value(dtype, joint):
         assert model[1].weight.grad.abs().max() > 0, apart
 
 
-def test_the_gradient_of_trades_is_that_of_finite_differences_beside_a_probability_of_0(monkeypatch):
-    shift = torch.tensor([[0.3, -0.2, 0.1], [-0.1, 0.2, 0.4]], dtype=torch.float64)
+def test_the_gradient_of_trades_is_that_of_finite_differences_beside_a_probability_of_0(device, monkeypatch):
+    shift = torch.tensor([[0.3, -0.2, 0.1], [-0.1, 0.2, 0.4]], dtype=torch.float64, device=device)
     monkeypatch.setattr("convkit.training.adversarial._far_in_divergence", lambda model, x, *_: x + shift)
-    x = torch.tensor([[0.0, -2.0, -2000.0], [1.0, 0.5, -5000.0]], dtype=torch.float64, requires_grad=True)
-    objective = TRADES(0.5, 0.1, 1, beta=2.0)
+    x = torch.tensor([[0.0, -2.0, -2000.0], [1.0, 0.5, -5000.0]], dtype=torch.float64, device=device)
+    objective, y = TRADES(0.5, 0.1, 1, beta=2.0), torch.tensor([1, 0], device=device)
     assert F.softmax(x, 1)[0, 2] == 0
-    assert torch.autograd.gradcheck(lambda x: objective(nn.Identity(), x, torch.tensor([1, 0]))[0], (x,))
+    assert torch.autograd.gradcheck(lambda x: objective(nn.Identity(), x, y)[0], (x.requires_grad_(),))
 
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("weights", [0.0, 1e-30, 300.0, 1e8])
-def test_every_objective_has_a_gradient_for_a_network_that_answers_all_alike_or_with_huge_logits(name, weights, batch):
+def test_every_objective_has_a_gradient_for_a_network_that_answers_all_alike_or_with_huge_logits(
+    device, name, weights, batch
+):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(device)
     with torch.no_grad():
         model[1].weight.mul_(weights)
         model[1].bias.zero_()
@@ -205,9 +212,9 @@ def test_free_training_goes_on_where_the_images_are_not_where_the_checkpoint_lay
         assert free.replay == replay
 
 
-def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(batch):
+def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(device, batch):
     x, y = batch
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(device)
     free = FreeTraining(eps=0.03)
     free(model, x, y)[0].backward()
     free._state.images.grad[0] = float("nan")
@@ -216,7 +223,14 @@ def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(batch):
     assert (noise[1:] != 0).any()
 
 
-def test_each_batch_comes_as_often_as_it_is_replayed():
+@pytest.mark.parametrize("objective, precision", [("pgd", "bfloat16"), ("trades", "bfloat16"), ("trades", "float16")])
+def test_convnorm_trains_under_attack_in_half_precision(data, objective, precision):
+    options = {"steps": 2, "batch_size": 8, "objective": get_objective(objective, 0.05), "precision": precision}
+    records = list(fit(network("cnn9", data, "convnorm", **SMALL), data, "convnorm", **options))
+    assert [record.diverged for record in records] == [None, None]
+
+
+def test_each_batch_comes_as_often_as_it_is_replayed(data):
     seen = []
 
     class Watching(FreeTraining):
@@ -224,16 +238,16 @@ def test_each_batch_comes_as_often_as_it_is_replayed():
             seen.append(y.clone())
             return super().__call__(model, x, y)
 
-    list(train("batchnorm", Watching(replays=3), 7))
+    list(train(data, "batchnorm", Watching(replays=3), 7))
     assert [torch.equal(seen[0], seen[i]) for i in (1, 2)] == [True, True]
     assert [torch.equal(seen[3], seen[i]) for i in (2, 5)] == [False, True]
 
 
 @pytest.mark.parametrize("make", MAKERS.values())
-def test_a_checkpoint_of_another_attack_is_refused(make, tmp_path):
+def test_a_checkpoint_of_another_attack_is_refused(data, make, tmp_path):
     def run(eps):
         few = {} if make is FreeTraining else {"step": 0.05, "steps": 1}
-        return list(train("batchnorm", make(eps, **few), 2, checkpoint=tmp_path / "run.pt"))
+        return list(train(data, "batchnorm", make(eps, **few), 2, checkpoint=tmp_path / "run.pt"))
 
     before = run(0.1)
     refused(f"its objective is '{make.__name__}.*go on with the same", run, 0.07)
@@ -253,11 +267,11 @@ def test_every_number_of_an_objective_is_in_the_words_that_checkpoints_compare_w
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_of_the_kit_trains_under_each_objective(method):
+def test_every_method_of_the_kit_trains_under_each_objective(data, method):
     for name in OBJECTIVES:
-        model = network("cnn9", DATA, method, seed=1, widths=(16, 16, 16))  # GroupNorm has 16 groups
+        model = network("cnn9", data, method, seed=1, widths=(16, 16, 16))  # GroupNorm has 16 groups
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        records = list(fit(model, DATA, method, steps=2, batch_size=8, objective=get_objective(name, 0.05)))
+        records = list(fit(model, data, method, steps=2, batch_size=8, objective=get_objective(name, 0.05)))
         assert [record.step for record in records] == [1, 2]
         assert not records[-1].diverged
         assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -288,7 +302,7 @@ def test_an_objective_by_its_name_is_that_of_its_function_and_is_pickled():
 
 def test_attacks_take_numbers_of_other_libraries(model, batch):
     def attacked(kind):
-        seeded = torch.Generator().manual_seed(0)
+        seeded = torch.Generator(batch[0].device).manual_seed(0)
         return pgd(model, *batch, kind(0.125), kind(0.0625), kind(2), restarts=kind(2), generator=seeded)
 
     for kind in (np.asarray, torch.tensor):

@@ -29,6 +29,13 @@ def file(tmp_path):
     return tmp_path / "run.pt"
 
 
+def test_tensors_of_a_device_come_back_on_the_cpu(device, file):
+    there = {"weights": {name: t.to(device) for name, t in STATE["weights"].items()}, "step": 7}
+    save_checkpoint(file, there)
+    assert equal(load_checkpoint(file), STATE)
+    assert there["weights"]["a"].device.type == device.type
+
+
 def test_it_is_read_without_running_code(file, tmp_path):
     class Trap:
         def __reduce__(self):
