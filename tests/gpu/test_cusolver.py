@@ -59,6 +59,11 @@ class StandIn:
 
 
 @pytest.fixture
+def device():
+    return torch.device("cuda")
+
+
+@pytest.fixture
 def library(monkeypatch):
     """A stand-in of the library, which takes seven matrices a call."""
     stand_in = StandIn()
