@@ -15,6 +15,7 @@ from convkit.engine.hermitian import matrix_norms
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
+from convkit.operators.tables import on
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -44,7 +45,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
         if axis.padding_mode == "circular":  # all taps alike: at every output
             kernel, _ = _sum_meeting_taps(kernel, number, pixels[0])
         times = times[..., None] * inside.sum(0)[: kernel.shape[number]]
-    norm = torch.linalg.vector_norm(kernel * times.sqrt().to(kernel.device))
+    norm = torch.linalg.vector_norm(kernel * on(times.sqrt(), kernel))
     return _rounded_up(norm * scale, A, A.kernel.numel())
 
 

@@ -14,6 +14,7 @@ from convkit.engine.lanczos import leading_values
 from convkit.engine.largest import largest_singular_value
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
+from convkit.operators.tables import on
 
 
 def operator_norm(A: ConvOperator, ord: float) -> Tensor:
@@ -44,7 +45,8 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     sums = _channel_sums(A.kernel.abs(), A.groups, ord)
     for axis in axes_of(A):
         cases = _taps_per_output(axis) if ord == math.inf else _taps_per_pixel(axis)
-        sums = sums.movedim(1, -1) @ cases.T.to(sums)  # the next axis of taps moves to place 1
+        # the next axis of taps moves to place 1
+        sums = sums.movedim(1, -1) @ on(cases.T.contiguous(), sums).to(sums.dtype)
     return sums.amax()
 
 

@@ -13,6 +13,7 @@ from convkit.engine.rows import constrained_rows
 from convkit.engine.workers import thread_pool
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
+from convkit.operators.tables import on
 from convkit.spectra import from_symbol, symbol
 
 
@@ -35,7 +36,7 @@ def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
     if math.prod(A.stride) > 1:  # the aliases in the block at -f stand in another order than those at f
         excess = _excess(blocks, bound)
     else:
-        half = half_set(A.input_shape, A.input_shape).frequencies.to(blocks.device)
+        half = on(half_set(A.input_shape, A.input_shape).frequencies, blocks)
         here, opposite = tuple(half.T), tuple(-half.T)
         some = _excess(blocks[here], bound)
         excess = torch.zeros_like(blocks).index_put(opposite, some.conj()).index_put(here, some)
@@ -97,7 +98,7 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     if A.transposed:
         return dykstra(A.T, bound, rounds).T
     blocks = Blocks(A)
-    times = blocks.times.to(A.kernel.device).view(-1, 1, 1, 1)
+    times = on(blocks.times, A.kernel).view(-1, 1, 1, 1)
 
     def without(p: Tensor) -> ConvOperator:
         return replace(A, kernel=A.kernel - blocks.to_kernel(blocks.to_taps(p)))

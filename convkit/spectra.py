@@ -14,6 +14,7 @@ from convkit.engine.lanczos import leading_values
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.geometry import positive_ints
 from convkit.operators.operator import ConvOperator
+from convkit.operators.tables import on
 
 SMALL = 1e-4  # of the largest value: below, the square of a value has lost digits that float64 could keep
 
@@ -104,7 +105,7 @@ def spectrum(A: ConvOperator) -> Tensor:
     tensor([4., 2., 0., 2.])
     """
     values, blocks = _values(A, "spectrum")
-    return values[blocks.index.to(values.device)].unflatten(0, blocks.grid)
+    return values[on(blocks.index, values)].unflatten(0, blocks.grid)
 
 
 def singular_values(A: ConvOperator) -> Tensor:
@@ -118,7 +119,7 @@ def singular_values(A: ConvOperator) -> Tensor:
     tensor([4., 2., 2., 0.])
     """
     values, blocks = _values(A, "singular_values")
-    times = blocks.times.repeat_interleave(values.shape[1]).to(values.device)
+    times = on(blocks.times.repeat_interleave(values.shape[1]), values)
     total = int(blocks.times.sum()) * values.shape[1]
     values, order = values.flatten().sort(descending=True)
     return values.repeat_interleave(times[order], output_size=total)
@@ -226,7 +227,8 @@ def _values_from_gram(blocks: Blocks, map_pieces: MapPieces) -> Tensor:
     squares = blocks.taps.new_zeros(len(blocks.frequencies), groups, gram.side, dtype=torch.float64)
     for kind in (blocks.self_conjugate, ~blocks.self_conjugate):
         if kind.any():
-            squares[kind.to(squares.device)] = decompose(eigenvalues, kind.nonzero().flatten())
+            some = kind.nonzero().flatten()
+            squares[on(some, squares)] = decompose(eigenvalues, some)
     values = squares.clamp_min(0).sqrt().flip(-1)
     if blocks.dtype == torch.float64:  # squaring lost the digits of the small ones
         small = (values[..., -1] < SMALL * values.amax()).any(1)

@@ -17,6 +17,7 @@ DEVICES = ["cpu"]
 if torch.cuda.is_available():
     DEVICES.append("cuda")
     torch.backends.cudnn.allow_tf32 = False  # TF32 keeps 10 bits: it would drown the accuracy of float32
+    torch.backends.cudnn.deterministic = True  # trainings are compared with each other
 
 torch.set_num_threads(1)  # the tests' matrices are small, and several tests run at once
 

@@ -50,7 +50,13 @@ NOT_NUMBERS = [
     *(True, np.True_, np.array(False), torch.tensor(True), None, "0.25", np.str_("3"), b"3", 1j, np.complex64(1)),
     *(math.nan, math.inf, -math.inf, np.float32("nan"), torch.tensor(torch.inf), Decimal("sNaN"), Decimal("1e999")),
     *([0.25], (1,), np.array([0.25]), torch.tensor([3]), np.ma.masked, np.float64, {}, object(), 10**400, 10**5000),
-    *(np.timedelta64(3), np.datetime64("2020"), torch.empty((), device="meta"), torch.tensor(1j), Fraction(10**400)),
+    *(
+        np.timedelta64(3, "s"),
+        np.datetime64("2020"),
+        torch.empty((), device="meta"),
+        torch.tensor(1j),
+        Fraction(10**400),
+    ),
 ]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from convkit.operators.geometry import NoFourierBlocks, sum_by_place
 from convkit.operators.operator import ConvOperator
+from convkit.operators.tables import on
 
 MOST_TAPS = 256  # with more, the list of lags is longer than the kernel is worth
 CHUNK = 2**26  # bytes of blocks held at a time
@@ -102,7 +103,7 @@ class Blocks:
 
     def at(self, frequencies: Tensor) -> Tensor:
         """Return ``B(f)`` for each row f of ``frequencies``: ``(F, groups, rows, columns)``, complex."""
-        phases = angles(frequencies, self.offsets, self.period).to(self.taps.device, self.taps.dtype)
+        phases = on(angles(frequencies, self.offsets, self.period), self.taps).to(self.taps.dtype)
         flat = self.taps.movedim(1, 0).flatten(1)  # (t, groups * rows * columns)
         real, imaginary = phases.cos() @ flat, phases.sin() @ flat
         return torch.complex(real, imaginary).unflatten(1, (self.taps.shape[0], *self.taps.shape[2:]))
@@ -128,7 +129,7 @@ class Blocks:
         """
         weights = self.times[indices].double()[:, None] / math.prod(self.grid)
         phases = angles(self.frequencies[indices], self.offsets, self.period)
-        cos, sin = ((weights * wave).to(self.taps.device, self.taps.dtype) for wave in (phases.cos(), phases.sin()))
+        cos, sin = (on(weights * wave, self.taps).to(self.taps.dtype) for wave in (phases.cos(), phases.sin()))
         flat = values.flatten(1)
         taps = cos.T @ flat.real + sin.T @ flat.imag
         return taps.unflatten(1, (self.taps.shape[0], *self.taps.shape[2:])).movedim(0, 1)
@@ -142,7 +143,7 @@ class Blocks:
         kernel = kernel.reshape(groups * rows, -1, *(o * s for o, s in zip(lengths, strides, strict=True)))
         for axis, places in enumerate(self._places, start=2):
             shares = torch.bincount(places)[places].view(-1, *[1] * (d + 1 - axis))
-            kernel = kernel.index_select(axis, places.to(kernel.device)) / shares.to(kernel)
+            kernel = kernel.index_select(axis, on(places, kernel)) / on(shares, kernel).to(kernel.dtype)
         return self.scale * kernel.to(self.dtype)
 
 
@@ -200,10 +201,10 @@ class Gram:
             for a in range(t):  # the products K_b K_a^T for b >= a belong to the lags offset_b - offset_a
                 products = (kernel[:, a:].flatten(1, 2) @ kernel[:, a].mT).unflatten(1, (t - a, r)).movedim(1, 0)
                 if opposite[a, a:].any():  # only where a lag reaches half the size of an axis
-                    mirrored = opposite[a, a:].to(kernel.device)[:, None, None, None]
+                    mirrored = on(opposite, kernel)[a, a:, None, None, None]
                     products = torch.where(mirrored, products.mT, products)
                 products[0] *= 0.5
-                sums.index_add_(0, index[a, a:].to(kernel.device), products)
+                sums.index_add_(0, on(index, kernel)[a, a:], products)
             odd = sums - sums.mT if self._wide else sums.mT - sums  # the taps were transposed, not their phases turned
             self._sums = ((sums + sums.mT).flatten(1), odd.flatten(1))
 
@@ -214,7 +215,7 @@ class Gram:
             blocks = blocks.real if real else blocks
             return blocks @ blocks.mH if self._wide else blocks.mH @ blocks
         even, odd = self._sums
-        phases = angles(frequencies, self._lags, self._period).to(even)
+        phases = on(angles(frequencies, self._lags, self._period), even).to(even.dtype)
         shape = (len(frequencies), len(self._blocks.taps), self.side, self.side)
         if real:
             return (phases.cos() @ even).view(shape)
@@ -228,7 +229,7 @@ class Gram:
         taps = self._blocks.taps
         if self._sums is None:
             return taps.new_full((len(frequencies), len(taps)), math.inf)
-        phases = angles(frequencies, self._lags, self._period).to(taps.device)
+        phases = on(angles(frequencies, self._lags, self._period), taps)
         (even, odd), cos, sin = self._inner_products, phases.cos(), phases.sin()
         squares = (cos @ even * cos + sin @ odd * sin).sum(2)  # (groups, F)
         return squares.clamp_min(0).sqrt().T.to(taps)

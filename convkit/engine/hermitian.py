@@ -10,9 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from convkit.engine import cusolver
 
-FACTOR_SIDE, FACTOR_SIDE_ON_GPU = 100, 256  # above, products of halves are faster than torch's batched factorization
+FACTOR_SIDE = 100  # above, products of halves are faster than LAPACK's factorizations of one matrix after the other
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
 CUDA_SIDE = 32  # above, torch decomposes matrices on a GPU one after the other
+FEW = 2, 6  # matrices that are faster together, up to 128 x 128 and above, as measured on an H200
 
 
 def eigvalsh(matrices: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def matrix_norms(matrices: Tensor) -> Tensor:
 def positive_definite(matrices: Tensor) -> Tensor:
     """Return whether each Hermitian matrix ``(n, side, side)`` has a Cholesky factor in its own precision: ``(n,)``."""
     side = matrices.shape[-1]
-    if side < (FACTOR_SIDE_ON_GPU if matrices.is_cuda else FACTOR_SIDE):
+    if matrices.device.type != "cpu" or side < FACTOR_SIDE:
         return torch.linalg.cholesky_ex(matrices).info == 0
     half = side // 2
     factor, info = torch.linalg.cholesky_ex(matrices[:, :half, :half])
@@ -84,8 +85,9 @@ class _SingularValues(torch.autograd.Function):
 
 def _on_gpu(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
     """Return eigenvalues and eigenvectors (or nothing useful): of many larger matrices by cuSOLVER, else the host."""
-    many = matrices.shape[:-2].numel() > 1
-    if matrices.shape[-1] > CUDA_SIDE and many:
+    side, number = matrices.shape[-1], matrices.shape[:-2].numel()
+    fewest = FEW[side > 128]
+    if side > CUDA_SIDE and number >= fewest:
         return cusolver.decomposed(matrices, vectors) or _on_host(matrices, vectors)
     return torch.linalg.eigh(matrices) if vectors else (torch.linalg.eigvalsh(matrices), matrices)
 

@@ -8,7 +8,7 @@ from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.operator import ConvOperator
 
-DENSE_SIDE, DENSE_SIDE_ON_GPU = 24, 64  # smaller Gram blocks are decomposed as they are
+DENSE_SIDE, DENSE_SIDE_ON_GPU = 24, 128  # smaller Gram blocks are decomposed as they are
 STEPS = 6, 16  # Lanczos steps: on a coarse grid of frequencies, then wherever the largest block may be
 STEPS_SIDE = 192  # for larger blocks, whose values lie closer together, as many times more
 MARGIN = 1e-3  # of the best square: far above the rounding of float32 Gram blocks and their factorization
@@ -18,6 +18,8 @@ PIECE = 2**20  # bytes of Gram blocks that a core takes at a time, so that they 
 def largest_singular_value(A: ConvOperator) -> Tensor:
     """Return the largest singular value of a block-circulant operator, a scalar with the gradient of ``u* A v``."""
     blocks = Blocks(A)
+    if blocks.taps.is_cuda and _small(blocks) and not blocks.taps.requires_grad:
+        return (_squares(blocks).amax().clamp_min(0).sqrt() * blocks.scale).to(A.kernel.dtype)
     frequency, group = top_frequency(blocks)
     return (largest_of_block(blocks.group(group).at(frequency)[0, 0]) * blocks.scale).to(A.kernel.dtype)
 
@@ -44,12 +46,8 @@ def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
     rounding (or its Frobenius norm does, which is cheaper). The blocks left are compared in float64. A level that is
     too low leaves more of them, and never the wrong ones.
     """
-    groups, _, rows, columns = blocks.taps.shape
-    if min(rows, columns) <= (DENSE_SIDE_ON_GPU if blocks.taps.is_cuda else DENSE_SIDE):
-        gram = blocks.gram()
-        chunks = blocks.frequencies.split(gram.chunk)
-        squares = torch.cat([eigvalsh(gram.at(some))[..., -1] for some in chunks])
-        index, group = divmod(int(squares.argmax()), groups)
+    if _small(blocks):
+        index, group = divmod(int(_squares(blocks).argmax()), len(blocks.taps))
         return blocks.frequencies[index][None], group
     with thread_pool(blocks.taps.device) as map_pieces:
         left = _candidates(blocks, map_pieces)
@@ -59,6 +57,17 @@ def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
         grams = [blocks.group(group).gram(len(some)) for group, some in enumerate(left)]
         squares = [_largest_eigenvalues(gram, some, map_pieces) for gram, some in zip(grams, left, strict=True)]
     return pairs[int(torch.cat(squares).argmax())]
+
+
+def _small(blocks: Blocks) -> bool:
+    """Return whether all Gram blocks are decomposed, rather than searched."""
+    return min(blocks.taps.shape[2:]) <= (DENSE_SIDE_ON_GPU if blocks.taps.is_cuda else DENSE_SIDE)
+
+
+def _squares(blocks: Blocks) -> Tensor:
+    """Return the largest eigenvalue of each Gram block: ``(F, groups)``."""
+    gram = blocks.gram()
+    return torch.cat([eigvalsh(gram.at(some))[..., -1] for some in blocks.frequencies.split(gram.chunk)])
 
 
 def _candidates(blocks: Blocks, map_pieces: MapPieces) -> list[Tensor]:

@@ -48,7 +48,7 @@ class _Multilinear(torch.autograd.Function):
 
         The outputs alone need no y, and come with the transform of x, which the other derivatives need again.
         """
-        known = bool(blocks)
+        known = len(blocks) > 0
         with torch.autocast(x.device.type, enabled=False):
             derive = whole.derivatives if geometry.whole else _derivatives
             derivatives, blocks = derive(geometry, groups, by, x, weight, scale, y, blocks)

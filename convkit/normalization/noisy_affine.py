@@ -52,7 +52,9 @@ class NoisyAffine2d(nn.Module):
             )
         scale = self.weight[:, None, None]
         if self.training and self.sigma > 0:
-            noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32).to(x)
+            # on a GPU by its own generator: a copy from the host would wait
+            where = x.device if x.is_cuda else "cpu"
+            noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32, device=where).to(x)
             scale = scale * (1 + self.sigma * self.depth * noise)
         y = scale * x + self.bias[:, None, None]
         return y.to(x.dtype) if torch.is_autocast_enabled(x.device.type) else y

@@ -187,13 +187,17 @@ class OperatorNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight scaled to the operator norm ``bound``, or unchanged where it is not finite."""
-        if not weight.isfinite().all():
-            return weight  # a diverged training shows in its loss, not here
         kind = weight.device.type
         # a backward pass may run under autocast, whatever the forward pass forbids: it leaves float64 alone
         kernel = weight.double() if torch.is_autocast_enabled(kind) else weight
         with torch.autocast(kind, enabled=False):
-            norm = self._norm(ConvOperator(kernel, *self.geometry).torus()).to(weight.dtype)
+            try:
+                A = ConvOperator(kernel, *self.geometry).torus()
+            except ValueError:
+                if weight.isfinite().all():
+                    raise
+                return weight  # a diverged training shows in its loss, not here
+            norm = self._norm(A).to(weight.dtype)
             return self.bound * weight / _floored(norm)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -211,12 +215,14 @@ class OperatorNorm(nn.Module):
         """Return the operator norm, or that of the block that was on top at the last exact reading."""
         if self.every == 1 or not self.training:
             return operator_norm(A, 2)
-        if int(self.readings) % self.every == 0:
-            frequency, group = top_frequency(Blocks(A))
-            self.frequency.copy_(frequency)
+        readings, group, *frequency = torch.cat([self.readings[None], self.group[None], self.frequency[0]]).tolist()
+        where = torch.tensor([frequency])
+        if readings % self.every == 0:
+            where, group = top_frequency(Blocks(A))
+            self.frequency.copy_(where)
             self.group.fill_(group)
         self.readings += 1
-        block = Blocks(A, scale=1).group(int(self.group)).at(self.frequency.cpu())[0, 0]
+        block = Blocks(A, scale=1).group(group).at(where)[0, 0]
         if block.is_cuda:  # an SVD of one matrix takes ten times as long there
             return largest_of_block(block)
         U, _, Vh = torch.linalg.svd(block.detach(), full_matrices=False)

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from convkit.checks import described, plain, whole
+from convkit.operators.tables import on
 
 if TYPE_CHECKING:
     from convkit.operators.operator import ConvOperator
@@ -59,17 +61,24 @@ def check_kernel(kernel: object) -> None:
 _reads: ContextVar[bool] = ContextVar("reads", default=True)  # whether check_kernel reads the numbers of a kernel
 
 
+@contextmanager
+def known_finite() -> Iterator[None]:
+    """Context manager within which the numbers of kernels are not read: they were, or will be."""
+    token = _reads.set(False)
+    try:
+        yield
+    finally:
+        _reads.reset(token)
+
+
 def checked_at_once(compute: Callable[[], Tensor]) -> Tensor:
     """Return ``compute()``, numbers that cannot be finite unless all kernels in it are, with one check for all of them.
 
     A GPU is waited for once instead of once per kernel. If a number is not finite, all is computed again with the usual
     checks, so that the first kernel that is not finite raises its error.
     """
-    token = _reads.set(False)
-    try:
+    with known_finite():
         numbers = compute()
-    finally:
-        _reads.reset(token)
     return numbers if numbers.isfinite().all() else compute()
 
 
@@ -237,4 +246,4 @@ def pixels_at(places: Tensor, n: int, padding_mode: PaddingMode) -> Tensor:
 def sum_by_place(x: Tensor, axis: int, places: Tensor, size: int) -> Tensor:
     """Return x with entry j of ``axis`` added to entry ``places[j]`` of an axis of ``size`` zeros."""
     zeros = x.new_zeros(*x.shape[:axis], size, *x.shape[axis + 1 :])
-    return zeros.index_add(axis, places.to(x.device), x)
+    return zeros.index_add(axis, on(places, x), x)

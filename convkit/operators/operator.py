@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from convkit.operators.geometry import (
     check_batch,
     check_kernel,
     check_padding_mode,
+    known_finite,
     padding_pairs,
     positive_groups,
     positive_ints,
@@ -48,8 +49,7 @@ class ConvOperator:
     the transpose of the convolution that all this describes, which is what a transposed convolution does: its inputs
     are the outputs of that convolution.
 
-    Raises ``TypeError`` or ``ValueError`` for kernels that are not finite float32 or float64 tensors and for sizes
-    that describe no convolution.
+    Raises ``TypeError`` or ``ValueError`` for other kernels, numbers that are not finite, and sizes of no convolution.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 3.0]]]), 4)
     >>> A.matrix()
@@ -132,7 +132,11 @@ class ConvOperator:
     @property
     def T(self) -> "ConvOperator":
         """Return the transpose: the same kernel and geometry, which maps outputs to inputs."""
-        return replace(self, transposed=not self.transposed)
+        return self._in_geometry(transposed=not self.transposed)
+
+    def _in_geometry(self, **changes: Any) -> "ConvOperator":
+        with known_finite():  # the kernel's numbers were read when this was made
+            return replace(self, **changes)
 
     @property
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -172,8 +176,7 @@ class ConvOperator:
     def adjoint(self, y: Tensor) -> Tensor:
         """Return ``A* y`` for a batch, so that ``<A x, y> = <x, A* y>``.
 
-        From shape ``(batch, *out_shape)`` to ``(batch, *in_shape)``. Raises ``ValueError`` for another shape, dtype or
-        device and ``TypeError`` for what is no tensor.
+        From shape ``(batch, *out_shape)`` to ``(batch, *in_shape)``. Raises as ``A(x)`` does.
         """
         check_batch(y, self.out_shape, self.kernel)
         return self._to_windows(y) if self.transposed else self._to_image(y)
@@ -187,10 +190,9 @@ class ConvOperator:
         return unpad(x, self.input_shape, self.pads, self.padding_mode)
 
     def matrix(self) -> Tensor:
-        """Return the dense matrix M with ``M @ x.flatten() == A(x).flatten()``.
+        """Return the dense matrix M, ``(prod(out_shape), prod(in_shape))``, with ``M @ x.flatten() == A(x).flatten()``.
 
-        Its shape is ``(prod(out_shape), prod(in_shape))``. Raises ``ValueError`` where it would take more than
-        ``MATRIX_LIMIT`` bytes (1 GiB).
+        Raises ``ValueError`` where it would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
         """
         rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
         size = rows * columns * self.kernel.element_size()
@@ -206,16 +208,16 @@ class ConvOperator:
 
     def circular(self) -> "ConvOperator":
         """Return the convolution with the same kernel and circular "same" padding, on inputs of the same size."""
-        return replace(self, padding="same", padding_mode="circular")
+        return self._in_geometry(padding="same", padding_mode="circular")
 
     def torus(self) -> "ConvOperator":
         """Return the larger circular operator of which this one is a submatrix.
 
         So the i-th singular value of the torus is at least the i-th of this operator. The rows and columns of a
-        zero-padded operator are among those of the circular one on ``n + padding`` pixels (per axis the larger of the
-        two sides, at most the span), rounded up to a multiple of the stride. Where ``is_block_circulant`` holds already
-        the operator is its own torus. Raises ``NoFourierBlocks`` for circular padding of another amount than "same",
-        for a circular boundary whose stride does not divide the size, and for padding that reflects or replicates.
+        zero-padded operator are among those of the circular one on ``n + padding`` pixels (per axis the larger side, at
+        most the span), rounded up to a multiple of the stride. A block-circulant operator is its own torus. Raises
+        ``NoFourierBlocks`` for circular padding of another amount than "same", for a circular boundary whose stride
+        does not divide the size, and for padding that reflects or replicates.
         """
         if self.is_block_circulant:
             return self
@@ -234,7 +236,7 @@ class ConvOperator:
             )
         axes = zip(self.input_shape, self.pads, self.span, self.stride, strict=True)
         sizes = tuple(s * math.ceil((n + min(max(pads), span)) / s) for n, pads, span, s in axes)
-        return replace(self, input_shape=sizes, padding="same", padding_mode="circular")
+        return self._in_geometry(input_shape=sizes, padding="same", padding_mode="circular")
 
     def kernel_on_image(self) -> Tensor:
         """Return each tap at the pixel that output 0 reads through it: ``(c_out, c_in // groups, *input_shape)``.
@@ -254,7 +256,7 @@ class ConvOperator:
         Takes ``Conv1d``, ``Conv2d``, ``Conv3d``, ``ConvTranspose1d``, ``ConvTranspose2d``, ``ConvTranspose3d`` (a
         transposed operator), ``Linear`` (a kernel of size 1; ``input_shape`` is the grid of positions it is applied to,
         ``(1, 1)`` for one), and any layer with a method ``operator(input_shape)``. A parametrized weight is read at
-        once: make a new operator after it changed. Raises ``ValueError``, with advice, for every other layer.
+        once. Raises ``ValueError``, with advice, for every other layer.
         """
         if has_operator(layer):
             return layer.operator(input_shape)
@@ -270,8 +272,8 @@ class ConvOperator:
         geometry = (layer.stride, padding, layer.dilation, layer.groups)
         if not isinstance(layer, TRANSPOSED):
             return ConvOperator(layer.weight, input_shape, *geometry, layer.padding_mode)
-        more = cast(Size, layer.output_padding)
-        return transposed_convolution(layer.weight, input_shape, layer.stride, cast(Size, padding), more, *geometry[2:])
+        geometry = (layer.stride, cast(Size, padding), cast(Size, layer.output_padding), *geometry[2:])
+        return transposed_convolution(layer.weight, input_shape, *geometry)
 
 
 def transposed_convolution(

@@ -306,7 +306,7 @@ def test_a_checkpoint_from_before_there_was_a_choice_of_records_is_gone_on_with(
 
 # ---- divergence ------------------------------------------------------------------------------------------------------
 def test_a_run_beyond_the_stated_multiple_of_its_start_ends_with_a_sentence_and_is_told_again(data, tmp_path):
-    options = {"steps": 60, "schedule": "constant", "knobs": {"lr": 5.0}, "checkpoint": tmp_path / "run.pt"}
+    options = {"steps": 60, "schedule": "constant", "knobs": {"lr": 10.0}, "checkpoint": tmp_path / "run.pt"}
     records, _ = history(data, "weight_standardization", **options)
     first, last = records[0], records[-1]
     assert len(records) < 60
