@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from common import DEVICE, QUICK, Part
+from common import DEVICE, OUT, QUICK, Part
 from torch import nn
 
 from convkit.bench.baselines import PlainConvNorm, gram_iteration, power_method, svdvals_of_full_symbol
@@ -188,3 +188,27 @@ for k in (1, 6):
         error=relative(leading_singular_values(Z, k)),
     )
 part.time("torus_bound", "16@16 zeros", "convkit", lambda: torus_bound(pair(Z)))
+
+# ---- 1 and infinity, and where the time of three calls goes ----
+for c, n in [(8, 8)] if QUICK else [(64, 32), (512, 8)]:
+    B = pair(random(c, n, padding=1, padding_mode="zeros"))
+    for order in (1, torch.inf):
+        part.time(f"operator_norm {order}", f"{c}@{n} zeros", "convkit", lambda order=order: operator_norm(B, order))
+if not QUICK:
+    from torch.profiler import ProfilerActivity, profile
+
+    A, B = pair(random(512, 32)), pair(ConvOperator(trained["64 to 64"], (32, 32)))
+    Z = pair(random(64, 32, padding=1, padding_mode="zeros"))
+    part.time("operator_norm 2", "64@32 zeros", "convkit", lambda: operator_norm(Z, 2), rounds=3)
+    for name, task in {
+        "norm 512@32": lambda: operator_norm(A, 2),
+        "clip 64@32": lambda: clip_and_crop(B, 1.0),
+        "norm 64@32": lambda: operator_norm(B, 2),
+    }.items():
+        task()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+            task()
+            torch.cuda.synchronize()
+        with open(f"{OUT}/profile.txt", "a") as file:
+            for order in ("self_cpu_time_total", "self_cuda_time_total"):
+                print(name, seen.key_averages().table(sort_by=order, row_limit=18, max_name_column_width=50), file=file)

@@ -139,6 +139,6 @@ if not QUICK:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
         for _ in range(3):
             next(steps)
-    with open(f"{OUT}/profile.txt", "w") as file:
+    with open(f"{OUT}/profile.txt", "a") as file:
         file.write(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=50))
         file.write(seen.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=50))
