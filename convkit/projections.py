@@ -196,8 +196,8 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
         gram = units @ units.mH if wide else units.mH @ units
     with torch.no_grad():  # which blocks offend: those for which bound^2 - B B* has no Cholesky factor
         identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        offends = torch.linalg.cholesky_ex(bound**2 * identity - gram).info != 0
-    if not offends.any():
+        offends = (torch.linalg.cholesky_ex(bound**2 * identity - gram).info != 0).nonzero(as_tuple=True)
+    if len(offends[0]) == 0:
         return torch.zeros_like(blocks)
     some = blocks[offends]
     squares, U = eigh(gram[offends])
@@ -205,7 +205,7 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
     squares, U = squares[..., squares.shape[-1] - above :], U[..., U.shape[-1] - above :]
     kept = (1 - bound / squares.clamp_min(bound**2).sqrt()).to(U.dtype)[..., None, :]
     excess = (U * kept) @ (U.mH @ some) if wide else (some @ U * kept) @ U.mH
-    return torch.zeros_like(blocks).index_put((offends,), excess)
+    return torch.zeros_like(blocks).index_put(offends, excess)
 
 
 def _scaled(A: ConvOperator, bound: float) -> ConvOperator:

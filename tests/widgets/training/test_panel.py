@@ -191,4 +191,4 @@ def test_own_networks_and_data(device):
     panel = TrainingPanel(("plain", "sphere"), DATA.to(device), own, first=2, batch_size=16, every=1)
     assert panel.values["model"] == "your Sequential"
     for run in panel.runs:
-        assert_same_training(again(run, model=own), run.history, *([own] if device.type == "cuda" else []))
+        assert_same_training(again(run, model=own), run.history, *([own, own] if device.type == "cuda" else []))
