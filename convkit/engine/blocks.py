@@ -128,8 +128,10 @@ class Blocks:
         At all frequencies this is the inverse of ``at``; the taps for parts of them add up to it.
         """
         weights = self.times[indices].double()[:, None] / math.prod(self.grid)
-        phases = angles(self.frequencies[indices], self.offsets, self.period)
-        cos, sin = (on(weights * wave, self.taps).to(self.taps.dtype) for wave in (phases.cos(), phases.sin()))
+        phases, weights = (
+            on(t, self.taps) for t in (angles(self.frequencies[indices], self.offsets, self.period), weights)
+        )
+        cos, sin = ((weights * wave).to(self.taps.dtype) for wave in (phases.cos(), phases.sin()))
         flat = values.flatten(1)
         taps = cos.T @ flat.real + sin.T @ flat.imag
         return taps.unflatten(1, (self.taps.shape[0], *self.taps.shape[2:])).movedim(0, 1)
