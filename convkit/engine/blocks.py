@@ -127,10 +127,8 @@ class Blocks:
 
         At all frequencies this is the inverse of ``at``; the taps for parts of them add up to it.
         """
-        weights = self.times[indices].double()[:, None] / math.prod(self.grid)
-        phases, weights = (
-            on(t, self.taps) for t in (angles(self.frequencies[indices], self.offsets, self.period), weights)
-        )
+        weights = on(self.times[indices].double()[:, None] / math.prod(self.grid), self.taps)
+        phases = on(angles(self.frequencies[indices], self.offsets, self.period), self.taps)
         cos, sin = ((weights * wave).to(self.taps.dtype) for wave in (phases.cos(), phases.sin()))
         flat = values.flatten(1)
         taps = cos.T @ flat.real + sin.T @ flat.imag
