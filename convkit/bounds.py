@@ -13,6 +13,7 @@ from torch import Tensor
 from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import matrix_norms
 from convkit.norms import operator_norm
+from convkit.operators.dtypes import in_full_precision
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
@@ -20,6 +21,7 @@ from convkit.operators.tables import on
 EPS = torch.finfo(torch.float64).eps
 
 
+@in_full_precision
 def frobenius_bound(A: ConvOperator) -> Tensor:
     """Return the Frobenius norm of ``A.matrix()``, which is at least its norm 2; a scalar with gradient.
 
@@ -49,6 +51,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
     return _rounded_up(norm * scale, A, A.kernel.numel())
 
 
+@in_full_precision
 def holder_bound(A: ConvOperator) -> Tensor:
     """Return ``sqrt(||A||_1 ||A||_inf)``, which is at least the norm 2 by Hölder's inequality; a scalar with gradient.
 
@@ -64,6 +67,7 @@ def holder_bound(A: ConvOperator) -> Tensor:
     return _rounded_up(root * scale, A, B.kernel.numel())
 
 
+@in_full_precision
 def torus_bound(A: ConvOperator) -> Tensor:
     """Return the norm 2 of the circular operator of which ``A`` is a piece, by Fourier; a scalar with gradient.
 
@@ -88,6 +92,7 @@ def torus_bound(A: ConvOperator) -> Tensor:
     return _rounded_up(operator_norm(B.torus(), 2) * scale * math.sqrt(repeats), A, _spectral_slack(B))
 
 
+@in_full_precision
 def flattened_norm(A: ConvOperator) -> Tensor:
     """Return the norm 2 of the kernel as a matrix ``(c_out, c_in k k)``, the largest over the groups.
 
@@ -102,6 +107,7 @@ def flattened_norm(A: ConvOperator) -> Tensor:
     return matrix_norms(A.kernel.unflatten(0, (A.groups, -1)).flatten(2)).amax()
 
 
+@in_full_precision
 def flattened_bound(A: ConvOperator) -> Tensor:
     """Return ``flattened_norm`` times the root of the largest number of windows that read one pixel.
 
@@ -116,6 +122,7 @@ def flattened_bound(A: ConvOperator) -> Tensor:
     return _matrix_bound(A, 0)
 
 
+@in_full_precision
 def reshaped_bound(A: ConvOperator) -> Tensor:
     """Return the least of the bounds from all ``2^d`` matrices ``(c_out k.., c_in k..)`` of a kernel.
 
@@ -131,6 +138,7 @@ def reshaped_bound(A: ConvOperator) -> Tensor:
     return _matrix_bound(A, len(A.input_shape))
 
 
+@in_full_precision
 def gram_iteration_bound(A: ConvOperator, steps: int = 5) -> Tensor:
     """Return the largest ``||G||_F^(1 / 2^steps)``, where G is a block of ``A`` after ``steps`` times ``G <- G* G``.
 
@@ -157,6 +165,7 @@ def gram_iteration_bound(A: ConvOperator, steps: int = 5) -> Tensor:
     return _rounded_up(largest * blocks.scale, A, _spectral_slack(A))
 
 
+@in_full_precision
 def grid_bound(A: ConvOperator, density: int = 16) -> Tensor:
     """Return a bound of the norm 2 on inputs of every size at once, from a grid of frequencies.
 

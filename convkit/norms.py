@@ -12,11 +12,13 @@ from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import positive_definite
 from convkit.engine.lanczos import leading_values
 from convkit.engine.largest import largest_singular_value
+from convkit.operators.dtypes import in_full_precision
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
 
 
+@in_full_precision
 def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     """Return ``torch.linalg.matrix_norm(A.matrix(), ord)`` for ``ord`` 1, 2 or inf, a scalar with gradient.
 
@@ -50,6 +52,7 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
     return sums.amax()
 
 
+@in_full_precision
 def power_iteration(A: ConvOperator, steps: int = 50, generator: torch.Generator | None = None) -> Tensor:
     """Return an estimate from below of the norm 2: ``|A v|`` after some steps of ``v <- A* A v`` on a random start.
 
@@ -70,6 +73,7 @@ def power_iteration(A: ConvOperator, steps: int = 50, generator: torch.Generator
     return A(v / v.norm().clamp_min(tiny)).norm()
 
 
+@in_full_precision
 def certify(A: ConvOperator, bound: float) -> bool:
     """Return whether the operator norm 2 is proved to be below ``bound``: a Cholesky factor at every frequency.
 

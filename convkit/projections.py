@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from convkit.checks import positive, whole
 from convkit.engine.blocks import Blocks, half_set, require_blocks
@@ -12,11 +14,13 @@ from convkit.engine.hermitian import eigh
 from convkit.engine.rows import constrained_rows
 from convkit.engine.workers import thread_pool
 from convkit.norms import operator_norm
+from convkit.operators.dtypes import differentiated, in_full_precision
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
 from convkit.spectra import from_symbol, symbol
 
 
+@in_full_precision
 def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
     """Return the projection of ``A.matrix()`` on the ball of matrices whose operator norm is at most ``bound``.
 
@@ -43,6 +47,7 @@ def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
     return from_symbol(blocks - excess, A.stride, A.groups)
 
 
+@in_full_precision
 def clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     """Return ``A`` after one round of Sedghi et al. 2019, section 3: clip the singular values, then crop the kernel.
 
@@ -60,6 +65,7 @@ def clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     return _clip_and_crop(A, bound)
 
 
+@in_full_precision
 def alternating_projections(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     """Return a kernel of A's own size with operator norm at most ``bound``, by clipping and cropping in turns.
 
@@ -82,6 +88,7 @@ def alternating_projections(A: ConvOperator, bound: float, rounds: int = 30) -> 
     return _scaled(A, bound)
 
 
+@in_full_precision
 def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     """Return the kernel of A's own size with operator norm at most ``bound`` nearest to A, approached in rounds.
 
@@ -119,6 +126,7 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     return _scaled(without(p), bound)
 
 
+@in_full_precision
 def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
     """Return the kernel with its reshaped matrix ``(c_out, c_in * kernel_size)`` projected on the ball of ``bound``.
 
@@ -132,6 +140,8 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
     _check_bound(bound, 1, "clip_reshaped_kernel")
     matrices = A.kernel.unflatten(0, (A.groups, -1)).flatten(2)
     matrices = matrices.double() if matrices.is_cuda else matrices  # there float32 may keep few digits
+    if differentiated(matrices):
+        return replace(A, kernel=(matrices - _excess(matrices, bound)).view_as(A.kernel).to(A.kernel))
     U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
     return replace(A, kernel=((U * S.clamp(max=bound)[:, None, :]) @ Vh).view_as(A.kernel).to(A.kernel))
 
@@ -166,7 +176,7 @@ def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     """Return ``clip_and_crop(A, bound)``, or ``A`` itself where no singular value is above the bound."""
     blocks = Blocks(A)
     bound = bound / blocks.scale
-    if blocks.taps.requires_grad:
+    if differentiated(blocks.taps):
         correction = blocks.to_taps(_excess(blocks.at(blocks.frequencies), bound))
     else:
         gram, everything = blocks.gram(dtype=blocks.taps.dtype), torch.arange(len(blocks.frequencies))
@@ -200,6 +210,9 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
     if len(offends[0]) == 0:
         return torch.zeros_like(blocks)
     some = blocks[offends]
+    if differentiated(gram):
+        share = _Share.apply(gram[offends], bound)
+        return torch.zeros_like(blocks).index_put(offends, share @ some if wide else some @ share)  # pyright: ignore
     squares, U = eigh(gram[offends])
     above = int((squares > bound**2).sum(-1).max())  # only these columns have a share
     squares, U = squares[..., squares.shape[-1] - above :], U[..., U.shape[-1] - above :]
@@ -208,10 +221,38 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
     return torch.zeros_like(blocks).index_put(offends, excess)
 
 
+class _Share(torch.autograd.Function):
+    """``f(G)`` for ``f(s) = max(1 - bound / sqrt(s), 0)``: what clipping takes away of a matrix with Gram matrix G.
+
+    The derivative is that of Daleckii & Krein: differences of f divided by those of the eigenvalues, and where two are
+    the same the derivative of f. So it is right, and finite, where singular values repeat.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gram: Tensor, bound: float) -> Tensor:
+        squares, U = eigh(gram)
+        kept = squares.clamp_min(bound**2)
+        f = 1 - bound / kept.sqrt()
+        slope = torch.where(squares > bound**2, bound / (2 * kept**1.5), 0)
+        apart = squares[..., :, None] - squares[..., None, :]
+        near = apart.abs() <= torch.finfo(squares.dtype).eps ** 0.5 * kept[..., -1:, None]
+        means = (slope[..., :, None] + slope[..., None, :]) / 2
+        ratios = torch.where(near, means, (f[..., :, None] - f[..., None, :]) / torch.where(near, 1, apart))
+        ctx.save_for_backward(U, ratios.to(U.dtype))
+        return (U * f.to(U.dtype)[..., None, :]) @ U.mH
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        U, ratios = ctx.saved_tensors
+        inner = ratios * (U.mH @ grad @ U)
+        return U @ inner @ U.mH, None
+
+
 def _scaled(A: ConvOperator, bound: float) -> ConvOperator:
     """Return ``A`` scaled down to the bound where its norm is above it, and by four roundings more."""
     norm = operator_norm(A, 2)
-    factor = bound / norm * (1 - 4 * torch.finfo(norm.dtype).eps)
+    factor = bound / norm.clamp_min(bound / 2) * (1 - 4 * torch.finfo(norm.dtype).eps)  # a norm of 0 has a factor, too
     return replace(A, kernel=A.kernel * factor.clamp(max=1))
 
 

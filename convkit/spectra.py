@@ -12,6 +12,7 @@ from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import eigvalsh, svdvals
 from convkit.engine.lanczos import leading_values
 from convkit.engine.workers import MapPieces, thread_pool
+from convkit.operators.dtypes import differentiated, in_full_precision
 from convkit.operators.geometry import positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
@@ -19,6 +20,7 @@ from convkit.operators.tables import on
 SMALL = 1e-4  # of the largest value: below, the square of a value has lost digits that float64 could keep
 
 
+@in_full_precision
 def symbol(A: ConvOperator) -> Tensor:
     """Return the Fourier blocks of ``A``, complex, shape ``(*frequencies, c_out, c_in * prod(stride))``.
 
@@ -92,6 +94,7 @@ def from_symbol(blocks: Tensor, stride: int | Sequence[int] = 1, groups: int = 1
     return ConvOperator(kernel, size, strides, groups=groups)
 
 
+@in_full_precision
 def spectrum(A: ConvOperator) -> Tensor:
     """Return the singular values of each block, ``(*frequencies, min(c_out, c_in * prod(stride)))``, descending.
 
@@ -108,6 +111,7 @@ def spectrum(A: ConvOperator) -> Tensor:
     return values[on(blocks.index, values)].unflatten(0, blocks.grid)
 
 
+@in_full_precision
 def singular_values(A: ConvOperator) -> Tensor:
     """Return all singular values of ``A.matrix()``, sorted, shape ``(min(rows, columns),)``.
 
@@ -125,6 +129,7 @@ def singular_values(A: ConvOperator) -> Tensor:
     return values.repeat_interleave(times[order], output_size=total)
 
 
+@in_full_precision
 def condition_number(A: ConvOperator) -> Tensor:
     """Return the largest over the smallest singular value of ``A.matrix()``, infinite where the smallest is 0.
 
@@ -139,6 +144,7 @@ def condition_number(A: ConvOperator) -> Tensor:
     return values[:, 0].amax() / values[:, -1].amin()
 
 
+@in_full_precision
 def channel_condition_numbers(A: ConvOperator) -> Tensor:
     """Return the condition number of each output channel's matrix (its rows of ``A.matrix()``), shape ``(c_out,)``.
 
@@ -164,6 +170,7 @@ def channel_condition_numbers(A: ConvOperator) -> Tensor:
     return torch.where(smallest > 0, ratios, math.inf).to(A.kernel.dtype)
 
 
+@in_full_precision
 def leading_singular_values(A: ConvOperator, k: int) -> Tensor:
     """Return the k largest singular values of ``A.matrix()``, sorted, shape ``(k,)``, for every geometry.
 
@@ -200,7 +207,7 @@ def _values(A: ConvOperator, name: str) -> tuple[Tensor, Blocks]:
     require_blocks(A, name)
     blocks = Blocks(A)
     with thread_pool(A.kernel.device) as map_pieces:
-        if blocks.taps.requires_grad:
+        if differentiated(blocks.taps):
             values = svdvals(blocks.at(blocks.frequencies))
         elif len(blocks.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed
             values = svdvals(blocks.at(blocks.frequencies).real.double())

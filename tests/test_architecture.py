@@ -34,7 +34,15 @@ OPTIONAL = {"engine": {"threadpoolctl"}, "loading": {"tqdm"}}  # without them: o
 MOST_ROOMS, MOST_DEPTH = 30, 11
 MOST_LINES = {"core": 4_400, "package": 15_500}
 MOST_TESTS = 1.15  # lines of tests for a line of the package
-BESIDE = ("architecture", "bad_questions", "checks", "leading", "statements", "torus")  # tests of more than one room
+BESIDE = (
+    "architecture",
+    "bad_questions",
+    "checks",
+    "derivatives",
+    "leading",
+    "statements",
+    "torus",
+)  # tests of more than one room
 LIBRARY_TESTS = [  # these run where only torch, numpy, scipy, pytest and hypothesis are installed
     path.relative_to(ROOT).as_posix()
     for path in sorted((ROOT / "tests").rglob("test_*.py"))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from convkit.engine import cusolver
+from convkit.operators.dtypes import differentiated
 
 FACTOR_SIDE = 100  # above, products of halves are faster than LAPACK's factorizations of one matrix after the other
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
@@ -42,7 +43,11 @@ def svdvals(matrices: Tensor) -> Tensor:
     On a GPU from the eigenvalues ``+-s`` of ``[[0, M], [M*, 0]]`` in float64, with a first derivative only: there
     torch decomposes one matrix after the other, and stops at a tolerance of its own.
     """
-    return _SingularValues.apply(matrices) if matrices.device.type == "cuda" else torch.linalg.svdvals(matrices)  # pyright: ignore
+    return (
+        _SingularValues.apply(matrices, differentiated(matrices))
+        if matrices.device.type == "cuda"
+        else torch.linalg.svdvals(matrices)
+    )  # pyright: ignore
 
 
 def matrix_norms(matrices: Tensor) -> Tensor:
@@ -66,21 +71,27 @@ class _SingularValues(torch.autograd.Function):
     """Singular values whose derivative is that of ``u* M v``, with the singular vectors held fixed."""
 
     @staticmethod
-    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+    def forward(ctx: Any, matrices: Tensor, wanted: bool) -> Tensor:
         rows, columns = matrices.shape[-2:]
         k, exact = min(rows, columns), matrices.double() if not matrices.is_complex() else matrices.to(torch.complex128)
         both = exact.new_zeros(*matrices.shape[:-2], rows + columns, rows + columns)
         both[..., :rows, rows:], both[..., rows:, :rows] = exact, exact.mH
-        values, vectors = eigh(both) if ctx.needs_input_grad[0] else (eigvalsh(both), both)
+        values, vectors = eigh(both) if wanted else (eigvalsh(both), both)
         vectors = (2**0.5 * vectors[..., -k:].flip(-1)).to(matrices.dtype)
         ctx.save_for_backward(vectors[..., :rows, :], vectors[..., rows:, :])
+        ctx.save_for_forward(vectors[..., :rows, :], vectors[..., rows:, :])
         return values[..., -k:].flip(-1).clamp_min(0).to(matrices.dtype.to_real())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         U, V = ctx.saved_tensors
-        return (U * grad[..., None, :]) @ V.mH
+        return (U * grad[..., None, :]) @ V.mH, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        U, V = ctx.saved_tensors
+        return (U.conj() * (tangent @ V)).sum(-2).real
 
 
 def _on_gpu(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from convkit.engine.hermitian import svdvals
+from convkit.operators.dtypes import differentiated
 from convkit.operators.operator import ConvOperator
 
 DENSE_LIMIT = 64  # matrices with fewer rows or columns are decomposed as they are
@@ -29,7 +31,8 @@ def leading_values(A: ConvOperator, k: int) -> Tensor:
     u = B(V)
     norms = u.flatten(1).norm(dim=1)
     values = norms.to(A.kernel.dtype)
-    if A.kernel.requires_grad:  # exact in float64, with the gradient of u* A v
+    if differentiated(A.kernel):  # exact in float64, with the gradient of u* A v
+        A = replace(A, kernel=_FixedVectors.apply(A.kernel))
         u = u / norms.clamp_min(torch.finfo(u.dtype).tiny).view(-1, *[1] * len(A.in_shape))
         products = (u.to(A.kernel.dtype) * A(V.to(A.kernel.dtype))).flatten(1).sum(1)
         values = products + (values - products).detach()
@@ -75,6 +78,36 @@ def leading_right_vectors(A: ConvOperator, k: int, residual: float = RESIDUALS[t
         f"the leading singular values of {A} did not converge: after {MOST} restarts the residual is {reached:.1e} of "
         "the largest square; ask for fewer values, or decompose A.matrix()"
     )
+
+
+class _FixedVectors(torch.autograd.Function):
+    """A kernel whose gradient refuses to be differentiated: it was computed for fixed singular vectors."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(kernel)
+        return kernel.view_as(kernel)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.view_as(tangent)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _NoSecond.apply(grad, *ctx.saved_tensors) if torch.is_grad_enabled() else grad  # pyright: ignore
+
+
+class _NoSecond(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, kernel: Tensor) -> Tensor:
+        return grad.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        raise RuntimeError(
+            "the iterated singular values have a first derivative only, got a second one; use singular_values(A) of a "
+            "circular operator, or svdvals of A.matrix(), which have more"
+        )
 
 
 def _extended(A: ConvOperator, basis: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,14 @@
 """The largest singular value of a block-circulant operator, by a search for the Fourier block that has it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from convkit.engine.blocks import Blocks, Gram
 from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
 from convkit.engine.workers import MapPieces, thread_pool
+from convkit.operators.dtypes import differentiated
 from convkit.operators.operator import ConvOperator
 
 DENSE_SIDE, DENSE_SIDE_ON_GPU = 24, 128  # smaller Gram blocks are decomposed as they are
@@ -18,24 +21,49 @@ PIECE = 2**20  # bytes of Gram blocks that a core takes at a time, so that they 
 def largest_singular_value(A: ConvOperator) -> Tensor:
     """Return the largest singular value of a block-circulant operator, a scalar with the gradient of ``u* A v``."""
     blocks = Blocks(A)
-    if blocks.taps.is_cuda and _small(blocks) and not blocks.taps.requires_grad:
+    if blocks.taps.is_cuda and _small(blocks) and not differentiated(blocks.taps):
         return (_squares(blocks).amax().clamp_min(0).sqrt() * blocks.scale).to(A.kernel.dtype)
     frequency, group = top_frequency(blocks)
     return (largest_of_block(blocks.group(group).at(frequency)[0, 0]) * blocks.scale).to(A.kernel.dtype)
 
 
 def largest_of_block(block: Tensor) -> Tensor:
-    """Return the largest singular value of one matrix, a scalar with the gradient of ``u* B v``."""
-    with thread_pool(block.device):  # one small matrix: a second thread only costs
-        if not block.requires_grad and not block.is_cuda:
-            return torch.linalg.svdvals(block)[0]
-        # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
-        block = block if block.shape[0] <= block.shape[1] else block.mH
-        exact = block.detach().to(torch.complex128)
-        u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
-        v = exact.mH @ u
-    v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
-    return (u.conj().to(block) @ block @ v.to(block)).real
+    """Return the largest singular value of one matrix, a scalar with the gradient of ``u* B v``, and that one's."""
+    if torch.is_grad_enabled() and block.requires_grad:
+        return _Largest.apply(block)[0]  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+    return _Largest.forward(block)[0] if block.is_cuda else torch.linalg.svdvals(block)[0]
+
+
+class _Largest(torch.autograd.Function):
+    """The largest singular value, with its vectors u and v."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        wide = block.shape[0] <= block.shape[1]
+        exact = (block if wide else block.mH).detach().to(torch.complex128)
+        with thread_pool(block.device):  # one small matrix: a second thread only costs
+            # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
+            u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
+            v = exact.mH @ u
+        v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
+        u, v = (u.to(block), v.to(block)) if wide else (v.to(block), u.to(block))
+        return (u.conj() @ block @ v).real, u, v
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        _, u, v = output
+        ctx.mark_non_differentiable(u, v)
+        ctx.save_for_backward(*inputs, u, v)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: object) -> Tensor:
+        block, u, v = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative may follow: that of the singular vectors, by torch
+            U, _, Vh = torch.linalg.svd(block, full_matrices=False)
+            return grad * (U[:, :1] @ Vh[:1])
+        return grad * torch.outer(u, v.conj())
 
 
 def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:

@@ -1,18 +1,32 @@
 """The floating-point dtype of networks: chosen when layers are made, read from the weights when images come in."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from convkit.checks import described
 
+P = ParamSpec("P")
+R = TypeVar("R")
 HALF = (torch.float16, torch.bfloat16)
 _MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn, torch.linspace})
+
+
+class HasKernel(Protocol):
+    """What has a kernel: an operator."""
+
+    @property
+    def kernel(self) -> Tensor: ...
+
+
+Kernel = TypeVar("Kernel", bound=HasKernel)
 
 
 @contextmanager
@@ -46,6 +60,25 @@ def input_dtype(model: nn.Module) -> torch.dtype | None:
 def as_input(model: nn.Module, x: Tensor) -> Tensor:
     """Return the images in the dtype that the network takes; whole numbers, such as the indices of words, stay."""
     return x.to(input_dtype(model) or x.dtype) if x.is_floating_point() else x
+
+
+def in_full_precision(function: Callable[Concatenate[Kernel, P], R]) -> Callable[Concatenate[Kernel, P], R]:
+    """Make a function of an operator compute the same inside ``torch.autocast`` as outside."""
+
+    @functools.wraps(function)
+    def outside(A: Kernel, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        kind = A.kernel.device.type
+        if not torch.is_autocast_enabled(kind):
+            return function(A, *args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return function(A, *args, **kwargs)
+
+    return outside
+
+
+def differentiated(x: Tensor) -> bool:
+    """Return whether derivatives by x are asked for, in reverse or in forward mode."""
+    return x.requires_grad or forward_ad.unpack_dual(x).tangent is not None
 
 
 def widened(weight: Tensor) -> Tensor:

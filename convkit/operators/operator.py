@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from convkit.operators.dtypes import in_full_precision
 from convkit.operators.geometry import (
     NoFourierBlocks,
     Padding,
@@ -189,6 +190,7 @@ class ConvOperator:
         x = _TRANSPOSE[len(self.input_shape)](y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
         return unpad(x, self.input_shape, self.pads, self.padding_mode)
 
+    @in_full_precision
     def matrix(self) -> Tensor:
         """Return the dense matrix M, ``(prod(out_shape), prod(in_shape))``, with ``M @ x.flatten() == A(x).flatten()``.
 
