@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from convkit.checks import positive, whole
 from convkit.engine.blocks import Blocks, half_set, require_blocks
+from convkit.engine.derivatives import once
 from convkit.engine.hermitian import eigh
 from convkit.engine.rows import constrained_rows
 from convkit.engine.workers import thread_pool
@@ -18,6 +18,8 @@ from convkit.operators.dtypes import differentiated, in_full_precision
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
 from convkit.spectra import from_symbol, symbol
+
+ONCE = "clips of singular values have a first derivative only, got a second one; take the penalty of a norm instead"
 
 
 @in_full_precision
@@ -211,7 +213,7 @@ def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
         return torch.zeros_like(blocks)
     some = blocks[offends]
     if differentiated(gram):
-        share = _Share.apply(gram[offends], bound)
+        share = _Share.apply(once(gram, ONCE)[offends], bound)[0]  # pyright: ignore
         return torch.zeros_like(blocks).index_put(offends, share @ some if wide else some @ share)  # pyright: ignore
     squares, U = eigh(gram[offends])
     above = int((squares > bound**2).sum(-1).max())  # only these columns have a share
@@ -228,9 +230,11 @@ class _Share(torch.autograd.Function):
     the same the derivative of f. So it is right, and finite, where singular values repeat.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, gram: Tensor, bound: float) -> Tensor:
-        squares, U = eigh(gram)
+    def forward(gram: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
+        squares, U = eigh(gram.detach())
         kept = squares.clamp_min(bound**2)
         f = 1 - bound / kept.sqrt()
         slope = torch.where(squares > bound**2, bound / (2 * kept**1.5), 0)
@@ -238,15 +242,22 @@ class _Share(torch.autograd.Function):
         near = apart.abs() <= torch.finfo(squares.dtype).eps ** 0.5 * kept[..., -1:, None]
         means = (slope[..., :, None] + slope[..., None, :]) / 2
         ratios = torch.where(near, means, (f[..., :, None] - f[..., None, :]) / torch.where(near, 1, apart))
-        ctx.save_for_backward(U, ratios.to(U.dtype))
-        return (U * f.to(U.dtype)[..., None, :]) @ U.mH
+        return (U * f.to(U.dtype)[..., None, :]) @ U.mH, U, ratios.to(U.dtype)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+        ctx.save_for_forward(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: object) -> tuple[Tensor, None]:
         U, ratios = ctx.saved_tensors
-        inner = ratios * (U.mH @ grad @ U)
-        return U @ inner @ U.mH, None
+        return U @ (ratios * (U.mH @ grad @ U)) @ U.mH, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> tuple[Tensor, None, None]:
+        return _Share.backward(ctx, tangent)[0], None, None
 
 
 def _scaled(A: ConvOperator, bound: float) -> ConvOperator:

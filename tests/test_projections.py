@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from convkit.bench.baselines import two_lines_clip
+from convkit.engine.blocks import Blocks
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.projections import (
@@ -18,6 +19,7 @@ from convkit.projections import (
     clip_singular_values,
     dykstra,
 )
+from convkit.spectra import singular_values
 from tests.helpers.geometries import CIRCULAR, Geometry, exact_geometries, normal, patch_geometries, scaled
 from tests.helpers.refusals import refused
 
@@ -153,3 +155,16 @@ def test_bounds_that_are_none_and_no_rounds_are_refused(device, project):
         refused(f"{project.__name__}'s bound must be a positive number, got", project, A, bound)
     if project in BOUNDED:
         refused("rounds must be a whole number of at least 1, got 0", project, A, 1.0, rounds=0)
+
+
+@pytest.mark.parametrize("shape", [(24, 12, 1, 1), (40, 6, 1, 1), (10, 4, 1, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kernels_that_a_stride_steps_over_are_clipped_without_the_columns_that_no_tap_reads(device, shape, dtype):
+    A = Geometry(shape, (4, 6), stride=(4, 3), padding="valid" if shape[-1] == 1 else 0).operator(device, dtype)
+    assert Blocks(A).taps.shape[-1] == shape[1] * shape[3]
+    bound = 0.5 * float(operator_norm(A, 2))
+    clipped = clip_and_crop(A, bound)
+    U, S, Vh = torch.linalg.svd(A.matrix().double(), full_matrices=False)
+    truth = (U * S.clamp(max=bound)) @ Vh
+    assert_close(clipped.matrix().double(), truth, rtol=1e-5, atol=1e-5)  # a patch for each output: nothing to crop
+    assert_close(singular_values(A).double(), S, rtol=1e-5, atol=1e-4 if dtype == torch.float32 else 1e-12)

@@ -81,14 +81,16 @@ def autoattack(
         check_classes(y, classes)
         if classes < 4:
             raise ValueError(f"AutoAttack needs at least 4 classes, the model has {classes}; use pgd with restarts")
-        ask = cast(nn.Module, lambda x: copy(x.clone()))  # it is only called
+        # it is only called; the library computes in float32, whatever dtype the images have
+        ask = cast(nn.Module, lambda z: copy(z.to(x.dtype, copy=True)).float())
         how = {"norm": "Linf" if kind == math.inf else "L2", "eps": size, "seed": _seed(generator), "device": x.device}
         runner = AutoAttack(ask, **how)
         runner.attacks_to_run = list(attacks)
         runner.fab.n_target_classes = runner.apgd_targeted.n_target_classes = min(9, classes - 1)
         for attack in (runner.apgd, runner.apgd_targeted, runner.fab, runner.square):
             _draw_privately(attack)
-        found, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
+        found, _ = runner.run_standard_evaluation(x.float(), y, batch_size=batch_size)
+        found = found.to(x.dtype)
     if kind == math.inf:
         found = torch.minimum(torch.maximum(found, x - size), x + size)  # it may leave the ball by a rounding
     return found.detach().clamp(0, 1)

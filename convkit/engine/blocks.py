@@ -65,24 +65,29 @@ class Blocks:
         self_conjugate: Whether ``f = -f``, so that the block is real: ``(F,)``.
         index: For each frequency of the grid, flattened, the one that stands for it: ``(prod(grid),)``.
         dtype: That of the kernel.
+        phases: How many pixels of a period of the stride some tap reads; the columns of the others, which are 0, are
+            left out of the blocks.
         scale: A power of two, which costs no digit: the largest tap is then about 1, and squares neither overflow nor
             vanish. Given as an argument, it is used as it is.
     """
 
     def __init__(self, A: ConvOperator, scale: float | None = None) -> None:
-        kernel, offsets, self._places = A.kernel, [], []
+        kernel, offsets, phases, self._places = A.kernel, [], [], []
         self.period: tuple[int, ...] = ()
         self.grid = tuple(n // s for n, s in zip(A.input_shape, A.stride, strict=True))
         for axis, (n, s) in enumerate(zip(A.input_shape, A.stride, strict=True), start=2):
             pixels = torch.arange(kernel.shape[axis]) * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
             offset, where = torch.unique(pixels // s, return_inverse=True)
-            self._places.append(where * s + pixels % s)
-            kernel = sum_by_place(kernel, axis, self._places[-1], len(offset) * s)
+            phase, which = torch.unique(pixels % s, return_inverse=True)  # a stride may step over the others
+            phases.append(len(phase))
+            self._places.append(where * len(phase) + which)
+            kernel = sum_by_place(kernel, axis, self._places[-1], len(offset) * len(phase))
             divisor = math.gcd(n // s, *(offset - offset[0]).tolist())
             offsets.append((offset - offset[0]) // divisor)
             self.period += (n // s // divisor,)
         d, rows = len(A.stride), kernel.shape[0] // A.groups
-        self._cut = [size for o, s in zip(offsets, A.stride, strict=True) for size in (len(o), s)]  # of each axis
+        self.phases = math.prod(phases)
+        self._cut = [size for o, p in zip(offsets, phases, strict=True) for size in (len(o), p)]  # of each axis
         taps = kernel.reshape(A.groups, rows, -1, *self._cut)
         taps = taps.permute(0, *range(3, 3 + 2 * d, 2), 1, 2, *range(4, 4 + 2 * d, 2))
         taps = taps.reshape(A.groups, math.prod(map(len, offsets)), rows, -1)
@@ -137,10 +142,10 @@ class Blocks:
     def to_kernel(self, taps: Tensor) -> Tensor:
         """Return taps in the kernel's shape, no longer in units of ``scale``; a sum of several entries is shared."""
         d, (groups, _, rows, _) = len(self.period), taps.shape
-        lengths, strides = self._cut[::2], self._cut[1::2]
-        kernel = taps.reshape(groups, *lengths, rows, -1, *strides)
+        lengths, phases = self._cut[::2], self._cut[1::2]
+        kernel = taps.reshape(groups, *lengths, rows, -1, *phases)
         kernel = kernel.permute(0, 1 + d, 2 + d, *(axis for i in range(d) for axis in (1 + i, 3 + d + i)))
-        kernel = kernel.reshape(groups * rows, -1, *(o * s for o, s in zip(lengths, strides, strict=True)))
+        kernel = kernel.reshape(groups * rows, -1, *(o * p for o, p in zip(lengths, phases, strict=True)))
         for axis, places in enumerate(self._places, start=2):
             shares = torch.bincount(places)[places].view(-1, *[1] * (d + 1 - axis))
             kernel = kernel.index_select(axis, on(places, kernel)) / on(shares, kernel).to(kernel.dtype)

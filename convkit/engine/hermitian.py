@@ -32,7 +32,13 @@ def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
         return _on_gpu(matrices, vectors=True)
     double = matrices.dtype in (torch.float64, torch.complex128)
     if matrices.requires_grad or matrices.device.type != "cpu" or matrices.shape[-1] < TORCH_SIDE or not double:
-        return torch.linalg.eigh(matrices)
+        try:
+            return torch.linalg.eigh(matrices)
+        except RuntimeError:  # LinAlgError: LAPACK's float32 gives up on some matrices of low rank
+            if double or matrices.requires_grad or matrices.device.type != "cpu":
+                raise
+            values, vectors = eigh(matrices.to(torch.complex128 if matrices.is_complex() else torch.float64))
+            return values.float(), vectors.to(matrices.dtype)
     values, vectors = np.linalg.eigh(matrices.numpy())
     return torch.from_numpy(values), torch.from_numpy(vectors)
 

@@ -2,20 +2,24 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from convkit.engine.derivatives import once
 from convkit.engine.hermitian import svdvals
 from convkit.operators.dtypes import differentiated
 from convkit.operators.operator import ConvOperator
 
 DENSE_LIMIT = 64  # matrices with fewer rows or columns are decomposed as they are
 STEPS, KEPT = (22, 60), (8, 16)  # between restarts, and Ritz vectors kept beside those wanted: for one, for several
-MOST = 500  # restarts
-RESIDUALS = {torch.float32: 2e-8, torch.float64: 2e-10}  # of A*A, relative to its largest eigenvalue, by kernel's dtype
+MOST, PATIENCE, GROWTH = 500, 10, 3  # restarts; after so many a basis twice as long, so many times
+RESIDUALS = {torch.float32: 1e-7, torch.float64: 2e-10}  # of A*A, relative to its largest eigenvalue, by kernel's dtype
 AGAIN = 0.1  # of an eigenvalue: a shorter new direction is made orthogonal twice
+ONCE = (
+    "the iterated singular values have a first derivative only, got a second one; use singular_values(A) of a circular "
+    "operator, or svdvals of A.matrix(), which have more"
+)
 BREAKDOWN = 1e-13  # of the largest eigenvalue: a shorter new direction is rounding
 
 
@@ -32,7 +36,7 @@ def leading_values(A: ConvOperator, k: int) -> Tensor:
     norms = u.flatten(1).norm(dim=1)
     values = norms.to(A.kernel.dtype)
     if differentiated(A.kernel):  # exact in float64, with the gradient of u* A v
-        A = replace(A, kernel=_FixedVectors.apply(A.kernel))
+        A = replace(A, kernel=once(A.kernel, ONCE))
         u = u / norms.clamp_min(torch.finfo(u.dtype).tiny).view(-1, *[1] * len(A.in_shape))
         products = (u.to(A.kernel.dtype) * A(V.to(A.kernel.dtype))).flatten(1).sum(1)
         values = products + (values - products).detach()
@@ -56,7 +60,7 @@ def leading_right_vectors(A: ConvOperator, k: int, residual: float = RESIDUALS[t
     start = torch.randn(columns, generator=generator, dtype=torch.float64).to(basis)
     basis[0] = start / start.norm()
     kept, known, reached = torch.zeros(0, dtype=torch.float64), None, 0.0  # values of the first rows of the basis
-    for _ in range(MOST):
+    for restart in range(1, MOST + 1):
         projected, lengths = _extended(A, basis, kept)
         full = len(lengths)  # so many rows of the basis are right
         values, vectors = (part.flip(-1) for part in torch.linalg.eigh(projected))
@@ -72,42 +76,14 @@ def leading_right_vectors(A: ConvOperator, k: int, residual: float = RESIDUALS[t
         number, onward = min(k if settled else k + beside, full - (not fresh)), basis[full].clone()
         ritz = vectors[:, :number].mT.to(basis) @ basis[:full]
         onward = torch.randn(columns, generator=generator, dtype=torch.float64).to(basis) if fresh else onward
+        if restart % PATIENCE == 0 and restart <= GROWTH * PATIENCE:  # values that lie together take a longer one
+            basis = basis.new_zeros(min(columns, 2 * (len(basis) - 1)) + 1, columns)
         basis[: number + 1] = torch.linalg.qr(torch.cat([ritz, onward[None]]).mT)[0].mT  # rounding must not add up
         kept = values[:number]
     raise RuntimeError(
         f"the leading singular values of {A} did not converge: after {MOST} restarts the residual is {reached:.1e} of "
         "the largest square; ask for fewer values, or decompose A.matrix()"
     )
-
-
-class _FixedVectors(torch.autograd.Function):
-    """A kernel whose gradient refuses to be differentiated: it was computed for fixed singular vectors."""
-
-    @staticmethod
-    def forward(ctx: Any, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(kernel)
-        return kernel.view_as(kernel)
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return tangent.view_as(tangent)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _NoSecond.apply(grad, *ctx.saved_tensors) if torch.is_grad_enabled() else grad  # pyright: ignore
-
-
-class _NoSecond(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, kernel: Tensor) -> Tensor:
-        return grad.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        raise RuntimeError(
-            "the iterated singular values have a first derivative only, got a second one; use singular_values(A) of a "
-            "circular operator, or svdvals of A.matrix(), which have more"
-        )
 
 
 def _extended(A: ConvOperator, basis: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

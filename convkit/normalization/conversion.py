@@ -1,7 +1,7 @@
 """Replace the convolutions of an existing network by other layers, keeping their weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,9 @@ from torch.nn.utils import parametrize
 
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.dtypes import default_dtype
+
+KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, ConvNorm2d)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool
     (through ``right_inverse`` where it is parametrized), the old bias to its bias, or to the shift after it in the new
     layer. With ``batchnorm=True`` each ``BatchNorm2d`` that alone takes the output of a swapped layer is removed: its
     statistics and gains are lost. Layers that the factory cannot make stay: other padding modes, subclasses,
-    parametrized ones. ``model`` is not changed; the result lists what was swapped and what was left.
+    parametrized ones, convolutions of one or three axes. What is frozen, shared by two layers or watched by hooks
+    stays so. ``model`` is not changed; the result lists what was swapped and what was left.
 
     Raises ``ValueError`` for a network without a convolution to swap, for a factory whose layer has no convolution of
     the same shape, and with ``batchnorm=True`` for a network that ``torch.fx`` cannot trace.
@@ -49,7 +53,7 @@ def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool
     0: Conv2d to ConvNorm2d
     """
     model = copy.deepcopy(model)
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | ConvNorm2d)]
+    names = [name for name, module in model.named_modules() if isinstance(module, KINDS)]
     reasons = {name: _reason(model.get_submodule(name)) for name in names}
     layers = ((name, model.get_submodule(name)) for name in names if not reasons[name])
     wanted = {name: layer for name, layer in layers if isinstance(layer, nn.Conv2d)}
@@ -66,6 +70,7 @@ def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool
     for name, norm in behind.items():
         new[norm] = nn.Identity()
         swapped.append(f"{name}: BatchNorm2d left out, with its statistics and gains")
+    _tied(new)
     for module in list(model.modules()):
         for child, old in list(module._modules.items()):  # a layer used twice has two names
             if old in new:
@@ -89,6 +94,9 @@ def _made(name: str, old: nn.Conv2d, factory: Callable[..., nn.Module], depth: f
     with default_dtype(old.weight.dtype):
         layer = factory(old.in_channels, old.out_channels, *geometry, depth=depth).to(old.weight)
     layer.train(old.training)
+    for kind in HOOKS:
+        getattr(layer, kind).update(getattr(old, kind))
+    layer._is_full_backward_hook = old._is_full_backward_hook
     parts = list(layer.modules())
     shape = old.weight.shape
     kinds = (nn.Conv2d, ConvNorm2d)
@@ -103,14 +111,37 @@ def _made(name: str, old: nn.Conv2d, factory: Callable[..., nn.Module], depth: f
             parts[place].weight = old.weight.detach().clone()
         else:
             parts[place].get_parameter("weight").copy_(old.weight)
+    for parameter in _of_weight(parts[place]).values():
+        parameter.requires_grad_(old.weight.requires_grad)
     words = " and ".join(type(m).__name__.removeprefix("Parametrized") for m in parts if not list(m.children()))
     shifts = [shift for part in parts[place:] if (shift := _shift(part, old.out_channels)) is not None]
     with torch.no_grad():
         for shift in shifts[:1]:
             shift.copy_(torch.zeros_like(shift) if old.bias is None else old.bias)
+            shift.requires_grad_(shift.requires_grad and (old.bias is None or old.bias.requires_grad))
     if old.bias is not None and not shifts:
         words += ", which has no bias: the old one is lost"
     return layer, words
+
+
+def _of_weight(part: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of which a layer's weight is made, by name."""
+    names = ("weight", "parametrizations.weight.")
+    return {name: p for name, p in part.named_parameters() if name == names[0] or name.startswith(names[1])}
+
+
+def _tied(layers: Mapping[nn.Module, nn.Module]) -> None:
+    """Let new layers share the parameters of their weights where the old ones shared a weight."""
+    first: dict[int, nn.Module] = {}
+    for old, new in layers.items():
+        weight = getattr(old, "weight", None)
+        part = next((m for m in new.modules() if _of_weight(m)), None)
+        if not isinstance(old, nn.Conv2d) or weight is None or part is None:
+            continue
+        other = first.setdefault(id(weight), part)
+        for name, parameter in _of_weight(other).items():
+            owner, _, last = name.rpartition(".")
+            setattr(part.get_submodule(owner), last, parameter)
 
 
 def _shift(module: nn.Module, channels: int) -> Tensor | None:

@@ -56,6 +56,15 @@ def linear_case(device):
     return model, x, model(x).argmax(1)
 
 
+@pytest.mark.parametrize("norm", ["inf", 2])
+def test_autoattack_takes_networks_and_images_in_float64(device, norm):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 5)).double().to(device)
+    x = torch.rand(4, 3, 5, 5, dtype=torch.float64).to(device)
+    found = autoattack(model, x, model(x).argmax(1), 0.1, norm, attacks=("apgd-ce",))
+    assert found.dtype == torch.float64
+    assert torch.linalg.vector_norm((found - x).flatten(1), float(norm), dim=1).max() <= 0.1 * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("attacks, eps", [(("apgd-ce", "apgd-t", "fab-t"), 0.05), (("square",), 1.0)])
 def test_each_attack_runs_on_few_classes_and_in_the_2_norm(attacks, eps, device):
     pytest.importorskip("pyautoattack")

@@ -37,7 +37,9 @@ def test_blocks_of_one_period_repeat_those_of_the_symbol(device, geometry):
     everywhere = torch.cartesian_prod(*(torch.arange(n) for n in blocks.period)).reshape(-1, len(blocks.period))
     copies = math.prod(blocks.grid) // math.prod(blocks.period)
     values = blocks.scale * torch.linalg.svdvals(blocks.at(everywhere)).flatten().repeat(copies)
-    assert_close(values.sort().values, plain_spectrum(A).flatten().sort().values)
+    truth = plain_spectrum(A).flatten().sort().values
+    zeros = values.new_zeros(len(truth) - len(values))  # of columns that no tap reads, which the blocks leave out
+    assert_close(torch.cat([zeros, values.sort().values]), truth)
     of_groups = [blocks.group(number).at(everywhere) for number in range(A.groups)]
     assert_close(torch.cat(of_groups, dim=1), blocks.at(everywhere))
 

@@ -142,3 +142,37 @@ def test_batchnorm_needs_a_trace():
     assert convert(Branching(), plain).swapped == ("conv: Conv2d to Conv2d",)
     with pytest.raises(ValueError, match=r"batchnorm=True needs a network that torch\.fx can trace, got Branching"):
         convert(Branching(), plain, batchnorm=True)
+
+
+def standardized(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth):
+    layer = nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
+    parametrize.register_parametrization(layer, "weight", WeightStandardization())
+    return layer
+
+
+def convnorm(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth):
+    return ConvNorm2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
+
+
+@pytest.mark.parametrize("factory", [standardized, convnorm])
+def test_what_is_frozen_shared_or_watched_stays_so(factory):
+    frozen, free = nn.Conv2d(3, 4, 3).requires_grad_(False), nn.Conv2d(4, 4, 3)
+    one, two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+    two.weight = one.weight
+    seen = []
+    one.register_forward_hook(lambda *_: seen.append(1))
+    one.register_full_backward_hook(lambda *_: seen.append(2))
+    model = convert(nn.Sequential(frozen, free, one, two), factory).model
+    wanted = [p.requires_grad for p in model[0].parameters()]
+    affine = [name.startswith("affine_weight") for name, _ in model[0].named_parameters()]
+    assert wanted == affine  # nothing of the frozen layer trains, but gains that it did not have may
+    assert all(p.requires_grad for p in model[1].parameters())
+    pairs = zip(model[2].named_parameters(), model[3].named_parameters(), strict=True)
+    assert [a is b for (name, a), (_, b) in pairs if "bias" not in name and "affine" not in name] == [True]
+    model(torch.randn(2, 3, 9, 9)).sum().backward()
+    assert seen == [1, 2]
+
+
+def test_convolutions_of_one_and_three_axes_are_left_and_said():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 3), nn.Conv3d(4, 4, 3))
+    assert convert(model, convnorm).left == ("1: left, it is a Conv1d", "2: left, it is a Conv3d")
