@@ -27,7 +27,9 @@ def machine(monkeypatch):
     def make(cuda, gpus=0, hip=None, warned="", first=None):
         def is_available():
             if warned:
-                warnings.warn(f"CUDA initialization: {warned} (Triggered internally at CUDAFunctions.cpp:119.)")
+                warnings.warn(
+                    f"CUDA initialization: {warned} (Triggered internally at CUDAFunctions.cpp:119.)", stacklevel=1
+                )
             return gpus > 0
 
         for name, value in (("cuda", cuda), ("hip", hip)):
@@ -44,7 +46,7 @@ def test_a_device_is_usable_where_it_computes(device):
 
 
 @pytest.mark.parametrize(
-    "name", ["gpu", "mps", "meta", "cuda:", "cuda:-1", "cuda:one", "cuda:0x", "cpu:1", "cuda:1\n", ""]
+    "name", ["gpu", "mps", "meta", "cuda:", "cuda:-1", "cuda:one", "cuda:0x", "cpu:1", "cuda:1 ", ""]
 )
 def test_an_unknown_device_is_refused_before_torch_is_asked(name, machine):
     machine("13.0", gpus=1)
@@ -53,11 +55,7 @@ def test_an_unknown_device_is_refused_before_torch_is_asked(name, machine):
 
 def test_a_build_for_the_cpu_is_told_from_a_missing_driver_and_an_old_one(machine):
     machine(None)
-    refused(
-        rf"this torch, {torch.__version__.replace('+', '.')}, is a build for the CPU alone; install",
-        usable_device,
-        "cuda",
-    )
+    refused(r"this torch, .*, is a build for the CPU alone; install one with CUDA", usable_device, "cuda")
     machine("12.8")
     refused("built for CUDA 12.8 and finds no GPU or no driver; the command nvidia-smi", usable_device, "cuda")
     machine(None, hip="6.4")
