@@ -31,28 +31,14 @@ def versions(device: torch.device) -> dict[str, str]:
 
 
 def usable_device(name: str) -> torch.device:
-    """Return the device ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` after a first computation on it.
+    """Return the device of the option ``--device``: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
     Raises ``ValueError`` with a sentence, in torch's words where it has any, that says why it cannot be used.
     """
-    if re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name) is None:
-        raise ValueError(f"needed cpu, cuda, or cuda:N for the GPU number N, got {name!r}")
-    device = torch.device(name)
-    if device.type == "cpu":
-        return device
-    with warnings.catch_warnings(record=True) as warned:  # of an old driver, before it says that there is no GPU
-        warnings.simplefilter("always")
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        raise ValueError(_no_gpu([str(warning.message) for warning in warned]))
-    if device.index is not None and device.index >= count:
-        seen = "one GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
-        raise ValueError(f"torch sees {seen} here, and no {name}")
-    try:
-        torch.ones(2, device=device).sum().item()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"torch says: {_first_line(error)}") from None
-    return device
+    reason = _unusable(name)
+    if reason:
+        raise ValueError(f"--device {name} cannot be used here: {reason}")
+    return torch.device(name)
 
 
 def missing_memory(error: torch.OutOfMemoryError) -> str:
@@ -73,6 +59,28 @@ def refuse_other_device(file: Path, device: torch.device) -> None:
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
+def _unusable(name: str) -> str:
+    """Return why the device cannot be used, ``""`` where it can: a GPU is asked for a first sum."""
+    if re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name) is None:
+        return f"needed cpu, cuda, or cuda:N for the GPU number N, got {name!r}"
+    device = torch.device(name)
+    if device.type == "cpu":
+        return ""
+    with warnings.catch_warnings(record=True) as warned:  # of an old driver, before it says that there is no GPU
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return _no_gpu([str(warning.message) for warning in warned])
+    if device.index is not None and device.index >= count:
+        seen = "one GPU, cuda:0" if count == 1 else f"{count} GPUs, cuda:0 to cuda:{count - 1}"
+        return f"torch sees {seen} here, and no {name}"
+    try:
+        torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        return f"torch says: {_first_line(error)}"
+    return ""
+
+
 def _no_gpu(words: list[str]) -> str:
     """Return why torch finds no GPU, in its own ``words`` where it warned."""
     if torch.version.cuda is None and torch.version.hip is None:

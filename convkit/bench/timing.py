@@ -124,16 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         device = usable_device(options.device)
+        if options.json:
+            refuse_other_device(options.json, device)
     except ValueError as error:
-        parser.error(f"--device {options.device} cannot be used here: {error}")
+        parser.error(str(error))
     for file in filter(None, (options.json, options.plot)):
         if not file.parent.is_dir():
             parser.error(f"{file} cannot be written: there is no folder {file.parent}; make it first")
-    if options.json:
-        try:
-            refuse_other_device(options.json, device)
-        except ValueError as error:
-            parser.error(str(error))
     if options.plot:
         try:
             import convkit.plots  # noqa: F401  told now, not after minutes of measuring

@@ -39,13 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     if experiment.needs_folder and options.folder is None:
         parser.error(f"{options.name} needs --folder DIR, where its data lies")
+    more = "" if options.device == "cpu" else "-cuda"  # the stored numbers of a CPU stay
+    target = options.json or (RESULTS if NOTEBOOKS.is_dir() else Path.cwd()) / f"{options.name}{more}.json"
     try:
         device = usable_device(options.device)
-    except ValueError as error:
-        parser.error(f"--device {options.device} cannot be used here: {error}")
-    file = f"{options.name}.json" if device.type == "cpu" else f"{options.name}-cuda.json"  # numbers of a CPU stay
-    target = options.json or (RESULTS if NOTEBOOKS.is_dir() else Path.cwd()) / file
-    try:
         refuse_other_device(target, device)
     except ValueError as error:
         parser.error(str(error))
