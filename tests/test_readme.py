@@ -132,8 +132,6 @@ def test_errors_on_a_gpu_are_those_of_the_stored_run(measured):
 
     assert f"wrong by {error('A(x) float32', '64@16', 'as torch is by default')} with it" in " ".join(SECTION.split())
     assert f"by {error('A(x) float32', '64@16', 'conv.fp32_precision = ieee')} with" in " ".join(SECTION.split())
-    power = measured["operator_norm 2", TRAINED, "power method, 100 steps"]["error"]
-    assert f"({100 * power:.1f} % too small)" in SECTION
     svd = measured["one svdvals", "1 x 512", "torch c64"]["error"]
     assert f"{svd:.1e}".replace("e-0", "e-") in SECTION
     norms = [

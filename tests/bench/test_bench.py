@@ -58,8 +58,8 @@ def test_the_published_convnorm_does_what_ours_does(stride):
 
 
 @pytest.mark.slow
-def test_each_case_of_a_quick_run_has_inputs_baselines_and_known_targets():
-    quick = list(cases(CPU, quick=True))
+def test_each_case_of_a_quick_run_has_inputs_baselines_and_known_targets(device):
+    quick = list(cases(device, quick=True))
     assert len({(case.question, case.inputs) for case in quick}) == len(quick) > 10
     for case in quick:
         assert case.baselines, case

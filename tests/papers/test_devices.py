@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
-from convkit.data import Data, shapes
+from convkit.data import Data, digits, subset
 from convkit.papers import runs, separation, spectra_network
 from tests.helpers.experiments import HERE, TINY, Serial
 
@@ -52,7 +52,7 @@ def test_every_experiment_trains_on_the_device_that_is_asked_for(name, device, f
 
 @pytest.mark.slow
 def test_the_residual_network_is_trained_and_measured_on_a_device_and_stored_for_all(few, device, tmp_path):
-    data = shapes(40, 20).to(device)
+    data = subset(digits(), 20, test_count=20).to(device)
     results = spectra_network.train_on(data, tmp_path / "network.jsonl", steps=2, look_every=1)
     assert len(results["looks"]["loss"]) == 2
     weights = torch.load(tmp_path / "network.pt", weights_only=True)
