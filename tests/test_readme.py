@@ -19,7 +19,7 @@ from convkit.data.trained import trained_kernels
 from convkit.models import batchnorm_layer, build_model
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
-from tests import ROOT
+from tests import RESULTS, ROOT
 from tests.notebooks.plugin import SHARE, figure_distance
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,6 +80,65 @@ def test_training_of_the_readme_runs_and_learns():
     accuracies = re.findall(r"accuracy ([0-9.]+), largest norm [0-9.]+", printed(TRAINING))
     assert len(accuracies) == 4
     assert min(map(float, accuracies)) > 0.8
+
+
+# ---- on a GPU ------------------------------------------------------------------------------------------------------
+SECTION = README.partition("\n## On a GPU\n")[2].partition("\n## ")[0]
+BATCH, TRAINED = "64@32, 128 images", "trained 64@32"
+ROWS = [  # of the table: what was timed, by question, case and name; the first is ours
+    [("singular_values", "64@32", "convkit"), ("singular_values", "64@32", "torch svdvals of the full symbol")],
+    [
+        ("operator_norm 2", TRAINED, "convkit"),
+        ("operator_norm 2", TRAINED, "power method, 100 steps"),
+        ("operator_norm 2", TRAINED, "Gram iteration, 6 steps"),
+    ],
+    [("operator_norm 2", "random 512@32", "convkit")],
+    [("operator_norm 2", "64@32 zeros", "convkit")],
+    [("clip_and_crop", f"{TRAINED}, all over", "convkit")],
+    [
+        ("forward + backward", BATCH, "ConvNorm2d zeros"),
+        ("forward + backward", BATCH, "conv + BatchNorm"),
+        ("forward + backward", BATCH, "as published"),
+    ],
+    [("forward + backward", BATCH, "ConvNorm2d zeros in a CUDA graph")],
+    ["fit batchnorm bfloat16, channels last", "plain loop, bfloat16, channels last"],
+    ["fit operator_norm bfloat16, channels last"],
+]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The entries of both files by question, case and name, or by what was trained."""
+    calls, training = (json.loads((RESULTS / f"{name}-cuda.json").read_text("utf-8")) for name in ("bench", "training"))
+    assert {file["versions"]["device"] for file in (calls, training)} == {"NVIDIA H200"}
+    found = {(e["question"], e["case"], e["name"]): e for e in calls["results"] if "ms" in e}
+    return found | {e["what"]: e for e in training["results"]}
+
+
+def test_times_on_a_gpu_are_those_of_the_stored_run(measured):
+    rows = [line.split("|")[2:4] for line in SECTION.splitlines() if line.startswith("|")][2:]
+    times = [
+        re.findall(r"(?:^|; ) ?([0-9.]+)(?=:| $)", ours) + re.findall(r"([0-9.]+):", others) for ours, others in rows
+    ]
+    expected = [[measured[key]["ms"] for key in row] for row in ROWS]
+    assert times == [
+        [f"{ms:.1f}" if ms < 100 or place == 0 else f"{ms:.0f}" for place, ms in enumerate(row)] for row in expected
+    ]
+
+
+def test_errors_on_a_gpu_are_those_of_the_stored_run(measured):
+    def error(*key):
+        return f"{measured[key]['error']:.0e}".replace("e-0", "e-")
+
+    assert f"wrong by {error('A(x) float32', '64@16', 'as torch is by default')} with it" in " ".join(SECTION.split())
+    assert f"by {error('A(x) float32', '64@16', 'conv.fp32_precision = ieee')} with" in " ".join(SECTION.split())
+    svd = measured["one svdvals", "1 x 512", "torch c64"]["error"]
+    assert f"{svd:.1e}".replace("e-0", "e-") in SECTION
+    norms = [
+        e["error"] for key, e in measured.items() if key[0] == "operator_norm 2" and key[2] == "convkit" and e["error"]
+    ]
+    assert len(norms) == 4
+    assert f"{max(norms):.0e}".replace("e-0", "e-") + " at most" in " ".join(SECTION.split())
 
 
 # ---- limits --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 from convkit.bench.cases import Case, Task, cases, random_operator
 from convkit.loading import MissingExtraError, progress_bar
-from convkit.provenance import versions
+from convkit.provenance import missing_memory, refuse_other_device, usable_device, versions
 from convkit.spectra import singular_values
 
 
@@ -117,16 +117,17 @@ def plot(results: list[Result], file: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command ``python3 -m convkit bench`` and return its exit status."""
     parser = argparse.ArgumentParser(prog="convkit bench", description=__doc__)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for a GPU (cuda:1, ...)")
     parser.add_argument("--quick", action="store_true", help="small cases and few rounds: about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the ratios there")
     options = parser.parse_args(arguments)
     try:
-        device = torch.device(options.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f"--device {options.device} cannot be used here: {str(error).splitlines()[0]}; try --device cpu")
+        device = usable_device(options.device)
+        if options.json:
+            refuse_other_device(options.json, device)
+    except ValueError as error:
+        parser.error(str(error))
     for file in filter(None, (options.json, options.plot)):
         if not file.parent.is_dir():
             parser.error(f"{file} cannot be written: there is no folder {file.parent}; make it first")
@@ -135,17 +136,27 @@ def main(arguments: list[str] | None = None) -> int:
             import convkit.plots  # noqa: F401  told now, not after minutes of measuring
         except MissingExtraError as error:
             parser.error(f"--plot cannot draw here: {error}")
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     budget = QUICK if options.quick else FULL
     results: list[Result] = []
     exponents: dict[str, float] = {}
-    planned = list(cases(device, options.quick))
+    planned: list[Case] = []
+    status = 0
     try:
+        planned += cases(device, options.quick)
         for case in progress_bar(planned, desc="cases", disable=not sys.stderr.isatty()):
-            results.append(time_case(case, budget, synchronize))
+            targets = case.targets if device.type == "cpu" else {}  # they are for a CPU
+            results.append(time_case(replace(case, targets=targets), budget, synchronize))
         exponents = growth(device, budget, synchronize)
     except KeyboardInterrupt:
         print(f"stopped after {len(results)} of {len(planned)} cases")
+    except torch.OutOfMemoryError as error:
+        lower = "end other programs that use it" + ("" if options.quick else ", or take --quick: its cases are smaller")
+        print(
+            f"convkit bench: stopped after {len(results)} of {len(planned)} cases: {missing_memory(error)}; {lower}",
+            file=sys.stderr,
+        )
+        status = 1
     print(table(results))
     if exponents:
         print("all singular values take time ~ " + ", ".join(f"({name})^{p:.1f}" for name, p in exponents.items()))
@@ -159,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         plot(results, options.plot)
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cnn9": NINE,
     "resnet32": {"width": 0.5, "preactivation": True},
 }
-TRAINING = {"data": "digits", "device": "cpu", "momentum": 0.9}
+TRAINING = {"data": "digits", "momentum": 0.9}
 PLANS: dict[bool, dict[str, Any]] = {  # of the learning rates, with and without BatchNorm
     True: {"steps": 110, "clip_every": 30},
     False: {"steps": 70, "clip_every": 20, "model": "resnet32"},  # S's; without its shortcuts a clip leaves no signal
@@ -45,13 +45,14 @@ def job(
     images: int | None = None,
     batch_size: int = 64,
     model: str = "cnn9",
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training: return the test accuracy (``None`` if it diverged), the largest norm and what was measured.
 
     ``seconds`` is the median CPU time of a step; ``clip_seconds`` is how much longer a step with a clip takes on
     average, including the batches from which BatchNorm is recalibrated.
     """
-    data = load_part(TRAINING["data"], images)
+    data = load_part(TRAINING["data"], images, device=device)
     knobs: dict[str, Any] = {"lr": lr, "momentum": TRAINING["momentum"]}
     if bound is not None:
         knobs |= {"bound": bound, "every": clip_every}

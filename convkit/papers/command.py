@@ -17,14 +17,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="convkit papers", description=__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment; without it, all are listed")
     parser.add_argument("--folder", metavar="DIR", help="where the data lies, if it is not in the kit")
-    place = "notebooks/results/NAME.json; without a clone NAME.json in this folder"
+    place = "notebooks/results/NAME.json, on a GPU NAME-cuda.json; without a clone in this folder"
+    parser.add_argument("--device", default="cpu", help="where it trains: cpu, or cuda for a GPU (cuda:1, ...)")
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"where the results go ({place})")
     options = parser.parse_args(arguments)
 
     import torch
 
     from convkit.papers.runs import Runs, load_experiments
-    from convkit.provenance import versions
+    from convkit.provenance import missing_memory, refuse_other_device, usable_device, versions
 
     experiments = load_experiments()
     if options.name is None:
@@ -38,20 +39,31 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     if experiment.needs_folder and options.folder is None:
         parser.error(f"{options.name} needs --folder DIR, where its data lies")
-    target = options.json or (RESULTS if NOTEBOOKS.is_dir() else Path.cwd()) / f"{options.name}.json"
+    more = "" if options.device == "cpu" else "-cuda"  # the stored numbers of a CPU stay
+    target = options.json or (RESULTS if NOTEBOOKS.is_dir() else Path.cwd()) / f"{options.name}{more}.json"
+    try:
+        device = usable_device(options.device)
+        refuse_other_device(target, device)
+    except ValueError as error:
+        parser.error(str(error))
     target.parent.mkdir(parents=True, exist_ok=True)
     results_file = target.with_suffix(".jsonl")
+    again = f"what had finished is in {results_file}, and the same command goes on from there"
     try:
-        results = experiment.run(Runs(results_file, options.folder))
+        results = experiment.run(Runs(results_file, options.folder, str(device)))
     except KeyboardInterrupt:
-        text = f"\nstopped; what had finished is in {results_file}, and the same command goes on from there"
-        print(text, file=sys.stderr)
+        print(f"\nstopped; {again}", file=sys.stderr)
         return 130
+    except torch.OutOfMemoryError as error:
+        text = f"{missing_memory(error)}; end other programs that use it, or take --device cpu; {again}"
+        print(f"convkit papers: {text}", file=sys.stderr)
+        return 1
     except (ValueError, MissingExtraError) as error:
         print(f"convkit papers: {error}", file=sys.stderr)
         return 1
     command = f"python3 -m convkit papers {options.name}" + (" --folder DIR" if experiment.needs_folder else "")
-    header = {"experiment": options.name, "command": command, "versions": versions(torch.device("cpu"))}
+    command += "" if device.type == "cpu" else f" --device {device}"
+    header = {"experiment": options.name, "command": command, "device": str(device), "versions": versions(device)}
     target.write_text(json.dumps(header | results, indent=1) + "\n", encoding="utf-8")
     results_file.unlink(missing_ok=True)
     print(experiment.show(results))

@@ -10,19 +10,18 @@ from torch import Tensor, nn
 from convkit.audit.measurement import measure
 from convkit.data.dataset import Data
 from convkit.data.label_noise import noisy_labels
-from convkit.data.registry import load
 from convkit.data.subsets import scarce
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
-from convkit.papers.runs import NINE, Runs, append, columns, experiment, percents, train
+from convkit.papers.runs import NINE, Runs, append, columns, experiment, load_part, percents, train
 from convkit.randomness import seeded
 from convkit.training.evaluation import evaluate, recalibrate_batchnorm
 from convkit.training.plan import Record
 
 SEEDS = (0, 1, 2)
 DIGITS = 5  # of the numbers that are kept
-TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "momentum": 0.9}
+TRAINING = {"data": "digits", "model": "cnn9", **NINE, "momentum": 0.9}
 METHODS = ("batchnorm", "convnorm+batchnorm")
 RATES = (0.02, 0.1)
 HE = 6**0.5  # torch's default start draws from +-1/sqrt(fan-in), He's variance of 2/fan-in is 6 times that
@@ -41,6 +40,7 @@ def job(
     start: str = "",
     layers: bool = False,
     steady: bool = False,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training: return the accuracies after the steps ``at`` and at the end, and, if asked, numbers of the
     layers.
@@ -48,7 +48,7 @@ def job(
     With ``steady`` each accuracy is also measured with recalibrated BatchNorm. ``start`` is ``"He"`` for kernels of
     He's scale, or ``"random"`` for affine kernels drawn as torch draws any convolution.
     """
-    data = load(TRAINING["data"])
+    data = load_part(TRAINING["data"], device=device)
     data = data if share is None else scarce(data, share, seed)
     data = data if noise is None else noisy_labels(data, noise[1], noise[0], seed)
     result: dict[str, Any] = {"at": [], "accuracy": [], "lost": None}

@@ -14,7 +14,7 @@ from convkit.training.evaluation import evaluate
 from convkit.training.plan import Record
 
 SEEDS = (0, 1, 2)
-TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "lr": 0.1, "momentum": 0.9}
+TRAINING = {"data": "digits", "model": "cnn9", **NINE, "lr": 0.1, "momentum": 0.9}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # of the experiment on norms
     "none": ("batchnorm", {}),
     "weight decay 0.01": ("weight_decay", {"weight_decay": 0.01}),
@@ -37,9 +37,9 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def task(images: int | None, noise: float) -> Data:
+def task(images: int | None, noise: float, device: str = "cpu") -> Data:
     """Return the digits, all or equally many per class, with a fraction of the training labels replaced."""
-    data = load_part(TRAINING["data"], images)
+    data = load_part(TRAINING["data"], images, device=device)
     return noisy_labels(data, noise, "flip") if noise else data
 
 
@@ -52,13 +52,14 @@ def job(
     images: int | None = None,
     noise: float = 0.0,
     batch_size: int = 64,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training: return the test accuracy at the end (``None`` if it diverged) and the norms of the layers.
 
     In the course of the run, ``norm1`` and ``norm_inf`` are geometric means over the layers; at the end they are stored
     layer by layer, without and (``folded``, in norm 1) with the gains of the BatchNorm after them.
     """
-    data = task(images, noise)
+    data = task(images, noise, device)
     x = data.train_batch([0])[0]
     result: dict[str, Any] = {"accuracy": None, "lost": None}
 

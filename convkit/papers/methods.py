@@ -39,12 +39,13 @@ def job(
     seed: int,
     steps: int,
     every: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training: return its test accuracies, the CPU seconds of its steps, and numbers of its layers at the end.
 
     With ``choosing`` a tenth of the training images is held out and takes the place of the test images.
     """
-    part = load_part(data, images, tests, folder)
+    part = load_part(data, images, tests, folder, device)
     part = holdout(part, 0.1) if choosing else part
     accuracies: list[tuple[int, float]] = []
 

@@ -23,7 +23,7 @@ SEEDS = (0, 1, 2)
 EPS = 0.1  # of all attacks in the ball and of all adversarial training: 1.6 of the 16 levels of gray
 STEP = 0.2  # of SimBA as in Liu et al.: its result may leave that ball
 CLIP_EVERY = 90  # steps: twice, the last well before the end
-TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "batch_size": 64}
+TRAINING = {"data": "digits", "model": "cnn9", **NINE, "batch_size": 64}
 ENSEMBLE = ("apgd-ce", "apgd-t")  # of AutoAttack: the other two found nothing more here and take five times as long
 
 
@@ -134,9 +134,10 @@ def job(
     eps: float = EPS,
     tests: int | None = None,
     ensemble: int = 0,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train one network and attack it; ``ensemble`` is the number of test images that AutoAttack gets."""
-    data = load_part(TRAINING["data"])
+    data = load_part(TRAINING["data"], device=device)
     joint = JOINT.get(objective)
     goal = joint(eps, eps / 4, joint=True) if joint else get_objective(objective, eps)
     model, diverged, _ = train(data, method, seed=seed, knobs=knobs, steps=steps, objective=goal)

@@ -16,7 +16,7 @@ from convkit.training.adversarial import get_objective
 SEEDS = (0, 1, 2)
 SIZES = {"1/255": 1 / 255, "2/255": 2 / 255, "8/255": 8 / 255}  # of the attacks, in every pixel
 TRAINING: dict[str, Any] = {
-    **{"data": "cifar10-jpeg", "images": 10_000, "tests": 300, "device": "cpu"},
+    **{"data": "cifar10-jpeg", "images": 10_000, "tests": 300},
     **{"model": "cnn9", **NINE, "batch_size": 64, "schedule": "cosine"},
 }
 # learning rates from the table of all methods; in the steps of free training each batch is seen four times
@@ -39,9 +39,10 @@ def job(
     folder: str | None,
     count: int,
     tests: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train one network; return its accuracy under PGD on two losses at each size."""
-    data = load_part(TRAINING["data"], count, tests, folder)
+    data = load_part(TRAINING["data"], count, tests, folder, device)
     goal = get_objective(objective, SIZES["8/255"])
     model, diverged, _ = train(data, method, seed=seed, knobs=knobs, steps=steps, objective=goal)
     if diverged:

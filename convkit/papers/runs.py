@@ -1,15 +1,19 @@
 """Shared parts of the experiments: their registry, one training run, runs over seeds, and rounding."""
 
 import math
+import multiprocessing
+import os
 import pkgutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from convkit.checks import Registry
@@ -23,6 +27,7 @@ from convkit.training.loop import fit
 from convkit.training.plan import Record
 from convkit.training.sweeps import sweep
 
+ROOM = 2 * 2**30  # bytes of a GPU for one process: half of it for CUDA and its libraries
 NINE: dict[str, Any] = {"widths": [16, 32, 64]}  # the options of cnn9, the network of most experiments
 # Methods that only an experiment needs.
 VARIANTS = {
@@ -37,17 +42,24 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """Where an experiment stores its results, and where it finds data that the kit does not have.
+    """Where an experiment stores its results, where it finds data that the kit does not have, and where it trains.
 
     Jobs whose results are in ``results_file`` are not run again.
     """
 
     results_file: Path
     folder: str | None = None
+    device: str = "cpu"
 
     def sweep(self, job: Callable[..., Any], jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return ``job(**arguments)`` for each of the named jobs, by name."""
-        return sweep(job, jobs, self.results_file)
+        """Return ``job(**arguments)`` for each of the named jobs, by name, with ``device`` if that is a GPU."""
+        if self.device == "cpu":
+            return sweep(job, jobs, self.results_file)
+        jobs = {name: {**arguments, "device": self.device} for name, arguments in jobs.items()}
+        pool = ProcessPoolExecutor(processes_on_gpu(self.device), multiprocessing.get_context("spawn"), _one_thread)
+        results = sweep(job, jobs, self.results_file, pool)
+        pool.shutdown()
+        return results
 
     def over_seeds(
         self, job: Callable[..., Any], cases: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
@@ -55,6 +67,16 @@ class Runs:
         """Run each case with each seed and return the results of each case, seed by seed."""
         results = self.sweep(job, {f"{name} seed {s}": {**cases[name], "seed": s} for name in cases for s in seeds})
         return {name: [results[f"{name} seed {seed}"] for seed in seeds] for name in cases}
+
+
+def processes_on_gpu(device: str) -> int:
+    """Return how many processes train there at once: one per core, as many as have room for CUDA and a network."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, torch.cuda.mem_get_info(device)[0] // ROOM))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 Run = TypeVar("Run", bound=Callable[..., dict[str, Any]])
@@ -136,11 +158,18 @@ def train(
     return Trained(built, None, seconds)
 
 
-def load_part(name: str, images: int | None = None, tests: int | None = None, folder: str | Path | None = None) -> Data:
-    """Return the data by name, or stratified parts of its training and test images where counts are given."""
+def load_part(
+    name: str,
+    images: int | None = None,
+    tests: int | None = None,
+    folder: str | Path | None = None,
+    device: str = "cpu",
+) -> Data:
+    """Return the data by name, on the device; stratified parts of both parts of it where counts are given."""
     place = None if name in DATA and DATA[name].offline else folder
     data = cifar10(place, name) if name == "cifar10-jpeg" else load(name, place)
-    return data if images is None else subset(data, images, test_count=tests)
+    data = data if images is None else subset(data, images, test_count=tests)
+    return data if device == "cpu" else data.to(device)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------

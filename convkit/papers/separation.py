@@ -16,9 +16,9 @@ PARTS = [  # the training part of cifar10-jpeg takes ten minutes in each norm, a
 ]
 
 
-def job(name: str, part: str, norm: Norm, folder: str | None) -> dict[str, Any]:
+def job(name: str, part: str, norm: Norm, folder: str | None, device: str = "cpu") -> dict[str, Any]:
     """Return the smallest distance between two images of different classes in a part of the data, and which two."""
-    data = load_part(name, folder=folder)
+    data = load_part(name, folder=folder, device=device)
     images, labels = (
         (data.images, data.labels) if part == "training" else (data.test_images, data.test_labels)
     )  # bytes are read as multiples of 1/255
@@ -60,4 +60,4 @@ def run(runs: Runs, parts: Sequence[tuple[str, str]] = PARTS) -> dict[str, Any]:
         both = {norm: done[f"{name} {part} {norm}"] for norm in NORMS}
         distances = {norm: {key: both[norm][key] for key in ("distance", "pair", "classes")} for norm in NORMS}
         rows.append({"data": name, "part": part, "images": both["2"]["images"], **distances})
-    return {"device": "cpu", "rows": rows}
+    return {"rows": rows}

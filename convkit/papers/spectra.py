@@ -17,7 +17,7 @@ from convkit.robustness.lipschitz import certified_radius, empirical_radius, jac
 from convkit.training.evaluation import evaluate
 
 SEEDS = (0, 1, 2)
-SMALL: dict[str, Any] = {"data": "digits", "device": "cpu", "batch_size": 64, "steps": 200, "images": 32}
+SMALL: dict[str, Any] = {"data": "digits", "batch_size": 64, "steps": 200, "images": 32}
 MODEL = {"model": "cnn9", "options": NINE}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "BatchNorm": ("batchnorm", {}),
@@ -58,13 +58,20 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, others: Tensor, radius: flo
 
 # ---- ways of training, and depths, in small --------------------------------------------------------------------------
 def job(
-    model: str, options: Mapping[str, Any], method: str, knobs: Mapping[str, Any], seed: int, steps: int, images: int
+    model: str,
+    options: Mapping[str, Any],
+    method: str,
+    knobs: Mapping[str, Any],
+    seed: int,
+    steps: int,
+    images: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training on digits: return its accuracy, slopes and bounds (see ``measured``), and numbers of its layers.
 
     The model ``"shallow"`` has no BatchNorm, and the method ``"clip_alone"`` clips its convolutions.
     """
-    data = load_part(SMALL["data"])
+    data = load_part(SMALL["data"], device=device)
     start = shallow(seed) if model == "shallow" else model
     network, diverged, _ = train(data, method, model=start, options=options, seed=seed, knobs=knobs, steps=steps)
     if diverged:

@@ -19,7 +19,7 @@ from convkit.training.evaluation import evaluate
 from convkit.training.plan import Record
 
 NETWORK: dict[str, Any] = {  # trained on real images
-    **{"data": "cifar10-jpeg", "device": "cpu", "model": "resnet18", "width": 0.11, "method": "weight_decay"},
+    **{"data": "cifar10-jpeg", "model": "resnet18", "width": 0.11, "method": "weight_decay"},
     **{"knobs": {"lr": 0.1, "weight_decay": 5e-4}, "batch_size": 64, "augmentation": "crop+flip", "seed": 0},
 }
 
@@ -44,7 +44,8 @@ def show_slopes(results: Mapping[str, Any]) -> str:
 @experiment("spectra-network", "a narrow ResNet-18 on CIFAR-10, its weights kept", 7, show_training, needs_folder=True)
 def training(runs: Runs, steps: int = 4000, look_every: int = 100) -> dict[str, Any]:
     """Train a narrow ResNet-18 on real images and store its weights, in float16, beside the results (``.pt``)."""
-    return train_on(load_part(NETWORK["data"], folder=runs.folder), runs.results_file, steps, look_every)
+    data = load_part(NETWORK["data"], folder=runs.folder, device=runs.device)
+    return train_on(data, runs.results_file, steps, look_every)
 
 
 def train_on(data: Data, results_file: Path, steps: int, look_every: int) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def train_on(data: Data, results_file: Path, steps: int, look_every: int) -> dic
         raise ValueError(f"the training of {NETWORK['model']} was lost: {diverged}")
     names = narrow_resnet(data).state_dict()  # the same layers in the same order
     weights = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in zip(names, model.state_dict().values(), strict=True)
     }
     torch.save(weights, results_file.with_suffix(".pt"))
@@ -91,14 +92,14 @@ def narrow_resnet(data: Data, weights: Path | None = None) -> nn.Module:
     model = build_model(NETWORK["model"], layer=batchnorm_layer, width=NETWORK["width"], **header)
     if weights is not None:
         model.load_state_dict(torch.load(weights, weights_only=True))
-    return model.eval()
+    return model.to(data.device).eval()
 
 
 @experiment("spectra-slopes", "slopes, radii and bounds of that network", 2, show_slopes, needs_folder=True)
 def slopes(runs: Runs, images: int = 64, pairs: int = 1000) -> dict[str, Any]:
     """Measure what the trained network does to real images: slopes, radii and bounds, also by depth."""
     weights = runs.results_file.with_name("spectra-network.pt")
-    return slopes_of(load_part(NETWORK["data"], folder=runs.folder), weights, images, pairs)
+    return slopes_of(load_part(NETWORK["data"], folder=runs.folder, device=runs.device), weights, images, pairs)
 
 
 def slopes_of(data: Data, weights: Path, images: int, pairs: int) -> dict[str, Any]:
@@ -113,4 +114,4 @@ def slopes_of(data: Data, weights: Path, images: int, pairs: int) -> dict[str, A
             steep = jacobian_norm(start, x[:16], generator=torch.Generator().manual_seed(0))
             bounds = {"bound": product_bound(start, x[:1]), "folded_bound": product_bound(plain, x[:1])}
             parts.append({"name": name, **rounded(bounds), "jacobian": rounded(steep)})
-    return {"data": NETWORK["data"], "device": "cpu", "images": images, "pairs": pairs, **result, "parts": parts}
+    return {"data": NETWORK["data"], "images": images, "pairs": pairs, **result, "parts": parts}

@@ -14,7 +14,7 @@ from convkit.training.plan import Record
 
 SEEDS = (0, 1, 2)
 DIGITS = 5  # of the numbers that are kept
-TRAINING = {"data": "digits", "device": "cpu", "model": "cnn9", **NINE, "lr": 0.1, "momentum": 0.9}
+TRAINING = {"data": "digits", "model": "cnn9", **NINE, "lr": 0.1, "momentum": 0.9}
 NORMS = (0.3, 0.577, 2**0.5, 4.0)
 RADII = (2.0, 2 / (1 - 1 / math.pi))  # squared: the paper's c, and the one that keeps the variance
 DECAYS = (0.0, 1e-3, 1e-2, 5e-2)
@@ -54,12 +54,13 @@ def job(
     schedule: str = "constant",
     images: int | None = None,
     reference_batch: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training: return its test accuracy (``None`` if it diverged) and what was measured every ``every`` steps.
 
     That is the loss, the mean norm of the trained rows of the convolutions, and the norm of their gradient.
     """
-    data = load_part(TRAINING["data"], images)
+    data = load_part(TRAINING["data"], images, device=device)
     result: dict[str, Any] = {"steps": [], "loss": [], "row_norm": [], "gradient": [], "accuracy": None, "lost": None}
 
     def begin(model: nn.Module) -> None:

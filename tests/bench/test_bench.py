@@ -58,8 +58,8 @@ def test_the_published_convnorm_does_what_ours_does(stride):
 
 
 @pytest.mark.slow
-def test_each_case_of_a_quick_run_has_inputs_baselines_and_known_targets():
-    quick = list(cases(CPU, quick=True))
+def test_each_case_of_a_quick_run_has_inputs_baselines_and_known_targets(device):
+    quick = list(cases(device, quick=True))
     assert len({(case.question, case.inputs) for case in quick}) == len(quick) > 10
     for case in quick:
         assert case.baselines, case
@@ -140,7 +140,56 @@ def test_a_run_writes_what_it_measured_and_an_interrupted_one_prints_it(monkeypa
 def test_a_device_that_is_not_there_is_one_sentence(capsys):
     with pytest.raises(SystemExit):
         bench.main(["--device", "nonsense"])
-    assert "--device nonsense cannot be used here" in capsys.readouterr().err
+    assert "--device nonsense cannot be used here: needed cpu, cuda" in capsys.readouterr().err
+
+
+def test_a_run_on_a_device_names_it_has_targets_on_the_cpu_alone_and_leaves_the_other_ones_file(
+    monkeypatch, tmp_path, device, capsys
+):
+    places = []
+
+    def some(device, quick):
+        places.append(device)
+        yield Case("first", "small", nothing, {"other": nothing}, {"other": 1e-9})
+
+    monkeypatch.setattr(bench, "cases", some)
+    monkeypatch.setattr(bench, "growth", lambda place, *_: places.append(place) or {})
+    file = tmp_path / "b.json"
+    arguments = ["--quick", "--device", str(device), "--json", str(file)]
+    assert bench.main(arguments) == 0
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert record["versions"] == bench.versions(device)
+    assert record["results"][0]["targets"] == ({"other": 1e-9} if device.type == "cpu" else {})
+    assert places == [device] * 2
+    assert bench.main(arguments) == 0  # its own file may be replaced
+    record["versions"]["device"] = "some GPU" if device.type == "cpu" else "CPU, 2 threads"
+    file.write_text(json.dumps(record))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        bench.main(arguments)
+    assert f"holds results of another device, {record['versions']['device']}" in capsys.readouterr().err
+    assert len(places) == 4
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_too_little_memory_is_a_sentence_after_what_was_measured(monkeypatch, tmp_path, capsys, quick):
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. Of 8 GiB 1 GiB is free. More.")
+
+    def some(device, quick):
+        yield Case("first", "small", nothing, {"other": nothing})
+        yield Case("second", "large", fail, {})
+
+    monkeypatch.setattr(bench, "cases", some)
+    file = tmp_path / "b.json"
+    assert bench.main(["--quick"] * quick + ["--json", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert "first: small" in out
+    assert [result["question"] for result in json.loads(file.read_text(encoding="utf-8"))["results"]] == ["first"]
+    assert "stopped after 1 of 2 cases: the GPU has too little memory: torch tried to allocate 2 GiB" in err
+    assert "1 GiB is free; end other programs" in err
+    assert ("--quick" in err) != quick
+    assert len(err.splitlines()) == 1
 
 
 def test_trained_kernels_are_finite_and_not_like_random_ones():

@@ -15,8 +15,9 @@ def few(monkeypatch):
     monkeypatch.setitem(runs.NINE, "widths", [4, 4, 4])
     monkeypatch.setitem(clipping.OPTIONS, "resnet32", {"width": 0.25})
     monkeypatch.setitem(methods.PROTOCOLS, "digits", PROTOCOL)
-    monkeypatch.setattr(robustness_images, "load_part", lambda *_: subset(shapes(100, 20), 70, test_count=10))
-    monkeypatch.setattr(separation, "load_part", lambda *_, **__: subset(digits(), 40, test_count=20))
+    photographs, handwriting = subset(shapes(100, 20), 70, test_count=10), subset(digits(), 40, test_count=20)
+    monkeypatch.setattr(robustness_images, "load_part", lambda *of: photographs.to(of[-1]))
+    monkeypatch.setattr(separation, "load_part", lambda *_, device="cpu", **__: handwriting.to(device))
     for key, value in {"steps": 2, "images": 3}.items():
         monkeypatch.setitem(spectra.SMALL, key, value)
     for key, value in {"batch_size": 10, "width": 0.03}.items():

@@ -31,7 +31,7 @@ def test_each_experiment_has_a_small_file_that_says_how_it_was_made(name):
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_run_has_the_layout_of_the_stored_file(name, tiny):
     few, whole = tiny(name), stored(name)
-    assert whole.keys() == few.keys() | {"experiment", "command", "versions"}
+    assert whole.keys() | {"device"} == few.keys() | {"experiment", "command", "versions", "device"}
     assert {frozenset(row) for row in whole["rows"]} == {frozenset(row) for row in few["rows"]}
     for results in (few, whole):
         shown = EXPERIMENTS[name].show(results).splitlines()

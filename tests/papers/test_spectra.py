@@ -20,7 +20,7 @@ from tests.helpers.experiments import EXPERIMENTS, stored
 
 pytestmark = pytest.mark.slow
 
-HEADER = {"experiment", "command", "versions"}
+HEADER = {"experiment", "command", "device", "versions"}
 
 
 def test_the_file_of_weights_is_small_and_fits_the_network_that_the_notebook_builds():
