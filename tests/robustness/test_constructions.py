@@ -186,7 +186,8 @@ def test_the_best_lipschitz_fit_equals_a_linear_program(seed, steep, device):
             limits.append(steep * abs(float(x[i] - x[j])))
         rows += [unit - np.eye(8)[7], -unit - np.eye(8)[7]]
         limits += [float(y[i]), -float(y[i])]
-    best = linprog(np.eye(8)[7], np.array(rows), np.array(limits), bounds=(None, None))
+    exactly = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}  # 1e-7 is usual
+    best = linprog(np.eye(8)[7], np.array(rows), np.array(limits), bounds=(None, None), options=exactly)
     assert error == pytest.approx(best.fun, abs=1e-8)
 
 
