@@ -12,6 +12,7 @@ from convkit.engine.blocks import CHUNK, Blocks
 from convkit.engine.lanczos import DENSE_LIMIT, leading_right_vectors
 from convkit.engine.largest import top_frequency
 from convkit.operators.evaluation import evaluation_copy
+from convkit.operators.geometry import checked_at_once
 from convkit.operators.network import input_shapes, layer_operator
 from convkit.operators.operator import ConvOperator
 
@@ -100,10 +101,16 @@ class NormTracker:
 
     def _operators(self) -> dict[str, ConvOperator]:
         """Return the operator of each layer with its present weights."""
-        operators = {}
-        with evaluation_copy(self.model) as copy:  # a parametrized weight may take a step when it is read in training
-            for name, shape in self.shapes.items():
-                operators[name] = layer_operator(name, copy.get_submodule(name), shape)
+        operators: dict[str, ConvOperator] = {}
+
+        def largest() -> Tensor:
+            with evaluation_copy(self.model) as copy:  # a parametrized weight may take a step when read in training
+                for name, shape in self.shapes.items():
+                    operators[name] = layer_operator(name, copy.get_submodule(name), shape)
+            entries = [A.kernel.abs().amax() for A in operators.values()]
+            return torch.stack([entry.to(entries[0].device, torch.float32) for entry in entries])
+
+        checked_at_once(largest)
         return operators
 
 
