@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from convkit.engine import cusolver
+from convkit.engine.derivatives import once
 from convkit.operators.dtypes import differentiated
 
 FACTOR_SIDE = 100  # above, products of halves are faster than LAPACK's factorizations of one matrix after the other
 TORCH_SIDE = 48  # below, torch's LAPACK calls cost less than NumPy's
+ONCE = "singular values have a first derivative only on a GPU, got a second one; move the kernel to the CPU"
 CUDA_SIDE = 32  # above, torch decomposes matrices on a GPU one after the other
 FEW = 2, 6  # matrices that are faster together, up to 128 x 128 and above, as measured on an H200
 
@@ -49,11 +50,9 @@ def svdvals(matrices: Tensor) -> Tensor:
     On a GPU from the eigenvalues ``+-s`` of ``[[0, M], [M*, 0]]`` in float64, with a first derivative only: there
     torch decomposes one matrix after the other, and stops at a tolerance of its own.
     """
-    return (
-        _SingularValues.apply(matrices, differentiated(matrices))
-        if matrices.device.type == "cuda"
-        else torch.linalg.svdvals(matrices)
-    )  # pyright: ignore
+    if matrices.device.type != "cuda":
+        return torch.linalg.svdvals(matrices)
+    return _SingularValues.apply(once(matrices, ONCE), differentiated(matrices))  # pyright: ignore[reportReturnType]
 
 
 def matrix_norms(matrices: Tensor) -> Tensor:
@@ -89,7 +88,6 @@ class _SingularValues(torch.autograd.Function):
         return values[..., -k:].flip(-1).clamp_min(0).to(matrices.dtype.to_real())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         U, V = ctx.saved_tensors
         return (U * grad[..., None, :]) @ V.mH, None

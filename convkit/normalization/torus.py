@@ -27,14 +27,18 @@ X, WEIGHT, SCALE, Y = range(4)  # the factors of ``<y, outputs>``
 def cached_tables(build: Callable[P, T]) -> Callable[P, T]:
     """Cache the tensors that a function returns, except while a compiler traces it, when they hold no numbers.
 
-    They are made outside of inference mode: tensors from inside could not be used in training.
+    They are made outside of inference mode and of the transforms of ``torch.func``: tensors from inside could not be
+    used in training, or after the transform.
     """
 
     def build_outside(*args: P.args, **kwargs: P.kwargs) -> T:
         with torch.inference_mode(False):
             return build(*args, **kwargs)
 
-    cached = functools.lru_cache(maxsize=256)(build_outside)
+    @functools.lru_cache(maxsize=256)
+    def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch._C._DisableFuncTorch():  # pyright: ignore
+            return build_outside(*args, **kwargs)
 
     @functools.wraps(build)
     def look_up(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -124,5 +124,5 @@ def test_singular_values_and_their_derivative_are_torch_s(library, device, shape
     assert_close(ours, torch.autograd.grad((weights * truth).sum(), M)[0])
     assert library.calls
     (grad,) = torch.autograd.grad(svdvals(M).square().sum(), M, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.abs().sum().backward()
+    with pytest.raises(RuntimeError, match="a first derivative only on a GPU"):
+        (grad.abs() + M.abs()).sum().backward()

@@ -181,6 +181,19 @@ def test_torch_func_finds_the_same(mode, through, device):
     assert_close(slopes(x), grad(value)(parameters, x))  # nothing of all that is kept
 
 
+def test_tables_made_inside_a_transform_serve_after_it(device):
+    layer = ConvNorm2d(2, 3, 3, padding=(5, 6)).double().to(device)  # a geometry that no other test has met
+    x = normal(1, 2, 4, 7, device=device)
+
+    def value(weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x,)).sin().sum()
+
+    weight = layer.weight.detach()
+    hessians = [torch.func.jacrev(torch.func.jacrev(value))(weight) for _ in range(2)]
+    assert torch.equal(*hessians) if device.type == "cpu" else torch.allclose(*hessians)
+    assert value(weight).isfinite()
+
+
 @through_or_not
 def test_torch_func_finds_the_hessian_of_the_definition(through, device):
     layers = Layers(device, through)
