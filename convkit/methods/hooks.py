@@ -9,6 +9,8 @@ from convkit.constraints.handle import Handle
 from convkit.constraints.sphere import centered_sphere
 from convkit.methods.method import Constrain, Settings, Shapes
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 def sphere(center: bool, scale: bool) -> Constrain:
     """Return the constraint of Ikami et al. 2022: rows of mean 0 (``center``) and of norm ``radius`` (``scale``)."""
@@ -27,14 +29,14 @@ def after_each_clip(step: int, knobs: Settings) -> bool:
 
 def clip(optimizer: Optimizer, model: nn.Module, shapes: Shapes, knobs: Settings) -> Handle:
     """Clip the operator norms of the convolutions, but not of the linear head, as Sedghi et al. 2019 do."""
-    convolutions = {name: shapes[name] for name in shapes if isinstance(model.get_submodule(name), nn.Conv2d)}
+    convolutions = {name: shapes[name] for name in shapes if isinstance(model.get_submodule(name), CONVOLUTIONS)}
     bound, every, rounds = float(knobs["bound"]), int(knobs["every"]), int(knobs["rounds"])
     return clip_operator_norm(optimizer, model, convolutions, bound, every, rounds)
 
 
 def clip_reshaped(optimizer: Optimizer, model: nn.Module, shapes: Shapes, knobs: Settings) -> Handle:
     """Clip the norms of the convolutions' kernels, reshaped to matrices ``(c_out, c_in * kh * kw)``."""
-    convolutions = [name for name in shapes if isinstance(model.get_submodule(name), nn.Conv2d)]
+    convolutions = [name for name in shapes if isinstance(model.get_submodule(name), CONVOLUTIONS)]
     return clip_reshaped_norm(optimizer, model, float(knobs["bound"]), int(knobs["every"]), layers=convolutions)
 
 

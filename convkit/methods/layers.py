@@ -11,8 +11,12 @@ from convkit.models.layers import LayerFactory
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
+from convkit.operators.network import naming
 
 Found = TypeVar("Found", bound=nn.Module)
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCHNORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 # pyright: reportMissingParameterType=false
@@ -20,15 +24,20 @@ Found = TypeVar("Found", bound=nn.Module)
 
 
 # ---- layers --------------------------------------------------------------------------------------------------------
-def _conv(bias: bool, *args: Any) -> nn.Conv2d:
+def _conv(bias: bool, *args: Any) -> Any:
+    """Return a convolution of as many axes as its kernel size names, of two where that is one number."""
     c_in, c_out, kernel_size, stride, padding, dilation, groups = args
-    return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=bias)
+    return CONVOLUTIONS[_axes(kernel_size)](c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=bias)
 
 
-def _activation_norm(norm: str, channels: int, knobs: Settings) -> list[nn.Module]:
+def _axes(kernel_size: Any) -> int:
+    return len(kernel_size) if isinstance(kernel_size, tuple) else 2
+
+
+def _activation_norm(norm: str, channels: int, knobs: Settings, axes: int = 2) -> list[nn.Module]:
     """Return the normalization of a convolution's outputs: a list of one module, or an empty one."""
     if norm == "batch":
-        return [nn.BatchNorm2d(channels)]
+        return [BATCHNORMS[axes](channels)]
     if norm == "group":
         groups = int(knobs["groups"])
         if channels % groups:
@@ -40,7 +49,7 @@ def _activation_norm(norm: str, channels: int, knobs: Settings) -> list[nn.Modul
     return []
 
 
-def layers(norm: str = "", change: Callable[[nn.Conv2d, Settings], object] | None = None) -> MakeLayer:
+def layers(norm: str = "", change: Callable[[Convolution, Settings], object] | None = None) -> MakeLayer:
     """Return a maker of layer factories: a convolution, then a normalization of its outputs.
 
     Args:
@@ -55,7 +64,7 @@ def layers(norm: str = "", change: Callable[[nn.Conv2d, Settings], object] | Non
             conv = _conv(not behind, c_in, c_out, kernel_size, stride, padding, dilation, groups)
             if change is not None:
                 change(conv, knobs)
-            return nn.Sequential(conv, *_activation_norm(behind, c_out, knobs))
+            return nn.Sequential(conv, *_activation_norm(behind, c_out, knobs, _axes(kernel_size)))
 
         return layer
 
@@ -66,6 +75,8 @@ def sphere_layers(knobs: Settings) -> LayerFactory:
     """Return the layer factory of Ikami et al. 2022: a convolution without bias, then ``NoisyAffine2d``."""
 
     def layer(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0) -> nn.Module:
+        if _axes(kernel_size) != 2:
+            raise ValueError(f"NoisyAffine2d needs a convolution of 2 axes, got one of {_axes(kernel_size)}")
         conv = _conv(False, c_in, c_out, kernel_size, stride, padding, dilation, groups)
         share = 1.0 if knobs["noise"] == "constant" else depth
         return nn.Sequential(conv, NoisyAffine2d(c_out, float(knobs["sigma"]), share))
@@ -97,12 +108,12 @@ def convnorm_layers(knobs: Settings) -> LayerFactory:
     return layer
 
 
-def standardize(conv: nn.Conv2d, knobs: Settings) -> None:
+def standardize(conv: Convolution, knobs: Settings) -> None:
     """Parametrize a convolution by weight standardization."""
     parametrize.register_parametrization(conv, "weight", WeightStandardization())
 
 
-def orthogonalize(conv: nn.Conv2d, knobs: Settings) -> None:
+def orthogonalize(conv: Convolution, knobs: Settings) -> None:
     """Parametrize a convolution by orthogonal kernel rows, computed by Newton's iteration."""
     parametrize.register_parametrization(conv, "weight", NewtonOrthogonal(groups=conv.groups))
 
@@ -111,9 +122,10 @@ def divide_by_operator_norm(model: nn.Module, shapes: Shapes, knobs: Settings) -
     """Parametrize every convolution by its kernel over its operator norm, which depends on the size of its input."""
     for name, shape in shapes.items():
         layer = model.get_submodule(name)
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, Convolution):
             geometry: Any = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-            parametrize.register_parametrization(layer, "weight", OperatorNorm(shape, *geometry))
+            with naming(name):
+                parametrize.register_parametrization(layer, "weight", OperatorNorm(shape, *geometry))
 
 
 # ---- knobs read from a network -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
+from convkit.methods.registry import METHODS
 from convkit.normalization.conversion import convert
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
@@ -116,9 +117,9 @@ def test_what_the_factory_cannot_make_is_left_and_said():
         "1: left, it is a ParametrizedConv2d",
         "2: left, it is a ConvNorm2d",
     )
-    refused(r"needs a network with Conv2d layers, got Sequential with .*circular", convert, model[:1], plain)
+    refused(r"needs a network with convolutions .*, got Sequential with 0 .*circular", convert, model[:1], plain)
     refused("got Linear with none", convert, nn.Linear(2, 3), plain)
-    words = r"needs a weight of shape \(4, 3, 3, 3\), got Identity without one"
+    words = r"needs a Conv2d with a weight of shape \(4, 3, 3, 3\), got Identity without one"
     refused(words, convert, network(), lambda *args, depth: nn.Identity())
 
 
@@ -173,6 +174,73 @@ def test_what_is_frozen_shared_or_watched_stays_so(factory):
     assert seen == [1, 2]
 
 
-def test_convolutions_of_one_and_three_axes_are_left_and_said():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 3), nn.Conv3d(4, 4, 3))
-    assert convert(model, convnorm).left == ("1: left, it is a Conv1d", "2: left, it is a Conv3d")
+def several_axes() -> nn.Sequential:
+    one = nn.Conv1d(2, 6, 3, stride=2, padding=1), nn.BatchNorm1d(6), nn.Unflatten(2, (2, 1, 3))
+    three = nn.Conv3d(6, 4, (1, 1, 2), groups=2, bias=False), nn.BatchNorm3d(4), nn.Flatten(2, 3)
+    return random_batchnorms(nn.Sequential(*one, *three, nn.Conv2d(4, 3, 1), nn.Flatten())).eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_take_convolutions_of_one_and_three_axes_or_say_why_not(method, device):
+    model, x = several_axes().to(device), torch.randn(5, 2, 11, device=device)
+    chosen = {"groups": 1} if "groups" in METHODS[method].knobs else {}
+    settings = METHODS[method].settings(chosen)
+    with unchanged(model):
+        conversion = convert(model, METHODS[method].layer(settings))
+    new = conversion.model
+    only_images = method.startswith(("convnorm", "sphere", "centre"))
+    assert [line[:6] for line in conversion.left] == (["0: lef", "3: lef"] if only_images else [])
+    assert all("the factory cannot make it" in line for line in conversion.left)
+    assert new(x).shape == model(x).shape
+    for index, old in ((0, nn.Conv1d), (3, nn.Conv3d)):
+        (layer,) = (m for m in new[index].modules() if isinstance(m, old))
+        assert (layer.stride, layer.padding, layer.groups) == tuple(
+            getattr(model[index], name) for name in ("stride", "padding", "groups")
+        )
+
+
+def test_convolutions_of_one_and_three_axes_are_computed_by_their_new_weights(device):
+    model, x = several_axes().to(device), torch.randn(5, 2, 11, device=device)
+    without = convert(model, METHODS["plain"].layer({}), batchnorm=True)
+    assert [line for line in without.swapped if "left out" in line] == [
+        "1: BatchNorm1d left out, with its statistics and gains",
+        "4: BatchNorm3d left out, with its statistics and gains",
+    ]
+    new = convert(model, METHODS["weight_standardization"].layer({})).model
+    with torch.no_grad():
+        for index in (0, 3):
+            rows = model[index].weight.flatten(1)
+            rows = rows - rows.mean(1, keepdim=True)
+            model[index].weight.copy_((2**0.5 * rows / rows.norm(dim=1, keepdim=True)).view_as(model[index].weight))
+        model[6].weight.copy_(new[6][0].weight)
+    assert_close(new(x), model(x))
+
+
+def test_one_layer_that_cannot_take_its_weight_is_left_and_the_others_are_swapped():
+    depthwise, zero = nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 4, 3, padding=1)
+    nn.init.zeros_(zero.weight)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), depthwise, zero, nn.ConvTranspose2d(4, 2, 2))
+    conversion = convert(model, standardized)
+    assert conversion.swapped == ("0: Conv2d to WeightStandardization",)
+    assert [line.partition(", got ")[0] for line in conversion.left] == [
+        "1: left, the factory cannot make it: WeightStandardization needs rows of at least two numbers (a fan-in of 2)",
+        "2: left, the factory cannot make it: WeightStandardization needs rows that vary",
+        "3: left, it is a ConvTranspose2d",
+    ]
+    assert type(conversion.model[1]) is type(conversion.model[2]) is nn.Conv2d
+    for name in ("weight_norm", "spectral_norm"):
+        left = convert(model, METHODS[name].layer(METHODS[name].settings())).left
+        assert len(left) == 2
+        assert "2: left, the factory cannot make it: its weight would not be finite" in left[0]
+
+
+def test_a_layer_of_another_kind_is_no_convolution_of_the_same_kind():
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    (left,) = convert(model, plain).left  # Conv2d takes the size (3,) and makes a weight of three axes
+    assert left.startswith("0: left, the factory cannot make it: it needs a Conv1d with a weight of shape (4, 3, 3), ")
+
+
+def test_a_factory_that_fails_everywhere_raises_what_it_raised():
+    with pytest.raises(ValueError, match=r"0 \(the factory cannot make it: KeyError: 2\)") as caught:
+        convert(nn.Sequential(nn.Conv2d(3, 4, 3)), lambda *args, depth: {1: nn.Conv1d}[len(args[2])](*args))
+    assert isinstance(caught.value.__cause__, KeyError)
