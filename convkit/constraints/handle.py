@@ -1,9 +1,10 @@
-"""Base class of optimizer hooks: removable and checkpointable; a copied optimizer that lacks them is detected."""
+"""Base class of optimizer hooks: removable, checkpointable, once per step, and missed by a copied optimizer."""
 
 import functools
+import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from convkit.checks import number, plain
 
 MARK = "convkit"  # entry of an optimizer's first group: the kinds of its hooks. A copy keeps the entry, not the hooks
-_ATTACHED: "weakref.WeakKeyDictionary[Optimizer, list[str]]" = weakref.WeakKeyDictionary()
+STEP = Optimizer.profile_hook_step(lambda: None).__code__  # of what torch makes of a ``step``: it calls the hooks
+_ATTACHED: "weakref.WeakKeyDictionary[Optimizer, list[weakref.ref[Handle]]]" = weakref.WeakKeyDictionary()
 
 
 class Handle:
@@ -21,7 +23,13 @@ class Handle:
 
     A subclass sets ``kind``, the name of the hook in errors and states, and ``live``, the names of the numbers that may
     be changed between steps, and defines ``_apply(args, kwargs)``, which runs at each ``optimizer.step(...)`` without
-    gradients. ``steps`` counts those calls.
+    gradients. ``steps`` counts the steps.
+
+    An optimizer that wraps another one, an attribute of it with the same parameters, makes one step with it (SAM and
+    Lookahead do, in code of their time). The hook may be made for either of them, best for the one whose ``step`` is
+    called: what acts before a step then does so before the inner one, where the gradients are final, and what acts
+    after it does so after both, since Lookahead moves the weights once more. SAM's ``first_step`` and ``second_step``
+    are one step. A wrapper that is no ``Optimizer`` is not seen: the hook acts at each step of the one inside.
 
     To resume, make model, optimizer and hook as at the start, then load the state of each, in any order. A copied or
     unpickled optimizer, or one that loaded the state of another, lacks the hook: its next step raises ``RuntimeError``
@@ -40,22 +48,32 @@ class Handle:
     def __init__(
         self, optimizer: Optimizer, names: Iterable[str], weights: Mapping[str, Tensor], before: bool = False
     ) -> None:
-        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not isinstance(optimizer, Optimizer):
+            raise ValueError(
+                f"{self.kind} needs a torch.optim.Optimizer, got {type(optimizer).__name__}; give it the one inside"
+            )
+        known = _parameters(optimizer)
         for name, weight in weights.items():
             if id(weight) not in known:
                 raise ValueError(
                     f"{self.kind} needs parameters of the optimizer, got {name!r}, which it does not step; give it to "
                     "the optimizer, or leave it out here (of a parametrized weight the optimizer has the original)"
                 )
-        self.steps = 0
+        self.steps, self._before = 0, before
         _watch()
         self._optimizer, self._names = optimizer, list(names)
         self._device = next(iter(weights.values())).device.type
-        self._hook: Any = (optimizer.register_step_pre_hook if before else optimizer.register_step_post_hook)(self._run)
-        kinds = _ATTACHED.setdefault(optimizer, [])
-        kinds.append(self.kind)
-        if not _missing(optimizer):  # a copy that lacks other hooks goes on saying so
-            _mark(optimizer, kinds)
+        self._hooks: list[Any] = []
+        self._watched: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._ids = {id(weight) for weight in weights.values()}
+        inner = [one for one in _inside(optimizer) if self._ids <= _parameters(one)]
+        for one in inner[-1:] if before and inner else [*inner, optimizer]:
+            self._watch(one)
+        handles = _ATTACHED.setdefault(optimizer, [])
+        complete = not _missing(optimizer)
+        handles.append(weakref.ref(self))
+        if complete:  # a copy that lacks other hooks goes on saying so
+            _mark(optimizer)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, plain(value) if name in self.live else value)
@@ -68,12 +86,13 @@ class Handle:
 
     def remove(self) -> None:
         """Remove the hook from the optimizer; the weights stay as they are. A second call does nothing."""
-        if self._hook is None:
+        if not self._hooks:
             return
-        self._hook.remove()
-        self._hook = None
-        _ATTACHED[self._optimizer].remove(self.kind)
-        _mark(self._optimizer, _ATTACHED[self._optimizer])
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        _ATTACHED[self._optimizer] = [ref for ref in _ATTACHED[self._optimizer] if ref() not in (self, None)]
+        _mark(self._optimizer)
 
     def state_dict(self) -> dict[str, object]:
         """Return the hook's state without the model and the arguments: tensors, numbers and names only."""
@@ -100,7 +119,25 @@ class Handle:
                 f"needed the state of {wanted[0]} on {wanted[1]}, got {what}; load the state_dict() of the same hook"
             )
 
-    def _run(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _watch(self, optimizer: Optimizer) -> None:
+        """Act at the steps of this optimizer: the one that the hook was made for, one inside it or one around it."""
+        if optimizer in self._watched:
+            return
+        self._watched.add(optimizer)
+        if not getattr(type(optimizer).step, "hooked", False):  # a wrapper may leave out Optimizer.__init__
+            Optimizer.__setstate__(optimizer, {})
+        register = optimizer.register_step_pre_hook if self._before else optimizer.register_step_post_hook
+        self._hooks.append(register(self._hook))
+
+    def _hook(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        frame = sys._getframe(1).f_back  # the caller of this optimizer's step
+        while frame is not None:
+            if frame.f_code is STEP and frame.f_locals.get("self") in self._watched:
+                return  # a step within a step: the outer one acts
+            frame = frame.f_back
+        self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with torch.no_grad(), torch.autocast(self._device, enabled=False):
             self._apply(args, kwargs)
         self.steps += 1
@@ -109,10 +146,30 @@ class Handle:
         raise NotImplementedError
 
 
+# ---- optimizers that wrap others -----------------------------------------------------------------------------------
+def _inside(optimizer: Optimizer) -> Iterator[Optimizer]:
+    """Yield the optimizers that are attributes of this one, each followed by those inside it."""
+    for value in list(vars(optimizer).values()):
+        if isinstance(value, Optimizer):
+            yield value
+            yield from _inside(value)
+
+
+def _parameters(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _handles(optimizer: Optimizer) -> list[Handle]:
+    """Return the handles of this optimizer, of those inside it and of those around it."""
+    inside = list(_inside(optimizer))
+    family = [other for other in _ATTACHED if other in (optimizer, *inside) or optimizer in _inside(other)]
+    return [handle for one in family for ref in _ATTACHED[one] if (handle := ref()) is not None]
+
+
 # ---- optimizers that lost their hooks ------------------------------------------------------------------------------
-def _mark(optimizer: Optimizer, kinds: list[str]) -> None:
-    if kinds:
-        optimizer.param_groups[0][MARK] = list(kinds)
+def _mark(optimizer: Optimizer) -> None:
+    if kinds := [handle.kind for handle in _handles(optimizer)]:
+        optimizer.param_groups[0][MARK] = kinds
     else:
         optimizer.param_groups[0].pop(MARK, None)
 
@@ -120,11 +177,19 @@ def _mark(optimizer: Optimizer, kinds: list[str]) -> None:
 def _missing(optimizer: Optimizer) -> list[str]:
     """Return the kinds of hooks that the optimizer's entry lists and that it lacks."""
     marked = optimizer.param_groups[0].get(MARK, []) if optimizer.param_groups else []
-    return list((Counter(marked) - Counter(_ATTACHED.get(optimizer, []))).elements())
+    return list((Counter(marked) - Counter(handle.kind for handle in _handles(optimizer))).elements()) if marked else []
 
 
 def _notice(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise ``RuntimeError`` before a step of an optimizer that lacks hooks which its entry lists."""
+    """Raise ``RuntimeError`` before a step of an optimizer that lacks hooks which its entry lists.
+
+    A hook that acts after the steps of an optimizer inside this one is made to act after this one's, too.
+    """
+    for one in _inside(optimizer):
+        for ref in _ATTACHED.get(one, ()):
+            handle = ref()
+            if handle is not None and not handle._before and handle._ids <= _parameters(optimizer):
+                handle._watch(optimizer)
     if missing := _missing(optimizer):
         raise RuntimeError(
             f"this {type(optimizer).__name__} lacks the hook {', '.join(missing)} of the optimizer it is a copy of "
@@ -132,7 +197,7 @@ def _notice(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any])
             f"optimizer.param_groups[0][{MARK!r}] to go on without"
         )
     if optimizer in _ATTACHED:  # it may have been given the state of an optimizer without hooks
-        _mark(optimizer, _ATTACHED[optimizer])
+        _mark(optimizer)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from convkit.constraints import Handle, centered_sphere, clip_operator_norm, cli
 from convkit.operators.network import input_shapes
 from tests.helpers.refusals import refused
 from tests.helpers.small_network import batch, kernels, network, saved, sgd, train
+from tests.helpers.wrapped_optimizers import SAM, CallsItsBase, Lookahead, WithoutInit
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -214,3 +215,163 @@ def test_optimizers_without_hooks_are_left_alone_and_hooks_keep_no_optimizer_ali
     del optimizer, handle
     gc.collect()
     assert gone() is None
+
+
+# ---- optimizers that wrap others -----------------------------------------------------------------------------------
+def clipped_each_step(o, m, real=float, whole=int):
+    return clip_operator_norm(o, m, shapes(m), real(0.75), whole(1), whole(2))
+
+
+EACH_STEP = HOOKS | {"clip_operator_norm": clipped_each_step}
+EACH_STEP["clip_reshaped_norm"] = lambda o, m: clip_reshaped_norm(o, m, 0.5, 1)
+
+
+def sam_steps(model: nn.Module, optimizer: SAM, steps: int, closure: bool) -> None:
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = (model(x) - 1).square().mean()
+        value.backward()
+        return value
+
+    for step in range(steps):
+        x = batch(next(model.parameters()).device, seed=step)
+        loss()
+        if closure:
+            optimizer.step(loss)
+        else:
+            optimizer.first_step()
+            loss()
+            optimizer.second_step()
+
+
+def new_sam(model: nn.Module) -> SAM:
+    return SAM(model.parameters(), optim.SGD, lr=0.05, momentum=0.9)
+
+
+def backward(model: nn.Module, step: int) -> None:
+    model.zero_grad()
+    (model(batch(next(model.parameters()).device, seed=step)) - 1).square().mean().backward()
+
+
+def alone(name: str, model: nn.Module) -> optim.Optimizer:
+    """An optimizer whose steps have length 0, so that its hook acts alone."""
+    optimizer = sgd(model, 0.0)
+    EACH_STEP[name](optimizer, model)
+    return optimizer
+
+
+@pytest.mark.parametrize("name", EACH_STEP)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("closure", [False, True])
+def test_a_hook_acts_once_per_step_of_sam_whichever_of_its_two_optimizers_has_it(device, name, inside, closure):
+    model = network(device)
+    by_hand = copy.deepcopy(model)
+    optimizer, plain = new_sam(model), new_sam(by_hand)
+    handle = EACH_STEP[name](optimizer.base_optimizer if inside else optimizer, model)
+    sam_steps(model, optimizer, 3, closure)
+    assert handle.steps == 3
+
+    constraint = alone(name, by_hand)
+    for step in range(3):
+        backward(by_hand, step)
+        plain.first_step()
+        backward(by_hand, step)
+        for p in by_hand.parameters():
+            p.data = plain.state[p]["old_p"]
+        parts = constraint.step, plain.base_optimizer.step
+        for part in parts if name == "norm_decay" else reversed(parts):
+            part()
+    assert_close(model.state_dict(), by_hand.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", EACH_STEP)
+@pytest.mark.parametrize("kind, inside", [(Lookahead, True), (Lookahead, False), (WithoutInit, False)])
+def test_a_hook_acts_once_after_lookahead_has_moved_the_weights(device, name, kind, inside):
+    model = network(device)
+    by_hand = copy.deepcopy(model)
+    optimizer = kind(sgd(model, 0.05, momentum=0.9))
+    handle = EACH_STEP[name](optimizer.optimizer if inside else optimizer, model)
+    for step in range(5):
+        backward(model, step)
+        optimizer.step()
+    assert handle.steps == 5
+
+    plain, constraint = Lookahead(sgd(by_hand, 0.05, momentum=0.9)), alone(name, by_hand)
+    for step in range(5):
+        backward(by_hand, step)
+        parts = constraint.step, plain.step
+        for part in parts if name == "norm_decay" else reversed(parts):
+            part()
+    assert_close(model.state_dict(), by_hand.state_dict(), rtol=0, atol=0)
+    handle.remove()
+    optimizer.step()
+    assert handle.steps == 5
+    assert "convkit" not in optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize("name", EACH_STEP)
+def test_a_step_that_calls_that_of_its_base_class_is_one_step(device, name):
+    ends = []
+    for kind in (optim.SGD, CallsItsBase):  # the first makes torch's own step call the hooks
+        torch.manual_seed(0)
+        model = network(device)
+        optimizer = kind(model.parameters(), lr=0.05, momentum=0.9)
+        handle = EACH_STEP[name](optimizer, model)
+        train(model, optimizer, 3)
+        assert handle.steps == 3
+        ends.append(model.state_dict())
+    assert_close(ends[1], ends[0], rtol=0, atol=0)
+
+
+@every_hook
+def test_a_step_that_failed_leaves_nothing_behind(device, name):
+    model = network(device)
+    optimizer = Lookahead(sgd(model, 0.05))
+    handle = HOOKS[name](optimizer, model)
+    train(model, optimizer, 1)
+    with pytest.raises(ZeroDivisionError), optimizer.optimizer.register_step_post_hook(lambda *_: 1 / 0):
+        train(model, optimizer, 1)
+    counted = handle.steps
+    train(model, optimizer, 2)
+    assert handle.steps == counted + 2
+
+
+@every_hook
+def test_a_copy_of_what_is_wrapped_lacks_the_hook_and_a_resumed_one_goes_on(device, name):
+    model = network(device)
+    optimizer = new_sam(model)
+    handle = HOOKS[name](optimizer, model)
+    sam_steps(model, optimizer, 1, closure=False)
+    refused(f"lacks the hook {name}", copy.deepcopy(optimizer.base_optimizer).step, error=RuntimeError)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    sam_steps(model, optimizer, 2, closure=True)
+    assert handle.steps == 3
+    fresh = new_sam(model)
+    fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    refused(f"lacks the hook {name}", fresh.second_step, error=RuntimeError)
+
+
+@every_hook
+def test_a_scheduler_and_a_scaler_leave_one_action_per_step(device, name):
+    torch.manual_seed(0)
+    model, optimizer, handle = start(name, device)
+    scheduler = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    scaler = torch.amp.GradScaler(device.type, init_scale=4.0)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss = (model(batch(device, seed=step)) - 1).square().mean()
+        scaler.scale(loss if step != 1 else loss * math.inf).backward()  # the second one is left out
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+    assert handle.steps == 2
+
+
+def test_what_is_no_optimizer_is_refused_by_name(device):
+    class Wrapper:
+        def __init__(self, optimizer):
+            self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+    model = network(device)
+    words = "centered_sphere needs a torch.optim.Optimizer, got Wrapper; give it the one inside"
+    refused(words, centered_sphere, Wrapper(sgd(model)), kernels(model))
