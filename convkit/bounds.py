@@ -41,7 +41,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
             matrices, times = zip(*cases, strict=True)
             entries.append(sum_meeting_taps(kernel, matrices).flatten() * math.sqrt(math.prod(times)))
         return _rounded_up(torch.linalg.vector_norm(torch.cat(entries)) * scale, A, A.kernel.numel())
-    times = torch.ones((), dtype=torch.float64)  # how often each tap meets a pixel
+    times = torch.ones((), dtype=torch.float64, device="cpu")  # how often each tap meets a pixel
     for number, axis in enumerate(axes_of(A), start=2):
         pixels, inside = axis.reads()
         if axis.padding_mode == "circular":  # all taps alike: at every output
@@ -258,7 +258,7 @@ def _repeats(axis: Axis) -> int:
     pixels = axis.reads()[0][:, 0]  # circular: all taps alike
     if axis.padding_mode != "circular":
         last = axis.stride * (axis.outputs - 1) + axis.dilation * (axis.taps - 1)
-        pixels = pixels_at(torch.arange(last + 1) - axis.before, axis.size, axis.padding_mode)
+        pixels = pixels_at(torch.arange(last + 1, device="cpu") - axis.before, axis.size, axis.padding_mode)
     return int(torch.bincount(pixels).max())
 
 

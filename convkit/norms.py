@@ -113,7 +113,7 @@ def _taps_per_output(axis: Axis) -> Tensor:
 def _taps_per_pixel(axis: Axis) -> Tensor:
     """Return how often each tap meets a pixel, the different cases along an axis: ``(cases, taps)``."""
     pixels, inside = axis.reads()
-    times = torch.zeros(axis.size, axis.taps, dtype=torch.long)
+    times = torch.zeros(axis.size, axis.taps, dtype=torch.long, device="cpu")
     return torch.unique(times.scatter_add(0, pixels.clamp(0, axis.size - 1), inside.long()), dim=0)
 
 

@@ -181,7 +181,7 @@ def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     if differentiated(blocks.taps):
         correction = blocks.to_taps(_excess(blocks.at(blocks.frequencies), bound))
     else:
-        gram, everything = blocks.gram(dtype=blocks.taps.dtype), torch.arange(len(blocks.frequencies))
+        gram, everything = blocks.gram(dtype=blocks.taps.dtype), torch.arange(len(blocks.frequencies), device="cpu")
 
         def correct(some: Tensor) -> Tensor:
             frequencies = blocks.frequencies[some]

@@ -121,7 +121,7 @@ class _Cosines:
 
 def _cosines(n: int) -> Tensor:
     """Return the orthonormal DCT-II matrix: row k is the wave of frequency k."""
-    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    waves = torch.cos(math.pi * (i + 0.5) * k / n) * math.sqrt(2 / n)
+    i = torch.arange(n, dtype=torch.float64, device="cpu")
+    waves = torch.cos(math.pi * (i + 0.5) * i[:, None] / n) * math.sqrt(2 / n)
     waves[0] /= math.sqrt(2)
     return waves

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.checks import Registry, described, number, plain, positive
+from convkit.operators.dtypes import input_dtype
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.randomness import drawing
 
@@ -62,16 +63,33 @@ def borrowed(model: nn.Module, x: Tensor, frozen: bool = False) -> Iterator[nn.M
     """Context manager that yields a copy of the network in evaluation mode; the network itself is left alone.
 
     ``x`` is a batch to initialize lazy parameters with. No gradient reaches the network's weights, and with ``frozen``
-    none reaches those of the copy. Raises ``TypeError`` for what is no module.
+    none reaches those of the copy. Raises ``TypeError`` for what is no module, ``ValueError`` for weights on the meta
+    device, and inside for images of another dtype than the weights where the network does not take them.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one")
+    check_network(model)
 
     def ice(parameter: Tensor) -> Tensor:
         return nn.Parameter(parameter.data, False)
 
     with torch.inference_mode(False), evaluation_copy(model, x, ice if frozen else apart, compiled=True) as copy:
-        yield copy
+        try:
+            yield copy
+        except RuntimeError as error:
+            wanted = input_dtype(model)
+            if wanted in (None, x.dtype) or "type" not in str(error):
+                raise
+            raise ValueError(
+                f"images must have the dtype of the network's weights, {wanted}, got {x.dtype}; use x.to({wanted}), or "
+                "model.to(x.dtype)"
+            ) from error
+
+
+def check_network(model: object) -> None:
+    """Raise ``TypeError`` for what is no module, and ``ValueError`` for weights on the meta device."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}; wrap it in one")
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
 
 
 def own_copy(t: Tensor) -> Tensor:
@@ -102,7 +120,8 @@ def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> None:
     """Raise ``ValueError`` unless ``y`` holds one int64 number per image of ``x``."""
     if y.shape != x.shape[:1] or y.dtype != torch.int64:
         raise ValueError(
-            f"{name} must be class numbers, int64 of shape {(len(x),)}, got {y.dtype} of shape {tuple(y.shape)}"
+            f"{name} must be class numbers, int64 of shape {(len(x),)}, got {y.dtype} of shape {tuple(y.shape)}; "
+            "y.long().flatten() has these where y holds one whole number per image"
         )
 
 
@@ -127,10 +146,14 @@ def check_logits(logits: Tensor, x: Tensor, read: Read = at_once) -> None:
     """Raise ``ValueError`` unless the logits are finite and of shape ``(N, classes)``, at least two classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"the model must return logits of shape (N, classes), at least two classes, for a batch of {len(x)}, "
-            f"got {shape}; wrap it in a module that does"
-        )
+        needed = f"the model must return logits of shape (N, classes), at least two classes, for a batch of {len(x)}"
+        if shape in ((len(x),), (len(x), 1)):
+            raise ValueError(
+                f"{needed}, got {shape}: one logit z per image; [0, z] are two for the labels 0 and 1, by "
+                "nn.Sequential(model, TwoLogits()) with class TwoLogits(nn.Module): def forward(self, z): "
+                "return nn.functional.pad(z.reshape(-1, 1), (1, 0))"
+            )
+        raise ValueError(f"{needed}, got {shape}; wrap it in a module that does")
     check_finite(logits.isfinite().all(), read)
 
 

@@ -5,7 +5,7 @@ import math
 import sys
 import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -24,6 +24,7 @@ from convkit.attacks.checks import (
 )
 from convkit.checks import whole
 from convkit.loading import needs
+from convkit.operators.dtypes import default_dtype
 from convkit.randomness import drawing
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -73,7 +74,7 @@ def autoattack(
     with needs("attacks", "autoattack"):
         from pyautoattack import AutoAttack
     x, y = own_copy(x), own_copy(y)
-    with borrowed(model, x, frozen=True) as copy, _given_back_tracer():  # FAB calls ``backward``
+    with borrowed(model, x, frozen=True) as copy, _given_back_tracer(), _usual_defaults():  # FAB calls ``backward``
         with torch.no_grad():
             logits = copy(x[:batch_size].clone())  # a first step may be in place
         check_logits(logits, x[:batch_size])
@@ -113,7 +114,7 @@ def _draw_privately(attack: Any) -> None:
     own = torch.Generator()
 
     def gaussian_like(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, dtype=x.dtype, generator=own).to(x.device)
+        return torch.randn(x.shape, dtype=x.dtype, generator=own, device="cpu").to(x.device)
 
     instead = _Instead(
         torch,
@@ -140,6 +141,17 @@ class _Instead:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
+
+
+@contextmanager
+def _usual_defaults() -> Iterator[None]:
+    """Context manager in which new tensors are float32 and on the CPU by default, as the library expects."""
+    with ExitStack() as stack:
+        if torch.get_default_dtype() != torch.float32:
+            stack.enter_context(default_dtype(torch.float32))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
 @contextmanager

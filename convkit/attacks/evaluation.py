@@ -7,7 +7,16 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from convkit.attacks.checks import Read, at_the_end, borrowed, check_classes, check_images, check_labels, check_logits
+from convkit.attacks.checks import (
+    Read,
+    at_the_end,
+    borrowed,
+    check_classes,
+    check_images,
+    check_labels,
+    check_logits,
+    check_network,
+)
 from convkit.loading import progress_bar
 
 
@@ -59,6 +68,7 @@ def robust_accuracy(
     named = attacks if isinstance(attacks, Mapping) else {getattr(attacks, "__name__", "attack"): attacks}
     if not named:
         raise ValueError("robust_accuracy needs at least one attack, got none")
+    check_network(model)
     device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
     images = clean = worst = 0
     survived = dict.fromkeys(named, 0)

@@ -12,6 +12,7 @@ from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.operators.dtypes import widened
 from convkit.operators.operator import ConvOperator
 
 
@@ -90,8 +91,8 @@ def _unparametrized(conv: nn.Conv2d) -> nn.Conv2d:
 
 def _gain(layer: nn.Module) -> Tensor | None:
     if isinstance(layer, NoisyAffine2d):
-        return layer.weight
+        return widened(layer.weight)
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and layer.running_var is not None:
-        gain = (layer.running_var + layer.eps).rsqrt()
-        return gain if layer.weight is None else gain * layer.weight
+        gain = (widened(layer.running_var) + layer.eps).rsqrt()  # as torch computes it
+        return gain if layer.weight is None else gain * widened(layer.weight)
     return None

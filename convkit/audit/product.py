@@ -15,6 +15,7 @@ from convkit.bounds import torus_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
+from convkit.operators.dtypes import as_input
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
 from convkit.operators.operator import ConvOperator
@@ -99,7 +100,7 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
                 "bound its parts and multiply"
             ) from error
         steps = _Bounds(fx.GraphModule(copy, graph), torus)
-        steps.run(x.detach().clone())  # a first step may be in place
+        steps.run(as_input(model, x.detach()).clone())  # a first step may be in place
     return steps.bounds[next(node for node in graph.nodes if node.op == "output")]
 
 

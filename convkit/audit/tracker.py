@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from convkit.engine.blocks import CHUNK, Blocks
 from convkit.engine.lanczos import DENSE_LIMIT, leading_right_vectors
 from convkit.engine.largest import top_frequency
+from convkit.operators.dtypes import widened
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.geometry import checked_at_once
 from convkit.operators.network import input_shapes, layer_operator
@@ -104,7 +105,8 @@ class NormTracker:
         operators: dict[str, ConvOperator] = {}
 
         def largest() -> Tensor:
-            with evaluation_copy(self.model) as copy:  # a parametrized weight may take a step when read in training
+            # of a copy: a parametrized weight may take a step when it is read in training
+            with evaluation_copy(self.model, parameter=widened) as copy:
                 for name, shape in self.shapes.items():
                     operators[name] = layer_operator(name, copy.get_submodule(name), shape)
             entries = [A.kernel.abs().amax() for A in operators.values()]
@@ -133,7 +135,7 @@ def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
     total = len(blocks.frequencies) * groups
     start = _random(columns, 1, blocks.taps)
     values = []
-    for some in torch.arange(total).split(max(1, CHUNK // (16 * rows * columns))):
+    for some in torch.arange(total, device="cpu").split(max(1, CHUNK // (16 * rows * columns))):
         V = start.expand(len(some), -1, -1)
         values.append(_alone(_improve(_products(_numbered(blocks, some)), V, RANKING_STEPS))[0])
     top = int((blocks.frequencies == frequency).all(1).nonzero()[0, 0]) * groups + group
@@ -144,7 +146,7 @@ def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
     start = _random(columns, width, blocks.taps).expand(len(index), -1, -1)
     _, V = _alone(_improve(_products(_numbered(blocks, index)), start, RANKING_STEPS))
     V[0] = Vh[:width].mH
-    return float(S[0]) * exact.scale, {"vectors": V, "index": index, "next": torch.tensor(0)}
+    return float(S[0]) * exact.scale, {"vectors": V, "index": index, "next": torch.tensor(0, device="cpu")}
 
 
 def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> Task[tuple[float, dict[str, Tensor]]]:
@@ -165,7 +167,7 @@ def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> Task[tuple
     V = V.to(blocks.taps.device, blocks.taps.dtype.to_complex())
     values, V = yield from _improve(_products(_numbered(blocks, index)), V, steps)
     # as many other blocks in turn, from what the largest has taught: one that grew takes the place of the least
-    turn = (state["next"].cpu() + torch.arange(len(index))) % total
+    turn = (state["next"].cpu() + torch.arange(len(index), device="cpu")) % total
     others = turn[~torch.isin(turn, index)]
     if len(others):
         start = _random(V.shape[1], V.shape[2], blocks.taps)
@@ -192,7 +194,9 @@ def _numbered(blocks: Blocks, index: Tensor) -> Tensor:
 
 def _random(columns: int, width: int, like: Tensor) -> Tensor:
     """Return the same random columns at each call, complex, of the precision and device of ``like``."""
-    return torch.randn(columns, width, generator=torch.Generator().manual_seed(0)).to(like).to(like.dtype.to_complex())
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(columns, width, generator=generator, dtype=torch.float32, device="cpu")
+    return drawn.to(like).to(like.dtype.to_complex())
 
 
 def _products(blocks: Tensor) -> tuple[Product, Product]:

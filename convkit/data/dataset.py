@@ -85,7 +85,7 @@ class Data:
         for channel in self.images.unbind(1):
             if channel.dtype == torch.uint8:  # from the histogram: exact, and no copy of all images in floating point
                 shares = torch.bincount(channel.flatten(), minlength=256).cpu().double() / channel.numel()
-                values = torch.arange(256, dtype=torch.float64) / 255
+                values = torch.arange(256, dtype=torch.float64, device="cpu") / 255
                 mean = (shares * values).sum()
                 variance = (shares * (values - mean).square()).sum()
             else:

@@ -40,7 +40,7 @@ def _draw(labels: Tensor, choices: np.random.Generator, noise: np.random.Generat
     def uniform(low: float, high: float) -> Tensor:
         return (low + (high - low) * next(take)).view(n, 1, 1)
 
-    axis = torch.arange(SIZE, dtype=torch.float32) - SIZE / 2 + 0.5
+    axis = torch.arange(SIZE, dtype=torch.float32, device="cpu") - SIZE / 2 + 0.5
     ys, xs = torch.meshgrid(axis, axis, indexing="ij")
 
     # the background: from one color to another along a random direction, with blotches of six by six
@@ -92,7 +92,7 @@ def _contrasting(candidates: Tensor, background: Tensor) -> Tensor:
     """Return the first candidate color ``(n, k, 3)`` that is far from the background ``(n, 3)``, or the farthest."""
     apart = (candidates - background[:, None]).norm(dim=-1)
     wanted = torch.where((apart > 0.5).any(1, keepdim=True), (apart > 0.5).float(), apart)
-    return candidates[torch.arange(len(candidates)), wanted.argmax(1)]
+    return candidates[torch.arange(len(candidates), device="cpu"), wanted.argmax(1)]
 
 
 # ---- the figures: signed distances to the edge, negative inside, in units of the radius ----------------------------

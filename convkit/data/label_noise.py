@@ -49,14 +49,14 @@ def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) 
     if data.classes < 2:
         raise ValueError(f"noisy_labels needs two classes or more, and {data.name!r} has one")
     generator = torch.Generator().manual_seed(seed)
-    order = proportionally(data.labels, data.classes, int(torch.randint(2**31, (), generator=generator)))
+    order = proportionally(data.labels, data.classes, int(torch.randint(2**31, (), generator=generator, device="cpu")))
     chosen = order[: round(rate * len(data))]
     right = data.labels[chosen]
     if kind == "asymmetric":
         wrong = _look_alikes(data.class_names).to(right.device)[right]
     else:
         lowest = 1 if kind == "flip" else 0
-        shift = torch.randint(lowest, data.classes, right.shape, generator=generator).to(right.device)
+        shift = torch.randint(lowest, data.classes, right.shape, generator=generator, device="cpu").to(right.device)
         wrong = (right + shift) % data.classes
     labels = data.labels.clone()
     labels[chosen] = wrong
@@ -66,5 +66,5 @@ def noisy_labels(data: Data, rate: float, kind: str = "uniform", seed: int = 0) 
 def _look_alikes(names: Sequence[str]) -> Tensor:
     """Return, for each class, the class that replaces it."""
     if names == CIFAR10.class_names:
-        return torch.tensor([names.index(LOOK_ALIKES.get(name, name)) for name in names])
-    return (torch.arange(len(names)) + 1) % len(names)
+        return torch.tensor([names.index(LOOK_ALIKES.get(name, name)) for name in names], device="cpu")
+    return (torch.arange(len(names), device="cpu") + 1) % len(names)

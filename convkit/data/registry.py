@@ -25,7 +25,10 @@ def digits() -> Data:
         from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    images, labels = torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(y)
+    images, labels = (
+        torch.tensor(x, dtype=torch.float32, device="cpu").view(-1, 1, 8, 8) / 16,
+        torch.tensor(y, device="cpu"),
+    )
     order = proportionally(labels, 10, seed=0)
     test, training = order[:360].sort().values, order[360:].sort().values
     return Data("digits", images[training], labels[training], images[test], labels[test], DIGITS)

@@ -86,18 +86,18 @@ def _part(data: Data, chosen: Tensor, remark: str) -> Data:
 def _places(labels: Tensor, classes: int, seed: int) -> Tensor:
     """Return for each image its place, from 0 on, in a random order of its class."""
     labels = labels.cpu()
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     counts = torch.bincount(labels, minlength=classes)
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
     places = torch.empty_like(by_class)
-    places[by_class] = torch.arange(len(labels)) - first
+    places[by_class] = torch.arange(len(labels), device="cpu") - first
     return places
 
 
 def _evenly(labels: Tensor, classes: int, seed: int) -> Tensor:
     """Return all indices in an order in which every beginning has as equal numbers of the classes as possible."""
-    shuffled = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(classes, generator=torch.Generator().manual_seed(seed), device="cpu")
     return (_places(labels, classes, seed) * classes + shuffled[labels.cpu()]).argsort().to(labels.device)
 
 

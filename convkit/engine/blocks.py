@@ -76,7 +76,8 @@ class Blocks:
         self.period: tuple[int, ...] = ()
         self.grid = tuple(n // s for n, s in zip(A.input_shape, A.stride, strict=True))
         for axis, (n, s) in enumerate(zip(A.input_shape, A.stride, strict=True), start=2):
-            pixels = torch.arange(kernel.shape[axis]) * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
+            taps = torch.arange(kernel.shape[axis], device="cpu")
+            pixels = taps * A.dilation[axis - 2] % n  # a shift of all taps is a unit factor
             offset, where = torch.unique(pixels // s, return_inverse=True)
             phase, which = torch.unique(pixels % s, return_inverse=True)  # a stride may step over the others
             phases.append(len(phase))
@@ -173,7 +174,7 @@ class HalfSet(NamedTuple):
 @torch.inference_mode(False)  # tables made there could not be used in training
 def half_set(period: tuple[int, ...], grid: tuple[int, ...]) -> HalfSet:
     """Return half of the frequencies of a period, which stand for those of a grid of copies of it."""
-    numbers = torch.arange(math.prod(period)).reshape(period)
+    numbers = torch.arange(math.prod(period), device="cpu").reshape(period)
     axes = tuple(range(len(period)))
     opposite = numbers.flip(axes).roll([1] * len(axes), axes)
     chosen, index = torch.unique(torch.minimum(numbers, opposite).flatten(), return_inverse=True)
@@ -249,7 +250,7 @@ class Gram:
 def angles(frequencies: Tensor, pixels: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return ``2 pi <f, p / sizes>`` for all pairs of rows f and p, ``(frequencies, pixels)``, in float64."""
     # whole numbers are reduced first, so that the angles are right to the last bit even for large sizes
-    turns = torch.zeros(len(frequencies), len(pixels), dtype=torch.float64)
+    turns = torch.zeros(len(frequencies), len(pixels), dtype=torch.float64, device="cpu")
     for axis, n in enumerate(sizes):
         turns += (frequencies[:, axis, None] * pixels[None, :, axis] % n).double() / n
     return 2 * math.pi * turns
@@ -260,8 +261,8 @@ def _half_lags(offsets: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, T
 
     The second and third have an entry for each pair (a, b) of taps: an index, and whether the lag is -l.
     """
-    steps = torch.tensor(sizes)
-    place = torch.tensor([math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))])
+    steps = torch.tensor(sizes, device="cpu")
+    place = torch.tensor([math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], device="cpu")
     lags = (offsets[None, :] - offsets[:, None]) % steps
     flat, opposite = (lags * place).sum(-1), (-lags % steps * place).sum(-1)
     chosen, index = torch.unique(torch.minimum(flat, opposite), return_inverse=True)

@@ -57,14 +57,15 @@ def leading_right_vectors(A: ConvOperator, k: int, residual: float = RESIDUALS[t
     beside = KEPT[k > 1]
     steps = min(columns, k + beside + STEPS[k > 1])
     basis = A.kernel.new_zeros(steps + 1, columns)
-    start = torch.randn(columns, generator=generator, dtype=torch.float64).to(basis)
+    start = torch.randn(columns, generator=generator, dtype=torch.float64, device="cpu").to(basis)
     basis[0] = start / start.norm()
-    kept, known, reached = torch.zeros(0, dtype=torch.float64), None, 0.0  # values of the first rows of the basis
+    kept = torch.zeros(0, dtype=torch.float64, device="cpu")  # values of the first rows of the basis
+    known, reached = None, 0.0
     for restart in range(1, MOST + 1):
         projected, lengths = _extended(A, basis, kept)
         full = len(lengths)  # so many rows of the basis are right
         values, vectors = (part.flip(-1) for part in torch.linalg.eigh(projected))
-        residuals = lengths[-1] * vectors[-1].abs() if full < columns else torch.zeros(full)
+        residuals = lengths[-1] * vectors[-1].abs() if full < columns else torch.zeros(full, device="cpu")
         reached = float(residuals[:k].max() / values[0].clamp_min(torch.finfo(values.dtype).tiny))
         settled = reached <= residual and full >= k
         if settled and known is not None and full > k:  # the largest value beside those known, roughly
@@ -75,7 +76,9 @@ def leading_right_vectors(A: ConvOperator, k: int, residual: float = RESIDUALS[t
         known = values[:k] if settled else known
         number, onward = min(k if settled else k + beside, full - (not fresh)), basis[full].clone()
         ritz = vectors[:, :number].mT.to(basis) @ basis[:full]
-        onward = torch.randn(columns, generator=generator, dtype=torch.float64).to(basis) if fresh else onward
+        onward = (
+            torch.randn(columns, generator=generator, dtype=torch.float64, device="cpu").to(basis) if fresh else onward
+        )
         if restart % PATIENCE == 0 and restart <= GROWTH * PATIENCE:  # values that lie together take a longer one
             basis = basis.new_zeros(min(columns, 2 * (len(basis) - 1)) + 1, columns)
         basis[: number + 1] = torch.linalg.qr(torch.cat([ritz, onward[None]]).mT)[0].mT  # rounding must not add up

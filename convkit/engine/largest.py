@@ -102,7 +102,7 @@ def _candidates(blocks: Blocks, map_pieces: MapPieces) -> list[Tensor]:
     """Return, for each group, the frequencies whose block may still have the largest singular value."""
     grams = [_rough_gram(blocks.group(group)) for group in range(len(blocks.taps))]
     # neighbors have similar blocks: a grid that is coarse beside the image shows about how large they become
-    steps_apart = torch.tensor([max(2, n // 16) for n in blocks.period])
+    steps_apart = torch.tensor([max(2, n // 16) for n in blocks.period], device="cpu")
     left = [blocks.frequencies] * len(grams)
     trial = [blocks.frequencies[(blocks.frequencies % steps_apart == 0).all(1)]] * len(grams)
     for steps in STEPS:
@@ -138,7 +138,7 @@ def _reached(gram: Gram, frequencies: Tensor, steps: int, map_pieces: MapPieces)
     if len(frequencies) == 0:
         return 0.0
     steps = round(steps * max(1.0, gram.side / STEPS_SIDE))
-    start = torch.randn(gram.side, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(gram.side, dtype=torch.complex64, generator=torch.Generator().manual_seed(0), device="cpu")
 
     def ritz_values(some: Tensor) -> Tensor:
         blocks = gram.at(some)[:, 0]

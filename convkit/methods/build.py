@@ -48,8 +48,8 @@ def network(
     settings, seed = method.settings(knobs), seed_number(seed)
     if dtype is not None:
         floating(dtype)
-    x = data.train_batch(torch.arange(min(2, len(data))))[0]
-    with seeded(seed):
+    x = data.train_batch(torch.arange(min(2, len(data)), device="cpu"))[0]
+    with seeded(seed), torch.device("cpu"):
         if isinstance(model, nn.Module):
             built = convert(model, method.layer(settings)).model
         else:

@@ -111,7 +111,7 @@ def _made(
 ) -> tuple[nn.Module, str]:
     """Return the factory's layer with the weight and the bias of the old one, and words for it."""
     geometry = (old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
-    with default_dtype(old.weight.dtype):
+    with default_dtype(old.weight.dtype), torch.device("cpu"):
         layer = factory(old.in_channels, old.out_channels, *geometry, depth=depth).to(old.weight)
     layer.train(old.training)
     for kind in HOOKS:

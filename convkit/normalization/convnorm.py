@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from convkit.normalization.filtered import filtered_convolution
 from convkit.normalization.torus import TorusConvolution, phase_tables
 from convkit.normalization.whole import few_operators
+from convkit.operators.dtypes import autocasts, without_autocast
 from convkit.operators.geometry import Padding, PaddingMode, Size, check_padding_mode, padding_pairs, positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.padding import pad
@@ -138,15 +139,15 @@ class ConvNorm2d(nn.Module):
         """Return the normalized convolution of a batch, or of one image ``(in_channels, height, width)``."""
         if x.ndim == 3:
             return self.forward(x[None])[0]
-        weight, kind = self.weight, x.device.type
-        if torch.is_autocast_enabled(kind):
+        weight = self.weight
+        if autocasts(x):
             x = x.to(weight.dtype)
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.dtype != weight.dtype:
             raise ValueError(
                 f"needed a batch of shape (batch, {self.in_channels}, height, width) and {weight.dtype}, got "
                 f"{tuple(x.shape)} and {x.dtype}; the channels come second, and x.to(layer.weight) has its dtype"
             )
-        with torch.autocast(kind, enabled=False):  # the spectrum needs the digits of float32
+        with without_autocast(x):  # the spectrum needs the digits of float32
             y = self._normalized(x, weight)
         if self.affine_weight is None:
             return y

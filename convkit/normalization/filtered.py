@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convkit.normalization import whole
 from convkit.normalization.torus import SCALE, WEIGHT, Parts, TorusConvolution, X, Y, cached_tables
+from convkit.operators.dtypes import without_autocast
 
 CHUNK = 2**20  # bytes of a symbol's part at a time: what a cache holds
 FEW = 4  # frequencies at a time at least: each turn reads the whole kernel
@@ -49,7 +50,7 @@ class _Multilinear(torch.autograd.Function):
         The outputs alone need no y, and come with the transform of x, which the other derivatives need again.
         """
         known = len(blocks) > 0
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             derive = whole.derivatives if geometry.whole else _derivatives
             derivatives, blocks = derive(geometry, groups, by, x, weight, scale, y, blocks)
         return *(derivatives[factor] for factor in by), *(() if known or by != (Y,) else blocks)
@@ -194,7 +195,7 @@ def _times(geometry: TorusConvolution, device: torch.device, dtype: torch.dtype)
     2 where it also stands for -f, 0 where another one stands for it.
     """
     n2 = geometry.torus[1]
-    times = torch.ones(geometry.half * n2, 1)
+    times = torch.ones(geometry.half * n2, 1, device="cpu")
     for some in _mirrors(geometry):
         times[some] = 0
         times[some.stop - n2 + 1 : some.stop - n2 // 2] = 2

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from convkit.operators.dtypes import autocasts
 from convkit.operators.geometry import positive_ints
 
 
@@ -57,7 +58,7 @@ class NoisyAffine2d(nn.Module):
             noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32, device=where).to(x)
             scale = scale * (1 + self.sigma * self.depth * noise)
         y = scale * x + self.bias[:, None, None]
-        return y.to(x.dtype) if torch.is_autocast_enabled(x.device.type) else y
+        return y.to(x.dtype) if autocasts(x) else y
 
     def extra_repr(self) -> str:
         return f"{self.channels}, sigma={self.sigma}, depth={self.depth:g}"

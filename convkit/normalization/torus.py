@@ -79,7 +79,7 @@ class TorusConvolution:
         """
         size, n = self.input_shape[axis], self.torus[axis]
         extra = self.wrapped[axis]
-        outputs = torch.arange(-extra, self.output_shape[axis] + extra) % self.output_shape[axis]
+        outputs = torch.arange(-extra, self.output_shape[axis] + extra, device="cpu") % self.output_shape[axis]
         starts = self.stride[axis] * outputs - self.before[axis]
         span = self.dilation[axis] * (self.kernel_size[axis] - 1)
         touches = (starts >= -span) & (starts < size)
@@ -148,7 +148,7 @@ def phase_tables(
     dtype: torch.dtype,
 ) -> Parts:
     """Return cosines and sines of ``2 pi <f, (d j - center) / n>``, each ``(frequencies, taps)``."""
-    pixels = (d * torch.arange(k) - c for k, d, c in zip(kernel_size, dilation, center, strict=True))
+    pixels = (d * torch.arange(k, device="cpu") - c for k, d, c in zip(kernel_size, dilation, center, strict=True))
     phases = _grid_angles(torus, torch.cartesian_prod(*pixels), whole)
     return phases.cos().to(device, dtype), phases.sin().to(device, dtype)
 
@@ -163,9 +163,9 @@ def _lag_cosines(
 ) -> tuple[Tensor, Tensor]:
     """Return cosines for the lags between two taps, ``(frequencies, lags)``; and which lag each pair of taps has."""
     (k1, k2), width = kernel_size, 2 * kernel_size[1] - 1
-    places = (width * torch.arange(k1)[:, None] + torch.arange(k2)).flatten()
+    places = (width * torch.arange(k1, device="cpu")[:, None] + torch.arange(k2, device="cpu")).flatten()
     index = (places[:, None] - places).abs().flatten()  # cosines do not tell a lag from its opposite
-    lags = torch.arange((k1 - 1) * width + k2)
+    lags = torch.arange((k1 - 1) * width + k2, device="cpu")
     down = (lags + k2 - 1) // width
     pixels = torch.stack([dilation[0] * down, dilation[1] * (lags - width * down)], 1)
     return _grid_angles(torus, pixels, whole).cos().to(device), index.to(device)
@@ -177,9 +177,9 @@ def _power_tables(
 ) -> tuple[Tensor, Tensor]:
     """Return matrices that sum pairs of taps by their lags, and take the sums to the power spectrum and its floor."""
     cosines, index = _lag_cosines(torus, kernel_size, dilation, torch.device("cpu"), whole=True)
-    sums = torch.zeros(cosines.shape[1], len(index), dtype=torch.double)
-    sums[index, torch.arange(len(index))] = 1
-    floor = torch.zeros(1, cosines.shape[1], dtype=torch.double)
+    sums = torch.zeros(cosines.shape[1], len(index), dtype=torch.double, device="cpu")
+    sums[index, torch.arange(len(index), device="cpu")] = 1
+    floor = torch.zeros(1, cosines.shape[1], dtype=torch.double, device="cpu")
     floor[0, 0] = FLOOR**2  # lag 0: the squared row norm
     return sums.to(device), torch.cat([cosines, floor]).to(device)
 
@@ -191,7 +191,10 @@ def _input_matrices(geometry: TorusConvolution, device: torch.device, dtype: tor
     ``rows`` takes the first axis to (real, imaginary) pairs, one frequency after the other; ``columns`` take pairs on
     the second axis to real and to imaginary parts.
     """
-    row, column = (angles(n, torch.arange(size)) for n, size in zip(geometry.torus, geometry.input_shape, strict=True))
+    row, column = (
+        angles(n, torch.arange(size, device="cpu"))
+        for n, size in zip(geometry.torus, geometry.input_shape, strict=True)
+    )
     row = row[: geometry.half]
     rows = torch.stack([row.cos(), -row.sin()], 1).flatten(0, 1)
     columns = torch.cat([column.cos(), column.sin()], 1), torch.cat([-column.sin(), column.cos()], 1)
@@ -208,7 +211,7 @@ def _output_matrices(geometry: TorusConvolution, device: torch.device, dtype: to
         phases.append(angles(n, starts).T)
     n1, n2 = geometry.torus
     cos, sin = (wave * wanted[1] / n2 for wave in (phases[1].cos(), phases[1].sin()))
-    times = 2 - (2 * torch.arange(geometry.half) % n1 == 0).double()  # f stands for -f, too
+    times = 2 - (2 * torch.arange(geometry.half, device="cpu") % n1 == 0).double()  # f stands for -f, too
     row = phases[0][:, : geometry.half]
     rows = torch.stack([row.cos() * times, -row.sin() * times], 2).flatten(1) * wanted[0] / n1
     return [matrix.to(device, dtype) for matrix in (rows, torch.cat([cos, sin]), torch.cat([-sin, cos]))]
@@ -243,4 +246,4 @@ def _grid_angles(torus: tuple[int, ...], pixels: Tensor, whole: bool = False) ->
 
 def angles(n: int, pixels: Tensor) -> Tensor:
     """Return ``2 pi f p / n`` for all frequencies f of an axis of n pixels, ``(n, pixels)``."""
-    return (torch.arange(n)[:, None] * pixels % n).double() * (2 * math.pi / n)
+    return (torch.arange(n, device="cpu")[:, None] * pixels % n).double() * (2 * math.pi / n)

@@ -16,6 +16,7 @@ from convkit.checks import plain, positive, whole
 from convkit.engine.blocks import Blocks
 from convkit.engine.largest import largest_of_block, top_frequency
 from convkit.norms import operator_norm
+from convkit.operators.dtypes import autocasts, widened, without_autocast
 from convkit.operators.geometry import Padding, PaddingMode, Size
 from convkit.operators.operator import ConvOperator
 
@@ -124,7 +125,7 @@ class NewtonOrthogonal(nn.Module):
         wide = Z.shape[1] <= Z.shape[2]
         Z = Z if wide else Z.mT
         Z = Z / _floored(Z.detach().abs().amax((1, 2), keepdim=True))  # squares of squares neither overflow nor vanish
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight):
             if _few_operators(weight):
                 W: Tensor = _Newton.apply(Z, self.iterations)[0]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
             else:
@@ -187,10 +188,11 @@ class OperatorNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight scaled to the operator norm ``bound``, or unchanged where it is not finite."""
-        kind = weight.device.type
+        if weight.is_meta:
+            return weight
         # a backward pass may run under autocast, whatever the forward pass forbids: it leaves float64 alone
-        kernel = weight.double() if torch.is_autocast_enabled(kind) else weight
-        with torch.autocast(kind, enabled=False):
+        kernel = weight.double() if autocasts(weight) else widened(weight)
+        with without_autocast(weight):
             try:
                 A = ConvOperator(kernel, *self.geometry).torus()
             except ValueError:
@@ -202,7 +204,7 @@ class OperatorNorm(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the weight itself, which is what is trained."""
-        ConvOperator(weight, *self.geometry).torus()  # raises for what has none
+        ConvOperator(widened(weight), *self.geometry).torus()  # raises for what has none
         self.readings.zero_()
         return weight
 
@@ -216,7 +218,7 @@ class OperatorNorm(nn.Module):
         if self.every == 1 or not self.training:
             return operator_norm(A, 2)
         readings, group, *frequency = torch.cat([self.readings[None], self.group[None], self.frequency[0]]).tolist()
-        where = torch.tensor([frequency])
+        where = torch.tensor([frequency], device="cpu")
         if readings % self.every == 0:
             where, group = top_frequency(Blocks(A))
             self.frequency.copy_(where)
@@ -309,7 +311,7 @@ def _check_rows(weight: Tensor, name: str, zero: bool = False) -> None:
             f"{name} needs rows of at least two numbers (a fan-in of 2), got a weight of shape {tuple(weight.shape)}: "
             "a centered row of one number is zero; leave this layer as it is"
         )
-    if zero:
+    if zero or weight.is_meta:
         return
     norms = _norms(weight.detach())
     flat = (_norms(_centered(weight.detach())) <= CONSTANT * norms).flatten().nonzero().flatten().tolist()

@@ -81,15 +81,16 @@ def _images(parts: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 @cached_tables
 def _input_tables(geometry: TorusConvolution, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Return the matrices of ``_transform``, then those of its adjoint by ``_images``, for the images x."""
-    pixels = [torch.arange(size) for size in geometry.input_shape]
-    return _tables(geometry, pixels, [torch.ones(len(each), 1) for each in pixels], device, dtype)
+    pixels = [torch.arange(size, device="cpu") for size in geometry.input_shape]
+    return _tables(geometry, pixels, [torch.ones(len(each), 1, device="cpu") for each in pixels], device, dtype)
 
 
 @cached_tables
 def _output_tables(geometry: TorusConvolution, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Return the matrices of the adjoint by ``_transform``, then those of ``_images``, for the outputs."""
     pixels, wanted = zip(*(geometry.output_pixels(axis) for axis in (0, 1)), strict=True)
-    times = 2 - (2 * torch.arange(geometry.half) % geometry.torus[1] == 0).double()  # f stands for -f, too
+    columns = torch.arange(geometry.half, device="cpu")
+    times = 2 - (2 * columns % geometry.torus[1] == 0).double()  # f stands for -f, too
     weights = [touches[:, None].double() / n for touches, n in zip(wanted, geometry.torus, strict=True)]
     return _tables(geometry, pixels, [weights[0], weights[1] * times], device, dtype)
 
@@ -139,7 +140,7 @@ def _weight_gradient(geometry: TorusConvolution, weight: Tensor, grad: Tensor, p
 @cached_tables
 def _waves(geometry: TorusConvolution, conjugate: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the matrix from taps to the symbol, or to its conjugate: ``(2, frequencies, taps)``."""
-    cos, sin = geometry.phases(torch.empty(0, dtype=dtype))
+    cos, sin = geometry.phases(torch.empty(0, dtype=dtype, device="cpu"))
     return torch.stack([cos, -sin if conjugate else sin]).to(device)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -74,6 +74,16 @@ def in_full_precision(function: Callable[Concatenate[Kernel, P], R]) -> Callable
             return function(A, *args, **kwargs)
 
     return outside
+
+
+def autocasts(x: Tensor) -> bool:
+    """Return whether autocast is on where the tensor lies; the meta device has none."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context manager that turns autocast off where the tensor lies."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def differentiated(x: Tensor) -> bool:

@@ -187,8 +187,8 @@ class Axis(NamedTuple):
 
         Both have shape ``(outputs, taps)``. A padded pixel that copies one of the image counts as that one.
         """
-        pixels = self.stride * torch.arange(self.outputs)[:, None] + self.dilation * torch.arange(self.taps)
-        pixels = pixels - self.before
+        windows, taps = torch.arange(self.outputs, device="cpu"), torch.arange(self.taps, device="cpu")
+        pixels = self.stride * windows[:, None] + self.dilation * taps - self.before
         if self.padding_mode == "zeros":
             return pixels, (pixels >= 0) & (pixels < self.size)
         return pixels_at(pixels, self.size, self.padding_mode), torch.ones_like(pixels, dtype=torch.bool)
@@ -209,7 +209,7 @@ def meeting_taps(axis: Axis, per_pixel: bool = False) -> list[tuple[Tensor, int]
     cases = Counter(tuple(sorted(map(tuple, entries.values()))) for entries in lines.values())
     matrices: list[tuple[Tensor, int]] = []
     for case, times in cases.items():
-        matrix = torch.zeros(len(case), axis.taps)
+        matrix = torch.zeros(len(case), axis.taps, device="cpu")
         for entry, taps in enumerate(case):
             matrix[entry, list(taps)] = 1
         matrices.append((matrix, times))

@@ -28,10 +28,10 @@ def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> 
             f"needed depth >= 2 and a size above 0 whose power {depth} is finite, got depth {depth}, size {size}"
         )
     factor = 2.0 ** math.ceil(math.log2(size))
-    copies = torch.eye(inputs).repeat(2, 1)
-    mixed = torch.eye(classes, inputs)
-    weights = [copies, *[torch.eye(2 * inputs)] * (depth - 2), torch.cat((mixed, -mixed), 1)]
-    return _network([factor * weight for weight in weights], [torch.zeros(len(weight)) for weight in weights])
+    copies = torch.eye(inputs, device="cpu").repeat(2, 1)
+    mixed = torch.eye(classes, inputs, device="cpu")
+    weights = [copies, *[torch.eye(2 * inputs, device="cpu")] * (depth - 2), torch.cat((mixed, -mixed), 1)]
+    return _network([factor * weight for weight in weights], [weight.new_zeros(len(weight)) for weight in weights])
 
 
 # ---- Theorem 2 and Proposition 2 -------------------------------------------------------------------------------------

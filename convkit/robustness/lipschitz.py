@@ -195,7 +195,7 @@ def _gradients(answer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         logits = answer(at)
-        return torch.stack([_slope(logits, at, unit) for unit in torch.eye(logits.shape[1]).to(logits)])
+        return torch.stack([_slope(logits, at, unit) for unit in torch.eye(logits.shape[1], device="cpu").to(logits)])
 
 
 def _power_steps(answer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

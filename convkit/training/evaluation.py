@@ -22,8 +22,13 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
         data: The data set.
         batch_size: Number of images per pass; it bounds the memory.
 
-    Raises ``ValueError`` for a batch size below 1.
+    Raises ``ValueError`` for a batch size below 1, and for a network on another device than the data.
     """
+    where = next((p.device for p in model.parameters()), data.device)
+    if where.type != data.device.type:
+        raise ValueError(
+            f"the network and the data must be on one device, got {where} and {data.device}; use data.to(device)"
+        )
     right = torch.zeros((), dtype=torch.long, device=data.device)
     with evaluation_copy(model, None, apart, compiled=True) as copy:
         for some in torch.arange(len(data.test_labels), device=data.device).split(whole("batch_size", batch_size, 1)):

@@ -73,7 +73,7 @@ class TrainingRun:
         self.augment = augment(plan.augmentation)
         self.replays = whole("the objective's replays", getattr(objective, "replays", 1), 1)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        x = as_input(model, data.train_batch(torch.arange(min(2, len(data))))[0])
+        x = as_input(model, data.train_batch(torch.arange(min(2, len(data)), device="cpu"))[0])
         if not parameters or parameters[0].device != x.device:
             where = parameters[0].device if parameters else "no device (nothing to train)"
             raise ValueError(
@@ -109,7 +109,7 @@ class TrainingRun:
         self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
         self.history: list[Record] = []
         self.first_loss: float | Tensor | None = None  # that of step 1, on the device until it is read
-        self.epoch, self.order = -1, torch.empty(0)
+        self.epoch, self.order = -1, torch.empty(0, device="cpu")
 
     @property
     def steps(self) -> int:
