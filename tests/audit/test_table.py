@@ -1,6 +1,7 @@
 """The layer table agrees with dense matrices layer by layer, says what is not the layer's own, and leaves no trace."""
 
 import math
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,14 @@ from torch.autograd import gradcheck
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.audit.gains import fold_batchnorm
+from convkit.audit.gains import channel_gains, fold_batchnorm, with_gain
 from convkit.audit.measurement import measure
 from convkit.audit.product import product_bound
 from convkit.audit.table import COLUMNS, LayerTable, layer_table
+from convkit.bounds import torus_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import channel_condition_numbers
@@ -241,6 +244,28 @@ def test_measure_folds_the_gains_where_asked(device):
         medians = [torch.tensor(numbers).median().item() for numbers in table.column("channel_condition_numbers")]
         assert list(conditions.values()) == pytest.approx(medians, rel=1e-6)
     assert measure(model, x, True)[0]["0"] != pytest.approx(measure(model, x)[0]["0"], rel=1e-2)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_measure_bounds_layers_without_a_torus_and_leaves_their_condition_numbers_out(device, folded):
+    modes = {"reflect": {"padding": 1}, "replicate": {"padding": (2, 1), "stride": 2}, "circular": {"padding": (1, 3)}}
+    layers: dict[str, nn.Module] = {}
+    for c_in, (mode, geometry) in enumerate(modes.items(), start=2):
+        layers[mode] = nn.Conv2d(c_in, c_in + 1, 3, padding_mode=mode, **geometry)
+        layers[f"{mode} norm"] = nn.BatchNorm2d(c_in + 1)
+    layers["zeros"] = nn.Conv2d(5, 2, 3, padding=1)
+    model = random_batchnorms(nn.Sequential(OrderedDict(layers))).to(device, torch.float64)
+    x = torch.randn(1, 2, 7, 9, dtype=torch.float64, device=device)
+    norms, conditions = measure(model, x, folded)
+    operators, gains = conv_operators(model, x), channel_gains(model)
+    assert list(norms) == [*modes, "zeros"]
+    assert list(conditions) == ["zeros"]
+    for name in modes:
+        A = with_gain(operators[name], gains[name][1]) if folded else operators[name]
+        norm = torch.linalg.matrix_norm(A.matrix(), 2).item()
+        assert norm * (1 - 1e-9) <= norms[name] <= 3 * norm
+        assert norms[name] == pytest.approx(torus_bound(A).item(), rel=1e-12)
+    assert norms["zeros"] == pytest.approx(operator_norm(operators["zeros"].torus(), 2).item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("parametrized", [False, True])

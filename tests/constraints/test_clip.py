@@ -80,6 +80,14 @@ def test_a_stride_that_does_not_divide_is_clipped_on_the_next_torus_or_refused_b
         refused(r"layer '0': torus needs .*stride \(3, 3\) on \(8, 8\)", clipped, circular, device, bound=0.3)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_padding_without_a_torus_is_refused_by_name_before_any_weight_is_changed(device, mode):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1, padding_mode=mode)).to(device)
+    with unchanged(model):
+        words = rf"layer '1': torus needs zero or circular padding, got '{mode}'.*use torus_bound\(A\)"
+        refused(words, clipped, model, device, bound=0.3)
+
+
 def test_it_acts_after_every_so_many_steps_with_the_bound_of_that_moment(device):
     model = network(device, torch.float64)
     shapes = {"8": (1, 1)}  # of all shapes, only some

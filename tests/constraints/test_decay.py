@@ -65,6 +65,21 @@ def test_the_steps_are_those_of_algorithm_1(device, ord, mean, momentum):
         assert_close(model.state_dict(), twin.state_dict())
 
 
+@pytest.mark.parametrize("ord", [1, math.inf])
+def test_padding_that_reflects_or_replicates_has_the_gradient_of_its_dense_norm(device, ord):
+    modes = ({"padding": 2, "padding_mode": "reflect"}, {"padding": 1, "padding_mode": "replicate", "stride": 2})
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, (3, 5), **modes[0]), nn.Conv2d(4, 5, 3, **modes[1])).to(device, torch.float64)
+    before, p = copy.deepcopy(model), dense_gradient(model, ord)
+    optimizer = sgd(model, 1.0)
+    handle_for(optimizer, model, 0.1, ord=ord, momentum=0.0, mean=False)
+    sum(0 * weight.sum() for weight in model.parameters()).backward()
+    optimizer.step()
+    for name, weight in model.named_parameters():
+        wanted = before.get_parameter(name) - 0.1 * p[name] if name in p else before.get_parameter(name)
+        assert_close(weight, wanted)
+
+
 def test_it_is_the_mean_norm_in_the_loss_where_nothing_is_smoothed(device):
     model = network(device, torch.float64)
     twin = copy.deepcopy(model)
