@@ -3,7 +3,7 @@
 import inspect
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -63,6 +63,9 @@ class Padded(NamedTuple):
 class Recorder(TorchFunctionMode):
     """Notes each convolution and linear map that runs while it is active, under the name of the innermost module.
 
+    Args:
+        live: By address of a parameter of the copy that runs: the parameter of the network that it stands for.
+
     Attributes:
         rows: What was found, by name: that of the module, with ``#2`` for a second kernel in it and ``@HxW`` for a
             second size, and ``.q``, ``.k``, ``.v``, ``.out`` for attention.
@@ -70,8 +73,9 @@ class Recorder(TorchFunctionMode):
         ran: Names of the modules that were called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, live: Mapping[int, Tensor]) -> None:
         super().__init__()
+        self._live, self._graph = live, torch.is_grad_enabled()
         self.rows: dict[str, Row] = {}
         self.missing: list[Missing] = []
         self.ran: set[str] = set()
@@ -109,7 +113,7 @@ class Recorder(TorchFunctionMode):
         stored = {place(p) for p in model.parameters()}
         speaking = {row.layer for row in self.rows.values() if row.operator is None}
         speaking |= {name for name, places in kernels.items() if places - stored}  # they compute a kernel themselves
-        read = {place(p) for name in speaking for p in model.get_submodule(name).parameters()}.union(*kernels.values())
+        read = {place(p) for name in speaking for p in self._own(name, model)}.union(*kernels.values())
         for name, module in model.named_modules():
             kind = type(module).__name__
             if type(module).__module__.startswith(QUANTIZED):
@@ -173,9 +177,10 @@ class Recorder(TorchFunctionMode):
         self._add(name, Row(type(module).__name__, name, size), isinstance(module, nn.Linear))
 
     def _call(self, func: Any, found: dict[str, Any]) -> None:
-        name, kernel = self._where[-1], widened(found["weight"].detach())
+        name = self._where[-1]
         try:
-            A = self._operator(func, found["input"], kernel, found)
+            with torch.set_grad_enabled(self._graph):
+                A = self._operator(func, found["input"], self._of_the_network(found["weight"]), found)
         except (TypeError, ValueError) as error:
             self.missing.append(Missing(name, f"{func.__name__}: {error}"))
             return
@@ -210,7 +215,26 @@ class Recorder(TorchFunctionMode):
         lengths = (len(query), len(key), len(key), len(query))
         for part, weight, length in zip(("q", "k", "v", "out"), weights, lengths, strict=True):
             row = f"{name}.{part}" if name else part
-            self._kernel(name, "attention", weight, ConvOperator(widened(weight.detach())[..., None], (length,)), row)
+            with torch.set_grad_enabled(self._graph):
+                A = ConvOperator(self._of_the_network(weight)[..., None], (length,))
+            self._kernel(name, "attention", weight, A, row)
+
+    def _of_the_network(self, weight: Tensor) -> Tensor:
+        """Return the part of the network's own parameter that has this weight in the copy; a computed one, detached."""
+        start, size = weight.data_ptr(), extent(weight)
+        for address, parameter in self._live.items():
+            first, whole = (start - address) // weight.element_size(), widened(parameter)
+            if start >= address and first + size <= extent(whole) and whole.dtype == weight.dtype:
+                if (whole.shape, whole.stride()) == (weight.shape, weight.stride()):
+                    return whole
+                return whole.as_strided(weight.shape, weight.stride(), whole.storage_offset() + first)
+        return widened(weight.detach())
+
+    def _own(self, name: str, model: nn.Module) -> Iterator[Tensor]:
+        """Yield the parameters of a module that speaks for itself, and of those in it that do not run themselves."""
+        for inner, module in model.get_submodule(name).named_modules(prefix=name):
+            if inner == name or inner not in self.ran or "parametrizations" in inner:
+                yield from module.parameters(recurse=False)
 
     def _kernel(self, name: str, kind: str, weight: Tensor, A: ConvOperator, row: str | None = None) -> None:
         """Add the row of a recorded kernel, unless there is one of the same kernel on the same size."""
@@ -246,6 +270,11 @@ def positions(x: Tensor) -> tuple[int, ...]:
 def place(weight: Tensor) -> int:
     """Return the address of the memory that holds a weight, the same for all parts of one tensor."""
     return weight.untyped_storage().data_ptr()
+
+
+def extent(weight: Tensor) -> int:
+    """Return how many numbers lie in memory from the first to the last one of a weight."""
+    return 1 + sum((n - 1) * step for n, step in zip(weight.shape, weight.stride(), strict=True))
 
 
 def same(one: Tensor, other: Tensor) -> bool:

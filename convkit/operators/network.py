@@ -85,9 +85,10 @@ def conv_operators(model: nn.Module, x: Tensor, missing: Literal["raise", "note"
     """Return the operator of each convolution and linear map that ``model(x)`` computes, in the order of the run.
 
     A layer whose forward is torch's own, or that has a method ``operator``, is read by ``ConvOperator.from_layer``,
-    with the weights of evaluation mode and with gradients. Elsewhere the calls that run are recorded, without
-    gradients: ``F.conv1d``, ``F.conv_transpose1d`` and so on (with an ``F.pad`` just before them), ``F.linear``, and
-    attention.
+    with the weights of evaluation mode and with gradients. Elsewhere the calls that run are recorded: ``F.conv1d``,
+    ``F.conv_transpose1d`` and so on (with an ``F.pad`` just before them), ``F.linear``, and attention. A recorded
+    kernel that is a parameter or a part of one, such as the three of attention's ``in_proj_weight``, has its gradient;
+    one that was computed during the run is a constant.
 
     The name is that of the innermost module, with ``#2`` for a second kernel in it, ``@HxW`` for a second size of the
     same convolution, and ``.q``, ``.k``, ``.v``, ``.out`` for attention. Weights in half precision are measured in
@@ -144,12 +145,19 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
     """
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
-    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy, torch.no_grad():
+    live: dict[int, Tensor] = {}
+
+    def parameter(p: Tensor) -> Tensor:
+        own = apart(widened(p))
+        live[own.data_ptr()] = p
+        return own
+
+    recorder = Recorder(live)
+    with evaluation_copy(model, x, parameter) as copy, torch.no_grad():
         for module in copy.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.dtype in HALF:
                     module._buffers[name] = buffer.float()
-        recorder = Recorder()
         with recorder.watching(copy):
             copy(as_input(copy, x).clone())  # a first step may be in place
         return recorder.rows, *recorder.left_over(copy)

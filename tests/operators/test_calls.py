@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.testing import assert_close
 
+from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators, input_shapes
 from tests.helpers.geometries import normal
 from tests.helpers.refusals import refused
@@ -218,3 +219,89 @@ def test_a_network_without_numbers_or_without_maps_is_refused(device):
     refused("some on the meta device; load them", conv_operators, nn.Linear(2, 2, device="meta"), x)
     refused("without any; give its layers a method operator", conv_operators, nn.ReLU(), x)
     assert len(conv_operators(nn.Linear(2, 2, device=device), x, missing="note").missing) == 0
+
+
+class Slices(nn.Module):
+    """Kernels that are parts of parameters in many ways, and one that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joint = nn.Linear(6, 3 * 5)
+        self.bank = nn.Parameter(normal(7, 5, 3, device="cpu"))
+        self.mask = nn.Parameter(normal(7, 7, 3, device="cpu"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.linear(x, self.joint.weight[5:10])
+        y = F.linear(y, self.joint.weight.t()[:, 4:9])  # another part, transposed
+        y = F.linear(y, self.joint.weight[::3])
+        y = F.conv1d(y.transpose(1, 2), self.bank, padding=1)
+        return F.conv1d(y, self.bank.transpose(0, 1)[:, :, 1:], padding=1).sum() + F.conv1d(y, self.mask.exp()).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_recorded_parts_of_parameters_have_gradients_and_computed_kernels_have_none(device, dtype):
+    model = Slices().to(device, dtype)
+    x = normal(2, 4, 6, device=device, dtype=dtype)
+    operators = conv_operators(model, x)
+    parts = {
+        "": model.joint.weight[5:10],
+        "#2": model.joint.weight.t()[:, 4:9],
+        "#3": model.joint.weight[::3],
+        "#4": model.bank,
+        "#5": model.bank.transpose(0, 1)[:, :, 1:],
+        "#6": model.mask.to(operators["#6"].kernel.dtype).exp(),
+    }
+    assert list(operators) == list(parts)
+    for name, part in parts.items():
+        A = operators[name]
+        assert_close(A.kernel.detach().view(part.shape), part.detach().to(A.kernel.dtype))
+        assert A.kernel.requires_grad == (name != "#6")
+        if name != "#6":
+            weights = normal(*A.kernel.shape, device=device, dtype=A.kernel.dtype)
+            (A.kernel * weights).sum().backward()
+            found = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+            model.zero_grad()
+            (part.to(weights.dtype) * weights.view(part.shape)).sum().backward()
+            wanted = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+            assert_close(found, wanted)
+            model.zero_grad()
+
+
+def test_the_norms_of_attention_have_gradients(device):
+    attention = nn.MultiheadAttention(6, 2, batch_first=True).to(device, torch.float64)
+
+    class Itself(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.attention(x, x, x)[0]
+
+    operators = conv_operators(Itself(), normal(2, 5, 6, device=device))
+    sum(operator_norm(A, 2) for A in operators.values()).backward()
+    joint, out = attention.in_proj_weight, attention.out_proj.weight
+    wanted = [torch.linalg.matrix_norm(w, 2) for w in (*joint.chunk(3), out)]
+    pairs = zip((joint.grad, out.grad), torch.autograd.grad(sum(wanted), (joint, out)), strict=True)
+    for found, gradient in pairs:
+        assert_close(found, gradient)
+
+
+class Computing(nn.Module):
+    """A kernel of several weights, one of a part that does not run itself, beside a part that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(normal(5, 2, device="cpu")), nn.Parameter(normal(2, 4, device="cpu"))
+        self.basis = nn.Linear(4, 4, bias=False)
+        self.other = Call(torch.matmul, 4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.other(x), self.left @ self.right @ self.basis.weight)
+
+
+def test_a_kernel_of_several_weights_stands_for_them_and_not_for_what_runs_beside_them(device):
+    x = normal(3, 4, device=device)
+    operators = conv_operators(Computing().to(device, x.dtype), x, "note")
+    assert list(operators) == [""]
+    assert [(name, reason) for name, reason in operators.missing] == [("other", "Call multiplies its weight by matmul")]
