@@ -1,4 +1,4 @@
-"""Networks without shortcuts: the nine-layer network of Ikami et al. (section 4.1.1), and VGG for small images."""
+"""Networks without shortcuts: nine layers of Ikami et al. (section 4.1.1), VGG for small images, and AlexNet."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -8,6 +8,8 @@ from torch import nn
 from convkit.checks import sequence, whole
 from convkit.models.layers import LayerFactory, plain_layer
 from convkit.models.network import Assembly, Images, Network, scaled
+
+LARGE_IMAGE = 64
 
 
 def cnn9(
@@ -77,6 +79,55 @@ def vgg16(
     """
     net = Assembly(13, layer, **images)
     return _vgg(net, width, (2, 2, 3, 3, 3))
+
+
+def alexnet(
+    layer: LayerFactory = plain_layer,
+    width: float = 1.0,
+    **images: Unpack[Images],
+) -> Network:
+    """Return AlexNet in one tower: five convolutions, overlapping max pooling, dropout, three linear layers.
+
+    The network of Krizhevsky 2014 ("One weird trick"), in torchvision's form: the two towers and the local response
+    normalization of 2012 are gone, the channels are 64, 192, 384, 256 and 256. From 64 x 64 pixels on the first layer
+    is 11 x 11 with stride 4, below 3 x 3 with stride 1.
+
+    Args:
+        layer: The layer factory that makes every convolution.
+        width: Factor of all numbers of channels and of the units of the linear layers.
+        images: What the network is built for; see ``Images``.
+
+    Raises ``ValueError`` for numbers that are out of range.
+    """
+    net = Assembly(5, layer, **images)
+    large = net.image_size >= LARGE_IMAGE
+    if not large:
+        net.notes.append(
+            f"Image size {net.image_size}: the first layer is 3 x 3 with stride 1; from {LARGE_IMAGE} x {LARGE_IMAGE} "
+            "pixels up it is as published."
+        )
+    pools = 0
+    for number, (channels, kernel_size) in enumerate(((64, 11), (192, 5), (384, 3), (256, 3), (256, 3)), start=1):
+        c_out = scaled(channels, width)
+        if number == 1 and large:
+            net.add("conv1", net.make(net.channels, c_out, 11, stride=4, padding=2), c_out)
+            net.size = (net.size - 7) // 4 + 1
+        else:
+            net.convolution(f"conv{number}", c_out, 3 if number == 1 else kernel_size)
+        net.add(f"relu{number}", nn.ReLU())
+        if number not in (1, 2, 5):
+            continue
+        if net.size < 3:
+            net.notes.append(f"Image size {net.image_size}: the pooling after conv{number} is left out.")
+            continue
+        pools += 1
+        net.add(f"pool{pools}", nn.MaxPool2d(3, stride=2))
+        net.size = (net.size - 3) // 2 + 1
+    net.smallest = 2 ** (pools + 1) - 1  # which the poolings leave one pixel of
+    if large:
+        net.smallest = 4 * (net.smallest - 1) + 7
+    units = scaled(4096, width)
+    return net.finish(pixels=6 if large else min(6, net.size), hidden=(units, units))
 
 
 def _vgg(net: Assembly, width: float, counts: Sequence[int]) -> Network:

@@ -123,14 +123,18 @@ class Assembly:
         if mean is not None or std is not None:
             self.steps["normalize"] = Normalize(*_checked_statistics(mean, std, self.in_channels), dtype)
 
-    def make(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        """Return the next convolution on the way to the head, padded so that stride 1 keeps the image size."""
+    def make(
+        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1, padding: int | None = None
+    ) -> nn.Module:
+        """Return the next convolution on the way to the head, padded by default so that stride 1 keeps the size."""
         self.index += 1
-        return self.make_parallel(c_in, c_out, kernel_size, stride, groups)
+        return self.make_parallel(c_in, c_out, kernel_size, stride, groups, padding)
 
-    def make_parallel(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    def make_parallel(
+        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1, padding: int | None = None
+    ) -> nn.Module:
         """Return a convolution parallel to the last one made, at the same depth, such as a shortcut."""
-        padding, depth = kernel_size // 2, self.index / self.layers
+        padding, depth = kernel_size // 2 if padding is None else padding, self.index / self.layers
         with default_dtype(self.dtype):
             return self.layer(c_in, c_out, kernel_size, stride=stride, padding=padding, groups=groups, depth=depth)
 
@@ -160,16 +164,27 @@ class Assembly:
         self.size //= 2
         self.smallest *= 2
 
-    def finish(self, residual: bool = False) -> Network:
+    def finish(self, residual: bool = False, pixels: int = 1, hidden: Sequence[int] = ()) -> Network:
         """Append the average over all pixels and a linear layer, and return the network.
+
+        Args:
+            residual: Whether the network has residual blocks.
+            pixels: The average leaves so many pixels on each axis.
+            hidden: Numbers of units of linear layers before the last one, each behind dropout and before a ReLU.
 
         Raises ``RuntimeError`` if another number of convolutions than ``layers`` was made.
         """
         if self.index != self.layers:
             raise RuntimeError(f"needed {self.layers} layers, got {self.index}; correct the number of layers")
-        self.steps["average"] = nn.AdaptiveAvgPool2d(1)
+        self.steps["average"] = nn.AdaptiveAvgPool2d(pixels)
         self.steps["flatten"] = nn.Flatten()
-        self.steps["head"] = nn.Linear(self.channels, self.classes, dtype=self.dtype)
+        features = self.channels * pixels**2
+        for place, units in enumerate(hidden, start=1):
+            self.steps[f"dropout{place}"] = nn.Dropout(0.5)
+            self.steps[f"linear{place}"] = nn.Linear(features, units, dtype=self.dtype)
+            self.steps[f"unit{place}"] = nn.ReLU()
+            features = units
+        self.steps["head"] = nn.Linear(features, self.classes, dtype=self.dtype)
         network = Network(self.steps)
         network.in_channels, network.smallest = self.in_channels, self.smallest
         network.residual, network.notes = residual, self.notes

@@ -24,7 +24,7 @@ def test_poolings_that_no_longer_fit_are_left_out_and_said(name, size, left_out)
 def test_other_departures_are_said_and_only_those():
     with torch.device("meta"):
         said = {name: builder().notes for name, builder in MODELS.items()}
-        assert {name for name, notes in said.items() if notes} == {"wrn28_10", "resnet50"}
+        assert {name for name, notes in said.items() if notes} == {"wrn28_10", "resnet50", "alexnet"}
         assert "behind its convolution" in said["wrn28_10"][0]
         assert build_model("resnet32", preactivation=True).notes == said["wrn28_10"]
         assert "Image size 32: the stem is 3 x 3" in said["resnet50"][0]
@@ -63,6 +63,7 @@ def test_what_no_network_can_be_built_for_is_refused(name, options, message):
         ("cnn9", {"widths": 4}, "widths must be numbers in a list or a tuple, got 4"),
         ("cnn9", {"widths": (4, 0, 4)}, "each of widths must be a whole number of at least 1, got 0"),
         ("resnet18", {"width": 0}, "width must be a positive number"),
+        ("resnet18", {"stem": "large"}, "stem must be 'small' or 'imagenet', got 'large'"),
         ("wrn28_10", {"depth": 27}, "4 more than a multiple of 6, got 27; use 22"),
         ("wrn28_10", {"widening": 0}, "widening must be"),
     ],

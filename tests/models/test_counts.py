@@ -8,7 +8,7 @@ from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
 
 PATH = {  # convolutions on the way to the head, from the papers' tables
     **{"cnn9": 9, "resnet18": 17, "resnet32": 31, "resnet110": 109, "wrn28_10": 25, "vgg11": 8, "vgg16": 13},
-    **{"senet18": 17, "regnetx_200mf": 1 + 3 * (1 + 1 + 4 + 7), "resnet50": 49},
+    **{"senet18": 17, "regnetx_200mf": 1 + 3 * (1 + 1 + 4 + 7), "resnet50": 49, "alexnet": 5},
 }
 BESIDE = {"resnet18": 3, "senet18": 3, "wrn28_10": 3, "regnetx_200mf": 4, "resnet50": 4}  # shortcuts with weights
 names = pytest.mark.parametrize("name", MODELS)
@@ -19,6 +19,7 @@ def count(name: str, layer=batchnorm_layer, **options: object) -> int:
         return sum(p.numel() for p in build_model(name, layer=layer, **options).parameters())
 
 
+C18 = (64, 128, 256, 512)  # two blocks of each
 PARAMETERS = [  # name, options, parameters by the papers' tables; beside it what papers or their common code print
     ("cnn9", {}, 1_923_914),
     ("resnet18", {}, 11_173_962),  # 11.17 million
@@ -32,6 +33,11 @@ PARAMETERS = [  # name, options, parameters by the papers' tables; beside it wha
     ("regnetx_200mf", {}, 2_321_946),  # 2.32 million
     ("resnet50", {}, 23_520_842),  # 23.52 million
     ("resnet50", {"classes": 1000, "image_size": 224}, 25_557_032),  # that of ImageNet
+    ("resnet50", {"classes": 1000, "stem": "imagenet"}, 25_557_032),
+    ("resnet18", {"classes": 1000, "stem": "imagenet"}, 11_689_512),  # 11.69 million
+    ("senet18", {"classes": 1000, "stem": "imagenet"}, 11_689_512 + 2 * sum(c * c // 8 + c // 16 + c for c in C18)),
+    # 61.1 million: the convolutions by hand, then 6 x 6 pixels to 4096, 4096 and 1000 units
+    ("alexnet", {"layer": plain_layer, "classes": 1000, "image_size": 224}, 61_100_840),
     ("wrn28_10", {"depth": 16, "widening": 4}, 2_749_786),
     ("resnet32", {"preactivation": True}, 464_154),
     *(("resnet32", {"width": 2.28, "preactivation": early}, 2_402_073) for early in (False, True)),  # Sedghi et al.
@@ -92,6 +98,7 @@ def test_layers_have_readable_names_and_padding_that_keeps_the_size(name):
 
 
 PIXELS = {"cnn9": 8, "vgg11": 1, "vgg16": 1, "resnet32": 8, "resnet110": 8, "wrn28_10": 8, "regnetx_200mf": 8}
+PIXELS["alexnet"] = 3
 
 
 @names
@@ -100,6 +107,17 @@ def test_the_last_map_has_the_published_size(name):
     before = model[: [child for child, _ in model.named_children()].index("average")]
     out = before(torch.empty(1, 3, 32, 32, device="meta"))
     assert tuple(out.shape[2:]) == (PIXELS.get(name, 4),) * 2
+    if name == "alexnet":
+        large, seen = calls(name, image_size=224)
+        assert seen[0] == seen[0] | {"c_in": 3, "c_out": 64, "kernel_size": 11, "stride": 4, "padding": 2}
+        before = large[: [child for child, _ in large.named_children()].index("average")]
+        assert tuple(before(torch.empty(1, 3, 224, 224, device="meta")).shape[1:]) == (256, 6, 6)
+        assert tuple(before(torch.empty(1, 3, 63, 63, device="meta")).shape[1:]) == (256, 1, 1)
+        assert large.smallest == 63
+    if name in ("resnet18", "senet18"):
+        large, seen = calls(name, stem="imagenet")
+        assert seen[0] == seen[0] | {"c_in": 3, "c_out": 64, "kernel_size": 7, "stride": 2, "padding": 3}
+        assert tuple(large[:-3](torch.empty(1, 3, 224, 224, device="meta")).shape[1:]) == (512, 7, 7)
     if name == "resnet50":
         large, seen = calls(name, image_size=224)
         assert seen[0] == seen[0] | {"c_in": 3, "c_out": 64, "kernel_size": 7, "stride": 2, "padding": 3}

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 SMALL = {  # narrow forms, for what must be computed; their layers are those of the wide ones
     **{"cnn9": {"widths": (4, 6, 8)}, "wrn28_10": {"widening": 1, "depth": 16}, "resnet110": {"width": 0.5}},
     **{name: {"width": 0.25} for name in ("resnet18", "vgg11", "vgg16", "senet18", "resnet50")},
-    **{"resnet32": {"width": 0.5}, "regnetx_200mf": {}},
+    **{"resnet32": {"width": 0.5}, "regnetx_200mf": {}, "alexnet": {"width": 0.0625}},
 }
 names = pytest.mark.parametrize("name", MODELS)
 layers = pytest.mark.parametrize("layer", [plain_layer, batchnorm_layer])
@@ -98,7 +98,7 @@ def test_the_seed_draws_the_weights_and_state_travels_through_state_dict_copies_
 
 def test_plain_networks_and_residual_ones_are_told_apart_and_a_part_of_a_network_is_a_network():
     with torch.device("meta"):
-        assert {name for name, make in MODELS.items() if not make().residual} == {"cnn9", "vgg11", "vgg16"}
+        assert {name for name, make in MODELS.items() if not make().residual} == {"cnn9", "vgg11", "vgg16", "alexnet"}
     model = small("cnn9")
     first = model[:2]
     assert isinstance(first[0], nn.Sequential)
