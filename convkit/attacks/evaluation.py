@@ -1,5 +1,7 @@
 """Robust accuracy: the share of images that a model still gets right under attack."""
 
+import functools
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,7 +59,14 @@ def robust_accuracy(
     ``functools.partial(pgd, eps=8 / 255, step=2 / 255, steps=20)``; several have names, ``{"PGD-20": ..., "SimBA":
     ...}``. Each attack starts from the clean images that the model gets right; the others count as wrong. Batches are
     moved to the model's device. The shares are upper bounds of the true robust accuracy, since a better attack may
-    find more. Raises ``ValueError`` for no images, no attack, and images, labels or logits that are out of range.
+    find more.
+
+    Only success counts, so on the CPU a ``functools.partial`` of an attack with the argument ``until_wrong``, such as
+    ``pgd``, gets ``until_wrong=True`` unless it says otherwise: an image leaves the batch once one of its versions is
+    wrong. The same images survive, up to rounding in batches of other sizes. On a GPU, which would be waited for at
+    each step, and for other functions it has to be asked for.
+
+    Raises ``ValueError`` for no images, no attack, and images, labels or logits that are out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
@@ -77,22 +86,22 @@ def robust_accuracy(
             x, y = x.to(device), y.to(device)
             images += len(x)
             with at_the_end() as read:  # a batch waits for a GPU twice, and when its attacks do
-                right = _right(model, x, y, read).nonzero()[:, 0]
-                clean += len(right)
-                x, y = x[right], y[right]
-                always = torch.ones_like(y, dtype=torch.bool)
-                counts: dict[str, Tensor] = {}
-                sums: list[float] = []
-                for name, attack in named.items() if len(x) else ():
-                    result = attack(model, x, y)
-                    found = result[0] if isinstance(result, tuple) else result
-                    if found.shape != x.shape:
-                        raise ValueError(
-                            f"{name} must return images of shape {tuple(x.shape)}, got shape {tuple(found.shape)}"
-                        )
-                    still = _right(model, found, y, read)
-                    counts[name] = still.sum()
-                    always &= still
+                counts, sums = dict[str, Tensor](), list[float]()
+                with borrowed(model, x) as copy:
+                    right = _right(copy, x, y, read).nonzero()[:, 0]
+                    clean += len(right)
+                    x, y = x[right], y[right]
+                    always = torch.ones_like(y, dtype=torch.bool)
+                    for name, attack in named.items() if len(x) else ():
+                        result = (attack if x.is_cuda else _until_wrong(attack))(model, x, y)
+                        found = result[0] if isinstance(result, tuple) else result
+                        if found.shape != x.shape:
+                            raise ValueError(
+                                f"{name} must return images of shape {tuple(x.shape)}, got shape {tuple(found.shape)}"
+                            )
+                        still = _right(copy, found, y, read)
+                        counts[name] = still.sum()
+                        always &= still
                 read(torch.stack([*counts.values(), always.sum()]), lambda *values, sums=sums: sums.extend(values))
             worst += int(sums.pop())
             for name, count in zip(counts, sums, strict=True):
@@ -103,10 +112,19 @@ def robust_accuracy(
     return RobustAccuracy(images, clean / images, {n: c / images for n, c in survived.items()}, worst / images)
 
 
-def _right(model: nn.Module, x: Tensor, y: Tensor, read: Read) -> Tensor:
+def _until_wrong(attack: Attack) -> Attack:
+    """Return the attack, told to leave wrong images alone where it is known to have such an argument."""
+    if not isinstance(attack, functools.partial) or "until_wrong" in attack.keywords:
+        return attack
+    known = inspect.signature(attack.func).parameters
+    return functools.partial(attack, until_wrong=True) if "until_wrong" in known else attack
+
+
+def _right(copy: nn.Module, x: Tensor, y: Tensor, read: Read) -> Tensor:
+    """Return which images a copy in evaluation mode gets right."""
     check_images(x, read)
     check_labels(y, x)
-    with borrowed(model, x) as copy, torch.no_grad():
+    with torch.no_grad():
         logits = copy(x.clone())  # a first step may be in place
     check_logits(logits, x, read)
     check_classes(y, logits.shape[1], read=read)

@@ -18,9 +18,11 @@ def _pgd(
     eps: float | Tensor,
     step: float | Tensor | None = None,
     steps: int = 10,
+    until_wrong: bool = False,
     **options: Any,
 ) -> Tensor:
-    return pgd(model, x, y, eps, eps / 4 if step is None else step, steps, **options)
+    size = eps / 4 if step is None else step
+    return pgd(model, x, y, eps, size, steps, until_wrong=until_wrong, **options)
 
 
 def _simba(model: nn.Module, x: Tensor, y: Tensor, eps: float, **options: Any) -> Tensor:

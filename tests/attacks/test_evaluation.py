@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
-from tests.helpers.attack_models import accuracy
+from convkit.attacks import ATTACKS, autoattack, fgsm, pgd, robust_accuracy, simba
+from tests.helpers.attack_models import Counting, accuracy, trained_network
 from tests.helpers.unchanged import unchanged
 
 
@@ -109,6 +109,27 @@ def test_robust_accuracy_counts_each_attack_and_the_worst_of_all(device):
     batches = [(x[:1], y[:1]), (x[1:], y[1:])]
     result = robust_accuracy(Signs(), batches, {"a": breaks(0.9), "b": breaks(0.8)}, progress=False)
     assert (result.images, result.clean, result.attacks, result.worst) == (4, 0.75, {"a": 0.5, "b": 0.5}, 0.25)
+
+
+@pytest.mark.parametrize("attack", [pgd, ATTACKS["pgd"]])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_robust_accuracy_leaves_wrong_images_alone_unless_told_otherwise_and_the_same_survive(attack, restarts, images):
+    model = trained_network().to(images[0].device)
+    batches = [(images[0][some], images[1][some]) for some in (slice(0, 25), slice(25, 40))]
+    found, passes = {}, {}
+    for stop in (False, True, None):
+        counting = Counting(model)
+        start = torch.Generator().manual_seed(0)
+        how = {"eps": 0.08, "step": 0.02, "steps": 12, "restarts": restarts, "generator": start}
+        told = how if stop is None else how | {"until_wrong": stop}
+        found[stop] = robust_accuracy(counting, batches, {"PGD": partial(attack, **told)}, progress=False)
+        passes[stop] = counting.asked
+    assert found[False] == found[True] == found[None]
+    assert 0.1 < found[None].worst < found[None].clean - 0.2
+    right = round(found[None].clean * 40)
+    assert passes[False] == 40 + right * (1 + 13 * restarts + 1)  # clean ones twice, each step, what was found
+    assert passes[None] == (passes[False] if images[0].is_cuda else passes[True])
+    assert passes[True] < passes[False] * 0.85
 
 
 def test_robust_accuracy_takes_attacks_with_queries_and_loaders_and_shows_progress(model, images, capsys):
