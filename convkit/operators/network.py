@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from convkit.checks import plain
+from convkit.checks import described, plain
 from convkit.operators.calls import Missing, Recorder, Row
 from convkit.operators.dtypes import HALF, as_input, widened
 from convkit.operators.evaluation import apart, evaluation_copy
@@ -144,15 +144,22 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
     """
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
-    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy, torch.no_grad():
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"needed a batch of inputs as one tensor, got {described(x)}; wrap a network of several inputs in a module "
+            "that takes one and knows the others"
+        )
+    outside = torch.inference_mode(False), torch.no_grad()
+    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy, outside[0], outside[1]:
         for module in copy.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.dtype in HALF:
                     module._buffers[name] = buffer.float()
-        recorder = Recorder()
-        with recorder.watching(copy):
-            copy(as_input(copy, x).clone())  # a first step may be in place
-        return recorder.rows, *recorder.left_over(copy)
+        batch = as_input(copy, x).clone()  # a first step may be in place
+        recorder = Recorder(copy, batch)
+        with recorder.watching():
+            copy(batch)
+        return recorder.rows, *recorder.left_over()
 
 
 def _nothing(model: nn.Module) -> ValueError:
