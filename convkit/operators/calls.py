@@ -78,7 +78,7 @@ class Recorder(TorchFunctionMode):
         self._where = self._products.where
         self._quiet = False  # inside a layer that speaks for itself
         self._read: set[int] = set()  # places of the weights that recorded calls have read
-        self._kernels: dict[str, list[tuple[Tensor, str]]] = {}  # by module: kernels of recorded calls, and their rows
+        self._kernels: dict[str, list[tuple[Tensor | None, str]]] = {}  # by module: kernels (None: its own), and rows
         self._padded: dict[int, Padded] = {}
 
     @contextmanager
@@ -108,10 +108,11 @@ class Recorder(TorchFunctionMode):
         for path, module in self._model.named_modules():
             name, _, parametrized = path.partition(".parametrizations.")
             kind = type(self._model.get_submodule(name) if parametrized else module).__name__
-            if type(module).__module__.startswith(QUANTIZED):
+            if type(module).__module__.startswith(QUANTIZED) and not path.endswith("_packed_params"):
                 ran.append(Missing(name, f"{kind} has quantized weights"))
                 continue
-            own = {key: p for key, p in module.named_parameters(recurse=False) if p.ndim > 1 and place(p) not in read}
+            left = {key: p for key, p in module.named_parameters(recurse=False) if place(p) not in read}
+            own = {key: p for key, p in left.items() if p.ndim > 1 or place(p) in self._products.matrices}
             products = {f for p in own.values() for f in self._products.met.get(place(p), ())}
             unused = [key for key, p in own.items() if place(p) not in self._products.used]
             if own and isinstance(module, torch.jit.ScriptModule):
@@ -170,7 +171,8 @@ class Recorder(TorchFunctionMode):
             size = positions(x)
         else:  # a convolution takes inputs without a batch, too
             size = tuple(x.shape[2:] if has_operator(module) else x.shape[2 - module.weight.ndim :])
-        self._add(name, Row(type(module).__name__, name, size), isinstance(module, nn.Linear))
+        row = Row(type(module).__name__, name, size)
+        self._add(self._base(name, None), row, isinstance(module, nn.Linear))
 
     def _call(self, func: Any, found: dict[str, Any]) -> None:
         name, kernel, origin = (
@@ -222,12 +224,18 @@ class Recorder(TorchFunctionMode):
     def _kernel(self, name: str, kind: str, weight: Tensor, A: ConvOperator, row: str | None = None) -> None:
         """Add the row of a recorded kernel, unless there is one of the same kernel on the same size."""
         self._read |= self._products.origin(weight) or set()
-        known = self._kernels.setdefault(name, [])
-        base = next((base for kernel, base in known if same(kernel, weight)), None)
-        if base is None:
-            base = row or (f"{name}#{len(known) + 1}" if known else name)
-            known.append((weight.detach(), base))
+        base = self._base(name, weight.detach(), row)
         self._add(base, Row(kind, name, A.input_shape, A), kind in ("linear", "attention"))
+
+    def _base(self, name: str, kernel: Tensor | None, row: str | None = None) -> str:
+        """Return the name that the rows of a kernel in this module have."""
+        known = self._kernels.setdefault(name, [])
+        for other, base in known:
+            if same(other, kernel):
+                return base
+        base = row or (f"{name}#{len(known) + 1}" if known else name)
+        known.append((kernel, base))
+        return base
 
     def _add(self, name: str, row: Row, any_size: bool) -> None:
         """Add a row under its name, or under its name and size where another size has that name."""
@@ -251,8 +259,10 @@ def positions(x: Tensor) -> tuple[int, ...]:
     return size if len(size) <= 3 else (math.prod(size),)
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def same(one: Tensor | None, other: Tensor | None) -> bool:
     """Return whether two kernels are the same tensor or hold the same numbers."""
+    if one is None or other is None:
+        return one is other
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return one.data_ptr() == other.data_ptr() or torch.equal(one, other)

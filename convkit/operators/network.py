@@ -1,6 +1,7 @@
 """The convolutions and linear maps of a network: input sizes and operators, by the name of the layer."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -131,7 +132,7 @@ def read_network(model: nn.Module, x: Tensor, missing: str) -> tuple[Operators, 
         name, reason = unread[0]
         raise ValueError(f"layer {name!r}: {reason}; missing='note' leaves it out and says so")
     operators.missing = unread + idle
-    if not operators:
+    if not (operators or unread):
         raise _nothing(model)
     return operators, rows
 
@@ -149,12 +150,22 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
             f"needed a batch of inputs as one tensor, got {described(x)}; wrap a network of several inputs in a module "
             "that takes one and knows the others"
         )
-    outside = torch.inference_mode(False), torch.no_grad()
-    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy, outside[0], outside[1]:
+    half = any(p.dtype in HALF for p in model.parameters())
+    with torch.inference_mode(False), torch.no_grad():
+        if half:
+            with contextlib.suppress(RuntimeError):  # a step converts the data to half precision
+                return _run(model, x, widened)
+        return _run(model, x, lambda p: p)
+
+
+def _run(
+    model: nn.Module, x: Tensor, converted: Callable[[Tensor], Tensor]
+) -> tuple[dict[str, Row], list[Missing], list[Missing]]:
+    with evaluation_copy(model, x, lambda p: apart(converted(p))) as copy:
         for module in copy.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.dtype in HALF:
-                    module._buffers[name] = buffer.float()
+                    module._buffers[name] = converted(buffer)
         batch = as_input(copy, x).clone()  # a first step may be in place
         recorder = Recorder(copy, batch)
         with recorder.watching():

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MATRICES = {"mm", "bmm", "addmm", "baddbmm", "mv", "matmul", "einsum", "linear", "convolution"}
+ADDED = {"addmm", "baddbmm", "addbmm", "addmv"}  # to their first argument
+MATRICES = {"mm", "bmm", "mv", "dot", "matmul", "einsum", "linear", "convolution", *ADDED}
 GAINS = {"mul", "div", "addcmul", "addcdiv"}  # number by number
 TABLES = {  # a weight is added, put beside the data, looked up in, or scales what a normalization has made
     *("cat", "stack", "copy", "index", "index_select", "gather", "embedding", "_embedding_bag", "masked_scatter"),
@@ -31,6 +32,7 @@ class Products(TorchDispatchMode):
         where: Names of the modules that run, the innermost last.
         quiet: Whether what runs is known already; then nothing is noted.
         met: By place of a weight: the functions in which it multiplied the data.
+        matrices: Places of the weights that did so as a matrix or vector, not number by number.
         used: Places of the weights that any operation has read.
         fixed: Modules, and functions in them that multiplied the data by a matrix that is no weight.
     """
@@ -39,6 +41,7 @@ class Products(TorchDispatchMode):
         super().__init__()
         self.function, self.quiet, self.where = "", False, [""]
         self.met: dict[int, set[str]] = {}
+        self.matrices: set[int] = set()
         self.used: set[int] = set()
         self.fixed: dict[tuple[str, str], None] = {}  # in order, each once
         self._filled: dict[int, Tensor] = {}  # by place: constants into which data were written
@@ -60,13 +63,17 @@ class Products(TorchDispatchMode):
         finally:
             self._paused = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler at the first operation, which takes a second
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if self._paused:
             return out
         name = func.overloadpacket.__name__
-        factors = args[:3] if "dot_product" in name else (args, kwargs)  # the rest is a mask, which is added
+        factors = args[:3] if "dot_product" in name else args[1:] if name in ADDED else args  # not what is added
         origins = [(t, self.origin(t)) for t in _tensors((args, kwargs))]
         sources = frozenset[int]().union(*(origin for _, origin in origins if origin))
         self.used |= sources
@@ -88,6 +95,7 @@ class Products(TorchDispatchMode):
             product = name in GAINS and wide if torch.Tag.pointwise in func.tags else name not in TABLES
             for source in origin if product else ():
                 self.met.setdefault(source, set()).add(self.function or name)
+            self.matrices |= origin if name in MATRICES else set()
         elif origin is not None and wide and name in MATRICES:
             self.fixed[self.where[-1], self.function or name] = None
 
