@@ -26,7 +26,6 @@ from convkit.audit.product import product_bound
 from convkit.norms import operator_norm
 from convkit.operators.calls import Row
 from convkit.operators.network import Operators, read_network
-from convkit.operators.operator import ConvOperator
 from convkit.provenance import versions
 
 NAMES = Path(__file__).with_name("names.txt")
@@ -132,11 +131,11 @@ def coverage(model: nn.Module, x: Tensor, operators: Operators, rows: Mapping[st
         if pointer not in held:  # computed from the weights of its module
             own = model.get_submodule(rows[name].layer).parameters()
             covered |= {p.untyped_storage().data_ptr() for p in own}
-    missing = [f"{name}." if name else "" for name, _ in operators.missing]
+    missing = {name for name, _ in operators.missing}
     found: dict[str, list[str]] = {"covered": [], "named": [], "forgotten": []}
     for name, met in meetings(model, x).items():
         if is_map(weights[name], met):
-            named = any(f"{name}.".startswith(part) for part in missing)
+            named = name.partition(".parametrizations.")[0].rpartition(".")[0] in missing
             kind = "covered" if weights[name].untyped_storage().data_ptr() in covered else "named"
             kind = "forgotten" if kind == "named" and not named else kind
             found[kind].append(f"{name} ({', '.join(sorted(met))})")
@@ -148,17 +147,12 @@ def ratios(model: nn.Module, operators: Operators, rows: Mapping[str, Row]) -> l
     found = []
     for name, A in list(operators.items())[:: max(1, len(operators) // (2 * CHECKED))]:
         layer = model.get_submodule(rows[name].layer)
-        if isinstance(layer, LAYERS) and math.prod(A.in_shape) <= LARGEST and len(found) < CHECKED:
-            reached = power_iteration(_linear(layer, A), torch.randn(1, *A.in_shape))
+        shape = A.in_shape[:1] if isinstance(layer, nn.Linear) else A.in_shape  # of one position
+        small = math.prod(shape) <= LARGEST and A.kernel.numel() <= 2**21
+        if isinstance(layer, LAYERS) and small and len(found) < CHECKED:
+            reached = power_iteration(lambda x, of=layer: of(x) - of(torch.zeros_like(x)), torch.randn(1, *shape))
             found.append(float(reached / operator_norm(A, 2).detach()))
     return found
-
-
-def _linear(layer: nn.Module, A: ConvOperator) -> Callable[[Tensor], Tensor]:
-    def call(x: Tensor) -> Tensor:
-        return layer(x.flatten(2).mT) if isinstance(layer, nn.Linear) else layer(x)
-
-    return lambda x: call(x) - call(torch.zeros_like(x))
 
 
 def power_iteration(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -189,20 +183,24 @@ def audit(model: nn.Module, x: Tensor) -> dict[str, Any]:
     start = time.process_time()
     operators, rows = read_network(model, x, "note")
     result: dict[str, Any] = {"rows": len(operators), "seconds": round(time.process_time() - start, 2)}
-    weights = coverage(model, x, operators, rows)
-    reached = ratios(model, operators, rows)
+    weights, reached = coverage(model, x, operators, rows), ratios(model, operators, rows)
     result |= {kind: len(names) for kind, names in weights.items()}
     result["missing"] = [list(part) for part in operators.missing]
     result["unnamed"] = weights["forgotten"]
     result["checked"] = len(reached)
     result["least"], result["greatest"] = (round(f(reached), 7) if reached else None for f in (min, max))
+    return result
+
+
+def bounded(model: nn.Module, x: Tensor) -> dict[str, Any]:
+    """Return the product bound of a network and a slope that was found, or why there is no bound."""
     start = time.process_time()
     try:
-        result["bound"], result["refusal"] = float(f"{product_bound(model, x, torus=True):.6g}"), None
-        result["slope"] = float(f"{slope(model, x):.4g}")
+        result: dict[str, Any] = {"bound": product_bound(model, x, torus=True), "refusal": None}
+        result["bound_seconds"] = round(time.process_time() - start, 2)
+        return result | {"slope": slope(model, x)}
     except ValueError as error:
-        result["bound"], result["refusal"] = None, str(error)[:300]
-    return result | {"bound_seconds": round(time.process_time() - start, 2)}
+        return {"bound": None, "refusal": str(error)[:300], "bound_seconds": round(time.process_time() - start, 2)}
 
 
 # ---- all of them ---------------------------------------------------------------------------------------------------
@@ -212,28 +210,32 @@ def names() -> dict[str, tuple[int, ...]]:
     return {name: tuple(map(int, shape.split("x"))) for name, shape in lines}
 
 
-def _work(sender: Connection, make: Callable[[], nn.Module], shape: Sequence[int], memory: float) -> None:
+def _work(sender: Connection, make: Callable[[], nn.Module], shape: Sequence[int], limit: int, memory: float) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30), int(memory * 2**30)))
     torch.set_num_threads(1)
     try:
-        model = make()
-        sender.send(audit(model, torch.rand(*shape, generator=torch.Generator().manual_seed(1))))
+        model, x = make(), torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+        sender.send(audit(model, x))
+        sender.send(bounded(model, x))
     except Exception as error:  # whatever a network may raise is its result
         sender.send({"error": f"{type(error).__name__}: {str(error)[:300]}"})
 
 
-def in_a_process(make: Callable[[], nn.Module], shape: Sequence[int], limit: float, memory: float) -> dict[str, Any]:
-    """Return ``audit`` of a network that ``make`` builds, or why it ended early."""
+def in_a_process(make: Callable[[], nn.Module], shape: Sequence[int], limit: int, memory: float) -> dict[str, Any]:
+    """Return ``audit`` and ``bounded`` of a network that ``make`` builds, or why its process ended early."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, make, shape, memory))
+    process = context.Process(target=_work, args=(sender, make, shape, limit, memory))
     process.start()
     sender.close()
+    early = f"not done after {limit} seconds and with {memory:g} GiB"
+    result: dict[str, Any] = {"error": early}
     try:
-        result = receiver.recv() if receiver.poll(limit) else {"error": f"not done after {limit:g} seconds"}
+        result = receiver.recv()
+        result |= {"bound": None, "refusal": early} | receiver.recv()
     except EOFError:
-        result = {"error": "its process ended"}
-    process.kill()
+        result |= {} if "error" in result else {"bound": None, "refusal": early}
     process.join()
     return result
 
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("lines", type=Path, help="file of one JSON object per network; those in it are not run again")
     parser.add_argument("--table", type=Path, help="file that gets the table of all lines")
     parser.add_argument("--only", default="*", help="networks to run, such as 'timm/resnet*'")
-    parser.add_argument("--limit", type=float, default=300, help="seconds per network")
+    parser.add_argument("--limit", type=int, default=300, help="seconds of computation per network")
     parser.add_argument("--memory", type=float, default=12, help="GiB per network")
     options = parser.parse_args(arguments)
     for library in LIBRARIES:
