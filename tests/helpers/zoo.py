@@ -31,6 +31,7 @@ class Kind:
     chain: tuple[str, ...] | None = None
     missing: Mapping[str, str] = field(default_factory=dict)  # name, and how the reason begins
     by_token: bool = False  # channels are the last axis of what goes in and comes out
+    on_the_cpu: bool = False  # where torch keeps its numbers, whatever the device
 
 
 class With(nn.Module):
@@ -383,6 +384,7 @@ PARTS = {  # each row is what its layer does on what it meets
         ("0",),
         (),
         {"": "addmm by a matrix that is no parameter"},
+        on_the_cpu=True,
     ),
     "quantized": Kind(
         lambda: before(torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 2)))),
@@ -390,6 +392,7 @@ PARTS = {  # each row is what its layer does on what it meets
         ("0",),
         (),
         {"1.0": "Linear has quantized weights"},
+        on_the_cpu=True,
     ),
 }
 ZOO = WHOLE | PARTS

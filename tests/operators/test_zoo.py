@@ -17,6 +17,7 @@ from tests.helpers.zoo import PARTS, WHOLE, ZOO, Kind
 
 
 def made(kind: Kind, device: torch.device) -> tuple[nn.Module, torch.Tensor]:
+    device = torch.device("cpu") if kind.on_the_cpu else device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's old weight_norm, of TorchScript, of quantization
         module = kind.make().eval()
@@ -74,7 +75,7 @@ def test_each_row_is_the_dense_jacobian_of_its_layer_and_what_has_none_is_named_
     for A, row in zip(operators.values(), rows.values(), strict=True):
         layer = copy.deepcopy(module.get_submodule(row.layer)).to(A.kernel.dtype)
         if row.operator is None:
-            token = normal(1, A.in_shape[0], device=device, dtype=A.kernel.dtype)
+            token = normal(1, A.in_shape[0], device=A.kernel.device, dtype=A.kernel.dtype)
             met = token if isinstance(layer, nn.Linear) else token.new_zeros(1, *A.in_shape)
             J = jacobian(layer, met)
             M = A.matrix().detach()
