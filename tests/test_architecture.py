@@ -40,6 +40,7 @@ BESIDE = (
     "checks",
     "derivatives",
     "leading",
+    "peers_cases",
     "statements",
     "torus",
 )  # tests of more than one room

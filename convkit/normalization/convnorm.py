@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.normalization.filtered import filtered_convolution
-from convkit.normalization.torus import TorusConvolution, phase_tables
+from convkit.normalization.torus import TorusConvolution, phase_tables, traced
 from convkit.normalization.whole import few_operators
 from convkit.operators.dtypes import autocasts, without_autocast
 from convkit.operators.geometry import Padding, PaddingMode, Size, check_padding_mode, padding_pairs, positive_ints
@@ -31,8 +31,9 @@ class ConvNorm2d(nn.Module):
     ``v`` belongs to the current weights, in training and evaluation (the authors evaluate with a running average). In
     evaluation mode on the CPU it is stored with a copy of the weight and used again as long as the weight equals that
     copy in every number and the input size is the same: no change is missed, however it was made. On a GPU, where the
-    comparison would make the host wait, v is computed at every call, as it is in a compiled network and for weights
-    that are not parameters of the layer (parametrized ones, those of ``torch.func``).
+    comparison would make the host wait, v is computed at every call, as it is in a compiled, exported or traced network
+    and for weights that are not parameters of the layer (parametrized ones, those of ``torch.func``). What
+    ``torch.jit.trace`` makes of the layer is for evaluation: its derivatives do not hold v constant.
 
     On a GPU a forward and a backward pass start 31 operators where a convolution with BatchNorm starts 5, and small
     layers take as long as the host needs to start them. The passes do not wait for the GPU, and after the first one
@@ -250,7 +251,8 @@ class ConvNorm2d(nn.Module):
 
     # ---- private ---------------------------------------------------------------------------------------------------
     def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
-        geometry = self._geometry(tuple(x.shape[2:]), few_operators(x))
+        sizes = map(int, x.shape[2:]) if traced() else x.shape[2:]  # a trace has tensors for sizes
+        geometry = self._geometry(tuple(sizes), few_operators(x))
         scale = self._scale(weight, geometry)  # (frequencies, c_out)
         kind, wide = weight.dtype, torch.promote_types(weight.dtype, torch.float32)
         x, weight, scale = x.to(wide), weight.to(wide), scale.to(wide)
@@ -313,7 +315,8 @@ def _plain(
 
 def _comparable(weight: Tensor) -> bool:
     """Return whether the numbers of a weight can be compared at once, without waiting for a GPU."""
-    return type(weight) is nn.Parameter and weight.device.type == "cpu" and not torch.compiler.is_compiling()
+    seen = torch.compiler.is_compiling() or traced()  # by what would take a comparison for a constant
+    return type(weight) is nn.Parameter and weight.device.type == "cpu" and not seen
 
 
 def _same(kept: Tensor, weight: Tensor) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convkit.normalization import whole
-from convkit.normalization.torus import SCALE, WEIGHT, Parts, TorusConvolution, X, Y, cached_tables
+from convkit.normalization.torus import SCALE, WEIGHT, Parts, TorusConvolution, X, Y, cached_tables, traced
 from convkit.operators.dtypes import without_autocast
 
 CHUNK = 2**20  # bytes of a symbol's part at a time: what a cache holds
@@ -23,7 +23,8 @@ def filtered_convolution(geometry: TorusConvolution, x: Tensor, weight: Tensor, 
     of the image and give only the outputs that are wanted, and one complex block per frequency is cheaper than the taps
     it stands for.
     """
-    return _Multilinear.apply(geometry, groups, (Y,), x, weight, scale, None)[0]  # pyright: ignore[reportIndexIssue, reportReturnType]
+    derive: Any = _Multilinear.forward if traced() else _Multilinear.apply  # which no trace can hold
+    return derive(geometry, groups, (Y,), x, weight, scale, None)[0]
 
 
 class _Multilinear(torch.autograd.Function):

@@ -37,14 +37,24 @@ def cached_tables(build: Callable[P, T]) -> Callable[P, T]:
 
     @functools.lru_cache(maxsize=256)
     def cached(*args: P.args, **kwargs: P.kwargs) -> T:
-        with torch._C._DisableFuncTorch():  # pyright: ignore
-            return build_outside(*args, **kwargs)
+        trace = torch._C._get_tracing_state()  # of torch.jit: it sees the tables as constants
+        torch._C._set_tracing_state(None)  # pyright: ignore
+        try:
+            with torch._C._DisableFuncTorch():  # pyright: ignore
+                return build_outside(*args, **kwargs)
+        finally:
+            torch._C._set_tracing_state(trace)  # pyright: ignore
 
     @functools.wraps(build)
     def look_up(*args: P.args, **kwargs: P.kwargs) -> T:
         return build_outside(*args, **kwargs) if torch.compiler.is_compiling() else cached(*args, **kwargs)
 
     return look_up
+
+
+def traced() -> bool:
+    """Return whether ``torch.jit`` traces."""
+    return torch._C._get_tracing_state() is not None
 
 
 @dataclass(frozen=True)

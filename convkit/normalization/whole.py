@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.normalization.torus import SCALE, WEIGHT, TorusConvolution, X, Y, angles, cached_tables
+from convkit.normalization.torus import SCALE, WEIGHT, TorusConvolution, X, Y, angles, cached_tables, traced
 
 CHANNELS = 3  # the axis of the channels in a transform
 CHUNK = 2**29  # bytes of the symbol at a time: what a GPU can spare
@@ -21,9 +21,9 @@ TIMES_I, PARTS = slice(0, 2), slice(1, 3)
 def few_operators(x: Tensor) -> bool:
     """Return whether to compute by few operators on whole tensors, instead of by pieces that fit into a cache.
 
-    So it is on a GPU, and where a compiler traces: exported graphs cannot have ``out=`` and gradients.
+    So it is on a GPU, and where a compiler or ``torch.jit`` traces: exported graphs cannot have ``out=`` and gradients.
     """
-    return x.is_cuda or torch.compiler.is_compiling()
+    return x.is_cuda or torch.compiler.is_compiling() or traced()
 
 
 def derivatives(

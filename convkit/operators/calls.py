@@ -16,6 +16,7 @@ from convkit.operators.dtypes import widened
 from convkit.operators.geometry import PaddingMode, Pads
 from convkit.operators.layers import has_operator, why_unreadable
 from convkit.operators.operator import ConvOperator, transposed_convolution
+from convkit.operators.products import Products, place
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 TRANSPOSED_CONVOLUTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -28,8 +29,6 @@ ARGUMENTS = {  # of torch's own functions, whose signatures Python cannot read
     },
 }
 ATTENTION = inspect.signature(F.multi_head_attention_forward)
-PRODUCTS = {torch.matmul, torch.mm, torch.bmm, torch.einsum, torch.addmm, torch.baddbmm, torch.tensordot, F.bilinear}
-PRODUCTS |= {torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.__rmatmul__, torch.Tensor.mm, torch.Tensor.bmm}
 LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)  # tables, of which rows are taken
 QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
@@ -64,7 +63,10 @@ class Recorder(TorchFunctionMode):
     """Notes each convolution and linear map that runs while it is active, under the name of the innermost module.
 
     Args:
-        live: By address of a parameter of the copy that runs: the parameter of the network that it stands for.
+        model: The copy that runs.
+        x: Its input.
+        live: By address of a parameter of the copy: the parameter of the network that it stands for.
+        graph: Whether recorded kernels that are parts of parameters have their gradients.
 
     Attributes:
         rows: What was found, by name: that of the module, with ``#2`` for a second kernel in it and ``@HxW`` for a
@@ -73,28 +75,29 @@ class Recorder(TorchFunctionMode):
         ran: Names of the modules that were called.
     """
 
-    def __init__(self, live: Mapping[int, Tensor]) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, live: Mapping[int, Tensor], graph: bool) -> None:
         super().__init__()
-        self._live, self._graph = live, torch.is_grad_enabled()
+        self._live, self._graph = live, graph
         self.rows: dict[str, Row] = {}
         self.missing: list[Missing] = []
         self.ran: set[str] = set()
-        self._where = [""]
+        self._model, self._products = model, Products(model, x)
+        self._where = self._products.where
         self._quiet = False  # inside a layer that speaks for itself
-        self._kernels: dict[str, list[tuple[Tensor, str]]] = {}  # by module: kernels of recorded calls, and their rows
+        self._read: set[int] = set()  # places of the weights that recorded calls have read
+        self._kernels: dict[str, list[tuple[Tensor | None, str]]] = {}  # by module: kernels (None: its own), and rows
         self._padded: dict[int, Padded] = {}
-        self._multiplied: dict[int, str] = {}  # by address of a tensor: the function that multiplied by it
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Context manager in which calls of the model's modules are noted; it must be a copy that nobody else uses."""
+    def watching(self) -> Iterator[None]:
+        """Context manager in which calls of the model's modules are noted."""
         before: list[tuple[nn.Module, Callable[..., Any] | None]] = []
-        for name, module in model.named_modules():
+        for name, module in self._model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 before.append((module, module.__dict__.get("forward")))
                 module.forward = self._watched(name, module)
         try:
-            with self:
+            with self._products, self:
                 yield
         finally:
             for module, forward in before:
@@ -103,68 +106,69 @@ class Recorder(TorchFunctionMode):
                 else:
                     module.forward = forward
 
-    def left_over(self, model: nn.Module) -> tuple[list[Missing], list[Missing]]:
-        """Return what has weights of two and more axes for which no row stands: what ran, and what did not.
-
-        ``model`` is the copy that was watched.
-        """
-        ran, idle = list(self.missing), []
-        kernels = {name: {place(kernel) for kernel, _ in pairs} for name, pairs in self._kernels.items()}
-        stored = {place(p) for p in model.parameters()}
+    def left_over(self) -> tuple[list[Missing], list[Missing]]:
+        """Return what has weights of two and more axes for which no row stands: what ran, and what did not."""
+        fixed = [Missing(name, f"{f} by a matrix that is no parameter") for name, f in self._products.fixed]
+        ran, idle = self.missing + fixed, []
         speaking = {row.layer for row in self.rows.values() if row.operator is None}
-        speaking |= {name for name, places in kernels.items() if places - stored}  # they compute a kernel themselves
-        read = {place(p) for name in speaking for p in self._own(name, model)}.union(*kernels.values())
-        for name, module in model.named_modules():
-            kind = type(module).__name__
-            if type(module).__module__.startswith(QUANTIZED):
+        read = {place(p) for name in speaking for p in self._own(name)} | self._read
+        for path, module in self._model.named_modules():
+            name, _, parametrized = path.partition(".parametrizations.")
+            kind = type(self._model.get_submodule(name) if parametrized else module).__name__
+            if type(module).__module__.startswith(QUANTIZED) and not path.endswith("_packed_params"):
                 ran.append(Missing(name, f"{kind} has quantized weights"))
                 continue
-            weights = [p for p in module.parameters(recurse=False) if p.ndim > 1 and place(p) not in read]
-            if not weights or isinstance(module, LOOKED_UP):
-                continue
-            products = {self._multiplied[p.data_ptr()] for p in weights if p.data_ptr() in self._multiplied}
-            if isinstance(module, torch.jit.ScriptModule):
+            left = {key: p for key, p in module.named_parameters(recurse=False) if place(p) not in read}
+            own = {key: p for key, p in left.items() if p.ndim > 1 or place(p) in self._products.matrices}
+            products = {f for p in own.values() for f in self._products.met.get(place(p), ())}
+            unused = [key for key, p in own.items() if place(p) not in self._products.used]
+            if own and isinstance(module, torch.jit.ScriptModule):
                 ran.append(Missing(name, f"{kind} is TorchScript, whose calls cannot be recorded"))
-            elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            elif own and isinstance(module, nn.RNNBase | nn.RNNCellBase) and name in self.ran:
                 ran.append(Missing(name, f"{kind} is recurrent: its weights meet their own outputs"))
             elif products:
                 ran.append(Missing(name, f"{kind} multiplies its weight by {', '.join(sorted(products))}"))
-            elif name not in self.ran and type(module).forward is not nn.Module.forward:
-                idle.append(Missing(name, "model(x) does not reach it"))
+            elif unused and not isinstance(module, LOOKED_UP):
+                reached = name in self.ran and not parametrized
+                what = f"use its {', '.join(unused)}" if reached else "reach it"
+                idle.append(Missing(name, f"model(x) does not {what}"))
         return ran, idle
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, products = kwargs or {}, self._products
         if self._quiet:
             return func(*args, **kwargs)
-        if func in ARGUMENTS:
-            self._call(func, dict(zip(ARGUMENTS[func][: len(args)], args, strict=True)) | kwargs)
-        elif func is F.multi_head_attention_forward:
-            self._attention(ATTENTION.bind(*args, **kwargs).arguments)
-        elif func in PRODUCTS:
-            tensors = [t for arg in args for t in (arg if isinstance(arg, list | tuple) else [arg])]
-            for t in tensors:
-                if isinstance(t, Tensor):
-                    self._multiplied[t.data_ptr()] = func.__name__.strip("_")
-        out = func(*args, **kwargs)
+        recorded = func in ARGUMENTS or func is F.multi_head_attention_forward
+        if recorded:
+            with products.paused():
+                if func in ARGUMENTS:
+                    self._call(func, dict(zip(ARGUMENTS[func][: len(args)], args, strict=True)) | kwargs)
+                else:
+                    self._attention(ATTENTION.bind(*args, **kwargs).arguments)
+        products.quiet, products.function = recorded, func.__name__.strip("_")
+        try:
+            out = func(*args, **kwargs)
+        finally:
+            products.quiet, products.function = False, ""
         if func is F.pad:
             self._pad(out, *args, **kwargs)
         return out
 
     def _watched(self, name: str, module: nn.Module) -> Callable[..., Any]:
-        forward, speaks = module.forward, why_unreadable(module) is None
+        forward, speaks, weight = module.forward, why_unreadable(module) is None, module._parameters.get("weight")
 
         def watching(*args: Any, **kwargs: Any) -> Any:
             self.ran.add(name)
             self._where.append(name)
             quiet = self._quiet
             try:
-                if speaks and not quiet:
+                own = module._parameters.get("weight") is weight  # not put in its place for this call
+                if speaks and own and not quiet:
                     self._layer(name, module, args[0] if args else next(iter(kwargs.values())))
-                    self._quiet = True
+                    self._quiet = self._products.quiet = True
                 return forward(*args, **kwargs)
             finally:
-                self._quiet = quiet
+                self._quiet = self._products.quiet = quiet
                 self._where.pop()
 
         return watching
@@ -174,15 +178,19 @@ class Recorder(TorchFunctionMode):
             size = positions(x)
         else:  # a convolution takes inputs without a batch, too
             size = tuple(x.shape[2:] if has_operator(module) else x.shape[2 - module.weight.ndim :])
-        self._add(name, Row(type(module).__name__, name, size), isinstance(module, nn.Linear))
+        row = Row(type(module).__name__, name, size)
+        self._add(self._base(name, None), row, isinstance(module, nn.Linear))
 
     def _call(self, func: Any, found: dict[str, Any]) -> None:
-        name = self._where[-1]
+        name, origin = self._where[-1], self._products.origin(found["weight"])
         try:
+            if origin is None:
+                raise ValueError("its weight depends on the input")
             with torch.set_grad_enabled(self._graph):
                 A = self._operator(func, found["input"], self._of_the_network(found["weight"]), found)
         except (TypeError, ValueError) as error:
             self.missing.append(Missing(name, f"{func.__name__}: {error}"))
+            self._read |= origin or set()
             return
         self._kernel(name, func.__name__, found["weight"], A)
 
@@ -230,20 +238,27 @@ class Recorder(TorchFunctionMode):
                 return whole.as_strided(weight.shape, weight.stride(), whole.storage_offset() + first)
         return widened(weight.detach())
 
-    def _own(self, name: str, model: nn.Module) -> Iterator[Tensor]:
+    def _own(self, name: str) -> Iterator[Tensor]:
         """Yield the parameters of a module that speaks for itself, and of those in it that do not run themselves."""
-        for inner, module in model.get_submodule(name).named_modules(prefix=name):
+        for inner, module in self._model.get_submodule(name).named_modules(prefix=name):
             if inner == name or inner not in self.ran or "parametrizations" in inner:
                 yield from module.parameters(recurse=False)
 
     def _kernel(self, name: str, kind: str, weight: Tensor, A: ConvOperator, row: str | None = None) -> None:
         """Add the row of a recorded kernel, unless there is one of the same kernel on the same size."""
-        known = self._kernels.setdefault(name, [])
-        base = next((base for kernel, base in known if same(kernel, weight)), None)
-        if base is None:
-            base = row or (f"{name}#{len(known) + 1}" if known else name)
-            known.append((weight.detach(), base))
+        self._read |= self._products.origin(weight) or set()
+        base = self._base(name, weight.detach(), row)
         self._add(base, Row(kind, name, A.input_shape, A), kind in ("linear", "attention"))
+
+    def _base(self, name: str, kernel: Tensor | None, row: str | None = None) -> str:
+        """Return the name that the rows of a kernel in this module have."""
+        known = self._kernels.setdefault(name, [])
+        for other, base in known:
+            if same(other, kernel):
+                return base
+        base = row or (f"{name}#{len(known) + 1}" if known else name)
+        known.append((kernel, base))
+        return base
 
     def _add(self, name: str, row: Row, any_size: bool) -> None:
         """Add a row under its name, or under its name and size where another size has that name."""
@@ -267,18 +282,15 @@ def positions(x: Tensor) -> tuple[int, ...]:
     return size if len(size) <= 3 else (math.prod(size),)
 
 
-def place(weight: Tensor) -> int:
-    """Return the address of the memory that holds a weight, the same for all parts of one tensor."""
-    return weight.untyped_storage().data_ptr()
-
-
 def extent(weight: Tensor) -> int:
     """Return how many numbers lie in memory from the first to the last one of a weight."""
     return 1 + sum((n - 1) * step for n, step in zip(weight.shape, weight.stride(), strict=True))
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def same(one: Tensor | None, other: Tensor | None) -> bool:
     """Return whether two kernels are the same tensor or hold the same numbers."""
+    if one is None or other is None:
+        return one is other
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return one.data_ptr() == other.data_ptr() or torch.equal(one, other)

@@ -1,13 +1,14 @@
 """The convolutions and linear maps of a network: input sizes and operators, by the name of the layer."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from convkit.checks import plain
+from convkit.checks import described, plain
 from convkit.operators.calls import Missing, Recorder, Row
 from convkit.operators.dtypes import HALF, as_input, widened
 from convkit.operators.evaluation import apart, evaluation_copy
@@ -132,7 +133,7 @@ def read_network(model: nn.Module, x: Tensor, missing: str) -> tuple[Operators, 
         name, reason = unread[0]
         raise ValueError(f"layer {name!r}: {reason}; missing='note' leaves it out and says so")
     operators.missing = unread + idle
-    if not operators:
+    if not (operators or unread):
         raise _nothing(model)
     return operators, rows
 
@@ -145,22 +146,39 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
     """
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"needed a batch of inputs as one tensor, got {described(x)}; wrap a network of several inputs in a module "
+            "that takes one and knows the others"
+        )
+    half, graph = any(p.dtype in HALF for p in model.parameters()), torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.no_grad():
+        if half:
+            with contextlib.suppress(RuntimeError):  # a step converts the data to half precision
+                return _run(model, x, widened, graph)
+        return _run(model, x, lambda p: p, graph)
+
+
+def _run(
+    model: nn.Module, x: Tensor, converted: Callable[[Tensor], Tensor], graph: bool
+) -> tuple[dict[str, Row], list[Missing], list[Missing]]:
     live: dict[int, Tensor] = {}
 
     def parameter(p: Tensor) -> Tensor:
-        own = apart(widened(p))
+        own = apart(converted(p))
         live[own.data_ptr()] = p
         return own
 
-    recorder = Recorder(live)
-    with evaluation_copy(model, x, parameter) as copy, torch.no_grad():
+    with evaluation_copy(model, x, parameter) as copy:
         for module in copy.modules():
             for name, buffer in module._buffers.items():
                 if buffer is not None and buffer.dtype in HALF:
-                    module._buffers[name] = buffer.float()
-        with recorder.watching(copy):
-            copy(as_input(copy, x).clone())  # a first step may be in place
-        return recorder.rows, *recorder.left_over(copy)
+                    module._buffers[name] = converted(buffer)
+        batch = as_input(copy, x).clone()  # a first step may be in place
+        recorder = Recorder(copy, batch, live, graph)
+        with recorder.watching():
+            copy(batch)
+        return recorder.rows, *recorder.left_over()
 
 
 def _nothing(model: nn.Module) -> ValueError:

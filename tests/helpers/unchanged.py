@@ -15,7 +15,7 @@ def unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
         return {
             "modes": [module.training for module in model.modules()],
             "hooks": [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()],
-            "numbers": {name: t.clone() for name, t in model.state_dict().items()},
+            "numbers": {name: t.clone() for name, t in model.state_dict().items() if isinstance(t, Tensor)},
             "learning": [p.requires_grad for p in model.parameters()],
             "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
             "tensors": [t.detach().clone() for t in tensors],

@@ -290,6 +290,20 @@ def test_a_small_network_is_exported_and_compiled_to_what_it_is(padding_mode, de
     assert_close(found, wanted)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_a_traced_network_follows_its_weights_and_takes_batches_of_any_size(padding_mode, device):
+    layer = ConvNorm2d(2, 5, (3, 5), stride=2, padding="same", padding_mode=padding_mode).to(device, torch.float64)
+    network = torch.nn.Sequential(
+        layer, torch.nn.ReLU(), ConvNorm2d(5, 3, 1, device=device, dtype=torch.float64)
+    ).eval()
+    network(normal(1, 2, 6, 8, device=device))  # v is kept, and belongs to weights that change
+    traced = torch.jit.trace(network, normal(1, 2, 6, 8, device=device))
+    layer.weight.data.mul_(normal(*layer.weight.shape, device=device))
+    x = normal(4, 2, 6, 8, device=device)
+    assert_close(traced(x), network(x))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_traced_leaves_no_tables_behind(device):
     layer = ConvNorm2d(2, 3, 3, padding=(7, 8)).to(device).eval()  # a geometry that no other test has met
