@@ -112,10 +112,10 @@ class Branches(nn.Module):
 @pytest.mark.parametrize(
     "layers, words",
     [
-        ([nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10)], "got BatchNorm2d at 1"),
+        ([nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10)], "BatchNorm2d at 1"),
         (
             [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, affine=False), nn.Flatten(), nn.Linear(72, 10)],
-            "got BatchNorm2d at 1",
+            "BatchNorm2d at 1",
         ),
         ([nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10), nn.PReLU()], "got PReLU at 3"),
         ([nn.Conv2d(1, 2, 3), nn.LayerNorm(6, elementwise_affine=False), nn.Flatten(), nn.Linear(72, 10)], "LayerNorm"),
