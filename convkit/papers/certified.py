@@ -113,7 +113,7 @@ def at_eps(results: Mapping[str, Any], name: str, what: str) -> list[float]:
 
 
 def verdicts(results: Mapping[str, Any]) -> dict[tuple[str, str, str], Verdict]:
-    """Return what the paired seeds say of clean, attacked and certified accuracy, for the pairs of ways in ``PAIRS``."""
+    """Return what the paired seeds say of certified, attacked and clean accuracy, for each pair in ``PAIRS``."""
     whole = {row["name"] for row in results["rows"] if all(run["lost"] is None for run in row["runs"])}
     return {
         (what, ours, theirs): compare(at_eps(results, ours, what), at_eps(results, theirs, what))
