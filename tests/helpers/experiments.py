@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from convkit.papers import (
+    certified,
     clipping,
     convnorm,
     decay,
@@ -65,6 +66,7 @@ GROUPS = {
 }
 PHOTOGRAPHS = [Row("none", "batchnorm", {"lr": 0.02}, "clean", 2), Row("free", "oni", {"lr": 0.02}, "free", 2)]
 TINY = {
+    "certified": partial(certified.run, HERE, seeds=(0,), steps=2, choosing_seeds=(7,), rates=(0.1, 0.05), images=40),
     "clipping-training": partial(clipping.training, HERE, 4, 2, 2, seeds=(0,), images=20, batch_size=10),
     "clipping-rates": partial(clipping.rates, HERE, seeds=(0,), rates=(0.1,), plans=BRIEF),
     "convnorm-training": partial(convnorm.training, HERE, steps=5, seeds=(0,)),

@@ -19,6 +19,7 @@ LEARNS = {  # accuracy after 150 steps of 64, the learning rate, and what else i
     **dict.fromkeys(("weight_standardization", "oni"), (0.85, 0.02, {})),
     "groupnorm": (0.9, 0.02, {}),
     "convnorm": (0.7, 0.02, {"steps": 200, "schedule": "constant"}),  # alone it learns by small steps
+    "lipschitz": (0.6, 0.02, {"steps": 300}),  # no layer may stretch anything
     "sphere_only": (0.8, 0.1, {"steps": 300}),  # without a center it needs more steps
 }
 STAYS = ("plain", "weight_norm", "centre_only")  # the signal of torch's default start dies out over nine layers

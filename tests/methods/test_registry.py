@@ -74,7 +74,9 @@ def test_every_method_reaches_other_models(method, model):
 def test_layers_behind_the_convolutions_and_weights_that_are_functions_of_others():
     behind = {nn.BatchNorm2d, nn.GroupNorm, NoisyAffine2d}
     expected = {name: {nn.BatchNorm2d} for name in METHODS}
-    expected |= {name: set() for name in ("plain", "weight_standardization", "weight_norm", "oni", "convnorm")}
+    expected |= {
+        name: set() for name in ("plain", "weight_standardization", "weight_norm", "oni", "convnorm", "lipschitz")
+    }
     expected |= {name: {nn.GroupNorm} for name in ("groupnorm", "weight_standardization+groupnorm")}
     expected |= {name: {NoisyAffine2d} for name in METHODS if name.startswith(("sphere", "centre"))}
     models = {name: made(name) for name in METHODS}
@@ -82,7 +84,7 @@ def test_layers_behind_the_convolutions_and_weights_that_are_functions_of_others
     changed = {name for name, model in models.items() if any(map(parametrize.is_parametrized, model.modules()))}
     assert changed == {
         *("weight_standardization", "weight_standardization+batchnorm", "weight_standardization+groupnorm"),
-        *("weight_norm", "spectral_norm", "operator_norm", "oni"),
+        *("weight_norm", "spectral_norm", "operator_norm", "lipschitz", "oni"),
     }
     assert [name for name, model in models.items() if ConvNorm2d in kinds(model)] == ["convnorm", "convnorm+batchnorm"]
 
