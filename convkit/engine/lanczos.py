@@ -68,7 +68,7 @@ def leading_right_vectors(
 
 
 def leading_eigenvectors(
-    product: Product, start: Tensor, k: int, residual: float, rough: Product | None = None
+    product: Product, start: Tensor, k: int, residual: float, rough: Product | None = None, most: int = MOST
 ) -> Tensor:
     """Return orthonormal eigenvectors of the k largest eigenvalues of a matrix, as rows.
 
@@ -77,7 +77,7 @@ def leading_eigenvectors(
     thick restarts (Wu & Simon 2000) until the residuals are below ``residual`` times the largest eigenvalue, which
     bounds the error of the eigenvalues. A Krylov space sees only one copy of a repeated value: for k > 1 it goes on
     from another random direction until none brings a larger value. The host reads numbers from a GPU once a restart.
-    Raises ``RuntimeError`` where it does not converge.
+    Raises ``RuntimeError`` where ``most`` restarts are not enough.
     """
     if rough is not None and k == 1 and not start.is_cuda:
         start = rough_eigenvector(rough, start.float()).double()
@@ -86,7 +86,7 @@ def leading_eigenvectors(
     basis = start.new_zeros(min(columns, k + beside + STEPS[k > 1]) + 1, columns)
     basis[0] = start[0] / start.norm()
     kept, known, reached = torch.zeros(0, dtype=torch.float64), None, 0.0  # values of the first rows of the basis
-    for restart in range(1, MOST + 1):
+    for restart in range(1, most + 1):
         projected, lengths = _extended(product, basis, kept, residual if k == 1 else 0)
         full = len(lengths)  # so many rows of the basis are right
         values, vectors = (part.flip(-1) for part in torch.linalg.eigh(projected))
@@ -107,7 +107,7 @@ def leading_eigenvectors(
         basis[: number + 1] = torch.linalg.qr(torch.cat([ritz, onward[None]]).mT)[0].mT  # rounding must not add up
         kept = values[:number]
     raise RuntimeError(
-        f"after {MOST} restarts the residual is {reached:.1e} of the largest square; ask for fewer values, or "
+        f"after {most} restarts the residual is {reached:.1e} of the largest square; ask for fewer values, or "
         "decompose A.matrix()"
     )
 
