@@ -115,8 +115,8 @@ def leading_eigenvectors(
 def rough_eigenvector(product: Product, start: Tensor) -> Tensor:
     """Return the eigenvector of the largest eigenvalue, ``(1, columns)``, roughly, by Lanczos steps in float32.
 
-    New directions are not made orthogonal to all before: the largest Ritz value does not need it, and most time would
-    go there. On the CPU.
+    New directions are made orthogonal to the last two and the first alone: the largest Ritz value does not need more,
+    and most time would go there. On the CPU.
     """
     columns = start.shape[1]
     steps = max(2, min(ROUGH_STEPS, columns, ROUGH_BYTES // (4 * columns)))
@@ -128,6 +128,7 @@ def rough_eigenvector(product: Product, start: Tensor) -> Tensor:
             w = w.sub_(basis[row - 1], alpha=float(numbers[row - 1, 1]))
         along = float(w @ basis[row])
         w = w.sub_(basis[row], alpha=along)
+        w = w.sub_(basis[0], alpha=float(w @ basis[0]))  # which may be near the eigenvector, and would come back
         length = float(w.norm())
         numbers[row, 0], numbers[row, 1] = along, length
         basis[row + 1] = w / max(length, torch.finfo(w.dtype).tiny)
