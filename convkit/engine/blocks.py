@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convkit.operators.geometry import NoFourierBlocks, sum_by_place
 from convkit.operators.operator import ConvOperator
-from convkit.operators.tables import on
+from convkit.operators.tables import kept, on
 
 MOST_TAPS = 256  # with more, the list of lags is longer than the kernel is worth
 CHUNK = 2**26  # bytes of blocks held at a time
@@ -173,8 +173,7 @@ class HalfSet(NamedTuple):
     index: Tensor
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # tables made there could not be used in training
+@kept(64)
 def half_set(period: tuple[int, ...], grid: tuple[int, ...]) -> HalfSet:
     """Return half of the frequencies of a period, which stand for those of a grid of copies of it."""
     numbers = torch.arange(math.prod(period)).reshape(period)
