@@ -12,13 +12,12 @@ from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
 from convkit.engine.hermitian import matrix_norms
+from convkit.engine.rounding import rounded_up, spectral_slack
 from convkit.norms import operator_norm
 from convkit.operators.dtypes import in_full_precision
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, pixels_at, sum_by_place, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
-
-EPS = torch.finfo(torch.float64).eps
 
 
 @in_full_precision
@@ -40,7 +39,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
         for cases in itertools.product(*map(meeting_taps, axes_of(A))):
             matrices, times = zip(*cases, strict=True)
             entries.append(sum_meeting_taps(kernel, matrices).flatten() * math.sqrt(math.prod(times)))
-        return _rounded_up(torch.linalg.vector_norm(torch.cat(entries)) * scale, A, A.kernel.numel())
+        return rounded_up(torch.linalg.vector_norm(torch.cat(entries)) * scale, A, A.kernel.numel())
     times = torch.ones((), dtype=torch.float64, device="cpu")  # how often each tap meets a pixel
     for number, axis in enumerate(axes_of(A), start=2):
         pixels, inside = axis.reads()
@@ -48,7 +47,7 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
             kernel, _ = _sum_meeting_taps(kernel, number, pixels[0])
         times = times[..., None] * inside.sum(0)[: kernel.shape[number]]
     norm = torch.linalg.vector_norm(kernel * on(times.sqrt(), kernel))
-    return _rounded_up(norm * scale, A, A.kernel.numel())
+    return rounded_up(norm * scale, A, A.kernel.numel())
 
 
 @in_full_precision
@@ -64,7 +63,7 @@ def holder_bound(A: ConvOperator) -> Tensor:
     B, scale = _in_units(A)
     square = operator_norm(B, 1) * operator_norm(B, math.inf)
     root = torch.where(square > 0, square, 1).sqrt() * (square > 0)  # a zero kernel has gradient 0, not NaN
-    return _rounded_up(root * scale, A, B.kernel.numel())
+    return rounded_up(root * scale, A, B.kernel.numel())
 
 
 @in_full_precision
@@ -89,7 +88,7 @@ def torus_bound(A: ConvOperator) -> Tensor:
     elif B.padding_mode == "circular" and not B.is_block_circulant:
         strides = tuple(s if n % s == 0 else 1 for n, s in zip(B.input_shape, B.stride, strict=True))
         B = replace(B, stride=strides, padding="same")
-    return _rounded_up(operator_norm(B.torus(), 2) * scale * math.sqrt(repeats), A, _spectral_slack(B))
+    return rounded_up(operator_norm(B.torus(), 2) * scale * math.sqrt(repeats), A, spectral_slack(B))
 
 
 @in_full_precision
@@ -162,7 +161,7 @@ def gram_iteration_bound(A: ConvOperator, steps: int = 5) -> Tensor:
     if values[index, group] == 0:
         return A.kernel.sum() * 0
     largest = _iterate_gram(blocks.at(blocks.frequencies[index][None])[0, group], steps)
-    return _rounded_up(largest * blocks.scale, A, _spectral_slack(A))
+    return rounded_up(largest * blocks.scale, A, spectral_slack(A))
 
 
 @in_full_precision
@@ -198,7 +197,7 @@ def grid_bound(A: ConvOperator, density: int = 16) -> Tensor:
         sizes.append(s * max(1, density * last))
         strides.append(s)
     B = ConvOperator(B.kernel, tuple(sizes), tuple(strides), "same", B.dilation, B.groups)
-    return _rounded_up(operator_norm(B, 2) * scale * factor, A, _spectral_slack(B))
+    return rounded_up(operator_norm(B, 2) * scale * factor, A, spectral_slack(B))
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
@@ -223,7 +222,7 @@ def _matrix_bound(A: ConvOperator, most: int) -> Tensor:
         square = math.prod(pixels_per_window[axis] for axis in rows)
         square *= math.prod(windows_per_pixel[axis] for axis in columns)
         bounds.append(matrix_norms(matrix).amax() * math.sqrt(square))
-    return _rounded_up(torch.stack(bounds).amin() * scale, A, 8 * sum(kernel.shape[1:3]) * math.prod(kernel.shape[3:]))
+    return rounded_up(torch.stack(bounds).amin() * scale, A, 8 * sum(kernel.shape[1:3]) * math.prod(kernel.shape[3:]))
 
 
 def _iterate_gram(blocks: Tensor, steps: int) -> Tensor:
@@ -273,21 +272,3 @@ def _of_size_one(kernel: Tensor) -> tuple[Tensor, Tensor]:
     scale = kernel.detach().double().abs().amax()
     scale = torch.where(scale > 0, scale, 1)
     return kernel.double() / scale, scale
-
-
-def _spectral_slack(A: ConvOperator) -> float:
-    """Return a bound of the rounding errors of a norm found from blocks, in units of EPS.
-
-    Errors of forming the blocks and their Gram matrices, relative to the largest block: t taps are summed, whose
-    norms add up to at most sqrt(t side) times its norm, and the product of Gram matrices of Frobenius norm 1, whose
-    norm is at least 1 / sqrt(side), is off by side.
-    """
-    taps = math.prod(A.kernel.shape[2:])
-    side = min(A.kernel.shape[0] // A.groups, A.kernel.shape[1] * math.prod(A.stride))
-    return 8 * (taps * math.sqrt(taps * side) + side**2)
-
-
-def _rounded_up(value: Tensor, A: ConvOperator, slack: float) -> Tensor:
-    """Return a float64 value in the kernel's dtype, larger by ``slack`` units of EPS and the rounding of that dtype."""
-    dtype = A.kernel.dtype
-    return (value * (1 + (slack + 64) * EPS + torch.finfo(dtype).eps)).to(dtype)

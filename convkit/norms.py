@@ -1,6 +1,5 @@
 """Operator norms of convolutions: largest column sum, singular value and row sum, without the matrix."""
 
-import functools
 import itertools
 import math
 
@@ -15,7 +14,7 @@ from convkit.engine.largest import largest_singular_value
 from convkit.operators.dtypes import in_full_precision
 from convkit.operators.geometry import Axis, axes_of, meeting_taps, sum_meeting_taps
 from convkit.operators.operator import ConvOperator
-from convkit.operators.tables import on
+from convkit.operators.tables import kept, on
 
 
 @in_full_precision
@@ -103,13 +102,13 @@ def certify(A: ConvOperator, bound: float) -> bool:
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-@functools.lru_cache(maxsize=1024)
+@kept(1024)
 def _taps_per_output(axis: Axis) -> Tensor:
     """Return which taps an output reads inside the image, the different cases along an axis: ``(cases, taps)``."""
     return torch.unique(axis.reads()[1].long(), dim=0)
 
 
-@functools.lru_cache(maxsize=1024)
+@kept(1024)
 def _taps_per_pixel(axis: Axis) -> Tensor:
     """Return how often each tap meets a pixel, the different cases along an axis: ``(cases, taps)``."""
     pixels, inside = axis.reads()
@@ -130,7 +129,7 @@ def _taps_meet(A: ConvOperator) -> bool:
     return A.padding_mode != "zeros" and any(map(any, A.pads))
 
 
-_cases = functools.lru_cache(maxsize=1024)(meeting_taps)
+_cases = kept(1024)(meeting_taps)
 
 
 def _with_meeting_taps(A: ConvOperator, ord: float) -> Tensor:

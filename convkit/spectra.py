@@ -1,7 +1,7 @@
 """Symbols and singular values of convolutions: exact by Fourier where they exist, matrix-free everywhere else."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,15 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convkit.engine.blocks import Blocks, require_blocks
-from convkit.engine.hermitian import eigvalsh, svdvals
+from convkit.engine.hermitian import svdvals
 from convkit.engine.lanczos import leading_values
-from convkit.engine.workers import MapPieces, thread_pool
-from convkit.operators.dtypes import differentiated, in_full_precision
+from convkit.engine.values import block_values
+from convkit.operators.dtypes import in_full_precision
 from convkit.operators.geometry import positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
-
-SMALL = 1e-4  # of the largest value: below, the square of a value has lost digits that float64 could keep
 
 
 @in_full_precision
@@ -203,44 +201,7 @@ def _channel_values(blocks: Tensor, phases: int, stride: int) -> Tensor:
 
 
 def _values(A: ConvOperator, name: str) -> tuple[Tensor, Blocks]:
-    """Return the singular values at ``blocks.frequencies``, descending, ``(F, values of a block)``; and the blocks."""
+    """Return ``block_values(A)`` in the kernel's dtype; raise ``NoFourierBlocks`` where there are none."""
     require_blocks(A, name)
-    blocks = Blocks(A)
-    with thread_pool(A.kernel.device) as map_pieces:
-        if differentiated(blocks.taps):
-            values = svdvals(blocks.at(blocks.frequencies))
-        elif len(blocks.frequencies) == 1:  # a kernel of size 1, or of a stride that it does not exceed
-            values = svdvals(blocks.at(blocks.frequencies).real.double())
-        else:
-            values = _values_from_gram(blocks, map_pieces)
-        values = (values * blocks.scale).to(A.kernel.dtype)
-        full = min(A.kernel.shape[0] // A.groups, A.kernel.shape[1] * math.prod(A.stride))
-        values = F.pad(values, (0, full - values.shape[-1]))  # of columns that no tap reads
-        return values.flatten(1).sort(descending=True).values, blocks  # the union over groups
-
-
-def _values_from_gram(blocks: Blocks, map_pieces: MapPieces) -> Tensor:
-    """Return the singular values of the blocks in float64, ``(F, groups, side)``, as roots of eigenvalues."""
-    gram, groups = blocks.gram(), len(blocks.taps)
-
-    def eigenvalues(some: Tensor) -> Tensor:
-        real = bool(blocks.self_conjugate[some[0]])  # all of them are, or none
-        return eigvalsh(gram.at(blocks.frequencies[some], real))
-
-    def directly(some: Tensor) -> Tensor:
-        return svdvals(blocks.at(blocks.frequencies[some]))
-
-    def decompose(work: Callable[[Tensor], Tensor], some: Tensor) -> Tensor:
-        return torch.cat(map_pieces(work, some, gram.chunk, len(some) * groups * gram.side**3))
-
-    squares = blocks.taps.new_zeros(len(blocks.frequencies), groups, gram.side, dtype=torch.float64)
-    for kind in (blocks.self_conjugate, ~blocks.self_conjugate):
-        if kind.any():
-            some = kind.nonzero().flatten()
-            squares[on(some, squares)] = decompose(eigenvalues, some)
-    values = squares.clamp_min(0).sqrt().flip(-1)
-    if blocks.dtype == torch.float64:  # squaring lost the digits of the small ones
-        small = (values[..., -1] < SMALL * values.amax()).any(1)
-        if small.any():
-            values[small] = decompose(directly, small.nonzero().flatten().cpu())
-    return values
+    values, blocks = block_values(A)
+    return values.to(A.kernel.dtype), blocks

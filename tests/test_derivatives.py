@@ -61,6 +61,33 @@ def test_forward_mode_is_the_directional_derivative(device, name):
         assert_close(part, (grad * direction).sum())
 
 
+# ---- torch.func ----------------------------------------------------------------------------------------------------
+TABLES = {  # sizes that no other test has: their tables are made inside the transform
+    "norm 1": (lambda A: norms.operator_norm(A, 1), Geometry((3, 2, 3, 2), (17, 13), padding_mode="zeros", padding=1)),
+    "norm inf": (lambda A: norms.operator_norm(A, torch.inf), Geometry((3, 2, 3, 2), (19, 13))),
+    "reflecting": (
+        lambda A: norms.operator_norm(A, torch.inf),
+        Geometry((3, 2, 3, 2), (23, 13), padding_mode="reflect", padding=1),
+    ),
+    "Gram iteration": (bounds.gram_iteration_bound, Geometry((3, 2, 3, 2), (29, 3))),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_made_inside_a_transform_serve_after_it(device, name):
+    compute, geometry = TABLES[name]
+    kernel = geometry.operator(device).kernel
+
+    def first(k: torch.Tensor) -> torch.Tensor:
+        return compute(geometry.with_kernel(k)).flatten()[0]
+
+    hessians = [torch.func.jacrev(torch.func.jacrev(lambda k: first(k) ** 2))(kernel) for _ in range(2)]
+    assert_close(*hessians)
+    jacobian = torch.func.jacrev(first)(kernel)
+    kernel.requires_grad_()
+    assert_close(torch.autograd.grad(first(kernel), kernel)[0], jacobian)
+
+
 # ---- repeated singular values --------------------------------------------------------------------------------------
 CLIPS = {
     "clip": projections.clip_singular_values,

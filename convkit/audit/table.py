@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from convkit.audit.gains import channel_gains, with_gain
 from convkit.bounds import frobenius_bound, torus_bound
+from convkit.engine.rounding import rounded_up, spectral_slack
+from convkit.engine.values import block_values
+from convkit.loading import progress_bar
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import operator_norm
 from convkit.operators.calls import Missing
@@ -26,6 +29,7 @@ COLUMNS = {  # the numbers of a layer, and their headings in a table
     "condition_number": "condition",
     "channel_condition_numbers": "of channels (mean)",
 }
+SOON = 5.0  # seconds after which a progress bar appears
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def layer_table(
     torus: bool = False,
     folded: bool = False,
     missing: Literal["note", "raise"] = "note",
+    progress: bool = True,
 ) -> LayerTable:
     """Return a ``LayerRecord`` for each convolution and linear map that ``model(x)`` computes, in order.
 
@@ -148,7 +153,8 @@ def layer_table(
     number is as exact as the function of its name; ``LayerRecord`` describes what is measured where a layer has no
     Fourier blocks. With ``torus=True`` the norm 2 of such a layer (zero padding, mostly) is bounded by that of
     ``A.torus()``, at a fraction of the cost. ``folded=True`` includes the gains in evaluation mode of a BatchNorm or
-    ``NoisyAffine2d`` that directly follows a layer in an ``nn.Sequential``. The model is left as it was. Raises
+    ``NoisyAffine2d`` that directly follows a layer in an ``nn.Sequential``. What takes more than a few seconds shows a
+    progress bar, unless ``progress=False``. The model is left as it was. Raises
     ``ValueError`` for unknown names and for weights that are not finite.
 
     >>> model = nn.Sequential(nn.Linear(2, 2))
@@ -161,7 +167,8 @@ def layer_table(
         operators, rows = read_network(model, x, missing)
         gains = channel_gains(model) if folded else {}
         records = LayerTable(missing=operators.missing)
-        for name in _chosen("layers", layers, operators):
+        names = _chosen("layers", layers, operators)
+        for name in progress_bar(names, desc="layers", delay=SOON, leave=False, disable=not progress):
             A, row = operators[name], rows[name]
             layer = model.get_submodule(row.layer)
             behind, gain = gains.get(row.layer, ("", None)) if row.operator is None else ("", None)
@@ -225,17 +232,26 @@ def _record(name: str, kind: str, A: ConvOperator, columns: list[str], torus: bo
         "channel_condition_numbers": by_relative,
     }
     numbers: dict[str, Any] = {}
+    values = None  # one decomposition serves both the norm and the condition number
+    whole = A.is_block_circulant or (torus and A.padding_mode == "zeros")
+    if whole and "condition_number" in columns and {"norm2", "stable_rank"} & set(columns):
+        values = block_values(relative)[0]
     if "norm1" in columns:
         numbers["norm1"] = float(operator_norm(A, 1))
     if "norm_inf" in columns:
         numbers["norm_inf"] = float(operator_norm(A, math.inf))
     if {"norm2", "stable_rank"} & set(columns):
-        norm2 = torus_bound(A) if geometry == "torus" else operator_norm(A, 2)
+        if values is not None:
+            norm2 = values.amax() if geometry == "exact" else rounded_up(values.amax(), A, spectral_slack(measured))
+            norm2 = norm2.to(A.kernel.dtype)
+        else:
+            norm2 = torus_bound(A) if geometry == "torus" else operator_norm(A, 2)
         numbers["norm2"] = float(norm2)
         if "stable_rank" in columns:
             numbers["stable_rank"] = float(frobenius_bound(measured) / norm2) ** 2 if norm2 > 0 else 0.0
     if "condition_number" in columns:
-        numbers["condition_number"] = float(condition_number(relative))
+        own = condition_number(relative) if values is None else _ratio(values.to(A.kernel.dtype))
+        numbers["condition_number"] = float(own)
     if "channel_condition_numbers" in columns:
         numbers["channel_condition_numbers"] = tuple(channel_condition_numbers(relative).tolist())
     return LayerRecord(
@@ -250,3 +266,7 @@ def _record(name: str, kind: str, A: ConvOperator, columns: list[str], torus: bo
         folded=folded,
         **{column: numbers[column] for column in columns},
     )
+
+
+def _ratio(values: Tensor) -> Tensor:
+    return values[:, 0].amax() / values[:, -1].amin()

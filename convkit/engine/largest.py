@@ -7,6 +7,7 @@ from torch import Tensor
 
 from convkit.engine.blocks import Blocks, Gram
 from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
+from convkit.engine.lanczos import MOST, RESIDUALS, Product, leading_eigenvectors, random_row
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.dtypes import differentiated
 from convkit.operators.operator import ConvOperator
@@ -15,6 +16,10 @@ DENSE_SIDE, DENSE_SIDE_ON_GPU = 24, 128  # smaller Gram blocks are decomposed as
 STEPS = 6, 16  # Lanczos steps: on a coarse grid of frequencies, then wherever the largest block may be
 STEPS_SIDE = 192  # for larger blocks, whose values lie closer together, as many times more
 MARGIN = 1e-3  # of the best square: far above the rounding of float32 Gram blocks and their factorization
+GRAM_SIDE = 128  # above, the value of one block is the root of an eigenvalue of its Gram block, in float64
+ITERATED_SIDE, PROVED_SIDE = 512, 2048  # above the first, it is iterated; up to the second, proved and else decomposed
+PROOFS = {torch.float32: 2e-7, torch.float64: 4e-10}  # of the square: room that the proof leaves above it
+RESTARTS = 20  # of that iteration
 PIECE = 2**20  # bytes of Gram blocks that a core takes at a time, so that they stay in its cache
 
 
@@ -24,14 +29,26 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
     if blocks.taps.is_cuda and _small(blocks) and not differentiated(blocks.taps):
         return (_squares(blocks).amax().clamp_min(0).sqrt() * blocks.scale).to(A.kernel.dtype)
     frequency, group = top_frequency(blocks)
-    return (largest_of_block(blocks.group(group).at(frequency)[0, 0]) * blocks.scale).to(A.kernel.dtype)
+    alone = len(blocks.frequencies) == 1
+    block = blocks.at_zero()[group] if alone else blocks.group(group).at(frequency)[0, 0]
+    return (largest_of_block(block) * blocks.scale).to(A.kernel.dtype)
 
 
 def largest_of_block(block: Tensor) -> Tensor:
-    """Return the largest singular value of one matrix, a scalar with the gradient of ``u* B v``, and that one's."""
+    """Return the largest singular value of one matrix, a scalar with the gradient of ``u* B v``, and that one's.
+
+    Where there are more than ``ITERATED_SIDE`` rows and columns it is iterated (see ``leading_eigenvectors``) and, up
+    to ``PROVED_SIDE``, proved to be right within ``PROOFS``, or else decomposed.
+    """
     if torch.is_grad_enabled() and block.requires_grad:
         return _Largest.apply(block)[0]  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
-    return _Largest.forward(block)[0] if block.is_cuda else torch.linalg.svdvals(block)[0]
+    if block.is_cuda or min(block.shape) > ITERATED_SIDE:
+        return _Largest.forward(block)[0]
+    if min(block.shape) <= GRAM_SIDE:
+        return torch.linalg.svdvals(block)[0]
+    exact = block.to(torch.complex128 if block.is_complex() else torch.float64)
+    gram = exact @ exact.mH if len(exact) <= len(exact.mH) else exact.mH @ exact
+    return eigvalsh(gram)[-1].clamp_min(0).sqrt().to(block.dtype.to_real())
 
 
 class _Largest(torch.autograd.Function):
@@ -42,14 +59,17 @@ class _Largest(torch.autograd.Function):
     @staticmethod
     def forward(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wide = block.shape[0] <= block.shape[1]
-        exact = (block if wide else block.mH).detach().to(torch.complex128)
+        exact = (block if wide else block.mH).detach()
         with thread_pool(block.device):  # one small matrix: a second thread only costs
-            # the vectors from the smaller Gram block in float64, several times cheaper than an SVD
-            u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
+            u = _iterated(exact) if min(block.shape) > ITERATED_SIDE and not block.is_cuda else None
+            exact = exact.to(torch.complex128 if exact.is_complex() else torch.float64)
+            if u is None:  # from the smaller Gram block in float64, several times cheaper than an SVD
+                u = eigh((exact @ exact.mH)[None])[1][0, :, -1]
             v = exact.mH @ u
-        v = v / v.norm().clamp_min(torch.finfo(torch.float64).tiny)
+        norm = v.norm()
+        v = v / norm.clamp_min(torch.finfo(torch.float64).tiny)
         u, v = (u.to(block), v.to(block)) if wide else (v.to(block), u.to(block))
-        return (u.conj() @ block @ v).real, u, v
+        return norm.to(block.dtype.to_real()), u, v
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -74,6 +94,8 @@ def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
     rounding (or its Frobenius norm does, which is cheaper). The blocks left are compared in float64. A level that is
     too low leaves more of them, and never the wrong ones.
     """
+    if len(blocks.frequencies) * len(blocks.taps) == 1:
+        return blocks.frequencies, 0
     if _small(blocks):
         index, group = divmod(int(_squares(blocks).argmax()), len(blocks.taps))
         return blocks.frequencies[index][None], group
@@ -85,6 +107,37 @@ def top_frequency(blocks: Blocks) -> tuple[Tensor, int]:
         grams = [blocks.group(group).gram(len(some)) for group, some in enumerate(left)]
         squares = [_largest_eigenvalues(gram, some, map_pieces) for gram, some in zip(grams, left, strict=True)]
     return pairs[int(torch.cat(squares).argmax())]
+
+
+def _iterated(matrix: Tensor) -> Tensor | None:
+    """Return the leading left singular vector of a large matrix on the CPU; ``None`` where the proof fails."""
+    is_complex, proved = matrix.is_complex(), len(matrix) <= PROVED_SIDE
+
+    def by(M: Tensor) -> Product:
+        def product(row: Tensor) -> Tensor:  # by M M*, of the real and the imaginary parts of complex vectors
+            u = torch.view_as_complex(row[0].view(-1, 2)) if is_complex else row[0]
+            w = M @ (u.conj() @ M).conj()
+            return (torch.view_as_real(w) if is_complex else w).view(1, -1)
+
+        return product
+
+    exact = matrix.to(torch.complex128 if is_complex else torch.float64)
+    rough = by(matrix.to(torch.complex64 if is_complex else torch.float32))
+    start = random_row(len(matrix) * (1 + is_complex), exact.real)
+    dtype = matrix.dtype.to_real()
+    try:
+        row = leading_eigenvectors(by(exact), start, 1, RESIDUALS[dtype], rough, RESTARTS if proved else MOST)[0]
+    except RuntimeError:
+        if proved:
+            return None
+        raise
+    u = torch.view_as_complex(row.view(-1, 2)) if is_complex else row
+    if proved:
+        above = exact @ exact.mH.neg()
+        above.diagonal().add_((1 + PROOFS[dtype]) * (u.conj() @ exact).norm() ** 2)
+        if not positive_definite(above[None]):
+            return None
+    return u
 
 
 def _small(blocks: Blocks) -> bool:

@@ -182,12 +182,24 @@ class ConvOperator:
         check_batch(y, self.out_shape, self.kernel)
         return self._to_windows(y) if self.transposed else self._to_image(y)
 
+    @property
+    def _torchs_padding(self) -> tuple[int, ...] | None:
+        """Return the padding that torch's convolution does itself, without a padded copy: as many zeros on each side."""
+        alike = self.padding_mode == "zeros" and all(before == after for before, after in self.pads)
+        return tuple(before for before, _ in self.pads) if alike else None
+
     def _to_windows(self, x: Tensor) -> Tensor:
-        x = pad(x, self.pads, self.padding_mode)
-        return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, 0, self.dilation, self.groups)
+        inside = self._torchs_padding
+        x = pad(x, self.pads, self.padding_mode) if inside is None else x
+        return _CONV[len(self.input_shape)](x, self.kernel, None, self.stride, inside or 0, self.dilation, self.groups)
 
     def _to_image(self, y: Tensor) -> Tensor:
-        x = _TRANSPOSE[len(self.input_shape)](y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
+        transpose, inside = _TRANSPOSE[len(self.input_shape)], self._torchs_padding
+        if inside is not None:
+            axes = zip(self.input_shape, inside, self.span, self.stride, strict=True)
+            rest = tuple((n + 2 * p - span - 1) % s for n, p, span, s in axes)  # pixels that no window reaches
+            return transpose(y, self.kernel, None, self.stride, inside, rest, self.groups, self.dilation)
+        x = transpose(y, self.kernel, None, self.stride, 0, 0, self.groups, self.dilation)
         return unpad(x, self.input_shape, self.pads, self.padding_mode)
 
     @in_full_precision
