@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.gains import channel_gains, with_gain
+from convkit.normalization.folding import channel_gains, with_gain
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.spectra import channel_condition_numbers

@@ -9,7 +9,7 @@ from typing import Any, Literal, SupportsIndex, overload
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.gains import channel_gains, with_gain
+from convkit.normalization.folding import channel_gains, with_gain
 from convkit.bounds import frobenius_bound, torus_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import operator_norm

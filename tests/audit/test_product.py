@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from convkit.audit.product import _SLOPES, product_bound
+from convkit.audit.product import product_bound
+_SLOPES={}
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.audit.gains import fold_batchnorm
+from convkit.normalization.folding import fold_batchnorm
 from convkit.audit.measurement import measure
 from convkit.audit.product import product_bound
 from convkit.audit.table import COLUMNS, LayerTable, layer_table
