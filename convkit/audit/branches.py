@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convkit.audit.flow import Bound, Call, Rule
 from convkit.audit.linear import gained, matrix, normalized
-from convkit.audit.recording import Constant, Place
+from convkit.operators.recording import Constant, Place
 
 aten: Any = torch.ops.aten
 
@@ -122,7 +122,9 @@ def matrix_size(bound: Bound) -> float:
         return math.inf
     if sizes.ndim < 2:
         return min(float(sizes.norm()), bound.row)
-    rows, columns = (sizes.square().sum(a).clamp(max=most**2).sum(-1) for a, most in ((-1, bound.row), (-2, bound.column)))
+    rows, columns = (
+        sizes.square().sum(a).clamp(max=most**2).sum(-1) for a, most in ((-1, bound.row), (-2, bound.column))
+    )
     by_sums = sizes.sum(-1).amax(-1) * sizes.sum(-2).amax(-1)  # of rows and columns
     return float(torch.minimum(torch.minimum(rows, columns), by_sums).max().sqrt())
 
@@ -145,7 +147,10 @@ def attention(call: Call) -> Bound:
     sizes = [matrix_size(t) for t in (q, k, v)]
     low = high = None
     if v.low is not None and v.high is not None:
-        low, high = v.low.amin(-2, keepdim=True).expand(call.out.size), v.high.amax(-2, keepdim=True).expand(call.out.size)
+        low, high = (
+            v.low.amin(-2, keepdim=True).expand(call.out.size),
+            v.high.amax(-2, keepdim=True).expand(call.out.size),
+        )
     weights = 0.0
     for x, size in ((q, sizes[1]), (k, sizes[0])):
         if x.slope and not math.isfinite(size * sizes[2]):
@@ -198,7 +203,9 @@ def pooled(call: Call) -> list[Bound]:
     """Bound max pooling: a pixel that stands in k windows counts k times."""
     x = call.bound("self")
     axes = _axes(call)
-    numbers = [_per_axis(call.args.get(n) or call.args["kernel_size"], axes) for n in ("kernel_size", "stride", "dilation")]
+    numbers = [
+        _per_axis(call.args.get(n) or call.args["kernel_size"], axes) for n in ("kernel_size", "stride", "dilation")
+    ]
     windows = math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in zip(*numbers, strict=True))
     low, high = (None if t is None else _first(call.apply(t)) for t in (x.low, x.high))
     return [Bound(x.times(math.sqrt(windows)), low, high)]
@@ -327,9 +334,21 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
     return value * axes if len(value) == 1 else value
 
 
-_POOLS = "max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices".split()
-_FLASH = """_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu
-_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention scaled_dot_product_attention""".split()
+_POOLS = [
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_pool1d_with_indices",
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+]
+_FLASH = [
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "scaled_dot_product_attention",
+]
 BRANCHES: dict[Any, Rule] = {
     **{aten.mul: product, aten.addcmul: added_product, aten.div: quotient, aten.true_divide: quotient},
     **dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.mv), matmul),

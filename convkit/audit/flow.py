@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.audit.recording import Constant, Place, Step
 from convkit.bounds import torus_bound
 from convkit.normalization.folding import with_gain
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
+from convkit.operators.recording import Constant, Place, Step, places_of
 
 CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
 ROUNDING = 1e-12  # relative: what sums in float64 may lack
@@ -213,9 +213,7 @@ class Flow:
         low, high = (None if t is None else _at(t, value) for t in (bound.low, bound.high))
         repeated = math.sqrt(most_often([value]))
         row, column = (self._along(value, axis) for axis in (-1, -2))
-        return Bound(
-            bound.times(repeated), low, high, bound.why, bound.root * repeated, row=row, column=column
-        )
+        return Bound(bound.times(repeated), low, high, bound.why, bound.root * repeated, row=row, column=column)
 
     def _along(self, place: Place, axis: int) -> float:
         """Return a bound of the 2-norm along an axis of a view, where it runs inside the rows that were written."""
@@ -225,7 +223,9 @@ class Flow:
         length, strides = written.size[-1], [s for s, n in zip(written.stride, written.size, strict=True) if n > 1]
         if written.stride[-1] != 1 or any(s % length for s in strides if s != 1) or written.offset % length:
             return math.inf
-        others = [(s, n) for i, (s, n) in enumerate(zip(place.stride, place.size, strict=True)) if i != len(place.size) + axis]
+        others = [
+            (s, n) for i, (s, n) in enumerate(zip(place.stride, place.size, strict=True)) if i != len(place.size) + axis
+        ]
         start = place.offset % length + sum(s * (n - 1) for s, n in others if s % length)
         inside = place.stride[axis] == 1 and start + place.size[axis] <= length
         return bound.row if inside else math.inf
@@ -257,8 +257,10 @@ class Flow:
         """Note what a call has written to a place."""
         whole = math.prod(place.size) == place.length and most_often([place]) == 1
         old = None if whole else self.memory.get(place.memory)
-        low, high = (_put(t, None if old is None else was, place, fill)
-                     for t, was, fill in ((bound.low, old and old.low, -math.inf), (bound.high, old and old.high, math.inf)))
+        low, high = (
+            _put(t, None if old is None else was, place, fill)
+            for t, was, fill in ((bound.low, old and old.low, -math.inf), (bound.high, old and old.high, math.inf))
+        )
         self.last.pop(place.memory, None)
         self.dtypes[place.memory] = place.dtype
         self.sources[place.memory] = self.sources.get(place.memory, 0) + 1
@@ -274,7 +276,7 @@ class Flow:
 
     def step(self, step: Step) -> None:
         """Note what one call does."""
-        places = list(_places((step.args, step.kwargs)))
+        places = list(places_of((step.args, step.kwargs)))
         for memory, value in step.before.items():
             flat = value.value.double() if not value.value.is_complex() else None
             self.memory[memory], self.dtypes[memory] = Bound(0.0, flat, flat), value.value.dtype
@@ -285,7 +287,7 @@ class Flow:
         outs = [out for out in step.outs if mutable or out.memory not in inputs]
         tags = getattr(step.op, "tags", ())
         if getattr(step.op, "overloadpacket", None) is torch.ops.aten.index:
-            self._follows_values(call, list(_places(call.args["indices"])))
+            self._follows_values(call, list(places_of(call.args["indices"])))
         elif {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(tags):
             self._follows_values(call, places)
         views = torch.Tag.inplace_view in tags and step.op.overloadpacket is not torch.ops.aten.resize_
@@ -293,7 +295,7 @@ class Flow:
             return  # the same numbers in the same memory, which is known
         bounds = self._bounds(call, places)
         if mutable:  # it writes where it is told to
-            targets = list(_places(_written(step)))
+            targets = list(places_of(_written(step)))
             if "out" in call.args and len(step.outs) == len(targets) == 1 and targets[0].memory == step.outs[0].memory:
                 targets = step.outs  # it may have been empty before
             if len(targets) != 1 or any(out != targets[0] for out in step.outs):
@@ -325,8 +327,14 @@ class Flow:
             rule = self.rules.get(getattr(torch.ops.aten, packet.__name__.rstrip("_"), None))
         if rule is None and torch.Tag.nondeterministic_seeded in getattr(op, "tags", ()):
             return [call.unknown("it is random; put the network into evaluation mode")]
-        real = all(place.dtype.is_floating_point for place, b in zip(places, known, strict=True) if b.unbounded or b.slope)
-        if rule is None or not real or any(c.value.is_complex() for c in _constants((call.step.args, call.step.kwargs))):
+        real = all(
+            place.dtype.is_floating_point for place, b in zip(places, known, strict=True) if b.unbounded or b.slope
+        )
+        if (
+            rule is None
+            or not real
+            or any(c.value.is_complex() for c in _constants((call.step.args, call.step.kwargs)))
+        ):
             if not any(b.unbounded or b.slope for b in known):
                 return [Bound(0.0)]
             return [call.unknown("no bound is known for it; bound the parts around it and multiply")]
@@ -381,16 +389,6 @@ def _put(new: Tensor | None, old: Tensor | None, place: Place, fill: float) -> T
     flat = torch.full((place.length,), fill, dtype=torch.float64, device=place.device) if old is None else old.clone()
     _at(flat, place).copy_(torch.tensor(fill) if new is None else new.expand(place.size))
     return flat
-
-
-def _places(tree: Any) -> Iterable[Place]:
-    if isinstance(tree, Place):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from _places(part)
-    elif isinstance(tree, dict):
-        yield from _places(list(tree.values()))
 
 
 def _constants(tree: Any) -> Iterable[Constant]:

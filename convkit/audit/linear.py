@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.audit.flow import CONVERGED, ROUNDING, Bound, Call, Linear, Padded, Rule
-from convkit.audit.recording import Place
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.layers import has_operator
 from convkit.operators.operator import ConvOperator, transposed_convolution
+from convkit.operators.recording import Place
 
 aten: Any = torch.ops.aten
 
@@ -307,14 +307,63 @@ def _only(call: Call) -> Place:
     return next(a for a in call.args.values() if isinstance(a, Place))
 
 
-_COPIES = """clone _to_copy lift_fresh roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
-_reshape_copy permute_copy transpose_copy view_copy contiguous rot90""".split()
-_MOVES = """avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-_adaptive_avg_pool2d _adaptive_avg_pool3d mean sum reflection_pad1d reflection_pad2d reflection_pad3d
-replication_pad1d replication_pad2d replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d
-upsample_trilinear3d _upsample_bilinear2d_aa index_select index gather repeat im2col col2im tril triu cumsum slice_copy
-expand_copy take_along_dim""".split()
+_COPIES = [
+    "clone",
+    "_to_copy",
+    "lift_fresh",
+    "roll",
+    "flip",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "_reshape_copy",
+    "permute_copy",
+    "transpose_copy",
+    "view_copy",
+    "contiguous",
+    "rot90",
+]
+_MOVES = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "mean",
+    "sum",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "_upsample_bilinear2d_aa",
+    "index_select",
+    "index",
+    "gather",
+    "repeat",
+    "im2col",
+    "col2im",
+    "tril",
+    "triu",
+    "cumsum",
+    "slice_copy",
+    "expand_copy",
+    "take_along_dim",
+]
 LINEAR: dict[Any, Rule] = {
     aten.convolution: convolution,
     aten.linear: linear,

@@ -26,7 +26,7 @@ def measure(model: nn.Module, x: Tensor, folded: bool = False) -> tuple[dict[str
     (6.0, 3.0)
     """
     operators = {name: A.torus() for name, A in conv_operators(model, x, "note").items()}
-    gains = channel_gains(model) if folded else {}
+    gains = channel_gains(model, x) if folded else {}
     operators |= {name: with_gain(operators[name], gain) for name, (_, gain) in gains.items() if name in operators}
     norms = {name: operator_norm(A, 2) for name, A in operators.items()}
     conditions = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convkit.audit.flow import Bound, Call, Rule
-from convkit.audit.recording import Place
+from convkit.operators.recording import Place
 
 aten: Any = torch.ops.aten
 _Slope = Callable[[dict[str, Any]], float]
@@ -49,9 +49,10 @@ def valley(call: Call) -> Bound:
     """Bound an activation that falls, then rises."""
     x = call.bound(_first(call))
     slope, least = VALLEYS[_packet(call)]
-    ends = [call.full(e) if t is None else t
-            for t, e in ((x.low, -math.inf), (x.high, math.inf))]
-    at_low, at_high = (torch.where(end.isinf(), end.clamp(min=0), call.apply(end.nan_to_num(posinf=0, neginf=0))) for end in ends)
+    ends = [call.full(e) if t is None else t for t, e in ((x.low, -math.inf), (x.high, math.inf))]
+    at_low, at_high = (
+        torch.where(end.isinf(), end.clamp(min=0), call.apply(end.nan_to_num(posinf=0, neginf=0))) for end in ends
+    )
     return Bound(x.times(slope), torch.full_like(at_low, least), torch.maximum(at_low, at_high))
 
 
@@ -94,8 +95,7 @@ def threshold(call: Call) -> Bound:
 def clamp(call: Call) -> Bound:
     """Bound a clamp, whose ends do not depend on the input."""
     x, ends = call.bound("self"), [call.constant(name) for name in ("min", "max")]
-    low, high = (call.full(e) if t is None else t
-                 for t, e in ((x.low, -math.inf), (x.high, math.inf)))
+    low, high = (call.full(e) if t is None else t for t, e in ((x.low, -math.inf), (x.high, math.inf)))
     root = x.root
     for end, cut in zip(ends, (torch.maximum, torch.minimum), strict=True):
         if end is not None:

@@ -1,8 +1,6 @@
 """An upper bound of a network's Lipschitz constant: the product of the norms of its layers."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -13,9 +11,8 @@ from convkit.audit.branches import BRANCHES
 from convkit.audit.flow import Bound, Flow, Rule
 from convkit.audit.linear import LINEAR, of_module
 from convkit.audit.pointwise import POINTWISE
-from convkit.audit.recording import Constant, Place, Record, Refusal, tensors_of
-from convkit.operators.dtypes import HALF, as_input, widened
-from convkit.operators.evaluation import apart, evaluation_copy
+from convkit.operators.dtypes import as_input
+from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of
 
 ALIKE = 1e-4  # relative: how far two runs of one network may be apart by rounding
 
@@ -59,7 +56,7 @@ def product_bound(
         )
     with torch.inference_mode(False), torch.no_grad():
         domain = _domain(x, low, high)
-        with _ready(model, x) as copy:
+        with copy_to_run(model, x) as copy:
             record, output = _recorded(model, copy, x)
             flow = Flow(RULES, of_module, torus, boxed=domain[0] is not None)
             flow.write(record.input, Bound(1.0, *domain))
@@ -78,36 +75,24 @@ RULES: dict[Any, Rule] = {**POINTWISE, **LINEAR, **BRANCHES}
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-@contextmanager
-def _ready(model: nn.Module, x: Tensor) -> Iterator[nn.Module]:
-    """Context manager that yields a copy of the network to be run: in evaluation mode, in full precision."""
-    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy:
-        for module in copy.modules():
-            for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.dtype in HALF:
-                    module._buffers[name] = buffer.float()
-        yield copy
-
-
 def _recorded(model: nn.Module, copy: nn.Module, x: Tensor) -> tuple[Record, Tensor]:
-    inside: Any = getattr(copy, "_orig_mod", copy)  # what torch.compile has compiled
-    x = as_input(copy, x.detach()).clone()  # a first step may be in place
-    record = Record(copy, x)
     try:
-        with record.watching(copy):
-            return record, _one(model, inside(x))
-    except Refusal as error:
-        raise ValueError(f"product_bound at {error}") from error
+        record, output = record_run(copy, x)
+    except ValueError as error:
+        if str(error).startswith("step "):
+            raise ValueError(f"product_bound at {error}") from error
+        raise
+    return record, _one(model, output)
 
 
 def _same_for_all_inputs(model: nn.Module, x: Tensor, record: Record, output: Tensor) -> None:
     """Raise an error unless a run that is not recorded gives the same, and one on another input makes the same calls."""
-    with _ready(model, x) as copy:
+    with copy_to_run(model, x) as copy:
         plain = _one(model, copy(as_input(copy, x.detach()).clone()))
     if not torch.allclose(plain, output, ALIKE, ALIKE * float(plain.abs().max().nan_to_num(0, 0, 0)), equal_nan=True):
         raise _different(model, "the outputs")
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    with _ready(model, x) as copy:
+    with copy_to_run(model, x) as copy:
         another, _ = _recorded(model, copy, x.detach() + noise * (1 + x.detach().abs().nan_to_num(0, 0, 0)))
     _compare(model, record, another)
 
@@ -152,7 +137,7 @@ def _compare(model: nn.Module, one: Record, other: Record) -> None:
             return numbers.setdefault(a.memory, b.memory) == b.memory and a[1:] == b[1:]
         if isinstance(a, Constant) and isinstance(b, Constant):
             x, y = a.value, b.value
-            return x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y, 0, 0, equal_nan=True)
+            return x.dtype == y.dtype and (torch.equal(x, y) or torch.equal(x.nan_to_num(), y.nan_to_num()))
         if isinstance(a, list | tuple) and isinstance(b, list | tuple):
             return len(a) == len(b) and all(map(same, a, b))
         if isinstance(a, dict) and isinstance(b, dict):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.audit.product import product_bound
+
 _SLOPES={}
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d

@@ -12,11 +12,11 @@ from torch.autograd import gradcheck
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.normalization.folding import fold_batchnorm
 from convkit.audit.measurement import measure
 from convkit.audit.product import product_bound
 from convkit.audit.table import COLUMNS, LayerTable, layer_table
 from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.folding import fold_batchnorm
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator

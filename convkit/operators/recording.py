@@ -12,6 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convkit.operators.dtypes import HALF, as_input, widened
+from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.layers import has_operator, why_unreadable
 
 aten: Any = torch.ops.aten
@@ -59,10 +61,6 @@ class Step:
         return f"step {self.where!r} ({self.kind}), {self.function}"
 
 
-class Refusal(ValueError):
-    """A step that a record or a bound cannot be made of, by its name."""
-
-
 class Record(TorchDispatchMode):
     """Notes each call that computes with the input while it is active, below autograd: what runs, and nothing else.
 
@@ -90,7 +88,9 @@ class Record(TorchDispatchMode):
         before: list[tuple[nn.Module, Callable[..., Any] | None]] = []
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                raise Refusal(f"step {name!r} ({type(module).__name__}): TorchScript cannot be recorded; bound the rest")
+                raise ValueError(
+                    f"step {name!r} ({type(module).__name__}), forward: TorchScript cannot be recorded; bound the rest"
+                )
             before.append((module, module.__dict__.get("forward")))
             module.forward = self._watched(name, module)
         try:
@@ -163,7 +163,7 @@ class Record(TorchDispatchMode):
         """Refuse a call that takes numbers to where no record is kept."""
         if not self._quiet and self.depends(t):
             where, module = self._where[-1]
-            raise Refusal(
+            raise ValueError(
                 f"step {where!r} ({type(module).__name__}), {function}: it takes numbers that depend on the input out "
                 "of torch, where no bound can follow them; bound the parts around it"
             )
@@ -193,7 +193,7 @@ class Record(TorchDispatchMode):
             storage = t.untyped_storage()
         except (NotImplementedError, RuntimeError) as error:
             where, module = self._where[-1]
-            raise Refusal(
+            raise ValueError(
                 f"step {where!r} ({type(module).__name__}): needed dense tensors, got {type(t).__name__} of layout "
                 f"{t.layout}; bound the parts around it"
             ) from error
@@ -239,6 +239,39 @@ class _Functions(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             record._function = before
+
+
+def record_run(model: nn.Module, x: Tensor) -> tuple[Record, Any]:
+    """Run a copy of a network that nobody else uses; return the record, and the outputs.
+
+    Raises ``ValueError`` with the name of the step that cannot be recorded.
+    """
+    x = as_input(model, x.detach()).clone()  # a first step may be in place
+    record = Record(model, x)
+    with record.watching(model):
+        return record, model(x)
+
+
+@contextmanager
+def copy_to_run(model: nn.Module, x: Tensor) -> Iterator[nn.Module]:
+    """Context manager that yields a copy of a network to be run, in evaluation mode: half precision becomes float32."""
+    with evaluation_copy(model, x, lambda p: apart(widened(p))) as copy:
+        for module in copy.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.dtype in HALF:
+                    module._buffers[name] = buffer.float()
+        yield copy
+
+
+def places_of(tree: Any) -> Iterator[Place]:
+    """Yield the places in the arguments of a step."""
+    if isinstance(tree, Place):
+        yield tree
+    elif isinstance(tree, list | tuple):
+        for part in tree:
+            yield from places_of(part)
+    elif isinstance(tree, dict):
+        yield from places_of(list(tree.values()))
 
 
 def states_its_operator(op: Any) -> bool:
