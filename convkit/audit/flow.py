@@ -127,7 +127,7 @@ class Call:
     def of(self, value: Any) -> Bound:
         """Return what is known of one argument."""
         if not isinstance(value, Place | Constant):
-            value = Constant(torch.as_tensor(value))
+            value = Constant(torch.tensor(value, dtype=torch.float64))
         if id(value) not in self._bounds:
             self._bounds[id(value)] = self.flow.read(value)
         return self._bounds[id(value)]
@@ -142,7 +142,7 @@ class Call:
             return None
         if isinstance(value, Place):
             raise ValueError(f"no bound is known where {name} depends on the input; bound the parts around it")
-        return torch.as_tensor(value.value if isinstance(value, Constant) else value).double()
+        return value.value.double() if isinstance(value, Constant) else torch.tensor(value, dtype=torch.float64)
 
     def apply(self, *values: Tensor) -> Any:
         """Return what the operator makes of other tensors in the place of those that depend on the input."""
@@ -187,6 +187,7 @@ class Flow:
         self.boxed = boxed  # whether the inputs are bounded
         self.memory: dict[int, Bound] = {}
         self.last: dict[int, tuple[Place, Bound]] = {}  # by memory: what was written last, if it lies there as a whole
+        self.now = ""  # the name of the step
         self.dtypes: dict[int, torch.dtype] = {}
         self.sources: dict[int, int] = {}  # by memory: how often it was written
 
@@ -209,7 +210,8 @@ class Flow:
             return bound
         bound, dtype = self.memory[value.memory], self.dtypes[value.memory]
         if dtype != value.dtype:
-            return Bound(math.inf, why=f"a tensor of {dtype} that is read as {value.dtype}: this has no bound")
+            why = f"{self.now}: it reads a tensor of {dtype} as {value.dtype}, so that it has no bound"
+            return Bound(math.inf, why=bound.why or why)
         low, high = (None if t is None else _at(t, value) for t in (bound.low, bound.high))
         repeated = math.sqrt(most_often([value]))
         row, column = (self._along(value, axis) for axis in (-1, -2))
@@ -281,7 +283,7 @@ class Flow:
             flat = value.value.double() if not value.value.is_complex() else None
             self.memory[memory], self.dtypes[memory] = Bound(0.0, flat, flat), value.value.dtype
             self.sources[memory] = self.sources.get(memory, 0) + 1
-        call = Call(step, self)
+        call, self.now = Call(step, self), step.name
         mutable = getattr(getattr(step.op, "_schema", None), "is_mutable", False)
         inputs = {place.memory for place in places}
         outs = [out for out in step.outs if mutable or out.memory not in inputs]

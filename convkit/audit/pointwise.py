@@ -17,7 +17,7 @@ MONOTONE: dict[Any, _Slope] = {  # never falling, and the steepest slope
     aten.relu6: lambda _: 1.0,
     aten.hardtanh: lambda _: 1.0,
     aten.sigmoid: lambda _: 0.25,
-    aten.hardsigmoid: lambda _: 1 / 6,
+    aten.hardsigmoid: lambda _: 0.16666668,  # torch rounds 1/6 to float32
     aten.tanh: lambda _: 1.0,
     aten.atan: lambda _: 1.0,
     aten.softplus: lambda _: 1.0,
@@ -29,7 +29,7 @@ MONOTONE: dict[Any, _Slope] = {  # never falling, and the steepest slope
 VALLEYS: dict[Any, tuple[float, float]] = {  # fall, then rise: the steepest slope, and the least value
     aten.silu: (1.1, -0.27847),
     aten.gelu: (1.13, -0.17005),
-    aten.hardswish: (1.5, -0.375),
+    aten.hardswish: (1.5000001, -0.3750001),
     aten.mish: (1.09, -0.30885),
 }
 WAVES = {aten.sin, aten.cos}
@@ -64,7 +64,9 @@ def wave(call: Call) -> Bound:
 
 def elu(call: Call) -> Bound:
     """Bound ELU, SELU and CELU: ``scale * x`` above 0, ``scale * alpha * (exp(input_scale * x) - 1)`` below."""
-    x, (alpha, scale, inner) = call.bound("self"), (float(call.args[n]) for n in ("alpha", "scale", "input_scale"))
+    x, args = call.bound("self"), call.args
+    alpha, scale = float(args["alpha"]), float(args.get("scale", 1.0))
+    inner = float(args["input_scale"]) if "input_scale" in args else 1 / alpha
     if not inner > 0:
         return call.unknown("it grows without end below 0; take alpha above 0")
     slope = max(abs(scale), abs(scale * alpha * inner))

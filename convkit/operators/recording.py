@@ -246,7 +246,7 @@ def record_run(model: nn.Module, x: Tensor) -> tuple[Record, Any]:
 
     Raises ``ValueError`` with the name of the step that cannot be recorded.
     """
-    x = as_input(model, x.detach()).clone()  # a first step may be in place
+    x = as_input(model, x.detach()).clone(memory_format=torch.contiguous_format)  # a first step may be in place
     record = Record(model, x)
     with record.watching(model):
         return record, model(x)
