@@ -184,7 +184,9 @@ def test_the_bound_is_not_below_the_jacobians(device, name):
 
 ACTIVATIONS = {
     **{kind.__name__: kind() for kind in (nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Hardswish, nn.Hardtanh, nn.Mish)},
-    **{kind.__name__: kind() for kind in (nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)},
+    **{
+        kind.__name__: kind() for kind in (nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)
+    },
     **{"GELU": nn.GELU(), "GELU by tanh": nn.GELU("tanh"), "ELU": nn.ELU(), "steep ELU": nn.ELU(3.0)},
     **{"CELU": nn.CELU(2.0), "LeakyReLU": nn.LeakyReLU(0.1), "falling LeakyReLU": nn.LeakyReLU(-2.0)},
     **{"PReLU": nn.PReLU(init=1.5), "Softshrink": nn.Softshrink(), "Threshold": nn.Threshold(0.5, 0.5)},
@@ -370,7 +372,10 @@ def test_model_and_input_are_left_as_they_were(device):
 # ---- refusals ------------------------------------------------------------------------------------------------------
 REFUSED = {
     "module that is not known": (nn.Hardshrink(), r"step '1' \(Hardshrink\), hardshrink: no bound is known"),
-    "batch statistics": (nn.BatchNorm2d(2, track_running_stats=False), r"step '1' \(BatchNorm2d\), batch_norm: .* track"),
+    "batch statistics": (
+        nn.BatchNorm2d(2, track_running_stats=False),
+        r"step '1' \(BatchNorm2d\), batch_norm: .* track",
+    ),
     "product of branches": (Function(lambda x: x * x.mean()), r"step '1' \(Function\), mul: .* give low and high"),
     "matrix product": (Function(lambda x: x @ x.mT), r"step '1' \(Function\), matmul: .* give low and high"),
     "quotient of branches": (Function(lambda x: 1 / x), r"step '1' \(Function\), r(div|eciprocal): .* above 0"),
@@ -379,20 +384,28 @@ REFUSED = {
     "mask from the input": (Function(lambda x: torch.where(x > 0, x, 0 * x)), r"step '1' \(Function\), gt: no bound"),
     "rounding": (Function(lambda x: x.round()), r"step '1' \(Function\), round: no bound"),
     "whole numbers": (Function(lambda x: x.to(torch.int32).double()), r"step '1' \(Function\), to: it rounds"),
-    "other digits": (Function(lambda x: x.view(torch.int64).double()), r"it reads a tensor of torch.float64 as torch.int64"),
+    "other digits": (
+        Function(lambda x: x.view(torch.int64).double()),
+        r"it reads a tensor of torch.float64 as torch.int64",
+    ),
     "dropout that stays on": (Function(lambda x: F.dropout(x, 0.3)), r"step '1' \(Function\), dropout: it is random"),
     "noise": (Function(lambda x: x + torch.randn_like(x)), r"step '1' \(Function\), randn_like: it is random"),
     "noise of Python": (Function(lambda x: x * random.random()), "differ from run to run"),
     "index from the input": (Function(lambda x: x[x > 0]), r"step '1' \(Function\), getitem: the network looks"),
     "several outputs": (Function(lambda x: (x, -x)), "one output tensor, got Sequential, which returns 2"),
     "number": (Function(lambda x: x * x.sum().item()), r"step '1' \(Function\), item: the network looks at numbers"),
-    "number of a tensor": (Function(lambda x: x.mean() * torch.equal(x, x)), r"step '1' \(Function\), equal: the network"),
+    "number of a tensor": (
+        Function(lambda x: x.mean() * torch.equal(x, x)),
+        r"step '1' \(Function\), equal: the network",
+    ),
     "condition": (Function(lambda x: x if x.sum() > 0 else -x), r"step '1' \(Function\), bool: the network looks"),
     "numpy": (Function(lambda x: x * float(x.numpy().sum())), r"step '1' \(Function\), numpy: it takes numbers"),
     "list": (Function(lambda x: x * sum(x.flatten().tolist())), r"step '1' \(Function\), tolist: it takes numbers"),
     "numbers behind torch's back": (Function(lambda x: x * looked_up(x)), "differ from run to run or with the input"),
-    "complex numbers": (Function(lambda x: torch.fft.fft(x).real), r"step '1' \(Function\), fft_fft: no bound is known"),
-
+    "complex numbers": (
+        Function(lambda x: torch.fft.fft(x).real),
+        r"step '1' \(Function\), fft_fft: no bound is known",
+    ),
     "sparse": (Function(lambda x: x.flatten(1).to_sparse().to_dense()), r"step '1' \(Function\), to_sparse: it takes"),
 }
 
