@@ -1,14 +1,14 @@
-"""Bounds of products, maxima, normalizations and attention: where the numbers of one branch weigh those of another."""
+"""Bounds of products, attention and maxima, where numbers that depend on the input meet one another."""
 
 import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from convkit.audit.flow import Bound, Call, Rule
-from convkit.audit.linear import gained, matrix, normalized
+from convkit.audit.flow import Call, Rule, shape
+from convkit.audit.known import Bound
+from convkit.audit.linear import gained, matrix
 from convkit.operators.recording import Constant, Place
 
 aten: Any = torch.ops.aten
@@ -18,7 +18,7 @@ aten: Any = torch.ops.aten
 def product(call: Call) -> Bound:
     """Bound ``a * b``: ``|ab - a'b'| <= |a| |b - b'| + |a - a'| |b'|``, entry by entry."""
     a, b = call.args["self"], call.args["other"]
-    for x, c, name in ((a, b, "self"), (b, a, "other")):
+    for x, c in ((a, b), (b, a)):
         if isinstance(x, Place) and not isinstance(c, Place):
             return gained(call, call.of(x), x.size, call.of(c).low)  # pyright: ignore
     return _product(call, call.of(a), call.of(b), a.size, b.size, same=call.flow.key(a) == call.flow.key(b))
@@ -49,8 +49,7 @@ def quotient(call: Call) -> Bound:
         return call.unknown("it divides by what depends on the input and may be 0; bound the parts around it")
     steepest = float(torch.minimum(low.abs(), high.abs()).min()) ** -2
     inverse = Bound(divisor.times(steepest), 1 / high, 1 / low)
-    size = a.size if isinstance(a, Place) else tuple(torch.as_tensor(call.of(a).low).shape)
-    return _product(call, call.of(a), inverse, size, b.size)
+    return _product(call, call.of(a), inverse, shape(a), b.size)
 
 
 def _product(call: Call, a: Bound, b: Bound, a_size: Any, b_size: Any, same: bool = False) -> Bound:
@@ -141,6 +140,8 @@ def attention(call: Call) -> Bound:
         return call.unknown("its dropout is random; put the network into evaluation mode")
     if any(isinstance(call.args.get(n), Place) for n in ("attn_mask", "attn_bias")):
         return call.unknown("its mask depends on the input; bound the parts around it")
+    if len({call.shape(name)[:-2] for name in names}) > 1:
+        return call.unknown("queries share keys; repeat the keys in a step before")
     q, k, v = (call.bound(name) for name in names)
     scale = call.args.get("scale")
     scale = call.shape("query")[-1] ** -0.5 if scale is None else abs(float(scale))
@@ -165,12 +166,13 @@ def larger(call: Call) -> Bound:
     """Bound ``maximum`` and ``minimum``: ``|max(a, b) - max(a', b')| <= max(|a - a'|, |b - b'|)``, entry by entry."""
     a, b = call.args["self"], call.args["other"]
     known, out = (call.of(a), call.of(b)), call.out.size
-    sizes = [x.size if isinstance(x, Place) else tuple(call.of(x).low.shape) for x in (a, b)]  # pyright: ignore
+    sizes = [shape(x) for x in (a, b)]
     if all(size == out for size in sizes):
         slope = call.flow.joint([a, b])
     else:
-        slope = math.hypot(*(x.times(math.sqrt(math.prod(out) / max(1, math.prod(s)))) for x, s in zip(known, sizes)))
-    name = {"max": "maximum", "min": "minimum"}.get(n := call.step.op.overloadpacket.__name__.rstrip("_"), n)
+        copies = [math.sqrt(math.prod(out) / max(1, math.prod(size))) for size in sizes]
+        slope = math.hypot(*(x.times(times) for x, times in zip(known, copies, strict=True)))
+    name = "maximum" if "max" in call.step.op.overloadpacket.__name__ else "minimum"
     ends = []
     for which, fill in (("low", -math.inf), ("high", math.inf)):
         values = [getattr(x, which) for x in known]
@@ -186,17 +188,13 @@ def ordered(call: Call) -> list[Bound]:
     if "other" in call.args:
         return [larger(call)]
     x = call.bound("self")
-    low, high = (None if t is None else call.apply(t) for t in (x.low, x.high))
-    results = len(low) if isinstance(low, tuple) else 1
-    values = [(low, high)] if results == 1 else list(zip(low, high, strict=True))  # pyright: ignore
-    extreme = {"amax": "maximum", "max": "maximum", "amin": "minimum", "min": "minimum"}.get(name)
-    kept = {key: value for key, value in call.args.items() if key in ("dim", "keepdim")}
-    alone = math.prod(call.shape("self")) < 2 * math.prod(call.out.size)
-    pair = None if extreme is None or alone else ((call.flow.key(call.args["self"]), str(kept)), extreme)
-    found = [Bound(x.slope, *values[0], sorted_of=pair)]
-    if name == "aminmax":
-        found.append(Bound(x.slope, *(values[1] if results > 1 else ())))
-    return found
+    lows, highs = ([None, None] if t is None else _all(call.apply(t)) for t in (x.low, x.high))
+    kept = str({key: value for key, value in call.args.items() if key in ("dim", "keepdim")})
+    pair = None
+    if name in ("amax", "max", "amin", "min") and math.prod(call.shape("self")) >= 2 * math.prod(call.out.size):
+        pair = (call.flow.key(call.args["self"]), kept), "maximum" if "max" in name else "minimum"
+    count = 2 if name == "aminmax" else 1
+    return [Bound(x.slope, low, high, sorted_of=pair) for low, high in zip(lows[:count], highs[:count], strict=True)]
 
 
 def pooled(call: Call) -> list[Bound]:
@@ -204,7 +202,7 @@ def pooled(call: Call) -> list[Bound]:
     x = call.bound("self")
     axes = _axes(call)
     numbers = [
-        _per_axis(call.args.get(n) or call.args["kernel_size"], axes) for n in ("kernel_size", "stride", "dilation")
+        per_axis(call.args.get(n) or call.args["kernel_size"], axes) for n in ("kernel_size", "stride", "dilation")
     ]
     windows = math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in zip(*numbers, strict=True))
     low, high = (None if t is None else _first(call.apply(t)) for t in (x.low, x.high))
@@ -225,102 +223,11 @@ def adaptively_pooled(call: Call) -> list[Bound]:
     return [Bound(x.times(math.sqrt(windows)), low, high)]
 
 
-# ---- normalizations --------------------------------------------------------------------------------------------------
-def softmax(call: Call) -> Bound:
-    """Bound a softmax: row i of its Jacobian ``diag(p) - pp'`` sums to at most ``2 p_i (1 - p_i) <= 1/2``."""
-    x, zero = call.bound("self"), call.full(0.0)
-    last = call.args["dim"] in (-1, len(call.out.size) - 1)
-    return Bound(x.times(0.5), zero, zero + 1, row=1.0 if last else math.inf)
-
-
-def log_softmax(call: Call) -> Bound:
-    """Bound a log-softmax: rows of its Jacobian ``I - 1p'`` sum to at most 2, columns to at most n."""
-    n = call.shape("self")[call.args["dim"]]
-    return Bound(call.bound("self").times(math.sqrt(2 * n)))
-
-
-def logsumexp(call: Call) -> Bound:
-    """Bound the logarithm of a sum of exponentials, whose gradient is a softmax."""
-    return Bound(call.bound("self").slope)
-
-
-def layernorm(call: Call) -> Bound:
-    """Bound a LayerNorm (see ``normalized``)."""
-    number, weight, bias = math.prod(call.args["normalized_shape"]), call.constant("weight"), call.constant("bias")
-    bound = normalized(call, call.bound("input"), weight, bias, call.args["eps"], number)
-    return _with_rows(bound, weight, bias, number) if len(call.args["normalized_shape"]) == 1 else bound
-
-
-def rmsnorm(call: Call) -> Bound:
-    """Bound an RMSNorm (see ``normalized``)."""
-    number, weight, eps = math.prod(call.args["normalized_shape"]), call.constant("weight"), call.args.get("eps")
-    eps = torch.finfo(call.out.dtype).eps if eps is None else eps
-    bound = normalized(call, call.bound("input"), weight, None, eps, number, centered=False)
-    return _with_rows(bound, weight, None, number) if len(call.args["normalized_shape"]) == 1 else bound
-
-
-def groupnorm(call: Call) -> Bound:
-    """Bound a GroupNorm (see ``normalized``)."""
-    size, groups = call.shape("input"), call.args["group"]
-    tail = [1] * (len(size) - 2)
-    weight, bias = (None if t is None else t.reshape(-1, *tail) for t in map(call.constant, ("weight", "bias")))
-    return normalized(call, call.bound("input"), weight, bias, call.args["eps"], math.prod(size[1:]) // groups)
-
-
-def _with_rows(bound: Bound, weight: Tensor | None, bias: Tensor | None, number: int) -> Bound:
-    largest = 1.0 if weight is None else float(weight.abs().max())
-    bound.row = (largest * math.sqrt(number) + (0.0 if bias is None else float(bias.norm()))) * (1 + 1e-9)
-    return bound
-
-
-def vector_norm(call: Call) -> Bound:
-    """Bound a norm along axes, by the triangle inequality."""
-    x, order = call.bound("self"), call.args.get("ord", call.args.get("p"))
-    order = 2.0 if order is None else float(order)
-    if not order >= 1:
-        return call.unknown("no bound is known for an order below 1; bound the parts around it")
-    number = math.prod(call.shape("self")) / max(1, math.prod(call.out.size))
-    zero = call.full(0.0)
-    size = x.size
-    high = zero + math.inf
-    if size is not None:
-        high = size.square().sum_to_size(_kept(call)).sqrt().reshape(call.out.size) * number ** max(0, 1 / order - 0.5)
-    return Bound(x.times(number ** max(0, 1 / order - 0.5)), zero, high)
-
-
-def _kept(call: Call) -> list[int]:
-    size, dim = list(call.shape("self")), call.args.get("dim")
-    for axis in range(len(size)) if not dim and dim != 0 else [dim] if isinstance(dim, int) else dim:
-        size[axis] = 1
-    return size
-
-
-def unit(call: Call) -> Bound:
-    """Bound ``F.normalize``: beyond ``eps`` its Jacobian is ``(I - uu') / |x|``, and before it ``I / eps``."""
-    names = dict(zip("0123", ("input", "p", "dim", "eps"), strict=True))
-    args = {names.get(key, key): value for key, value in call.args.items()}
-    eps = args.get("eps", 1e-12)
-    if args.get("p", 2.0) != 2 or not eps > 0:
-        return call.unknown("needed p=2 and eps above 0; bound the parts around it")
-    one = call.full(1.0)
-    last = args.get("dim", 1) in (-1, len(call.out.size) - 1)
-    return Bound(call.of(args["input"]).times(1 / eps), -one, one, row=1.0 if last else math.inf)
-
-
-def root_pooled(call: Call) -> Bound:
-    """Bound L2-norm pooling: the norm of each window, in which a pixel that stands in k windows counts k times."""
-    names = dict(zip("01234", ("input", "norm_type", "kernel_size", "stride", "ceil_mode"), strict=True))
-    args = {names.get(key, key): value for key, value in call.args.items()}
-    if args["norm_type"] != 2:
-        return call.unknown("no bound is known for a norm_type other than 2; bound the parts around it")
-    axes, x = int(call.step.function[-2]), call.of(args["input"])
-    k, s = (_per_axis(args.get(n) or args["kernel_size"], axes) for n in ("kernel_size", "stride"))
-    windows, zero = math.prod(map(lambda a, b: math.ceil(a / b), k, s)), call.full(0.0)
-    size = x.size
-    return Bound(x.times(math.sqrt(windows)), zero, zero + math.inf if size is None else call.apply(size) * (1 + 1e-9))
-
-
 # ---- private ---------------------------------------------------------------------------------------------------------
+def _all(result: Any) -> list[Tensor]:
+    return list(result) if isinstance(result, tuple) else [result]
+
+
 def _first(result: Any) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
@@ -329,7 +236,7 @@ def _axes(call: Call) -> int:
     return int(next(c for c in call.step.op.overloadpacket.__name__ if c.isdigit()))
 
 
-def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
+def per_axis(value: Any, axes: int) -> tuple[int, ...]:
     value = (value,) if isinstance(value, int) else tuple(value)
     return value * axes if len(value) == 1 else value
 
@@ -358,10 +265,4 @@ BRANCHES: dict[Any, Rule] = {
     **{aten.aminmax: ordered},
     **{getattr(aten, name): pooled for name in _POOLS if hasattr(aten, name)},
     **dict.fromkeys((aten.adaptive_max_pool2d, aten.adaptive_max_pool3d), adaptively_pooled),
-    **{aten._softmax: softmax, aten._log_softmax: log_softmax, aten.logsumexp: logsumexp},
-    **{aten.native_layer_norm: layernorm, aten.native_group_norm: groupnorm},
-    **{getattr(aten, name): rmsnorm for name in ("rms_norm", "_fused_rms_norm") if hasattr(aten, name)},
-    **dict.fromkeys((aten.linalg_vector_norm, aten.norm), vector_norm),
-    F.normalize: unit,
-    **dict.fromkeys((F.lp_pool1d, F.lp_pool2d, F.lp_pool3d), root_pooled),
 }

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.audit.flow import Bound, Call, Rule
+from convkit.audit.flow import Call, Rule
+from convkit.audit.known import Bound
 from convkit.operators.recording import Place
 
 aten: Any = torch.ops.aten
@@ -125,7 +126,7 @@ def negative(call: Call) -> Bound:
     return Bound(x.slope, None if x.high is None else -x.high, None if x.low is None else -x.low)
 
 
-def _on_interval(slope: Callable[[Tensor, Tensor], Tensor], needs: str, rising: bool = True) -> Rule:
+def _on_interval(slope: Callable[[Tensor, Tensor], Tensor], needs: str, rising: bool = True) -> Callable[[Call], Bound]:
     """Return the rule of a monotone function whose slope is steepest at one end of the interval of its inputs."""
 
     def rule(call: Call) -> Bound:
@@ -153,7 +154,6 @@ def square_root(call: Call) -> Bound:
     """Bound the square root, by what is known of a sum of squares or on an interval above 0."""
     x = call.bound("self")
     inside = _on_interval(lambda low, _: _above(low, 0.5 * low.clamp(min=0).rsqrt()), _ABOVE)(call)
-    assert isinstance(inside, Bound)
     if x.root < math.inf and x.root < inside.slope:
         low, high = (None if t is None else call.apply(t.clamp(min=0)) for t in (x.low, x.high))
         return Bound(x.root, low, high)
@@ -181,10 +181,9 @@ def power(call: Call) -> Bound:
         slope = math.inf if x.slope else 0.0
         low, high = (zero, zero + math.inf) if even else (None, None)
         return Bound(slope, low, high, f"{call.step.name}: {_BOX}", root)
-    assert x.low is not None and x.high is not None
-    low = absolute(call).low if even else x.low
-    high = size if even else x.high
+    low, high = (absolute(call).low, size) if even else (x.low, x.high)
     assert low is not None
+    assert high is not None
     steepest = float((exponent * size ** (exponent - 1)).max())
     return Bound(x.times(steepest), low**exponent, high**exponent, f"{call.step.name}: {_BOX}", root)
 

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from convkit.audit.branches import BRANCHES
-from convkit.audit.flow import Bound, Flow, Rule
+from convkit.audit.flow import Flow, Rule
+from convkit.audit.known import Bound
 from convkit.audit.linear import LINEAR, of_module
+from convkit.audit.moves import MOVES
+from convkit.audit.normalizations import NORMALIZATIONS
 from convkit.audit.pointwise import POINTWISE
 from convkit.operators.dtypes import as_input
 from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of
@@ -71,7 +74,7 @@ def product_bound(
         return found.slope
 
 
-RULES: dict[Any, Rule] = {**POINTWISE, **LINEAR, **BRANCHES}
+RULES: dict[Any, Rule] = {**POINTWISE, **LINEAR, **MOVES, **BRANCHES, **NORMALIZATIONS}
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ def _recorded(model: nn.Module, copy: nn.Module, x: Tensor) -> tuple[Record, Ten
 
 
 def _same_for_all_inputs(model: nn.Module, x: Tensor, record: Record, output: Tensor) -> None:
-    """Raise an error unless a run that is not recorded gives the same, and one on another input makes the same calls."""
+    """Raise an error unless a run without a record gives the same, and one on another input makes the same calls."""
     with copy_to_run(model, x) as copy:
         plain = _one(model, copy(as_input(copy, x.detach()).clone()))
     size = float(plain.abs().nan_to_num(0, 0, 0).max()) if plain.numel() else 0.0
@@ -147,7 +150,7 @@ def _compare(model: nn.Module, one: Record, other: Record) -> None:
 
     for a, b in zip_longest(one.steps, other.steps):
         if a is None or b is None:
-            raise _different(model, f"the calls from {(a or b).name}")
+            raise _different(model, "the numbers of calls")
         modules = isinstance(a.op, nn.Module) and isinstance(b.op, nn.Module) and a.where == b.where
         if not (modules or a.op is b.op):
             raise _different(model, f"the calls from {a.name}")

@@ -49,8 +49,8 @@ def clip_operator_norm(
     ``handle.behind`` tells what stands behind which layer.
 
     Raises ``ValueError`` with the layer's name, before any weight is changed: for layers that the model or the
-    optimizer does not have, parametrized weights, gains that are not finite, circular layers whose stride does not divide the input (make the
-    size fit, or leave the layer out of ``shapes``), and after a step that left weights that are not finite.
+    optimizer does not have, parametrized weights, circular layers whose stride does not divide the input (make the
+    size fit, or leave the layer out of ``shapes``), and after a step that left weights or gains that are not finite.
 
     >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular", bias=False)
     >>> optimizer = torch.optim.SGD([nn.init.ones_(layer.weight)], lr=0.1)

@@ -135,8 +135,9 @@ _NORMS = (torch.ops.aten.native_batch_norm, torch.ops.aten.cudnn_batch_norm, tor
 
 
 def _follower(model: nn.Module, step: Step) -> str | None:
-    """Return the name of the module that made a call, if the call multiplies by its gains; the step reads one tensor."""
-    layer, packet = model.get_submodule(step.where), getattr(step.op, "overloadpacket", None)
+    """Return the name of the module that made a call, if it multiplies its one input by the gains of the module."""
+    layer: Any = model.get_submodule(step.where)
+    packet = getattr(step.op, "overloadpacket", None)
     gain = channel_gain(layer)
     if gain is None:
         return None

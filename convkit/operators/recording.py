@@ -203,7 +203,7 @@ class Record(TorchDispatchMode):
             known = self._known[address] = StorageWeakRef(storage), self._count
             self._count += 1
         length = storage.nbytes() // t.element_size()
-        return Place(known[1], length, tuple(t.shape), t.stride(), t.storage_offset(), t.dtype, t.device)
+        return Place(known[1], length, tuple(t.shape), t.stride(), int(t.storage_offset()), t.dtype, t.device)
 
     def _watched(self, name: str, module: nn.Module) -> Callable[..., Any]:
         forward, speaks = module.forward, why_unreadable(module) is None and "forward" not in module.__dict__

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.audit.product import product_bound
-
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from tests.helpers.geometries import normal
+from tests.helpers.random_graphs import maxmin
 from tests.helpers.refusals import refused
 from tests.helpers.small_network import random_batchnorms
 from tests.helpers.unchanged import unchanged
@@ -323,6 +323,42 @@ def test_what_hooks_and_other_names_of_a_tensor_do_counts(device):
 
     assert product_bound(Function(doubled), images(device)) == pytest.approx(6)
     assert product_bound(Function(lambda x: {"out": 2 * x}), images(device)) == 2
+
+
+TIGHT = {  # functions of x with 2 channels of 8 x 9 pixels between -1 and 1, and their steepest slopes
+    "repeated by expansion": (lambda x: x.mean(1, keepdim=True).expand_as(x) * 1, 1.0),
+    "written twice": (lambda x: filled(x.new_zeros(5, 4, 8, 9), x), math.sqrt(2)),
+    "maximum and minimum": (maxmin, 1.0),
+    "maximum and minimum of the same": (lambda x: torch.cat([torch.maximum(x, x), torch.minimum(x, x)]), math.sqrt(2)),
+    "largest of one": (lambda x: torch.cat([x.unsqueeze(1).amax(1), x.unsqueeze(1).amin(1)]), math.sqrt(2)),
+    "groups sorted": (lambda x: x.unflatten(1, (1, 2)).sort(2).values, 1.0),
+    "sum of sizes": (lambda x: torch.linalg.vector_norm(x, 1, dim=(1, 2, 3)), 12.0),
+    "one factor for all": (lambda x: x[..., :1] * (1 + x[..., 1:] * 1e-6), math.sqrt(8)),
+    "square": (lambda x: x * x, 2.0),
+    "quotient": (lambda x: 1 / (x + 3), 0.25),
+    "L2 pooling that overlaps": (lambda x: F.lp_pool2d(x, 2, 3, 1), 3.0),
+    "L2 pooling by hand": (lambda x: (F.avg_pool2d(x.square(), 2) * 4 + 1e-6).sqrt(), 1.0),
+    "split and joined in another order": (lambda x: torch.cat(x.split(1, 1)[::-1], 1), 1.0),
+    "softmax of two": (lambda x: x.softmax(1), 0.5),
+    "nearest": (lambda x: F.interpolate(x, scale_factor=(2, 3)), math.sqrt(6)),
+    "LayerNorm near a constant": (lambda x: F.layer_norm(x * 1e-3, (9,), eps=0.25), 2e-3),
+    "group norm with gains": (lambda x: F.group_norm(x * 1e-3, 1, x.new_tensor([1.0, -3.0]), eps=0.25), 6e-3),
+    "instance norm": (lambda x: F.instance_norm(x * 1e-3, eps=1.0), 1e-3),
+    "unit vectors": (lambda x: F.normalize(x * 1e-3, dim=1, eps=0.25), 4e-3),
+    "gate without numbers": (lambda x: x * torch.sigmoid(0 * x), 0.5),
+}
+
+
+def filled(memory: Tensor, x: Tensor) -> Tensor:
+    memory[:, :2] = x
+    memory[:, 2:] = x
+    return memory
+
+
+@pytest.mark.parametrize("name", TIGHT)
+def test_bounds_of_new_kinds_of_steps_are_the_steepest_slopes(device, name):
+    function, slope = TIGHT[name]
+    assert product_bound(Function(function), images(device), low=-1, high=1) == pytest.approx(slope, rel=1e-4)
 
 
 def test_a_box_bounds_products(device):

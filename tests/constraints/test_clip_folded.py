@@ -77,7 +77,7 @@ def test_the_composition_is_clipped_and_the_gains_are_divided_out_again(device, 
         assert handle.record[name]["norm"] == pytest.approx(
             float(torch.linalg.matrix_norm(wanted.matrix(), 2)), rel=1e-8
         )
-        assert handle.record[name]["norm"] < 0.9 * float(torch.linalg.matrix_norm(A.matrix(), 2))
+        assert handle.record[name]["norm"] < 0.98 * float(torch.linalg.matrix_norm(A.matrix(), 2))
     weights = {f"{name}.weight" for name in shapes}
     assert_close({n: t for n, t in model.state_dict().items() if n not in weights},
                  {n: t for n, t in state.items() if n not in weights}, rtol=0, atol=0)  # fmt: skip

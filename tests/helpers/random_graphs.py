@@ -113,7 +113,10 @@ def shuffled(x: Tensor) -> Tensor:
 
 
 ANYWHERE: dict[str, Step] = {
-    **{name: getattr(F, name) for name in "relu relu6 elu selu gelu silu mish hardswish hardtanh hardsigmoid".split()},
+    **{
+        name: getattr(F, name)
+        for name in ["relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "hardswish", "hardtanh", "hardsigmoid"]
+    },
     **{"tanh": torch.tanh, "sigmoid": torch.sigmoid, "abs": torch.abs, "softplus": F.softplus, "sin": torch.sin},
     "clamp": lambda x: x.clamp(-0.4, 0.7),
     "clamp in place": lambda x: (x * 2).clamp_(min=0.1),
