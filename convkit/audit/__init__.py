@@ -5,9 +5,6 @@ from typing import TYPE_CHECKING
 from convkit.loading import face
 
 if TYPE_CHECKING:
-    from convkit.audit.gains import channel_gains as channel_gains
-    from convkit.audit.gains import fold_batchnorm as fold_batchnorm
-    from convkit.audit.gains import with_gain as with_gain
     from convkit.audit.measurement import measure as measure
     from convkit.audit.product import product_bound as product_bound
     from convkit.audit.table import LayerRecord as LayerRecord
@@ -15,5 +12,8 @@ if TYPE_CHECKING:
     from convkit.audit.table import fourier_relative as fourier_relative
     from convkit.audit.table import layer_table as layer_table
     from convkit.audit.tracker import NormTracker as NormTracker
+    from convkit.normalization.folding import channel_gains as channel_gains
+    from convkit.normalization.folding import fold_batchnorm as fold_batchnorm
+    from convkit.normalization.folding import with_gain as with_gain
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.gains import channel_gains, with_gain
 from convkit.bounds import torus_bound
+from convkit.normalization.folding import channel_gains, with_gain
 from convkit.norms import operator_norm
 from convkit.operators.geometry import NoFourierBlocks
 from convkit.operators.network import conv_operators
@@ -30,7 +30,7 @@ def measure(model: nn.Module, x: Tensor, folded: bool = False) -> tuple[dict[str
     (6.0, 3.0)
     """
     operators = {name: _torus(A) for name, A in conv_operators(model, x, "note").items()}
-    gains = channel_gains(model) if folded else {}
+    gains = channel_gains(model, x) if folded else {}
     operators |= {name: with_gain(operators[name], gain) for name, (_, gain) in gains.items() if name in operators}
     exact = {name: A for name, A in operators.items() if A.is_block_circulant}
     norms = {name: operator_norm(A, 2) if name in exact else torus_bound(A) for name, A in operators.items()}

@@ -1,85 +1,50 @@
 """An upper bound of a network's Lipschitz constant: the product of the norms of its layers."""
 
 import math
-import operator
-import threading
-from collections.abc import Callable
-from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from convkit.bounds import torus_bound
-from convkit.checks import positive
-from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
-from convkit.norms import operator_norm
+from convkit.audit.branches import BRANCHES
+from convkit.audit.flow import Flow, Rule
+from convkit.audit.known import Bound
+from convkit.audit.linear import LINEAR, of_module
+from convkit.audit.moves import MOVES
+from convkit.audit.normalizations import NORMALIZATIONS
+from convkit.audit.pointwise import POINTWISE
 from convkit.operators.dtypes import as_input
-from convkit.operators.evaluation import apart, evaluation_copy
-from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
-from convkit.operators.operator import ConvOperator
+from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of
 
-CONVERGED = 1e-9  # relative: what a norm that was converged to tolerance may lack
-
-_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_MAXPOOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_SLOPES: dict[type[nn.Module], Callable[[Any], float]] = {  # the steepest slope of each activation
-    nn.ReLU: lambda _: 1.0,
-    nn.ReLU6: lambda _: 1.0,
-    nn.LeakyReLU: lambda m: max(1.0, abs(m.negative_slope)),
-    nn.PReLU: lambda m: max(1.0, float(m.weight.detach().abs().max())),
-    nn.ELU: lambda m: max(1.0, abs(m.alpha)),
-    nn.SELU: lambda _: 1.7581,
-    nn.GELU: lambda _: 1.13,
-    nn.SiLU: lambda _: 1.1,
-    nn.Hardswish: lambda _: 1.5,
-    nn.Hardtanh: lambda _: 1.0,
-    nn.Softplus: lambda _: 1.0,
-    nn.Tanh: lambda _: 1.0,
-    nn.Sigmoid: lambda _: 0.25,
-}
-# averages and rearrangements: a matrix of entries >= 0, perhaps with a constant added
-_MOVES = (
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
-    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
-    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle),
-)
-_MOVING_METHODS = {"flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "mean"}
-_MOVING_FUNCTIONS = {getattr(torch, name) for name in _MOVING_METHODS & set(dir(torch))} | {F.pad, operator.getitem}
-_AS_MODULES: dict[Any, type[nn.Module]] = {
-    **{getattr(F, kind.__name__.lower()): kind for kind in (nn.ReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.GELU, nn.SiLU)},
-    **{F.leaky_relu: nn.LeakyReLU, F.hardswish: nn.Hardswish, F.hardtanh: nn.Hardtanh, F.softplus: nn.Softplus},
-    **{torch.relu: nn.ReLU, torch.tanh: nn.Tanh, torch.sigmoid: nn.Sigmoid, F.tanh: nn.Tanh, F.sigmoid: nn.Sigmoid},
-    **{"relu": nn.ReLU, "relu_": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid},
-    **{F.max_pool1d: nn.MaxPool1d, F.max_pool2d: nn.MaxPool2d, F.max_pool3d: nn.MaxPool3d},
-    **{F.avg_pool1d: nn.AvgPool1d, F.avg_pool2d: nn.AvgPool2d, F.avg_pool3d: nn.AvgPool3d},
-    **{F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d},
-    **{F.adaptive_avg_pool3d: nn.AdaptiveAvgPool3d},
-}
-_JOINS = {torch.cat, torch.concat, torch.stack}
-_SIZES = {getattr, "size", "dim", "numel"}
-_SUMS = {operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub", "sub_"}
-_PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
-_QUOTIENTS = {operator.truediv, operator.itruediv, torch.div, "div", "div_"}
+ALIKE = 1e-4  # relative: how far two runs of one network may be apart by rounding
 
 
-def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
+def product_bound(
+    model: nn.Module,
+    x: Tensor,
+    torus: bool = False,
+    low: float | Tensor | None = None,
+    high: float | Tensor | None = None,
+) -> float:
     """Return an upper bound of the network's Lipschitz constant on inputs of the size of ``x``.
 
     In 2-norms and evaluation mode: ``|f(a) - f(b)| <= bound |a - b|`` for all inputs a and b, up to rounding in the
-    network itself. The factors are the norm 2 of convolutions and linear layers, BatchNorm's gain
-    ``max |weight| / sqrt(running_var + eps)``, the steepest slope of activations, for max pooling the root of how many
-    windows share a pixel, ``sqrt(||.||_1 ||.||_inf)`` for average pooling and rearrangements. Where branches meet, sums
-    add the bounds of the branches and concatenations their squares. Biases do not matter. With ``torus=True`` layers
-    without Fourier blocks count with the norm of ``A.torus()``, which is larger and cheaper.
+    network itself. The factors are the norm 2 of convolutions and linear layers, together with the gains of a BatchNorm
+    or another factor per channel behind them; the steepest slope of activations; for max pooling the root of how many
+    windows share a pixel; ``sqrt(||.||_1 ||.||_inf)`` for averages and rearrangements; ``max |weight| / sqrt(eps)`` for
+    LayerNorm, GroupNorm and RMSNorm. Where branches meet, sums add the bounds of the branches and concatenations their
+    squares. Biases do not matter. With ``torus=True`` layers without Fourier blocks count with the norm of
+    ``A.torus()``, which is larger and cheaper.
 
-    The network is traced by ``torch.fx`` and left as it was. Raises ``ValueError`` with the name of the step that has
-    no bound (products of branches, LayerNorm) or is unknown: bound the parts around it and multiply, or give a module
-    that is a convolution a method ``operator(input_shape)``, and another one an attribute ``lipschitz``, its bound.
+    A product of two branches, such as a gate or attention, has a bound only where their numbers are bounded. Intervals
+    that hold them are computed from LayerNorm, softmax and sigmoid, and from ``low`` and ``high``, numbers or tensors
+    that ``x`` broadcasts: then the bound holds for all a and b whose pixels lie between them.
+
+    The network is run as it is, with its hooks, and each call of torch that computes with the input is recorded. It
+    must not look at the numbers, since another input could take another way. A second run on another input must make
+    the same calls. Raises ``ValueError`` with the name of the module and the function that have no bound: bound the
+    parts around it and multiply, or give a module that is a convolution a method ``operator(input_shape)``.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     >>> _ = model[0].weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
@@ -87,188 +52,109 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
     >>> round(product_bound(model, torch.zeros(1, 2)), 6)
     6.0
     """
-    kind = type(model).__name__
-    with torch.inference_mode(False), evaluation_copy(model, x, apart) as copy, torch.no_grad():
-        copy, tracer = getattr(copy, "_orig_mod", copy), _Tracer()  # what torch.compile has compiled
-        if tracer.is_leaf_module(copy, ""):
-            copy = nn.Sequential(copy)
-        try:
-            with _TRACING:
-                graph = tracer.trace(copy)
-        except Exception as error:  # whatever a forward that depends on its numbers may raise
-            raise ValueError(
-                f"product_bound needs a network that torch.fx can trace, got {kind}, whose trace ends in: {error}; "
-                "bound its parts and multiply"
-            ) from error
-        steps = _Bounds(fx.GraphModule(copy, graph), torus)
-        steps.run(as_input(model, x.detach()).clone())  # a first step may be in place
-    return steps.bounds[next(node for node in graph.nodes if node.op == "output")]
-
-
-_TRACING = threading.Lock()  # torch.fx puts functions of its own in the place of others while it traces
-
-
-class _Tracer(fx.Tracer):
-    """Trace the calls of its own thread; modules that other threads call meanwhile run as usual."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.thread = threading.get_ident()
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self.thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
-        if threading.get_ident() != self.thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return (
-            has_operator(m)
-            or hasattr(m, "lipschitz")
-            or isinstance(m, (*LAYERS, *TRANSPOSED, *_BATCHNORMS, NoisyAffine2d))
-            or super().is_leaf_module(m, module_qualified_name)
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(
+            "product_bound needs a batch of real numbers, since it asks how far outputs move when inputs move, got "
+            f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}; start behind the embedding of indices"
         )
+    with torch.inference_mode(False), torch.no_grad():
+        domain = _domain(x, low, high)
+        with copy_to_run(model, x) as copy:
+            record, output = _recorded(model, copy, x)
+            flow = Flow(RULES, of_module, torus, boxed=domain[0] is not None)
+            flow.write(record.input, Bound(1.0, *domain))
+            for step in record.steps:
+                flow.step(step)
+            found = flow.read(record.place(output))
+        if found.unbounded and found.why:
+            raise ValueError(f"product_bound at {found.why}")
+        _same_for_all_inputs(model, x, record, output)
+        if not math.isfinite(found.slope):
+            raise ValueError("product_bound needs a bound below 1e308, the largest number, got more; bound the parts")
+        return found.slope
 
 
-class _Bounds(fx.Interpreter):
-    """Run the network and keep, for each step, a bound of the Lipschitz constant from the input to its result."""
-
-    def __init__(self, network: fx.GraphModule, torus: bool) -> None:
-        super().__init__(network)
-        self.extra_traceback = False
-        self.torus = torus
-        self.bounds: dict[fx.Node, float] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        versions = {node: value._version for node, value in self.env.items() if isinstance(value, Tensor)}
-        result = super().run_node(n)
-        if n.op == "placeholder":
-            self.bounds[n] = 0.0 if self.bounds else 1.0  # a further input is the default of an argument
-        elif not any(self.bounds[node] for node in n.all_input_nodes):
-            self.bounds[n] = 0.0  # weights, sizes
-        else:
-            try:
-                self.bounds[n] = self._bound(n, result)
-            except (TypeError, ValueError) as error:
-                of_module = n.op == "call_module"
-                kind = type(self.fetch_attr(str(n.target))).__name__ if of_module else _name(n.target)
-                name = n.target if of_module else n.name
-                raise ValueError(f"product_bound at step {name!r} ({kind}): {error}") from error
-        for node, version in versions.items():
-            if self.env[node]._version != version:  # changed in place, itself or a part
-                self.bounds[node] = self.bounds[n] + (0.0 if self.env[node] is result else self.bounds[node])
-        return result
-
-    def _bound(self, n: fx.Node, result: Any) -> float:
-        if n.op == "output":
-            if not isinstance(n.args[0], fx.Node):
-                raise ValueError("needed one output tensor, got several; bound the parts that lead to each")
-            return self.bounds[n.args[0]]
-        if n.target in _SIZES and isinstance(result, (int, torch.Size, torch.dtype, torch.device)):
-            return 0.0
-        if not isinstance(result, Tensor):
-            raise ValueError(f"needed a step that gives one tensor, got {type(result).__name__}; bound its parts")
-        args = n.args[0] if n.target in _JOINS and n.args else n.args
-        bounds = [self.bounds[arg] if isinstance(arg, fx.Node) else 0.0 for arg in args]  # pyright: ignore
-        if any(self.bounds[node] and node not in args for node in n.all_input_nodes):  # pyright: ignore
-            raise ValueError("no bound is known for these arguments; bound the parts around it and multiply")
-        if n.target in _JOINS:
-            return math.hypot(*bounds)
-        values, kwargs = self.fetch_args_kwargs_from_env(n)
-        # a branch that is broadcast is copied
-        copies = [math.sqrt(result.numel() / v.numel()) if isinstance(v, Tensor) else 1.0 for v in values]
-        if n.target in _SUMS and not kwargs:
-            return sum(bound * times for bound, times in zip(bounds, copies, strict=True))
-        if n.target in _PRODUCTS | _QUOTIENTS and not kwargs:
-            if all(bounds) or (n.target in _QUOTIENTS and bounds[1]):
-                raise ValueError("a product or quotient of branches has no bound; bound the parts around it")
-            which = 0 if bounds[0] else 1
-            sizes = torch.as_tensor(values[1 - which]).double().abs()
-            return bounds[which] * copies[which] * float(sizes.max() if n.target in _PRODUCTS else 1 / sizes.min())
-        if n.target is operator.neg:
-            return bounds[0]
-        if not bounds[0] or any(bounds[1:]):
-            raise ValueError("no bound is known for it; bound the parts around it and multiply")
-        return bounds[0] * self._stretch(n, values, kwargs)
-
-    def _stretch(self, n: fx.Node, values: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        """Return the Lipschitz bound of a step that depends on the input through its first argument alone."""
-        x, *others = values
-        if n.op == "call_module":
-            return _module_bound(self.fetch_attr(str(n.target)), x, self.torus)
-        if n.target in _AS_MODULES:
-            return _module_bound(_AS_MODULES[n.target](*others, **kwargs), x, self.torus)
-        if n.target is F.dropout and not kwargs.get("training", others[1] if len(others) > 1 else True):
-            return 1.0
-        if n.target in _MOVING_FUNCTIONS:
-            return _moving_bound(lambda x: n.target(x, *others, **kwargs), x)  # pyright: ignore
-        if n.op == "call_method" and n.target in _MOVING_METHODS:
-            return _moving_bound(lambda x: getattr(x, str(n.target))(*others, **kwargs), x)
-        raise ValueError("no bound is known for this function; use the module of the same name or bound the parts")
+RULES: dict[Any, Rule] = {**POINTWISE, **LINEAR, **MOVES, **BRANCHES, **NORMALIZATIONS}
 
 
-def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
-    def is_one_of(kinds: tuple[type[nn.Module], ...]) -> bool:
-        return isinstance(module, kinds) and any(type(module).forward is kind.forward for kind in kinds)
+# ---- private -------------------------------------------------------------------------------------------------------
+def _recorded(model: nn.Module, copy: nn.Module, x: Tensor) -> tuple[Record, Tensor]:
+    try:
+        record, output = record_run(copy, x)
+    except ValueError as error:
+        if str(error).startswith("step "):
+            raise ValueError(f"product_bound at {error}") from error
+        raise
+    return record, _one(model, output)
 
-    def norm(A: ConvOperator) -> float:
-        A = replace(A, kernel=A.kernel.double())
-        return float(torus_bound(A)) if torus else float(operator_norm(A, 2)) * (1 + CONVERGED)
 
-    kit: Any = module
-    if isinstance(kit, ConvNorm2d) and kit.affine_weight is not None:  # between the two the map is cropped
-        inner = kit.operator(tuple(x.shape[2:]), affine=False)
-        affine = ConvOperator(
-            kit.affine_weight, tuple(kit(x).shape[2:]), groups=kit.out_channels, padding_mode=kit.padding_mode
+def _same_for_all_inputs(model: nn.Module, x: Tensor, record: Record, output: Tensor) -> None:
+    """Raise an error unless a run without a record gives the same, and one on another input makes the same calls."""
+    with copy_to_run(model, x) as copy:
+        plain = _one(model, copy(as_input(copy, x.detach()).clone()))
+    size = float(plain.abs().nan_to_num(0, 0, 0).max()) if plain.numel() else 0.0
+    if plain.shape != output.shape or not torch.allclose(plain, output, 0, ALIKE * size, equal_nan=True):
+        raise _different(model, "the outputs")
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    with copy_to_run(model, x) as copy:
+        another, _ = _recorded(model, copy, x.detach() + noise * (1 + x.detach().abs().nan_to_num(0, 0, 0)))
+    _compare(model, record, another)
+
+
+def _one(model: nn.Module, output: Any) -> Tensor:
+    """Return the one tensor of an output, alone or in a container."""
+    tensors = list(tensors_of(output))
+    if len(tensors) != 1:
+        raise ValueError(
+            f"product_bound needs a network with one output tensor, got {type(model).__name__}, which returns "
+            f"{len(tensors)}; bound the parts that lead to each"
         )
-        return norm(inner) * norm(affine)
-    if isinstance(kit, NoisyAffine2d):
-        return float(kit.weight.detach().abs().max())
-    if has_operator(module) or isinstance(module, LAYERS + TRANSPOSED):
-        if isinstance(module, nn.Linear):
-            shape = (1, 1)  # the same map at every position
-        else:
-            shape = tuple(x.shape[2:] if has_operator(kit) else x.shape[2 - kit.weight.ndim :])
-        return norm(ConvOperator.from_layer(kit, shape))
-    if is_one_of(_BATCHNORMS):
-        if module.running_var is None:
-            raise ValueError("it divides by the deviations of its batch, which has no bound; track running statistics")
-        gain = 1 / (module.running_var.double() + module.eps).sqrt()
-        gain = gain if module.weight is None else gain * module.weight.double().abs()
-        if not gain.isfinite().all():
-            raise ValueError("its gain must be finite, got NaN or infinity; look for where training diverged")
-        return float(gain.max())
-    if hasattr(kit, "lipschitz"):
-        return positive("its attribute lipschitz", kit.lipschitz, "; give its bound in 2-norms")
-    if type(module) in _SLOPES:
-        return _SLOPES[type(module)](module)
-    if is_one_of(_MAXPOOLS):
-        numbers = (_per_axis(v, x.ndim - 2) for v in (module.kernel_size, module.stride, module.dilation))
-        return math.sqrt(math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in zip(*numbers, strict=True)))
-    if is_one_of(_DROPOUTS):
-        return 1.0
-    if is_one_of(_MOVES):
-        return _moving_bound(module, x)
-    raise ValueError("no bound is known for this kind of module; bound the parts around it and multiply")
+    return tensors[0]
 
 
-def _moving_bound(move: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Return ``sqrt(||M||_1 ||M||_inf)`` for ``x -> M x + c`` with entries of M >= 0, from its row and column sums."""
-    with torch.enable_grad():
-        ones = torch.ones_like(x, dtype=torch.float64).requires_grad_()
-        y = move(ones)
-        (columns,) = torch.autograd.grad(y.sum(), ones)
-    rows = y.detach() - move(torch.zeros_like(ones))
-    return math.sqrt(float(rows.max()) * float(columns.max())) * (1 + CONVERGED)
+def _domain(x: Tensor, low: float | Tensor | None, high: float | Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    if low is None and high is None:
+        return None, None
+    ends = []
+    for end, endless in ((low, -math.inf), (high, math.inf)):
+        t = torch.as_tensor(endless if end is None else end, dtype=torch.float64, device=x.device)
+        ends.append(t.expand(x.shape).contiguous())
+    if not bool((ends[0] <= ends[1]).all()):
+        raise ValueError(f"product_bound needs low <= high in every pixel, got {low} and {high}; swap them")
+    return ends[0], ends[1]
 
 
-def _per_axis(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
-    return (value,) * axes if isinstance(value, int) else tuple(value)
+def _different(model: nn.Module, what: str) -> ValueError:
+    return ValueError(
+        f"product_bound needs a network that does the same to all inputs, got {type(model).__name__}, where {what} "
+        "differ from run to run or with the input; take out what is random, remembers earlier calls or computes with "
+        "numbers outside of torch"
+    )
 
 
-def _name(target: Any) -> str:
-    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+def _compare(model: nn.Module, one: Record, other: Record) -> None:
+    """Raise an error unless two runs have made the same calls with the same constants."""
+    numbers: dict[int, int] = {}
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, Place) and isinstance(b, Place):
+            return numbers.setdefault(a.memory, b.memory) == b.memory and a[1:] == b[1:]
+        if isinstance(a, Constant) and isinstance(b, Constant):
+            x, y = a.value, b.value
+            return x.dtype == y.dtype and (torch.equal(x, y) or torch.equal(x.nan_to_num(), y.nan_to_num()))
+        if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+            return len(a) == len(b) and all(map(same, a, b))
+        if isinstance(a, dict) and isinstance(b, dict):
+            return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+        return a is b or a == b or (a != a and b != b)
+
+    for a, b in zip_longest(one.steps, other.steps):
+        if a is None or b is None:
+            raise _different(model, "the numbers of calls")
+        modules = isinstance(a.op, nn.Module) and isinstance(b.op, nn.Module) and a.where == b.where
+        if not (modules or a.op is b.op):
+            raise _different(model, f"the calls from {a.name}")
+        if not (same((a.args, a.kwargs), (b.args, b.kwargs)) and same(a.outs, b.outs)):
+            raise _different(model, f"the arguments of {a.name}")
+        if not all(map(same, a.before.values(), b.before.values())):
+            raise _different(model, f"the arguments of {a.name}")

@@ -9,12 +9,12 @@ from typing import Any, Literal, SupportsIndex, overload
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.gains import channel_gains, with_gain
 from convkit.bounds import frobenius_bound, torus_bound
 from convkit.engine.rounding import rounded_up, spectral_slack
 from convkit.engine.values import block_values
 from convkit.loading import progress_bar
 from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.folding import channel_gain, followers, with_gain
 from convkit.norms import operator_norm
 from convkit.operators.calls import Missing
 from convkit.operators.network import read_network
@@ -68,16 +68,19 @@ class LayerTable(list[LayerRecord]):
     """A list of ``LayerRecord`` that prints as a table, also in a notebook.
 
     ``missing`` lists what the table lacks: ``(name, reason)`` for each part of the network with weights that no row
-    stands for. The printed table names them below.
+    stands for, and ``unfolded`` the BatchNorm and ``NoisyAffine2d`` whose gains ``folded=True`` could not put into the
+    layer before. The printed table names them below.
 
     >>> table = layer_table(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2), columns=["norm1"])
     >>> print(str(table).splitlines()[0])
     layer  kind    in     out    kernel  stride  norm 1
     """
 
-    def __init__(self, records: Iterable[LayerRecord] = (), missing: Iterable[Missing] = ()) -> None:
+    def __init__(
+        self, records: Iterable[LayerRecord] = (), missing: Iterable[Missing] = (), unfolded: Iterable[str] = ()
+    ) -> None:
         super().__init__(records)
-        self.missing = list(missing)
+        self.missing, self.unfolded = list(missing), list(unfolded)
 
     @overload
     def column(self, name: Literal["norm1", "norm2", "norm_inf", "stable_rank", "condition_number"]) -> list[float]: ...
@@ -112,7 +115,8 @@ class LayerTable(list[LayerRecord]):
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
     def _notes(self) -> list[str]:
-        return [f"not in the table: {name or 'the network itself'} ({reason})" for name, reason in self.missing]
+        notes = [f"not in the table: {name or 'the network itself'} ({reason})" for name, reason in self.missing]
+        return notes + [f"gains not folded: {', '.join(self.unfolded)}"] * bool(self.unfolded)
 
     def _rows(self) -> list[list[str]]:
         def size(numbers: Sequence[SupportsIndex]) -> str:
@@ -152,10 +156,10 @@ def layer_table(
     ``"norm_inf"``, ``"stable_rank"``, ``"condition_number"``, ``"channel_condition_numbers"``); all by default. Each
     number is as exact as the function of its name; ``LayerRecord`` describes what is measured where a layer has no
     Fourier blocks. With ``torus=True`` the norm 2 of such a layer (zero padding, mostly) is bounded by that of
-    ``A.torus()``, at a fraction of the cost. ``folded=True`` includes the gains in evaluation mode of a BatchNorm or
-    ``NoisyAffine2d`` that directly follows a layer in an ``nn.Sequential``. What takes more than a few seconds shows a
-    progress bar, unless ``progress=False``. The model is left as it was. Raises
-    ``ValueError`` for unknown names and for weights that are not finite.
+    ``A.torus()``, at a fraction of the cost. ``folded=True`` includes the gains in evaluation mode of the BatchNorm or
+    ``NoisyAffine2d`` into which all outputs of a layer go when ``model(x)`` runs; ``table.unfolded`` names those that
+    have no such layer. What takes more than a few seconds shows a progress bar, unless ``progress=False``. The model is
+    left as it was. Raises ``ValueError`` for unknown names and for weights that are not finite.
 
     >>> model = nn.Sequential(nn.Linear(2, 2))
     >>> _ = nn.init.eye_(model[0].weight)
@@ -165,17 +169,21 @@ def layer_table(
     with torch.no_grad():
         columns = _chosen("columns", columns, COLUMNS)
         operators, rows = read_network(model, x, missing)
-        gains = channel_gains(model) if folded else {}
-        records = LayerTable(missing=operators.missing)
+        behind = followers(model, x) if folded else {}
+        inside: nn.Module = getattr(model, "_orig_mod", model)  # what torch.compile has compiled
+        gains = [name for name, module in inside.named_modules() if folded and channel_gain(module) is not None]
+        alone = [name for name in gains if name not in behind.values()]
+        records = LayerTable(missing=operators.missing, unfolded=alone)
         names = _chosen("layers", layers, operators)
         for name in progress_bar(names, desc="layers", delay=SOON, leave=False, disable=not progress):
             A, row = operators[name], rows[name]
             layer = model.get_submodule(row.layer)
-            behind, gain = gains.get(row.layer, ("", None)) if row.operator is None else ("", None)
+            then = model.get_submodule(behind[name]) if name == row.layer and name in behind else None
+            gain = None if then is None else channel_gain(then)
             if gain is not None:
                 A = with_gain(A, gain)
             kind = type(layer).__name__ if row.operator is None else row.kind
-            record = _record(name, kind, A, columns, torus, behind)
+            record = _record(name, kind, A, columns, torus, "" if gain is None else type(then).__name__)
             if isinstance(layer, ConvNorm2d) and layer.padding_mode == "zeros" and any(layer.span):
                 words = f"its torus, {'×'.join(map(str, A.input_shape))}"  # that is what it normalizes on
                 record = replace(record, geometry="torus", methods=dict.fromkeys(record.methods, words))

@@ -13,6 +13,7 @@ from convkit.bounds import flattened_norm
 from convkit.checks import positive, whole
 from convkit.constraints.handle import Handle
 from convkit.engine.blocks import Blocks
+from convkit.normalization.folding import channel_gain, followers, with_gain
 from convkit.norms import operator_norm
 from convkit.operators.geometry import Size
 from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
@@ -25,7 +26,13 @@ WITHOUT = "; take the hook off to do without"
 
 
 def clip_operator_norm(
-    optimizer: Optimizer, model: nn.Module, shapes: Mapping[str, Size], bound: float, every: int = 100, rounds: int = 1
+    optimizer: Optimizer,
+    model: nn.Module,
+    shapes: Mapping[str, Size],
+    bound: float,
+    every: int = 100,
+    rounds: int = 1,
+    folded: bool | Tensor = False,
 ) -> "NormClip":
     """Clip the singular values of a network's layers at ``bound`` after each ``every``-th step of the optimizer.
 
@@ -38,9 +45,16 @@ def clip_operator_norm(
     the last clip, its ``step``, and the ``geometry`` of both: ``"exact"`` for the layer's own operator where it has
     Fourier blocks, ``"torus"`` for zero padding: that is ``A.torus()``, whose norm is an upper bound of the layer's.
 
+    With ``folded`` the composition of a layer with the gains of the BatchNorm or ``NoisyAffine2d`` behind it is clipped
+    (Boroojeny et al. 2024), in evaluation mode, and the gains are divided out again: the layer's weight alone changes.
+    An output channel whose gain is 0, or so small that its part of the composition is lost in rounding, keeps its
+    weight. ``True`` folds the next module in an ``nn.Sequential``, a batch of inputs x the one to which the outputs go
+    when ``model(x)`` runs, in residual blocks, too (see ``followers``). Layers without such a module are clipped alone;
+    ``handle.behind`` tells what stands behind which layer.
+
     Raises ``ValueError`` with the layer's name, before any weight is changed: for layers that the model or the
     optimizer does not have, parametrized weights, circular layers whose stride does not divide the input (make the
-    size fit, or leave the layer out of ``shapes``), and after a step that left weights that are not finite.
+    size fit, or leave the layer out of ``shapes``), and after a step that left weights or gains that are not finite.
 
     >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular", bias=False)
     >>> optimizer = torch.optim.SGD([nn.init.ones_(layer.weight)], lr=0.1)
@@ -51,7 +65,9 @@ def clip_operator_norm(
     """
     rounds = whole("clip_operator_norm's rounds", rounds, 1, advice="; 1 is the paper's")
     layers = named_layers("clip_operator_norm", model, shapes)
-    return NormClip(optimizer, layers, bound, every, dict(shapes), rounds)
+    behind = {} if folded is False else followers(model, None if folded is True else folded)
+    behind = {name: model.get_submodule(behind[name]) for name in layers if name in behind}
+    return NormClip(optimizer, layers, bound, every, dict(shapes), rounds, behind)
 
 
 def clip_reshaped_norm(
@@ -120,11 +136,11 @@ class Clip(Handle):
             return
         positive(f"{self.kind}'s bound", self.bound, WITHOUT)
         new, record = {}, {}
-        for name, weight in self._weights.items():
+        for name in self._weights:
             A, geometry = self._operator(name)
-            A, norm = self._clipped(A)
+            A, norm = self._clipped(self._composed(name, A))
             record[name] = {"norm": float(norm), "step": self.steps + 1, "geometry": geometry}
-            new[name] = A.kernel.reshape(weight.shape)
+            new[name] = self._weight(name, A)
         for name, kernel in new.items():  # all are known: none has raised
             self._weights[name].copy_(kernel)
         self.record = record
@@ -132,8 +148,14 @@ class Clip(Handle):
     def _operator(self, name: str) -> tuple[ConvOperator, Geometry]:
         raise NotImplementedError
 
+    def _composed(self, name: str, A: ConvOperator) -> ConvOperator:
+        return A
+
     def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
         raise NotImplementedError
+
+    def _weight(self, name: str, A: ConvOperator) -> Tensor:
+        return A.kernel.reshape(self._weights[name].shape)
 
 
 class NormClip(Clip):
@@ -149,14 +171,34 @@ class NormClip(Clip):
         every: int,
         shapes: dict[str, Size],
         rounds: int,
+        behind: dict[str, nn.Module],
     ) -> None:
-        self._shapes, self.rounds = shapes, rounds
+        self._shapes, self.rounds, self.behind = shapes, rounds, behind
         super().__init__(optimizer, layers, bound, every)
 
     def _operator(self, name: str) -> tuple[ConvOperator, Geometry]:
         A = layer_operator(name, self._layers[name], self._shapes[name])
         with naming(name):
             return A.torus(), "exact" if A.is_block_circulant else "torus"
+
+    def _gain(self, name: str) -> Tensor | None:
+        return channel_gain(self.behind[name]) if name in self.behind else None
+
+    def _composed(self, name: str, A: ConvOperator) -> ConvOperator:
+        gain = self._gain(name)
+        with naming(name):
+            return A if gain is None else with_gain(A, gain)
+
+    def _weight(self, name: str, A: ConvOperator) -> Tensor:
+        gain, old = self._gain(name), self._weights[name]
+        if gain is None:
+            return super()._weight(name, A)
+        before, _ = self._operator(name)
+        sizes = _rows(with_gain(before, gain)).norm(dim=1)
+        lost = sizes <= 100 * torch.finfo(sizes.dtype).eps * sizes.max()
+        inverse = torch.where(lost, 0, 1 / torch.where(lost, 1, gain.to(sizes)))
+        kept = with_gain(before, lost.to(sizes)).kernel
+        return (with_gain(A, inverse).kernel + kept).reshape(old.shape)
 
     def _clipped(self, A: ConvOperator) -> tuple[ConvOperator, Tensor]:
         B = A
@@ -203,3 +245,10 @@ def _plain_weight(kind: str, name: str, layer: nn.Module) -> Tensor:
             "computes its own or has none; leave it out, or take the parametrization off"
         )
     return weight
+
+
+def _rows(A: ConvOperator) -> Tensor:
+    """Return the kernel's numbers by output channel, ``(c_out, ...)``."""
+    if not A.transposed:
+        return A.kernel.flatten(1)
+    return A.kernel.unflatten(0, (A.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)

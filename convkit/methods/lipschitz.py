@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.audit.product import product_bound
+from convkit.methods.layers import Convolution
 from convkit.methods.method import KnobValue, Settings, Shapes
 from convkit.normalization.weights import OperatorNorm
 
@@ -72,7 +73,7 @@ def bound_network(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings) 
         )
 
 
-def start_orthogonal(conv: nn.Conv2d, knobs: Settings) -> None:
+def start_orthogonal(conv: Convolution, knobs: Settings) -> None:
     """Start a convolution as an orthogonal matrix whose every output is taken at one tap, drawn at random; no bias.
 
     All singular values are 1 then (around the torus, at stride 1), where torch's own start, divided by its norm, loses

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.gains import fold_batchnorm
 from convkit.audit.product import product_bound
 from convkit.audit.table import fourier_relative, layer_table
+from convkit.normalization.folding import fold_batchnorm
 from convkit.operators.network import conv_operators
 from convkit.papers.runs import NINE, Runs, experiment, load_part, rounded, train
 from convkit.randomness import seeded

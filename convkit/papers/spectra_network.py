@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from convkit.audit.gains import fold_batchnorm
 from convkit.audit.product import product_bound
 from convkit.data.dataset import Data
 from convkit.models.layers import batchnorm_layer
 from convkit.models.registry import build_model
+from convkit.normalization.folding import fold_batchnorm
 from convkit.papers.runs import Runs, append, experiment, load_part, rounded, short, train
 from convkit.papers.spectra import measured, summary
 from convkit.robustness.lipschitz import jacobian_norm

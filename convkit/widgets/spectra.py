@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from convkit.audit.gains import channel_gains, with_gain
 from convkit.audit.table import fourier_relative
 from convkit.data.trained import trained_kernels
+from convkit.normalization.folding import channel_gains, with_gain
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
