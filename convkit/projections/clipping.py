@@ -40,11 +40,11 @@ def clip_singular_values(A: ConvOperator, bound: float) -> ConvOperator:
         return clip_singular_values(A.T, bound).T
     blocks = symbol(A)
     if math.prod(A.stride) > 1:  # the aliases in the block at -f stand in another order than those at f
-        excess = excess(blocks, bound)
+        excess = _excess(blocks, bound)
     else:
         half = on(half_set(A.input_shape, A.input_shape).frequencies, blocks)
         here, opposite = tuple(half.T), tuple(-half.T)
-        some = excess(blocks[here], bound)
+        some = _excess(blocks[here], bound)
         excess = torch.zeros_like(blocks).index_put(opposite, some.conj()).index_put(here, some)
     return from_symbol(blocks - excess, A.stride, A.groups)
 
@@ -95,7 +95,7 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     """Return the kernel of A's own size with operator norm at most ``bound`` nearest to A, approached in rounds.
 
     Dykstra's algorithm (Boyle & Dykstra 1986) in its dual form: with p collecting what clipping took away, ``x = A -
-    crop(p)`` and ``p <- excess(x + p)``. The latter is a gradient step on the dual problem, so it is accelerated
+    crop(p)`` and ``p <- _excess(x + p)``. The latter is a gradient step on the dual problem, so it is accelerated
     (FISTA, restarted where it overshoots). Scaled at the end, so that the bound holds on return. Raises ``ValueError``
     for ``bound <= 0`` and for fewer than one round, and ``NoFourierBlocks`` where ``symbol(A)`` does.
 
@@ -116,7 +116,7 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     momentum = 1.0
     for _ in range(rounds):
         x = Blocks(without(q), blocks.scale)
-        new = excess(x.at(x.frequencies) + q, bound / blocks.scale)
+        new = _excess(x.at(x.frequencies) + q, bound / blocks.scale)
         step = new - p
         if (((q - new) * times).conj() * step).sum().real > 0:
             momentum, q = 1.0, new  # restart
@@ -143,7 +143,7 @@ def clip_reshaped_kernel(A: ConvOperator, bound: float) -> ConvOperator:
     matrices = A.kernel.unflatten(0, (A.groups, -1)).flatten(2)
     matrices = matrices.double() if matrices.is_cuda else matrices  # there float32 may keep few digits
     if differentiated(matrices):
-        return replace(A, kernel=(matrices - excess(matrices, bound)).view_as(A.kernel).to(A.kernel))
+        return replace(A, kernel=(matrices - _excess(matrices, bound)).view_as(A.kernel).to(A.kernel))
     U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
     return replace(A, kernel=((U * S.clamp(max=bound)[:, None, :]) @ Vh).view_as(A.kernel).to(A.kernel))
 
@@ -179,13 +179,13 @@ def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     blocks = Blocks(A)
     bound = bound / blocks.scale
     if differentiated(blocks.taps):
-        correction = blocks.to_taps(excess(blocks.at(blocks.frequencies), bound))
+        correction = blocks.to_taps(_excess(blocks.at(blocks.frequencies), bound))
     else:
         gram, everything = blocks.gram(dtype=blocks.taps.dtype), torch.arange(len(blocks.frequencies))
 
         def correct(some: Tensor) -> Tensor:
             frequencies = blocks.frequencies[some]
-            return blocks.to_taps(excess(blocks.at(frequencies), bound, gram.at(frequencies)), some)
+            return blocks.to_taps(_excess(blocks.at(frequencies), bound, gram.at(frequencies)), some)
 
         with thread_pool(A.kernel.device) as map_pieces:
             operations = len(everything) * A.groups * gram.side**3
@@ -195,7 +195,7 @@ def _clip_and_crop(A: ConvOperator, bound: float) -> ConvOperator:
     return replace(A, kernel=A.kernel - blocks.to_kernel(correction))
 
 
-def excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
+def _excess(blocks: Tensor, bound: float, gram: Tensor | None = None) -> Tensor:
     """Return ``U max(S - bound, 0) V*`` for each block ``U S V*``; blocks below the bound are not decomposed.
 
     ``gram`` holds ``B B*`` of each block, or ``B* B`` where that is smaller; it is computed where it is not given. It

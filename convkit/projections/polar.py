@@ -16,7 +16,7 @@ from convkit.norms import operator_norm
 from convkit.operators.dtypes import differentiated, in_full_precision
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
-from convkit.projections.clipping import excess
+from convkit.projections.clipping import _excess
 
 ONCE = "the polar factor has a first derivative only, got a second one; take the penalty of a norm instead"
 RANK = 1e-10  # of a block's largest singular value: below, a value counts as 0
@@ -127,7 +127,7 @@ def steepest(A: ConvOperator, rounds: int = 100) -> Steepest:
     for number in range(1, rounds + 1):
         near, here = cropped(clipped - multiplier + gradient / unit)
         ahead = RELAXED * here + (1 - RELAXED) * clipped
-        before, clipped = clipped, ahead + multiplier - excess(ahead + multiplier, 1.0)
+        before, clipped = clipped, ahead + multiplier - _excess(ahead + multiplier, 1.0)
         multiplier = multiplier + ahead - clipped
         if number % CHECKED and number < rounds:
             continue
