@@ -73,7 +73,7 @@ def test_a_first_step_has_norm_lr_and_is_nearly_the_polar_step(device, name):
     with torch.no_grad():
         change.weight.copy_(gradient)
     G = ConvOperator.from_layer(change, (12, 9)).torus()
-    slope = 4 * float(((before - layer.weight) * gradient).sum())
+    slope = 4 * float(((before - layer.weight.detach()) * gradient).sum())
     most = steepest(G, 60)
     best = float((most.direction.kernel * G.kernel).sum()) * (1 + most.gap)
     assert 0.6 * best < slope <= best * (1 + 1e-6)
