@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from convkit.projections.clipping import clip_singular_values as clip_singular_values
     from convkit.projections.clipping import dykstra as dykstra
     from convkit.projections.clipping import project_centered_sphere as project_centered_sphere
-    from convkit.projections.polar import Steepest as Steepest
-    from convkit.projections.polar import polar as polar
-    from convkit.projections.polar import polar_step as polar_step
-    from convkit.projections.polar import steepest as steepest
+    from convkit.projections.polar_factors import Steepest as Steepest
+    from convkit.projections.polar_factors import polar as polar
+    from convkit.projections.polar_factors import polar_step as polar_step
+    from convkit.projections.polar_factors import steepest as steepest
     from convkit.spectra import channel_condition_numbers as channel_condition_numbers
     from convkit.spectra import condition_number as condition_number
     from convkit.spectra import from_symbol as from_symbol

@@ -176,9 +176,9 @@ def orthogonalized(matrices: Tensor, rounds: list[tuple[float, float, float]]) -
     tall = matrices.shape[-2] > matrices.shape[-1]
     X = matrices.mH if tall else matrices
     if X.is_complex():
-        parts = X.real, X.imag
-        size = torch.hypot(*(torch.linalg.matrix_norm(part, keepdim=True) for part in parts)).clamp_min(TINY)
-        X = torch.complex(*_by_parts(*((part / size).bfloat16() for part in parts), rounds))
+        sizes = (torch.linalg.matrix_norm(part, keepdim=True) for part in (X.real, X.imag))
+        size = torch.hypot(*sizes).clamp_min(TINY)
+        X = torch.complex(*_by_parts((X.real / size).bfloat16(), (X.imag / size).bfloat16(), rounds))
     else:
         X = X.bfloat16()
         X = X / torch.linalg.matrix_norm(X, keepdim=True).clamp_min(TINY)

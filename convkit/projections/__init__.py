@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from convkit.projections.clipping import clip_singular_values as clip_singular_values
     from convkit.projections.clipping import dykstra as dykstra
     from convkit.projections.clipping import project_centered_sphere as project_centered_sphere
-    from convkit.projections.polar import polar as polar
-    from convkit.projections.polar import polar_step as polar_step
-    from convkit.projections.polar import steepest as steepest
+    from convkit.projections.polar_factors import polar as polar
+    from convkit.projections.polar_factors import polar_step as polar_step
+    from convkit.projections.polar_factors import steepest as steepest
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -155,7 +155,7 @@ def test_hooks_schedules_closures_and_frozen_weights(device):
 
     first = optimizer.step(loss)
     schedule.step()
-    assert float(optimizer.step(loss)) < float(first)
+    assert optimizer.step(loss).item() < first.item()
     assert torch.equal(model[0].weight, frozen)
     assert_close(model[2].weight.flatten(1).norm(dim=1), torch.full((6,), 1.5, device=device))
     assert [group["kind"] for group in optimizer.param_groups] == ["convolutions", "matrices", "rest"]

@@ -45,10 +45,8 @@ def polar(A: ConvOperator) -> ConvOperator:
     require_blocks(A, "polar")
     if A.transposed:
         return polar(A.T).T
-    sizes = A.input_shape
-    kernel = A.kernel_on_image().roll([(n - 1) // 2 for n in sizes], tuple(range(2, 2 + len(sizes))))
-    whole_image = ConvOperator(kernel, sizes, A.stride, groups=A.groups)
-    return replace(whole_image, kernel=_cropped_factor(whole_image))
+    B = _whole_image(A)
+    return replace(B, kernel=_cropped_factor(B))
 
 
 @in_full_precision
@@ -146,6 +144,13 @@ def steepest(A: ConvOperator, rounds: int = 100) -> Steepest:
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
+def _whole_image(A: ConvOperator) -> ConvOperator:
+    """Return the same operator with a kernel as large as the image, circular and "same"."""
+    sizes = A.input_shape
+    kernel = A.kernel_on_image().roll([(n - 1) // 2 for n in sizes], tuple(range(2, 2 + len(sizes))))
+    return ConvOperator(kernel, sizes, A.stride, groups=A.groups)
+
+
 def _cropped_factor(A: ConvOperator) -> Tensor:
     """Return the kernel with the taps of ``A`` that is nearest to the polar factor of ``A``."""
     blocks = Blocks(replace(A, kernel=A.kernel.double()))
