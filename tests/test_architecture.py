@@ -18,7 +18,7 @@ from tests import ROOT
 
 # A room is a file or a folder of the package. It imports only from rooms that stand above it.
 LAYERS = {
-    "ground": ("checks", "loading", "randomness", "provenance"),
+    "ground": ("checks", "loading", "randomness", "provenance", "statistics"),
     "object": ("operators",),
     "engine": ("engine",),
     "theory": ("spectra", "norms", "bounds", "projections"),

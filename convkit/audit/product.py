@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from convkit.bounds import torus_bound
+from convkit.checks import positive
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.norms import operator_norm
@@ -77,7 +78,7 @@ def product_bound(model: nn.Module, x: Tensor, torus: bool = False) -> float:
 
     The network is traced by ``torch.fx`` and left as it was. Raises ``ValueError`` with the name of the step that has
     no bound (products of branches, LayerNorm) or is unknown: bound the parts around it and multiply, or give a module
-    that is a convolution a method ``operator(input_shape)``.
+    that is a convolution a method ``operator(input_shape)``, and another one an attribute ``lipschitz``, its bound.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     >>> _ = model[0].weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
@@ -126,6 +127,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
             has_operator(m)
+            or hasattr(m, "lipschitz")
             or isinstance(m, (*LAYERS, *TRANSPOSED, *_BATCHNORMS, NoisyAffine2d))
             or super().is_leaf_module(m, module_qualified_name)
         )
@@ -239,6 +241,8 @@ def _module_bound(module: Any, x: Tensor, torus: bool) -> float:
         if not gain.isfinite().all():
             raise ValueError("its gain must be finite, got NaN or infinity; look for where training diverged")
         return float(gain.max())
+    if hasattr(kit, "lipschitz"):
+        return positive("its attribute lipschitz", kit.lipschitz, "; give its bound in 2-norms")
     if type(module) in _SLOPES:
         return _SLOPES[type(module)](module)
     if is_one_of(_MAXPOOLS):

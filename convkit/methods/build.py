@@ -9,6 +9,7 @@ from convkit.checks import seed_number
 from convkit.data.dataset import Data
 from convkit.methods.method import Method
 from convkit.methods.registry import get_method
+from convkit.models.activations import MakeActivation, with_activation
 from convkit.models.registry import build_model
 from convkit.normalization.conversion import convert
 from convkit.operators.dtypes import as_input, floating
@@ -24,6 +25,7 @@ def network(
     seed: int = 0,
     knobs: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
+    activation: MakeActivation | None = None,
     **options: object,
 ) -> nn.Module:
     """Return a network for the data with the layers of a method.
@@ -40,6 +42,8 @@ def network(
         knobs: Settings of the method; the others keep their defaults. Only those that shape layers matter here: ``fit``
             reads them from the layers.
         dtype: The dtype of the weights; ``None`` for float32, or that of the network ``model``.
+        activation: Makes an activation, such as ``MaxMin``, in place of every ``nn.ReLU`` of the network; ``None`` for
+            the activation of the method.
         options: Arguments of the function in ``MODELS``, such as ``widths=(16, 32, 64)``.
 
     Raises ``ValueError`` for unknown names, a knob that the method does not have, and numbers that are out of range.
@@ -61,7 +65,11 @@ def network(
             }
             defaults |= {"mean": data.mean, "std": data.std, "dtype": dtype}
             built = build_model(model, layer=method.layer(settings), **(defaults | options))
+        activation = activation or method.activation
+        if activation is not None:
+            built = with_activation(built, activation)
         built = built.to(x.device, dtype)  # also what a layer makes in a dtype of its own
         if method.finish is not None:
-            method.finish(built, input_shapes(built, as_input(built, x)), settings)
+            x = as_input(built, x)
+            method.finish(built, input_shapes(built, x), x, settings)
     return built

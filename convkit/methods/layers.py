@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.methods.method import KnobValue, MakeLayer, Settings, Shapes
@@ -73,7 +73,7 @@ def sphere_layers(knobs: Settings) -> LayerFactory:
     return layer
 
 
-def noise_by_depth(model: nn.Module, shapes: Shapes, knobs: Settings) -> None:
+def noise_by_depth(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings) -> None:
     """Give the noise the same size in all layers of a network without residual blocks.
 
     With ``noise="as in W"`` it grows with depth in residual networks alone (eq. 8 of Ikami et al. 2022).
@@ -107,7 +107,7 @@ def orthogonalize(conv: nn.Conv2d, knobs: Settings) -> None:
     parametrize.register_parametrization(conv, "weight", NewtonOrthogonal(groups=conv.groups))
 
 
-def divide_by_operator_norm(model: nn.Module, shapes: Shapes, knobs: Settings) -> None:
+def divide_by_operator_norm(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings) -> None:
     """Parametrize every convolution by its kernel over its operator norm, which depends on the size of its input."""
     for name, shape in shapes.items():
         layer = model.get_submodule(name)

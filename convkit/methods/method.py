@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from convkit.checks import described, number, plain, whole
 from convkit.constraints.handle import Handle
+from convkit.models.activations import MakeActivation
 from convkit.models.layers import LayerFactory
 
 Shapes = Mapping[str, tuple[int, ...]]  # input shape (channels, height, width) of each layer, by name
@@ -30,9 +31,9 @@ class ReadKnobs(Protocol):
 
 
 class Finish(Protocol):
-    """Change a new network where its layers depend on the shapes of their inputs."""
+    """Change a new network where its layers depend on the shapes of their inputs; ``x`` is a batch of images."""
 
-    def __call__(self, model: nn.Module, shapes: Shapes, knobs: Settings, /) -> None: ...
+    def __call__(self, model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings, /) -> None: ...
 
 
 class Constrain(Protocol):
@@ -103,6 +104,7 @@ class Method:
             the networks of one method from those of another.
         optional: Classes of modules that a network has only where the knob of that name is True.
         read: Returns the other knobs that shaped a network, read from its layers.
+        activation: Makes the activations of its networks in place of ``nn.ReLU``; ``None`` for ReLU.
         finish: Changes a new network where its layers depend on the shapes of their inputs.
         constrain: Attaches the constraint to the optimizer. At each step its handle gets the knobs that it declares
             live.
@@ -120,6 +122,7 @@ class Method:
     layers: tuple[type[nn.Module], ...] = ()
     optional: Mapping[str, type[nn.Module]] = field(default_factory=dict)
     read: ReadKnobs | None = None
+    activation: MakeActivation | None = None
     finish: Finish | None = None
     constrain: Constrain | None = None
     steer: Steer | None = None

@@ -21,7 +21,9 @@ from convkit.methods.layers import (
     sphere_layers,
     standardize,
 )
+from convkit.methods.lipschitz import NetworkBound, bound_network, read_bound, set_bound, start_orthogonal
 from convkit.methods.method import Knob, KnobValue, MakeLayer, Method
+from convkit.models.activations import MaxMin
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
@@ -144,6 +146,18 @@ _method(
     layers=(OperatorNorm,),
     finish=divide_by_operator_norm,
     **_CHOICE,
+)
+_method(
+    "lipschitz",
+    "Lipschitz constant bounded: true norms divided out, MaxMin",
+    "Tsuzuku et al. 2018; Anil et al. 2019",
+    layers("", start_orthogonal),
+    _knobs(0.02, bound=Knob(5.0, "bound of the network", 1e-3, 1e3)),
+    layers=(OperatorNorm, NetworkBound),
+    activation=MaxMin,
+    read=read_bound,
+    steer=set_bound,
+    finish=bound_network,
 )
 _method(
     "oni",

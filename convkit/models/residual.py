@@ -12,6 +12,8 @@ from convkit.models.network import Assembly
 class Residual(nn.Module):
     """A residual block, ``shortcut(x) + conv_k(relu(... conv_1(x)))``, then a ReLU.
 
+    All its ReLUs are one module, ``activation``.
+
     A pre-activated block has its ReLU before ``conv_1`` instead, and gives ``x`` itself to a shortcut without weights
     and ``relu(x)`` to one with weights, as published. The layer factory puts a normalization after its convolution, so
     a pre-activated block, too, normalizes after its convolutions, not before them.
@@ -36,17 +38,18 @@ class Residual(nn.Module):
             self.add_module(name, layer)
         self.gate = nn.Identity() if gate is None else gate
         self.shortcut = shortcut
+        self.activation = nn.ReLU()
         self.preactivated = preactivated
         self.weightless = isinstance(shortcut, nn.Identity | PaddedShortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the block, ``(batch, c_out, ...)``."""
-        start = F.relu(x) if self.preactivated else x
+        start = self.activation(x) if self.preactivated else x
         y = start
         for i, name in enumerate(self.names):
-            y = self.get_submodule(name)(F.relu(y) if i else y)
+            y = self.get_submodule(name)(self.activation(y) if i else y)
         total = self.gate(y) + self.shortcut(x if self.weightless else start)
-        return total if self.preactivated else F.relu(total)
+        return total if self.preactivated else self.activation(total)
 
 
 class PaddedShortcut(nn.Module):

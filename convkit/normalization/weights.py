@@ -155,7 +155,8 @@ class OperatorNorm(nn.Module):
     the weight is read; the gradient goes through the norm, by its top pair of singular vectors. With ``every`` > 1 it
     is exact at every ``every``-th reading in training and always in evaluation; in between, it is the norm of the one
     block whose frequency was on top at the last exact reading: below the true norm by as much as another has overtaken
-    it. Zero weights stay zero. Raises ``NoFourierBlocks`` for geometries without a torus.
+    it. Zero weights stay zero. The weight of a linear layer, ``(outputs, inputs)``, has ``input_shape`` 1. Raises
+    ``NoFourierBlocks`` for geometries without a torus.
 
     >>> OperatorNorm(4)(torch.tensor([[[1.0, 2.0, 1.0]]])).round(decimals=3)
     tensor([[[0.2500, 0.5000, 0.2500]]])
@@ -192,7 +193,7 @@ class OperatorNorm(nn.Module):
         kernel = weight.double() if torch.is_autocast_enabled(kind) else weight
         with torch.autocast(kind, enabled=False):
             try:
-                A = ConvOperator(kernel, *self.geometry).torus()
+                A = self._operator(kernel)
             except ValueError:
                 if weight.isfinite().all():
                     raise
@@ -202,7 +203,7 @@ class OperatorNorm(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the weight itself, which is what is trained."""
-        ConvOperator(weight, *self.geometry).torus()  # raises for what has none
+        self._operator(weight)  # raises for what has none
         self.readings.zero_()
         return weight
 
@@ -210,6 +211,9 @@ class OperatorNorm(nn.Module):
         names = ("input_shape", "stride", "padding", "dilation", "groups", "padding_mode")
         text = ", ".join(f"{name}={value!r}" for name, value in zip(names, self.geometry, strict=True))
         return f"{text}, bound={self.bound:g}, every={self.every}"
+
+    def _operator(self, weight: Tensor) -> ConvOperator:
+        return ConvOperator(weight[..., None] if weight.ndim == 2 else weight, *self.geometry).torus()
 
     def _norm(self, A: ConvOperator) -> Tensor:
         """Return the operator norm, or that of the block that was on top at the last exact reading."""

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from convkit.loading import face
 
 if TYPE_CHECKING:
+    from convkit.robustness.certificates import CertifiedAccuracy as CertifiedAccuracy
+    from convkit.robustness.certificates import certified_accuracy as certified_accuracy
     from convkit.robustness.constructions import Separation as Separation
     from convkit.robustness.constructions import certify_balls as certify_balls
     from convkit.robustness.constructions import constant_network as constant_network
@@ -18,5 +20,7 @@ if TYPE_CHECKING:
     from convkit.robustness.lipschitz import jacobian_norm as jacobian_norm
     from convkit.robustness.lipschitz import local_lipschitz as local_lipschitz
     from convkit.robustness.lipschitz import margins as margins
+    from convkit.robustness.referee import Ruling as Ruling
+    from convkit.robustness.referee import referee as referee
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from convkit.training.evaluation import evaluate as evaluate
     from convkit.training.loop import cross_entropy as cross_entropy
     from convkit.training.loop import fit as fit
+    from convkit.training.margin import Margin as Margin
     from convkit.training.plan import Plan as Plan
     from convkit.training.plan import Record as Record
     from convkit.training.run import Objective as Objective

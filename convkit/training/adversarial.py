@@ -1,4 +1,4 @@
-"""`OBJECTIVES`: what adversarial training minimizes, as objectives for ``fit``."""
+"""`OBJECTIVES`: what training against changed images minimizes, as objectives for ``fit``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from convkit.attacks.checks import borrowed, gaussian, own_copy
 from convkit.attacks.gradient import pgd
 from convkit.checks import Registry, described, number, real, whole
 from convkit.training.loop import cross_entropy
+from convkit.training.margin import Margin
 from convkit.training.run import Objective
 
 
@@ -210,6 +211,7 @@ OBJECTIVES.register("free", Goal("free adversarial training", FreeTraining))
 OBJECTIVES.register("pgd", Goal("PGD-AT", lambda eps: PGDTraining(eps, eps / 4)))
 OBJECTIVES.register("alp", Goal("adversarial logit pairing", lambda eps: ALP(eps, eps / 4)))
 OBJECTIVES.register("trades", Goal("TRADES", lambda eps: TRADES(eps, eps / 4)))
+OBJECTIVES.register("margin", Goal("margins, ε in 2-norm", Margin))
 
 
 def get_objective(name: str, eps: float = 8 / 255) -> Objective:
@@ -219,7 +221,8 @@ def get_objective(name: str, eps: float = 8 / 255) -> Objective:
 
     Args:
         name: A name in ``OBJECTIVES``, such as ``"pgd"``; ``"clean"`` does not attack.
-        eps: The largest change of a pixel, in [0, 1]; attacks take 10 steps of ``eps / 4``.
+        eps: The largest change of a pixel, in [0, 1]; attacks take 10 steps of ``eps / 4``. For ``"margin"`` the
+            2-norm of the change.
 
     Raises ``UnknownNameError``, a ``ValueError``, for an unknown name and ``ValueError`` for ``eps`` outside of [0, 1].
     """

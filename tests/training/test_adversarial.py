@@ -17,6 +17,7 @@ from convkit.methods.build import network
 from convkit.methods.registry import METHODS
 from convkit.training.adversarial import ALP, OBJECTIVES, TRADES, FreeTraining, PGDTraining, get_objective
 from convkit.training.loop import cross_entropy, fit
+from convkit.training.margin import Margin
 from tests.helpers.refusals import refused
 
 DATA = subset(digits(), 120)
@@ -297,6 +298,7 @@ def test_an_objective_by_its_name_is_that_of_its_function_and_is_pickled():
         "pgd": PGDTraining(0.2, 0.05, 10),
         "alp": ALP(0.2, 0.05, 10),
         "trades": TRADES(0.2, 0.05, 10),
+        "margin": Margin(0.2),
     }
 
 
