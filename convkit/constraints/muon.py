@@ -44,6 +44,8 @@ class ConvMuon(Optimizer):
     every optimizer of torch.
 
     Args:
+        flattened: Whether to treat each kernel as the matrix ``(c_out, c_in prod(k))``, as users of Muon do: the
+            baseline, without the certificate.
         lr: Operator norm of a convolution's step, and Muon's rate of linear layers.
         rest_lr: Rate of the other parameters.
         momentum, nesterov: As in ``torch.optim.Muon``.
@@ -71,6 +73,7 @@ class ConvMuon(Optimizer):
         nesterov: bool = True,
         weight_decay: float = 0.0,
         rounds: int = 4,
+        flattened: bool = False,
     ) -> None:
         layers = named_layers("ConvMuon", model, shapes)
         self._layers: dict[Tensor, Geometry] = {}
@@ -88,7 +91,7 @@ class ConvMuon(Optimizer):
             with naming(name):
                 torus = (A.T if A.transposed else A).torus()
             self._layers[weight] = (torus.input_shape, torus.stride, torus.padding, torus.dilation, torus.groups)
-            kinds["matrices" if isinstance(layer, nn.Linear) else "convolutions"].append(weight)
+            kinds["matrices" if flattened or isinstance(layer, nn.Linear) else "convolutions"].append(weight)
         kinds["rest"] = [p for p in model.parameters() if p.requires_grad and p not in self._layers]
         defaults = {
             "kind": "rest",
@@ -119,8 +122,9 @@ class ConvMuon(Optimizer):
                 if group["kind"] == "convolutions":
                     step = self._of_norm_1(self._layers[weight], update, group["rounds"])
                 else:
-                    step = orthogonalized(update, [QUINTIC] * ROUNDS)
-                    rate = rate * math.sqrt(max(1, weight.shape[0] / weight.shape[1]))
+                    matrix = update.flatten(1)
+                    step = orthogonalized(matrix, [QUINTIC] * ROUNDS).view_as(weight)
+                    rate = rate * math.sqrt(max(1, len(matrix) / matrix.shape[1]))
                 weight.add_(step, alpha=-rate)
         return loss
 
