@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from convkit.operators.network import conv_operators as conv_operators
     from convkit.operators.network import input_shapes as input_shapes
     from convkit.operators.operator import ConvOperator as ConvOperator
-    from convkit.projections import alternating_projections as alternating_projections
-    from convkit.projections import clip_and_crop as clip_and_crop
-    from convkit.projections import clip_reshaped_kernel as clip_reshaped_kernel
-    from convkit.projections import clip_singular_values as clip_singular_values
-    from convkit.projections import dykstra as dykstra
-    from convkit.projections import project_centered_sphere as project_centered_sphere
+    from convkit.projections.clipping import alternating_projections as alternating_projections
+    from convkit.projections.clipping import clip_and_crop as clip_and_crop
+    from convkit.projections.clipping import clip_reshaped_kernel as clip_reshaped_kernel
+    from convkit.projections.clipping import clip_singular_values as clip_singular_values
+    from convkit.projections.clipping import dykstra as dykstra
+    from convkit.projections.clipping import project_centered_sphere as project_centered_sphere
+    from convkit.projections.polar_factors import Steepest as Steepest
+    from convkit.projections.polar_factors import polar as polar
+    from convkit.projections.polar_factors import polar_step as polar_step
+    from convkit.projections.polar_factors import steepest as steepest
     from convkit.spectra import channel_condition_numbers as channel_condition_numbers
     from convkit.spectra import condition_number as condition_number
     from convkit.spectra import from_symbol as from_symbol

@@ -14,7 +14,7 @@ from convkit.operators.circulants import circulant, doubly_block_circulant
 from convkit.operators.geometry import NoFourierBlocks
 from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
-from convkit.projections import alternating_projections, clip_and_crop, clip_singular_values, dykstra
+from convkit.projections.clipping import alternating_projections, clip_and_crop, clip_singular_values, dykstra
 from convkit.spectra import (
     channel_condition_numbers,
     condition_number,

@@ -27,7 +27,7 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators.geometry import PaddingMode
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop, clip_reshaped_kernel
+from convkit.projections.clipping import clip_and_crop, clip_reshaped_kernel
 from convkit.spectra import leading_singular_values, singular_values
 
 Task = Callable[[], Any]

@@ -19,7 +19,7 @@ from convkit.operators.geometry import Size
 from convkit.operators.layers import LAYERS, TRANSPOSED, has_operator
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop, clip_reshaped_kernel
+from convkit.projections.clipping import clip_and_crop, clip_reshaped_kernel
 
 Geometry = Literal["exact", "torus", "reshaped"]
 WITHOUT = "; take the hook off to do without"

@@ -55,6 +55,18 @@ def svdvals(matrices: Tensor) -> Tensor:
     return _SingularValues.apply(once(matrices, ONCE), differentiated(matrices))  # pyright: ignore[reportReturnType]
 
 
+def svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, S, V* of matrices ``(..., r, c)`` with ``r <= c``, as ``torch.linalg.svd(full_matrices=False)`` does.
+
+    Without a derivative. On a GPU from the eigenvectors ``(u, v)`` of ``[[0, M], [M*, 0]]`` in float64; the vectors of
+    a value of 0 are not singular vectors there.
+    """
+    if matrices.device.type != "cuda":
+        return torch.linalg.svd(matrices, full_matrices=False)
+    values, U, V = _pairs(matrices, vectors=True)
+    return U, values, V.mH
+
+
 def matrix_norms(matrices: Tensor) -> Tensor:
     """Return the largest singular value of each matrix ``(..., r, c)``: on a GPU in float64, by ``svdvals``."""
     return svdvals(matrices)[..., 0] if matrices.device.type == "cuda" else torch.linalg.matrix_norm(matrices, 2)
@@ -77,15 +89,10 @@ class _SingularValues(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrices: Tensor, wanted: bool) -> Tensor:
-        rows, columns = matrices.shape[-2:]
-        k, exact = min(rows, columns), matrices.double() if not matrices.is_complex() else matrices.to(torch.complex128)
-        both = exact.new_zeros(*matrices.shape[:-2], rows + columns, rows + columns)
-        both[..., :rows, rows:], both[..., rows:, :rows] = exact, exact.mH
-        values, vectors = eigh(both) if wanted else (eigvalsh(both), both)
-        vectors = (2**0.5 * vectors[..., -k:].flip(-1)).to(matrices.dtype)
-        ctx.save_for_backward(vectors[..., :rows, :], vectors[..., rows:, :])
-        ctx.save_for_forward(vectors[..., :rows, :], vectors[..., rows:, :])
-        return values[..., -k:].flip(-1).clamp_min(0).to(matrices.dtype.to_real())
+        values, U, V = _pairs(matrices, wanted)
+        ctx.save_for_backward(U, V)
+        ctx.save_for_forward(U, V)
+        return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -96,6 +103,18 @@ class _SingularValues(torch.autograd.Function):
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         U, V = ctx.saved_tensors
         return (U.conj() * (tangent @ V)).sum(-2).real
+
+
+def _pairs(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return singular values, descending, and vectors (or nothing useful): eigenpairs of ``[[0, M], [M*, 0]]``."""
+    rows, columns = matrices.shape[-2:]
+    k, exact = min(rows, columns), matrices.double() if not matrices.is_complex() else matrices.to(torch.complex128)
+    both = exact.new_zeros(*matrices.shape[:-2], rows + columns, rows + columns)
+    both[..., :rows, rows:], both[..., rows:, :rows] = exact, exact.mH
+    values, found = eigh(both) if vectors else (eigvalsh(both), both)
+    found = (2**0.5 * found[..., -k:].flip(-1)).to(matrices.dtype)
+    values = values[..., -k:].flip(-1).clamp_min(0).to(matrices.dtype.to_real())
+    return values, found[..., :rows, :], found[..., rows:, :]
 
 
 def _on_gpu(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:

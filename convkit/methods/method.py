@@ -36,6 +36,12 @@ class Finish(Protocol):
     def __call__(self, model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings, /) -> None: ...
 
 
+class MakeOptimizer(Protocol):
+    """Return the optimizer of a network's parameters, whose groups have a learning rate and a weight decay."""
+
+    def __call__(self, model: nn.Module, shapes: Shapes, knobs: Settings, /) -> Optimizer: ...
+
+
 class Constrain(Protocol):
     """Attach a constraint to the optimizer and return its handle; ``None`` if there is nothing to constrain."""
 
@@ -106,6 +112,7 @@ class Method:
         read: Returns the other knobs that shaped a network, read from its layers.
         activation: Makes the activations of its networks in place of ``nn.ReLU``; ``None`` for ReLU.
         finish: Changes a new network where its layers depend on the shapes of their inputs.
+        optimizer: Makes the optimizer; ``None`` for SGD with momentum.
         constrain: Attaches the constraint to the optimizer. At each step its handle gets the knobs that it declares
             live.
         steer: Writes, at each step, the other knobs that live in the network's layers.
@@ -124,6 +131,7 @@ class Method:
     read: ReadKnobs | None = None
     activation: MakeActivation | None = None
     finish: Finish | None = None
+    optimizer: MakeOptimizer | None = None
     constrain: Constrain | None = None
     steer: Steer | None = None
     penalty: Penalty | None = None

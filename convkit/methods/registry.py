@@ -23,8 +23,10 @@ from convkit.methods.layers import (
 )
 from convkit.methods.lipschitz import NetworkBound, bound_network, read_bound, set_bound, start_orthogonal
 from convkit.methods.method import Knob, KnobValue, MakeLayer, Method
+from convkit.methods.steps import muon, polar_layers
 from convkit.models.activations import MaxMin
 from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.layer_polar import LayerPolar2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
 from convkit.penalties import orthogonality
@@ -47,6 +49,7 @@ def _with_batchnorm(on: bool) -> Knob:
     return Knob(on, "BatchNorm behind each convolution", choices=(True, False), live=False)
 
 
+MOMENTUM = Knob(0.95, "momentum", 0, 0.999)
 GROUPS = Knob(16, "groups of channels", 1, 4096, live=False)
 SIGMA = Knob(0.2, "noise σ", 0, 5)
 NOISE = Knob("as in W", "noise over depth", choices=("as in W", "constant", "linear"), live=False)
@@ -260,6 +263,35 @@ _method(
     _knobs(**_DECAY),
     constrain=decay(math.inf),
     **_BATCH,
+)
+
+
+_method(
+    "muon",
+    "Muon on the flattened kernels",
+    "Jordan et al. 2024",
+    layers(),
+    _knobs(0.05, batchnorm=_with_batchnorm(False)) | {"momentum": MOMENTUM},
+    optimizer=muon(flattened=True),
+    **_CHOICE,
+)
+_method(
+    "conv_muon",
+    "Muon in the true operator norm",
+    "",
+    layers(),
+    _knobs(0.15, batchnorm=_with_batchnorm(False)) | {"momentum": MOMENTUM},
+    optimizer=muon(flattened=False),
+    **_CHOICE,
+)
+_method(
+    "layer_polar",
+    "polar factor of the whole layer",
+    "C, section 5",
+    polar_layers,
+    _knobs(0.05, batchnorm=_with_batchnorm(False)),
+    layers=(LayerPolar2d,),
+    **_CHOICE,
 )
 
 

@@ -95,11 +95,15 @@ class TrainingRun:
         others = [p for p in parameters if p.ndim <= 1 or id(p) in gains]
         groups = [{"params": decayed, "decayed": True}, {"params": others, "decayed": False}]
         lr, momentum = float(self.start["lr"]), float(self.start["momentum"])
-        # one launch for all weights, which also divides by the scale of the gradients, unread
-        self.fused = True if self.device.type == "cuda" else None
-        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr, momentum, fused=self.fused)
-        self.prepared = False
         self.shapes = input_shapes(model, x)
+        # one launch for all weights, which also divides by the scale of the gradients, unread
+        self.fused = True if self.device.type == "cuda" and method.optimizer is None else None
+        self.optimizer: torch.optim.Optimizer
+        if method.optimizer is None:
+            self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr, momentum, fused=self.fused)
+        else:
+            self.optimizer = method.optimizer(model, self.shapes, self.start)
+        self.prepared = False
         with evaluation_copy(model, x, apart, compiled=True) as copy, torch.no_grad():
             outputs = tuple(copy(x).shape)
         if outputs != (len(x), data.classes):
@@ -212,7 +216,7 @@ class TrainingRun:
         for group in self.optimizer.param_groups:
             group["lr"] = float(settings["lr"]) * self.plan.rate(number)
             group["momentum"] = settings["momentum"]
-            group["weight_decay"] = settings["weight_decay"] if group["decayed"] else 0.0
+            group["weight_decay"] = settings["weight_decay"] if group.get("decayed", True) else 0.0
         if self.handle is not None:
             self.handle.update(settings)
         if self.method.steer is not None:

@@ -16,7 +16,7 @@ from convkit.operators.operator import ConvOperator
 from convkit.plots.curves import plot_spectra
 from convkit.plots.matrices import plot_matrix
 from convkit.plots.style import BLUE, INK
-from convkit.projections import (
+from convkit.projections.clipping import (
     alternating_projections,
     clip_and_crop,
     clip_reshaped_kernel,

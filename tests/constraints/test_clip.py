@@ -12,7 +12,7 @@ from convkit.constraints import clip_operator_norm, clip_reshaped_norm
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop
+from convkit.projections.clipping import clip_and_crop
 from tests.helpers.refusals import refused
 from tests.helpers.small_network import batch, network, sgd, train
 from tests.helpers.unchanged import unchanged

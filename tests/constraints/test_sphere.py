@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
 from convkit.constraints import centered_sphere
-from convkit.projections import project_centered_sphere
+from convkit.projections.clipping import project_centered_sphere
 from tests.helpers.geometries import normal
 from tests.helpers.refusals import refused
 from tests.helpers.small_network import batch, kernels, network, sgd, train

@@ -17,7 +17,7 @@ from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
 from convkit.engine.workers import thread_pool
 from convkit.norms import certify, operator_norm
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop, clip_singular_values, dykstra
+from convkit.projections.clipping import clip_and_crop, clip_singular_values, dykstra
 from convkit.spectra import singular_values, spectrum, symbol
 from tests.helpers.geometries import Geometry, exact_geometries, normal, patch_geometries
 
@@ -249,7 +249,7 @@ import torch
 from convkit.engine.blocks import Blocks
 from convkit.norms import operator_norm
 from convkit.operators import ConvOperator
-from convkit.projections import clip_and_crop, clip_singular_values, dykstra
+from convkit.projections.clipping import clip_and_crop, clip_singular_values, dykstra
 A = ConvOperator(torch.randn(512, 512, 3, 3), (32, 32))
 operator_norm(A, 2)
 gram = (blocks := Blocks(A)).gram()

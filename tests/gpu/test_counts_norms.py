@@ -8,7 +8,7 @@ import torch
 from convkit.data.trained import trained_kernels
 from convkit.norms import certify, operator_norm
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop
+from convkit.projections.clipping import clip_and_crop
 from convkit.spectra import leading_singular_values, singular_values
 from tests.helpers.geometries import Geometry, normal
 

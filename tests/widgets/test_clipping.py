@@ -7,7 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from convkit.norms import operator_norm
-from convkit.projections import alternating_projections, clip_and_crop, clip_reshaped_kernel, clip_singular_values
+from convkit.projections.clipping import (
+    alternating_projections,
+    clip_and_crop,
+    clip_reshaped_kernel,
+    clip_singular_values,
+)
 from convkit.spectra import singular_values
 from convkit.widgets import clipping
 from convkit.widgets.clipping import ClippingPanel, bounded, layer, on_image

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convkit.data.trained import trained_kernels
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop, clip_reshaped_kernel, clip_singular_values
+from convkit.projections.clipping import clip_and_crop, clip_reshaped_kernel, clip_singular_values
 from convkit.spectra import singular_values, symbol
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number

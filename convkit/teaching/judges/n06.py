@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
-from convkit.projections import clip_and_crop, dykstra
+from convkit.projections.clipping import clip_and_crop, dykstra
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
 

@@ -12,7 +12,7 @@ from convkit.data import trained_kernels
 from convkit.normalization import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators import ConvOperator
-from convkit.projections import clip_and_crop
+from convkit.projections.clipping import clip_and_crop
 from convkit.spectra import channel_condition_numbers, leading_singular_values, singular_values
 
 part = Part("calls", 95)

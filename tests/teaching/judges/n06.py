@@ -4,7 +4,7 @@ import math
 
 from torch.linalg import matrix_norm
 
-from convkit.projections import alternating_projections, clip_and_crop, clip_singular_values, dykstra
+from convkit.projections.clipping import alternating_projections, clip_and_crop, clip_singular_values, dykstra
 from convkit.teaching.judges.n06 import bet, images, kept, statistics
 from tests.teaching.judges import Case
 

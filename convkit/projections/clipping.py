@@ -95,7 +95,7 @@ def dykstra(A: ConvOperator, bound: float, rounds: int = 30) -> ConvOperator:
     """Return the kernel of A's own size with operator norm at most ``bound`` nearest to A, approached in rounds.
 
     Dykstra's algorithm (Boyle & Dykstra 1986) in its dual form: with p collecting what clipping took away, ``x = A -
-    crop(p)`` and ``p <- excess(x + p)``. The latter is a gradient step on the dual problem, so it is accelerated
+    crop(p)`` and ``p <- _excess(x + p)``. The latter is a gradient step on the dual problem, so it is accelerated
     (FISTA, restarted where it overshoots). Scaled at the end, so that the bound holds on return. Raises ``ValueError``
     for ``bound <= 0`` and for fewer than one round, and ``NoFourierBlocks`` where ``symbol(A)`` does.
 

@@ -12,7 +12,7 @@ from convkit.bench.baselines import two_lines_clip
 from convkit.engine.blocks import Blocks
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
-from convkit.projections import (
+from convkit.projections.clipping import (
     alternating_projections,
     clip_and_crop,
     clip_reshaped_kernel,
