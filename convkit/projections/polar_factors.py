@@ -80,6 +80,10 @@ class Steepest(NamedTuple):
         direction: The direction D.
         slope: The inner product ``<D, G>`` of the two matrices: the descent per step of size 1.
         gap: By how much another direction can be steeper at most, as a part of ``slope``.
+
+    >>> A = ConvOperator(torch.tensor([[[0.0, 2.0, 0.0]]]), 4)
+    >>> round(steepest(A).slope, 3)
+    8.0
     """
 
     direction: ConvOperator
