@@ -24,7 +24,8 @@ from convkit.methods.layers import (
 from convkit.methods.method import Knob, KnobValue, MakeLayer, Method
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
-from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
+from convkit.normalization.operator_norm import OperatorNorm
+from convkit.normalization.weights import NewtonOrthogonal, WeightStandardization
 from convkit.penalties import orthogonality
 
 BatchNorm = nn.modules.batchnorm._BatchNorm

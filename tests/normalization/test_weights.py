@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from convkit.normalization.operator_norm import OperatorNorm
 from convkit.normalization.weights import (
     CenteredWeightNorm,
     NewtonOrthogonal,
-    OperatorNorm,
     WeightStandardization,
     parametrized,
 )
