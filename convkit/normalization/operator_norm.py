@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from convkit.checks import plain, positive, whole
 from convkit.engine.blocks import Blocks
-from convkit.engine.largest import largest_of_block, top_frequency
+from convkit.engine.largest import largest_of_block, largest_unread, top_frequency
 from convkit.norms import operator_norm
 from convkit.operators.dtypes import autocasts, widened, without_autocast
-from convkit.operators.geometry import Padding, PaddingMode, Size
+from convkit.operators.geometry import Padding, PaddingMode, Size, known_finite
 from convkit.operators.operator import ConvOperator
 
 
@@ -59,6 +59,8 @@ class OperatorNorm(nn.Module):
         # a backward pass may run under autocast, whatever the forward pass forbids: it leaves float64 alone
         kernel = weight.double() if autocasts(weight) else widened(weight)
         with without_autocast(weight):
+            if self.every == 1 and kernel.is_cuda and kernel.dtype == torch.float32:
+                return self._unread(weight, kernel)
             try:
                 A = ConvOperator(kernel, *self.geometry).torus()
             except ValueError:
@@ -78,6 +80,14 @@ class OperatorNorm(nn.Module):
         names = ("input_shape", "stride", "padding", "dilation", "groups", "padding_mode")
         text = ", ".join(f"{name}={value!r}" for name, value in zip(names, self.geometry, strict=True))
         return f"{text}, bound={self.bound:g}, every={self.every}"
+
+    def _unread(self, weight: Tensor, kernel: Tensor) -> Tensor:
+        """Return the scaled weight, or an infinite one as it is; the host of a GPU does not read which."""
+        finite = kernel.detach().isfinite().all()
+        with known_finite():
+            A = ConvOperator(torch.where(finite, kernel, 0), *self.geometry).torus()
+            norm = largest_unread(A).to(weight.dtype)
+        return torch.where(finite, self.bound * weight / norm.clamp_min(torch.finfo(norm.dtype).tiny), weight)
 
     def _norm(self, A: ConvOperator) -> Tensor:
         """Return the operator norm, or that of the block that was on top at the last exact reading."""
