@@ -12,7 +12,7 @@ from convkit.attacks import autoattack, fgsm, pgd, robust_accuracy, simba
 from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.weights import OperatorNorm
+from convkit.normalization.operator_norm import OperatorNorm
 from convkit.robustness.lipschitz import jacobian_norm
 from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.engine.blocks import Blocks, Gram
+from convkit.engine.blocks import Blocks, Gram, angles
 from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
 from convkit.engine.lanczos import MOST, RESIDUALS, Product, leading_eigenvectors, random_row
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.dtypes import differentiated
 from convkit.operators.operator import ConvOperator
+from convkit.operators.tables import on
 
 DENSE_SIDE, DENSE_SIDE_ON_GPU = 24, 128  # smaller Gram blocks are decomposed as they are
 STEPS = 6, 16  # Lanczos steps: on a coarse grid of frequencies, then wherever the largest block may be
@@ -32,6 +33,24 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
     alone = len(blocks.frequencies) == 1
     block = blocks.at_zero()[group] if alone else blocks.group(group).at(frequency)[0, 0]
     return (largest_of_block(block) * blocks.scale).to(A.kernel.dtype)
+
+
+def largest_unread(A: ConvOperator) -> Tensor:
+    """Return ``largest_singular_value(A)`` where the host reads no number of it: a GPU is not waited for.
+
+    For kernels below float64, which need no scaling in float64. Only decompositions wait, to see whether they
+    converged; blocks too large to be decomposed at every frequency are searched as usual, with a read of each level.
+    """
+    blocks = Blocks(A, scale=1)
+    if not _small(blocks) or not differentiated(blocks.taps):
+        return largest_singular_value(A)
+    groups, _, rows, columns = blocks.taps.shape
+    index = _squares(blocks.with_taps(blocks.taps.detach())).argmax()[None]
+    phases = on(angles(blocks.frequencies, blocks.offsets, blocks.period), blocks.taps).to(blocks.taps.dtype)
+    phases = phases.index_select(0, index // groups)
+    flat = blocks.taps.index_select(0, index % groups)[0].flatten(1)
+    block = torch.complex(phases.cos() @ flat, phases.sin() @ flat).view(rows, columns)
+    return largest_of_block(block).to(A.kernel.dtype)
 
 
 def largest_of_block(block: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from convkit.methods.method import KnobValue, MakeLayer, Settings, Shapes
 from convkit.models.layers import LayerFactory
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
-from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
+from convkit.normalization.operator_norm import OperatorNorm
+from convkit.normalization.weights import NewtonOrthogonal, WeightStandardization
 from convkit.operators.network import naming
 
 Found = TypeVar("Found", bound=nn.Module)

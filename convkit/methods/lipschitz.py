@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from convkit.audit.product import product_bound
 from convkit.methods.layers import Convolution
 from convkit.methods.method import KnobValue, Settings, Shapes
-from convkit.normalization.weights import OperatorNorm
+from convkit.normalization.operator_norm import OperatorNorm
 
 ROUNDING = 1e-5  # relative: what float32 may add to the product of all norms
 

@@ -28,7 +28,8 @@ from convkit.models.activations import MaxMin
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.layer_polar import LayerPolar2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
-from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm, WeightStandardization
+from convkit.normalization.operator_norm import OperatorNorm
+from convkit.normalization.weights import NewtonOrthogonal, WeightStandardization
 from convkit.penalties import orthogonality
 
 BatchNorm = nn.modules.batchnorm._BatchNorm

@@ -63,6 +63,12 @@ def test_every_method_waits_at_most_twice_a_step_on_cuda(data, method):
     assert counts.waited == 1 + READS.get(method, 0)
 
 
+def test_the_operator_norm_waits_for_its_two_decompositions_per_layer_alone_on_cuda(data):
+    model = network("cnn9", data, "operator_norm", **SMALL)
+    counts = counts_of(fit(model, data, "operator_norm", steps=9, batch_size=8))
+    assert counts.waits == {"copy device to host": 1, "aten::_linalg_eigh.eigenvalues": 2 * 9}
+
+
 def test_objectives_wait_for_their_attack_alone_on_cuda(data):
     waited = {}
     for name in ("clean", "free", "trades"):

@@ -16,7 +16,8 @@ from convkit.audit.product import product_bound
 from convkit.audit.table import layer_table
 from convkit.audit.tracker import NormTracker
 from convkit.data import digits, subset
-from convkit.normalization.weights import NewtonOrthogonal, OperatorNorm
+from convkit.normalization.operator_norm import OperatorNorm
+from convkit.normalization.weights import NewtonOrthogonal
 from convkit.operators.network import conv_operators
 from convkit.robustness.lipschitz import empirical_radius, jacobian_norm, local_lipschitz
 from convkit.training.evaluation import evaluate

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from convkit.normalization.operator_norm import OperatorNorm
 from convkit.normalization.weights import (
     CenteredWeightNorm,
     NewtonOrthogonal,
-    OperatorNorm,
     WeightStandardization,
     parametrized,
 )
@@ -256,3 +256,18 @@ def test_numbers_of_other_libraries_are_plain():
     newton = NewtonOrthogonal(np.uint8(3), np.float32(0.5), groups=torch.tensor(1))
     assert (newton.iterations, newton.scale, newton.groups) == (3, 0.5, 1)
     assert {type(n) for n in (layer.bound, layer.every, newton.iterations, newton.scale, newton.groups)} == {int, float}
+
+
+def test_the_operator_norm_of_weights_that_are_not_finite_leaves_them_and_of_zeros_zeros(device):
+    for groups in (1, 2):
+        layer = parametrized(
+            nn.Conv2d(4, 6, 3, padding=1, groups=groups), OperatorNorm((5, 6), 1, 1, 1, groups, "zeros")
+        ).to(device)
+        A = ConvOperator(layer.weight.detach().double(), (5, 6), groups=groups, padding=1, padding_mode="zeros")
+        assert_close(torch.linalg.matrix_norm(A.torus().matrix(), 2).item(), 1.0, rtol=1e-5, atol=0)
+        original = layer.parametrizations.weight.original
+        for value in (0.0, math.inf, math.nan):
+            with torch.no_grad():
+                original.flatten()[3:] = value if value else 0.0
+                original.flatten()[:3] = 0.0
+            assert_close(layer.weight.detach(), original.detach(), rtol=0, atol=0, equal_nan=True)

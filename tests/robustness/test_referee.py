@@ -10,7 +10,8 @@ from torch.nn.utils import parametrizations
 from torch.testing import assert_close
 
 from convkit.models import GroupSort, MaxMin
-from convkit.normalization.weights import OperatorNorm, parametrized
+from convkit.normalization.operator_norm import OperatorNorm
+from convkit.normalization.weights import parametrized
 from convkit.operators.operator import ConvOperator
 from convkit.robustness.referee import Ruling, referee
 from tests.helpers.refusals import refused
