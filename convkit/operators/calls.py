@@ -84,7 +84,6 @@ class Recorder(TorchFunctionMode):
         self._model, self._products = model, Products(model, x)
         self._where = self._products.where
         self._quiet = False  # inside a layer that speaks for itself
-        self._read: set[int] = set()  # places of the weights that recorded calls have read
         self._kernels: dict[str, list[tuple[Tensor | None, str]]] = {}  # by module: kernels (None: its own), and rows
         self._padded: dict[int, Padded] = {}
 
@@ -110,16 +109,14 @@ class Recorder(TorchFunctionMode):
         """Return what has weights of two and more axes for which no row stands: what ran, and what did not."""
         fixed = [Missing(name, f"{f} by a matrix that is no parameter") for name, f in self._products.fixed]
         ran, idle = self.missing + fixed, []
-        speaking = {row.layer for row in self.rows.values() if row.operator is None}
-        read = {place(p) for name in speaking for p in self._own(name)} | self._read
         for path, module in self._model.named_modules():
             name, _, parametrized = path.partition(".parametrizations.")
             kind = type(self._model.get_submodule(name) if parametrized else module).__name__
             if type(module).__module__.startswith(QUANTIZED) and not path.endswith("_packed_params"):
                 ran.append(Missing(name, f"{kind} has quantized weights"))
                 continue
-            left = {key: p for key, p in module.named_parameters(recurse=False) if place(p) not in read}
-            own = {key: p for key, p in left.items() if p.ndim > 1 or place(p) in self._products.matrices}
+            own = dict(module.named_parameters(recurse=False))
+            own = {key: p for key, p in own.items() if p.ndim > 1 or place(p) in self._products.matrices}
             products = {f for p in own.values() for f in self._products.met.get(place(p), ())}
             unused = [key for key, p in own.items() if place(p) not in self._products.used]
             if own and isinstance(module, torch.jit.ScriptModule):
@@ -190,7 +187,6 @@ class Recorder(TorchFunctionMode):
                 A = self._operator(func, found["input"], self._of_the_network(found["weight"]), found)
         except (TypeError, ValueError) as error:
             self.missing.append(Missing(name, f"{func.__name__}: {error}"))
-            self._read |= origin or set()
             return
         self._kernel(name, func.__name__, found["weight"], A)
 
@@ -238,15 +234,8 @@ class Recorder(TorchFunctionMode):
                 return whole.as_strided(weight.shape, weight.stride(), whole.storage_offset() + first)
         return widened(weight.detach())
 
-    def _own(self, name: str) -> Iterator[Tensor]:
-        """Yield the parameters of a module that speaks for itself, and of those in it that do not run themselves."""
-        for inner, module in self._model.get_submodule(name).named_modules(prefix=name):
-            if inner == name or inner not in self.ran or "parametrizations" in inner:
-                yield from module.parameters(recurse=False)
-
     def _kernel(self, name: str, kind: str, weight: Tensor, A: ConvOperator, row: str | None = None) -> None:
         """Add the row of a recorded kernel, unless there is one of the same kernel on the same size."""
-        self._read |= self._products.origin(weight) or set()
         base = self._base(name, weight.detach(), row)
         self._add(base, Row(kind, name, A.input_shape, A), kind in ("linear", "attention"))
 

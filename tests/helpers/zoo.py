@@ -295,6 +295,23 @@ PARTS = {  # each row is what its layer does on what it meets
         ("0",),
         (),
     ),
+    "added to a product": Kind(
+        lambda: before(call(lambda x, w: torch.baddbmm(w, x, x.mT @ x), 5, 4)()), TOKENS, ("0",), ()
+    ),
+    "an idle LSTM": Kind(
+        lambda: With(lambda m, x: m.a(x), a=nn.Linear(4, 3), aside=nn.LSTM(4, 3)),
+        ROW,
+        ("a",),
+        (),
+        {"aside": "model(x) does not reach it"},
+    ),
+    "a row and a product of one weight": Kind(
+        lambda: With(lambda m, x: m.a(x) @ m.a.weight, a=nn.Linear(4, 3)),
+        ROW,
+        ("a",),
+        (),
+        {"a": "Linear multiplies its weight by matmul"},
+    ),
     "TransformerEncoderLayer": Kind(
         lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
         TOKENS,
