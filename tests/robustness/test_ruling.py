@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from convkit.models import GroupSort, MaxMin
 from convkit.normalization.weights import OperatorNorm, parametrized
 from convkit.operators.operator import ConvOperator
-from convkit.robustness.referee import Ruling, referee
+from convkit.robustness.ruling import Ruling, referee
 from tests.helpers.refusals import refused
 
 
