@@ -113,7 +113,7 @@ def at_eps(results: Mapping[str, Any], name: str, what: str, eps: float = EPS) -
 
 
 def verdicts(results: Mapping[str, Any], eps: float = EPS) -> dict[tuple[str, str, str], Verdict]:
-    """Return what the paired seeds say of certified, attacked and clean accuracy, for each pair in ``PAIRS``, at ``eps``."""
+    """Return what paired seeds say of certified, attacked and clean accuracy, for each pair in ``PAIRS``."""
     whole = {row["name"] for row in results["rows"] if all(run["lost"] is None for run in row["runs"])}
     return {
         (what, ours, theirs): compare(at_eps(results, ours, what, eps), at_eps(results, theirs, what, eps))
