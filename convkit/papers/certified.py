@@ -104,19 +104,19 @@ def attacks(eps: float) -> dict[str, Any]:
     }
 
 
-def at_eps(results: Mapping[str, Any], name: str, what: str) -> list[float]:
-    """Return the clean, attacked or certified accuracy of one way at ``EPS`` in percent, seed by seed."""
+def at_eps(results: Mapping[str, Any], name: str, what: str, eps: float = EPS) -> list[float]:
+    """Return the clean, attacked or certified accuracy of one way at ``eps`` in percent, seed by seed."""
     (row,) = [row for row in results["rows"] if row["name"] == name]
     places = {"attacked": results["attacked_at"], "certified": results["certified_at"]}
-    values = [run[what] if what == "clean" else run[what][places[what].index(EPS)] for run in row["runs"]]
+    values = [run[what] if what == "clean" else run[what][places[what].index(eps)] for run in row["runs"]]
     return [100 * value for value in values]
 
 
-def verdicts(results: Mapping[str, Any]) -> dict[tuple[str, str, str], Verdict]:
-    """Return what the paired seeds say of certified, attacked and clean accuracy, for each pair in ``PAIRS``."""
+def verdicts(results: Mapping[str, Any], eps: float = EPS) -> dict[tuple[str, str, str], Verdict]:
+    """Return what paired seeds say of certified, attacked and clean accuracy, for each pair in ``PAIRS``."""
     whole = {row["name"] for row in results["rows"] if all(run["lost"] is None for run in row["runs"])}
     return {
-        (what, ours, theirs): compare(at_eps(results, ours, what), at_eps(results, theirs, what))
+        (what, ours, theirs): compare(at_eps(results, ours, what, eps), at_eps(results, theirs, what, eps))
         for what in ("certified", "attacked", "clean")
         for ours, theirs in PAIRS
         if {ours, theirs} <= whole and len(results["seeds"]) > 1

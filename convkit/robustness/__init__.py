@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convkit.robustness.lipschitz import jacobian_norm as jacobian_norm
     from convkit.robustness.lipschitz import local_lipschitz as local_lipschitz
     from convkit.robustness.lipschitz import margins as margins
-    from convkit.robustness.referee import Ruling as Ruling
-    from convkit.robustness.referee import referee as referee
+    from convkit.robustness.ruling import Ruling as Ruling
+    from convkit.robustness.ruling import referee as referee
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -13,7 +13,7 @@ from convkit.models import GroupSort, MaxMin
 from convkit.normalization.operator_norm import OperatorNorm
 from convkit.normalization.weights import parametrized
 from convkit.operators.operator import ConvOperator
-from convkit.robustness.referee import Ruling, referee
+from convkit.robustness.ruling import Ruling, referee
 from tests.helpers.refusals import refused
 
 
