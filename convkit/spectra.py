@@ -17,6 +17,7 @@ from convkit.operators.geometry import positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
 
+
 @in_full_precision
 def symbol(A: ConvOperator) -> Tensor:
     """Return the Fourier blocks of ``A``, complex, shape ``(*frequencies, c_out, c_in * prod(stride))``.
