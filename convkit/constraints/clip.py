@@ -1,6 +1,5 @@
 """Optimizer hooks that clip the singular values of layers after every so many steps."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
