@@ -33,14 +33,15 @@ def svdvals_of_full_symbol(A: ConvOperator) -> Tensor:
 
 def power_method(A: ConvOperator, steps: int) -> Tensor:
     """Return an estimate of the operator norm from below, by power iteration (Virmaux & Scaman 2018)."""
-    pad = A.kernel.shape[-1] // 2
+    pad, stride = A.kernel.shape[-1] // 2, A.stride
+    rest = [(n - 1) % s for n, s in zip(A.input_shape, stride, strict=True)]
     x = torch.randn(1, *A.in_shape, dtype=A.kernel.dtype, generator=torch.Generator().manual_seed(0)).to(
         A.kernel.device
     )
     for _ in range(steps):
-        y = F.conv2d(x / x.norm(), A.kernel, padding=pad)
-        x = F.conv_transpose2d(y, A.kernel, padding=pad)
-    return F.conv2d(x / x.norm(), A.kernel, padding=pad).norm()
+        y = F.conv2d(x / x.norm(), A.kernel, None, stride, pad)
+        x = F.conv_transpose2d(y, A.kernel, None, stride, pad, rest)
+    return F.conv2d(x / x.norm(), A.kernel, None, stride, pad).norm()
 
 
 def gram_iteration(A: ConvOperator, steps: int) -> Tensor:
@@ -92,3 +93,35 @@ class PlainConvNorm(nn.Module):
         crop = self.k - 1 - self.k // 2
         z = z[:, :, crop : size[0] - crop, crop : size[1] - crop]
         return self.affine(z[:, :, :: self.stride, :: self.stride])
+
+
+class Residual(nn.Module):
+    """The basic block of He et al. 2016."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
+        self.conv2, self.bn2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or c_in != c_out:
+            self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs, ``(batch, c_out, height, width)``."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcut(x))
+
+
+def resnet18(widths: tuple[int, ...] = (64, 128, 256, 512), classes: int = 1000) -> nn.Sequential:
+    """Return the ResNet-18 of He et al. 2016 for ImageNet, with their first weights."""
+    stem = nn.Conv2d(3, widths[0], 7, 2, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+    blocks: list[nn.Module] = []
+    c_in = widths[0]
+    for number, c_out in enumerate(widths):
+        blocks += [Residual(c_in, c_out, 1 if number == 0 else 2), Residual(c_out, c_out, 1)]
+        c_in = c_out
+    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c_in, classes))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model

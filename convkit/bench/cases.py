@@ -11,23 +11,30 @@ import torch
 from torch import nn
 
 from convkit.attacks.blackbox import simba
+from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import pgd
+from convkit.audit.table import layer_table
+from convkit.audit.tracker import NormTracker
 from convkit.bench.baselines import (
     PlainConvNorm,
     gram_iteration,
     power_method,
+    resnet18,
     svdvals_of_full_symbol,
     theorem_1,
     two_lines,
     two_lines_clip,
 )
 from convkit.bench.stripes import trained_on_stripes
+from convkit.constraints.clip import clip_operator_norm
 from convkit.data.trained import trained_kernels
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators.geometry import PaddingMode
+from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
 from convkit.projections.clipping import clip_and_crop, clip_reshaped_kernel
+from convkit.randomness import seeded
 from convkit.spectra import leading_singular_values, singular_values
 
 Task = Callable[[], Any]
@@ -58,6 +65,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     yield from _zero_padding(device, quick)
     yield from _convnorm(device, quick)
     yield from _attacks(device, quick)
+    yield from _networks(device, quick)
 
 
 def random_operator(
@@ -217,6 +225,25 @@ def _zero_padding(device: torch.device, quick: bool) -> Iterator[Case]:
         baselines: dict[str, Task] = {name: partial(leading_singular_values, A, 1)}
         inputs = f"{c} to {c} channels, 3 x 3, {n} x {n}, zero padding"
         yield Case("torus bound", inputs, partial(_torus_norm, A), baselines, {name: 12})
+    name = "power method, 100 steps"
+    for c, n, dtype in (
+        (16, 32, torch.float32),
+        (64, 16, torch.float32),
+        (64, 16, torch.float64),
+        *(() if quick else ((64, 32, torch.float32), (64, 32, torch.float64), (256, 4, torch.float32))),
+    ):
+        A = random_operator(c, c, n, 3, device, dtype)
+        A = ConvOperator(A.kernel, A.input_shape, padding=1, padding_mode="zeros")
+        inputs = f"{c} to {c} channels, 3 x 3, {n} x {n}, zero padding, {str(dtype)[6:]}"
+        baselines = {name: partial(power_method, A, 100)}
+        yield Case("operator norm 2, converged", inputs, partial(operator_norm, A, 2), baselines, {name: 0.5})
+    side, name = 512 if quick else 2048, "torch svdvals, float64"
+    for dtype in (torch.float32, torch.float64):
+        matrix = torch.randn(side, side, generator=torch.Generator().manual_seed(0)).to(device, dtype) / side**0.5
+        task = partial(operator_norm, ConvOperator(matrix[..., None, None], (1, 1)), 2)
+        baselines = {name: partial(torch.linalg.svdvals, matrix.double())}
+        inputs = f"linear layer {side} x {side}, {str(dtype)[6:]}"
+        yield Case("operator norm 2, converged", inputs, task, baselines, {name: 1 / 0.3})
 
 
 def _convnorm(device: torch.device, quick: bool) -> Iterator[Case]:
@@ -271,6 +298,12 @@ def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
                 baselines,
                 {name: 3},
             )
+        task = partial(
+            robust_accuracy, model, [(x, y)], partial(pgd, eps=eps, step=eps / 4, steps=steps), progress=False
+        )
+        inputs = f"{count} images 3 x 32 x 32, PGD of {steps} steps, 4 layers of {width} channels"
+        rival = partial(_right_under_attack, target, theirs, images, labels)
+        yield Case("robust accuracy", inputs, task, {name: rival}, {name: 1})
     model, x, y = trained_on_stripes(16, 32, device)
     odds = nn.Sequential(model, nn.Softmax(1))
     target = PyTorchClassifier(odds, nn.CrossEntropyLoss(), (3, 32, 32), 4, clip_values=(0, 1), device_type=kind)
@@ -285,3 +318,58 @@ def _attacks(device: torch.device, quick: bool) -> Iterator[Case]:
             {name: partial(asks.generate, images, labels)},
             {name: 3 if count > 1 else 1},
         )
+
+
+def _right_under_attack(target: Any, attack: Any, images: np.ndarray, labels: np.ndarray) -> float:
+    """Return the accuracy under an attack of the toolbox."""
+    clean = target.predict(images).argmax(1) == labels
+    return float((clean & (target.predict(attack.generate(images, labels)).argmax(1) == labels)).mean())
+
+
+def _networks(device: torch.device, quick: bool) -> Iterator[Case]:
+    """Yield the cases of whole networks: a ResNet-18 with its first weights on 64 x 64 pixels."""
+    widths = (8, 16, 32, 64) if quick else (64, 128, 256, 512)
+    with seeded(0):
+        model = resnet18(widths).to(device)
+        images, labels = torch.randn(32, 3, 64, 64).to(device), torch.randint(1000, (32,)).to(device)
+    what = f"ResNet-18 of {widths[0]} to {widths[-1]} channels, 64 x 64"
+    x = images[:1]
+    operators = [A for A in conv_operators(model, x).values() if max(A.input_shape) > 1]
+    name = "power method, 100 steps, each convolution"
+    baselines: dict[str, Task] = {name: lambda: [power_method(A, 100) for A in operators]}
+    for torus in (False, True):
+        inputs = f"{what}, {'norms of the torus' if torus else 'norms converged'}"
+        yield Case(
+            "table of all layers", inputs, partial(layer_table, model, x, torus=torus, progress=False), baselines
+        )
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    step()
+    refresh = 5 if quick else 50
+    tracker = NormTracker(model, x, refresh)
+    tracker.update()
+    name = f"{refresh} steps of training, batch 32"
+    yield Case(
+        f"NormTracker, {refresh} updates",
+        f"{what}, one of them a refresh",
+        lambda: [tracker.update() for _ in range(refresh)],
+        {name: lambda: [step() for _ in range(refresh)]},
+        {} if quick else {name: 4},
+    )
+    kernels = {name: p.detach().clone() for name, p in model.named_parameters()}
+    idle = torch.optim.SGD(model.parameters(), 0.0)
+    clip_operator_norm(idle, model, input_shapes(model, x), bound=1.0, every=1)
+
+    def clip() -> None:
+        model.load_state_dict(kernels, strict=False)
+        idle.step()
+
+    tori = [A.torus() for A in operators]
+    lines = [partial(two_lines_clip, _numpy_kernel(A), A.input_shape, 1.0) for A in tori if A.stride == (1, 1)]
+    name = "the paper's listing, layers without a stride"
+    yield Case("clip of all layers", f"{what}, bound 1", clip, {name: lambda: [task() for task in lines]})

@@ -20,7 +20,7 @@ from convkit.spectra import singular_values
 
 @dataclass(frozen=True)
 class Budget:
-    """The number of times each implementation is timed, and the seconds after which a slow one is not timed again."""
+    """How often the implementations of a case are timed, and the seconds in one of them after which they are not."""
 
     rounds: int
     seconds: float
@@ -49,15 +49,17 @@ class Result:
 
 
 def time_case(case: Case, budget: Budget, synchronize: Task) -> Result:
-    """Return median times of ours and the baselines, timed in turn several times, after one untimed call of ours."""
+    """Return median times of ours and the baselines, timed in turn equally often, after one untimed call of each."""
     tasks = {"convkit": case.ours, **case.baselines}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     calls = dict.fromkeys(tasks, 1)
-    case.ours()
+    for task in tasks.values():
+        task()
+    spent = 0.0
     for _ in range(budget.rounds):
+        if spent > budget.seconds:
+            break
         for name, task in tasks.items():
-            if sum(seconds[name]) * calls[name] > budget.seconds:
-                continue
             time.sleep(REST)
             synchronize()
             start = time.perf_counter()
@@ -65,6 +67,7 @@ def time_case(case: Case, budget: Budget, synchronize: Task) -> Result:
                 task()
             synchronize()
             seconds[name].append((time.perf_counter() - start) / calls[name])
+            spent = max(spent, sum(seconds[name]))
             calls[name] = max(1, min(1000, int(SPAN / seconds[name][-1])))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ours = medians.pop("convkit")

@@ -1,6 +1,5 @@
 """Optimizer hooks that clip the singular values of layers after every so many steps."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
@@ -207,7 +206,7 @@ class NormClip(Clip):
             if A is B:  # nothing is above the bound
                 break
         if A is not B and _has_all_taps(A):
-            return A, torch.tensor(self.bound, device=A.kernel.device)
+            return A, torch.tensor(self.bound, dtype=torch.float64, device="cpu")
         return A, operator_norm(A, 2)
 
 
@@ -231,9 +230,9 @@ class ReshapedClip(Clip):
 
 
 def _has_all_taps(A: ConvOperator) -> bool:
-    """Return whether the kernel reaches every pixel of the torus: a clip then leaves nothing to crop."""
-    blocks = Blocks(A)
-    return len(blocks.offsets) == math.prod(blocks.period) and blocks.phases == math.prod(A.stride)
+    """Return whether the kernel has a tap at every pixel of a period of the torus: a clip leaves nothing to crop."""
+    axes = zip(A.input_shape, A.kernel.shape[2:], A.dilation, A.stride, Blocks(A).period, strict=True)
+    return all(len({d * tap % n for tap in range(k)}) == s * period for n, k, d, s, period in axes)
 
 
 def _plain_weight(kind: str, name: str, layer: nn.Module) -> Tensor:

@@ -58,10 +58,10 @@ def leading_right_vectors(
     """
     scale = A.kernel.abs().amax()
     A = replace(A, kernel=A.kernel / torch.where(scale > 0, scale, 1))  # squares neither overflow nor vanish
-    rough = replace(A, kernel=A.kernel.float())
+    rough = None if A.kernel.is_cuda else partial(_product, replace(A, kernel=A.kernel.float()))
     start = random_row(math.prod(A.in_shape), A.kernel) if start is None else start.view(1, -1).to(A.kernel)
     try:
-        rows = leading_eigenvectors(partial(_product, A), start, k, residual, partial(_product, rough))
+        rows = leading_eigenvectors(partial(_product, A), start, k, residual, rough)
     except RuntimeError as error:
         raise RuntimeError(f"the leading singular values of {A} did not converge: {error}") from None
     return rows.unflatten(1, A.in_shape)

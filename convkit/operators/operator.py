@@ -184,7 +184,7 @@ class ConvOperator:
 
     @property
     def _torchs_padding(self) -> tuple[int, ...] | None:
-        """Return the padding that torch does itself, without a padded copy: as many zeros on each side."""
+        """Return the padding that torch's convolution does without a padded copy: as many zeros on each side."""
         alike = self.padding_mode == "zeros" and all(before == after for before, after in self.pads)
         return tuple(before for before, _ in self.pads) if alike else None
 

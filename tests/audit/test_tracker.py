@@ -146,6 +146,18 @@ def test_reading_a_parametrized_weight_takes_no_step_of_it(device):
         assert_close(tracker.update(), tracker.update())
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_layers_whose_padding_mirrors_pixels_are_tracked(device, mode):
+    layer = nn.Conv2d(4, 6, 3, padding=1, padding_mode=mode, bias=False).double().to(device)
+    x = torch.ones(1, 4, 7, 6, dtype=torch.float64, device=device)
+    tracker = NormTracker(layer, x, refresh=4)
+    for step in range(9):
+        norm, estimate = dense_norms(layer, x)[""], tracker.update()[""]
+        assert norm * (1 - (1e-9 if step % 4 == 0 else 1e-2)) <= estimate <= norm * (1 + 1e-9)
+        with torch.no_grad():
+            layer.weight.add_(normal(*layer.weight.shape, device=device, seed=step), alpha=0.01)
+
+
 # ---- cost ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode, channels, size, fraction", [("circular", 64, 32, 0.1), ("zeros", 16, 24, 0.5)])
 def test_an_update_multiplies_a_fraction_of_what_the_norm_does(device, mode, channels, size, fraction):

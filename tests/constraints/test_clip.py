@@ -56,6 +56,16 @@ def test_the_step_clips_and_crops_each_layer_on_its_torus_and_records_the_norm_t
     assert_close([p.detach() for name, p in model.named_parameters() if "bias" in name], biases, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("size, stride", [((3, 3), 1), ((4, 2), 2), ((4, 3), 1)])
+def test_the_norm_recorded_is_that_of_the_clipped_kernel_also_where_nothing_is_cropped(device, size, stride):
+    layer = nn.Conv2d(5, 4, 3, stride, 1, padding_mode="circular", bias=False).to(device, torch.float64)
+    optimizer = sgd(layer, 0.0)
+    handle = clip_operator_norm(optimizer, layer, {"": size}, 0.4, every=1)
+    optimizer.step()
+    A = ConvOperator(layer.weight.detach(), size, stride)
+    assert handle.record[""]["norm"] == pytest.approx(float(torch.linalg.matrix_norm(A.matrix(), 2)), rel=1e-9)
+
+
 def test_the_norm_recorded_bounds_that_of_the_layer_and_more_rounds_leave_less(device):
     left = []
     for rounds in (1, 4):

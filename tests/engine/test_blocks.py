@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from convkit.engine import largest
 from convkit.engine.blocks import Blocks, half_set
 from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
 from convkit.engine.workers import thread_pool
@@ -165,6 +166,70 @@ def test_small_values_of_a_float64_kernel_keep_their_digits(device):
     A = ConvOperator(kernel, (8, 6))
     assert float(plain_spectrum(A).amin() / plain_spectrum(A).amax()) < 1e-7
     assert_close(singular_values(A), plain_spectrum(A).flatten().sort(descending=True).values, atol=0, rtol=1e-6)
+
+
+def hard(rows: int, columns: int, device: torch.device) -> dict[str, torch.Tensor]:
+    random = normal(rows, columns, device=device)
+    basis = torch.linalg.qr(random if rows >= columns else random.mT)[0]
+    return {
+        "random": random,
+        "orthogonal": basis if rows >= columns else basis.mT,
+        "low rank": normal(rows, 2, device=device) @ normal(2, columns, device=device, seed=1),
+        "zero": 0 * random,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["random", "orthogonal", "low rank", "zero"])
+@pytest.mark.parametrize("shape", [(40, 53), (47, 30)])
+@pytest.mark.parametrize("proved", [True, False])
+def test_the_norm_of_a_large_matrix_is_iterated(device, monkeypatch, shape, kind, dtype, proved):
+    monkeypatch.setattr(largest, "ITERATED_SIDE", 8)
+    monkeypatch.setattr(largest, "PROVED_SIDE", 2048 if proved else 0)
+    matrix = hard(*shape, device)[kind].to(dtype).requires_grad_()
+    norm = operator_norm(ConvOperator(matrix[..., None, None], (1, 1)), 2)
+    near = {"rtol": 2e-7 if dtype == torch.float32 else 2e-10, "atol": 1e-300}
+    assert_close(norm.detach(), torch.linalg.svdvals(matrix.detach().double())[0].to(dtype), **near)
+    (gradient,) = torch.autograd.grad(norm, matrix)
+    assert gradient.isfinite().all()
+    if kind == "random":
+        u, _, v = torch.linalg.svd(matrix.detach().double())
+        assert_close(
+            gradient.double(), torch.outer(u[:, 0], v[0]), rtol=0, atol=1e-3 if dtype == torch.float32 else 1e-6
+        )
+
+
+@pytest.mark.parametrize("found", ["nothing", "another"])
+def test_a_large_matrix_is_decomposed_where_the_iteration_fails(device, monkeypatch, found):
+    def fail(product, start, *_):
+        if found == "nothing":
+            raise RuntimeError("no convergence")
+        return start / start.norm()
+
+    monkeypatch.setattr(largest, "ITERATED_SIDE", 8)
+    monkeypatch.setattr(largest, "leading_eigenvectors", fail)
+    A = Geometry((30, 28, 3, 3), (8, 7)).operator(device)
+    assert_close(operator_norm(A, 2), plain_spectrum(A).amax(), rtol=1e-12, atol=0)
+
+
+def test_large_complex_blocks_are_iterated(device, monkeypatch):
+    monkeypatch.setattr(largest, "ITERATED_SIDE", 8)
+    for shape in ((30, 28, 3, 3), (26, 40, 3, 3)):
+        A = Geometry(shape, (8, 7)).operator(device)
+        assert_close(operator_norm(A, 2), plain_spectrum(A).amax(), rtol=2e-10, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-7])
+def test_all_values_of_a_large_matrix_come_from_its_gram_matrix_but_small_ones(device, monkeypatch, smallest, dtype):
+    monkeypatch.setattr("convkit.engine.values.GRAM_SIDE", 4)
+    monkeypatch.setattr("convkit.engine.values.COLUMNS", 7)
+    for shape in ((20, 33), (33, 20)):
+        matrix = normal(*shape, device=device)
+        matrix[0] *= smallest
+        exactly = torch.linalg.svdvals(matrix.to(dtype).double())
+        values = singular_values(ConvOperator(matrix.to(dtype)[..., None], (1,)))
+        assert_close(values.double(), exactly, rtol=1e-9 if dtype == torch.float64 else 1e-6, atol=0)
 
 
 def test_pieces_shared_among_workers_are_all_done_and_the_threads_given_back(monkeypatch):

@@ -170,9 +170,10 @@ def slope(model: nn.Module, x: Tensor, steps: int = 4, step: float = 1e-3) -> fl
     for _ in range(steps):
         v = v / v.norm()
         above = (x + step * v).detach().requires_grad_()
-        y = model(above)
+        (y,) = tensors(model(above))
         with torch.no_grad():
-            change = y - model(x - step * v)
+            (below,) = tensors(model(x - step * v))
+            change = y - below
         greatest = max(greatest, float(change.norm()) / (2 * step))
         (v,) = torch.autograd.grad(y, above, change)
     return greatest
