@@ -255,8 +255,9 @@ class Flow:
         except (TypeError, ValueError) as error:
             raise ValueError(f"product_bound at {call.step.name}: {error}") from error
         found = [result] if isinstance(result, Bound) else list(result)
+        large = f"{call.step.name}: the bound is above 1e308, the largest number; give a smaller box or bound the parts"
         for bound in found:
-            bound.why = bound.why or next((b.why for b in known if b.why), "") if bound.unbounded else ""
+            bound.why = bound.why or next((b.why for b in known if b.why), large) if bound.unbounded else ""
         return found
 
 

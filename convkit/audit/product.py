@@ -70,7 +70,9 @@ def product_bound(
             raise ValueError(f"product_bound at {found.why}")
         _same_for_all_inputs(model, x, record, output)
         if not math.isfinite(found.slope):
-            raise ValueError("product_bound needs a bound below 1e308, the largest number, got more; bound the parts")
+            raise ValueError(
+                "product_bound at the output: the bound is above 1e308, the largest number; bound the parts"
+            )
         return found.slope
 
 
