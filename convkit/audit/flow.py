@@ -92,8 +92,9 @@ Rule = Callable[[Call], "Bound | Sequence[Bound]"]
 class Flow:
     """Goes through the steps of a record and keeps what is known of each memory."""
 
-    def __init__(self, rules: Mapping[Any, Rule], of_modules: Rule, torus: bool, boxed: bool) -> None:
+    def __init__(self, rules: Mapping[Any, Rule], of_modules: Rule, torus: bool, boxed: bool, folded: bool) -> None:
         self.rules, self.of_modules, self.torus = rules, of_modules, torus
+        self.folded = folded  # whether gains are part of the layer before
         self.boxed = boxed  # whether the inputs are bounded
         self.memory: dict[int, Bound] = {}
         self.last: dict[int, tuple[Place, Bound]] = {}  # by memory: what was written last, if it lies there as a whole

@@ -27,12 +27,13 @@ def product_bound(
     torus: bool = False,
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
+    folded: bool = True,
 ) -> float:
     """Return an upper bound of the network's Lipschitz constant on inputs of the size of ``x``.
 
     In 2-norms and evaluation mode: ``|f(a) - f(b)| <= bound |a - b|`` for all inputs a and b, up to rounding in the
     network itself. The factors are the norm 2 of convolutions and linear layers, together with the gains of a BatchNorm
-    or another factor per channel behind them; the steepest slope of activations; for max pooling the root of how many
+    or another factor per channel behind them (each by itself with ``folded=False``); the steepest slope of activations; for max pooling the root of how many
     windows share a pixel; ``sqrt(||.||_1 ||.||_inf)`` for averages and rearrangements; ``max |weight| / sqrt(eps)`` for
     LayerNorm, GroupNorm and RMSNorm. Where branches meet, sums add the bounds of the branches and concatenations their
     squares. Biases do not matter. With ``torus=True`` layers without Fourier blocks count with the norm of
@@ -61,7 +62,9 @@ def product_bound(
     with torch.inference_mode(False), torch.no_grad():
         domain = _domain(x, low, high)
         with evaluation_copy(model, x, _still) as still:  # all runs see the same numbers while another thread trains
-            return _bound(type(model).__name__, still, x, torus, domain)
+            return _bound(
+                type(model).__name__, still, x, Flow(RULES, of_module, torus, domain[0] is not None, folded), domain
+            )
 
 
 RULES: dict[Any, Rule] = {**POINTWISE, **LINEAR, **MOVES, **BRANCHES, **NORMALIZATIONS}
@@ -72,10 +75,9 @@ def _still(parameter: Tensor) -> Tensor:
     return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
 
 
-def _bound(kind: str, model: nn.Module, x: Tensor, torus: bool, domain: tuple[Tensor | None, Tensor | None]) -> float:
+def _bound(kind: str, model: nn.Module, x: Tensor, flow: Flow, domain: tuple[Tensor | None, Tensor | None]) -> float:
     with copy_to_run(model, x) as copy:
         record, output = _recorded(kind, copy, x)
-        flow = Flow(RULES, of_module, torus, boxed=domain[0] is not None)
         flow.write(record.input, Bound(1.0, *domain))
         for step in record.steps:
             flow.step(step)
