@@ -33,11 +33,11 @@ def product_bound(
 
     In 2-norms and evaluation mode: ``|f(a) - f(b)| <= bound |a - b|`` for all inputs a and b, up to rounding in the
     network itself. The factors are the norm 2 of convolutions and linear layers, together with the gains of a BatchNorm
-    or another factor per channel behind them (each by itself with ``folded=False``); the steepest slope of
-    activations; for max pooling the root of how many windows share a pixel; ``sqrt(||.||_1 ||.||_inf)`` for averages and rearrangements; ``max |weight| / sqrt(eps)`` for
-    LayerNorm, GroupNorm and RMSNorm. Where branches meet, sums add the bounds of the branches and concatenations their
-    squares. Biases do not matter. With ``torus=True`` layers without Fourier blocks count with the norm of
-    ``A.torus()``, which is larger and cheaper.
+    or another factor per channel behind them (each by itself with ``folded=False``); the steepest slope of activations;
+    for max pooling the root of how many windows share a pixel; ``sqrt(||.||_1 ||.||_inf)`` for averages and
+    rearrangements; ``max |weight| / sqrt(eps)`` for LayerNorm, GroupNorm and RMSNorm. Where branches meet, sums add the
+    bounds of the branches and concatenations their squares. Biases do not matter. With ``torus=True`` layers without
+    Fourier blocks count with the norm of ``A.torus()``, which is larger and cheaper.
 
     A product of two branches, such as a gate or attention, has a bound only where their numbers are bounded. Intervals
     that hold them are computed from LayerNorm, softmax and sigmoid, and from ``low`` and ``high``, numbers or tensors
