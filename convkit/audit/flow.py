@@ -92,8 +92,9 @@ Rule = Callable[[Call], "Bound | Sequence[Bound]"]
 class Flow:
     """Goes through the steps of a record and keeps what is known of each memory."""
 
-    def __init__(self, rules: Mapping[Any, Rule], of_modules: Rule, torus: bool, boxed: bool) -> None:
+    def __init__(self, rules: Mapping[Any, Rule], of_modules: Rule, torus: bool, boxed: bool, folded: bool) -> None:
         self.rules, self.of_modules, self.torus = rules, of_modules, torus
+        self.folded = folded  # whether gains are part of the layer before
         self.boxed = boxed  # whether the inputs are bounded
         self.memory: dict[int, Bound] = {}
         self.last: dict[int, tuple[Place, Bound]] = {}  # by memory: what was written last, if it lies there as a whole
@@ -255,8 +256,9 @@ class Flow:
         except (TypeError, ValueError) as error:
             raise ValueError(f"product_bound at {call.step.name}: {error}") from error
         found = [result] if isinstance(result, Bound) else list(result)
+        large = f"{call.step.name}: the bound is above 1e308, the largest number; give a smaller box or bound the parts"
         for bound in found:
-            bound.why = bound.why or next((b.why for b in known if b.why), "") if bound.unbounded else ""
+            bound.why = bound.why or next((b.why for b in known if b.why), large) if bound.unbounded else ""
         return found
 
 

@@ -142,7 +142,12 @@ def gained(call: Call, x: Bound, size: tuple[int, ...], gain: Tensor, shift: Ten
     copies = math.sqrt(math.prod(out) / max(1, math.prod(size)))
     root = x.root * math.sqrt(largest) * copies if bool((gain >= 0).all()) and shift is None else math.inf
     made, along = x.linear, gain.reshape([1] * (len(out) - gain.ndim) + list(gain.shape))
-    if made is not None and size == out and all(n == 1 or i == made.axis for i, n in enumerate(along.shape)):
+    if (
+        made is not None
+        and call.flow.folded
+        and size == out
+        and all(n == 1 or i == made.axis for i, n in enumerate(along.shape))
+    ):
         return Bound(None, low, high, linear=made.with_gain(along.flatten().expand(out[made.axis])))
     row, column = (t * largest if size == out and shift is None else math.inf for t in (x.row, x.column))
     return Bound(x.times(largest * copies), low, high, root=root, row=row, column=column)

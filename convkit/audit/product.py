@@ -15,6 +15,7 @@ from convkit.audit.moves import MOVES
 from convkit.audit.normalizations import NORMALIZATIONS
 from convkit.audit.pointwise import POINTWISE
 from convkit.operators.dtypes import as_input
+from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of
 
 ALIKE = 1e-4  # relative: how far two runs of one network may be apart by rounding
@@ -26,16 +27,17 @@ def product_bound(
     torus: bool = False,
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
+    folded: bool = True,
 ) -> float:
     """Return an upper bound of the network's Lipschitz constant on inputs of the size of ``x``.
 
     In 2-norms and evaluation mode: ``|f(a) - f(b)| <= bound |a - b|`` for all inputs a and b, up to rounding in the
     network itself. The factors are the norm 2 of convolutions and linear layers, together with the gains of a BatchNorm
-    or another factor per channel behind them; the steepest slope of activations; for max pooling the root of how many
-    windows share a pixel; ``sqrt(||.||_1 ||.||_inf)`` for averages and rearrangements; ``max |weight| / sqrt(eps)`` for
-    LayerNorm, GroupNorm and RMSNorm. Where branches meet, sums add the bounds of the branches and concatenations their
-    squares. Biases do not matter. With ``torus=True`` layers without Fourier blocks count with the norm of
-    ``A.torus()``, which is larger and cheaper.
+    or another factor per channel behind them (each by itself with ``folded=False``); the steepest slope of activations;
+    for max pooling the root of how many windows share a pixel; ``sqrt(||.||_1 ||.||_inf)`` for averages and
+    rearrangements; ``max |weight| / sqrt(eps)`` for LayerNorm, GroupNorm and RMSNorm. Where branches meet, sums add the
+    bounds of the branches and concatenations their squares. Biases do not matter. With ``torus=True`` layers without
+    Fourier blocks count with the norm of ``A.torus()``, which is larger and cheaper.
 
     A product of two branches, such as a gate or attention, has a bound only where their numbers are bounded. Intervals
     that hold them are computed from LayerNorm, softmax and sigmoid, and from ``low`` and ``high``, numbers or tensors
@@ -59,55 +61,65 @@ def product_bound(
         )
     with torch.inference_mode(False), torch.no_grad():
         domain = _domain(x, low, high)
-        with copy_to_run(model, x) as copy:
-            record, output = _recorded(model, copy, x)
-            flow = Flow(RULES, of_module, torus, boxed=domain[0] is not None)
-            flow.write(record.input, Bound(1.0, *domain))
-            for step in record.steps:
-                flow.step(step)
-            found = flow.read(record.place(output))
-        if found.unbounded and found.why:
-            raise ValueError(f"product_bound at {found.why}")
-        _same_for_all_inputs(model, x, record, output)
-        if not math.isfinite(found.slope):
-            raise ValueError("product_bound needs a bound below 1e308, the largest number, got more; bound the parts")
-        return found.slope
+        with evaluation_copy(model, x, _still) as still:  # all runs see the same numbers while another thread trains
+            return _bound(
+                type(model).__name__, still, x, Flow(RULES, of_module, torus, domain[0] is not None, folded), domain
+            )
 
 
 RULES: dict[Any, Rule] = {**POINTWISE, **LINEAR, **MOVES, **BRANCHES, **NORMALIZATIONS}
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def _recorded(model: nn.Module, copy: nn.Module, x: Tensor) -> tuple[Record, Tensor]:
+def _still(parameter: Tensor) -> Tensor:
+    return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+
+
+def _bound(kind: str, model: nn.Module, x: Tensor, flow: Flow, domain: tuple[Tensor | None, Tensor | None]) -> float:
+    with copy_to_run(model, x) as copy:
+        record, output = _recorded(kind, copy, x)
+        flow.write(record.input, Bound(1.0, *domain))
+        for step in record.steps:
+            flow.step(step)
+        found = flow.read(record.place(output))
+    if found.unbounded and found.why:
+        raise ValueError(f"product_bound at {found.why}")
+    _same_for_all_inputs(kind, model, x, record, output)
+    if not math.isfinite(found.slope):
+        raise ValueError("product_bound at the output: it is above 1e308, the largest number; bound the parts")
+    return found.slope
+
+
+def _recorded(kind: str, copy: nn.Module, x: Tensor) -> tuple[Record, Tensor]:
     try:
         record, output = record_run(copy, x)
     except ValueError as error:
         if str(error).startswith("step "):
             raise ValueError(f"product_bound at {error}") from error
         raise
-    return record, _one(model, output)
+    return record, _one(kind, output)
 
 
-def _same_for_all_inputs(model: nn.Module, x: Tensor, record: Record, output: Tensor) -> None:
+def _same_for_all_inputs(kind: str, model: nn.Module, x: Tensor, record: Record, output: Tensor) -> None:
     """Raise an error unless a run without a record gives the same, and one on another input makes the same calls."""
     with copy_to_run(model, x) as copy:
-        plain = _one(model, copy(as_input(copy, x.detach()).clone()))
+        plain = _one(kind, copy(as_input(copy, x.detach()).clone()))
     size = float(plain.abs().nan_to_num(0, 0, 0).max()) if plain.numel() else 0.0
     if plain.shape != output.shape or not torch.allclose(plain, output, 0, ALIKE * size, equal_nan=True):
-        raise _different(model, "the outputs")
+        raise _different(kind, "the outputs")
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     with copy_to_run(model, x) as copy:
-        another, _ = _recorded(model, copy, x.detach() + noise * (1 + x.detach().abs().nan_to_num(0, 0, 0)))
-    _compare(model, record, another)
+        another, _ = _recorded(kind, copy, x.detach() + noise * (1 + x.detach().abs().nan_to_num(0, 0, 0)))
+    _compare(kind, record, another)
 
 
-def _one(model: nn.Module, output: Any) -> Tensor:
+def _one(kind: str, output: Any) -> Tensor:
     """Return the one tensor of an output, alone or in a container."""
     tensors = list(tensors_of(output))
     if len(tensors) != 1:
         raise ValueError(
-            f"product_bound needs a network with one output tensor, got {type(model).__name__}, which returns "
-            f"{len(tensors)}; bound the parts that lead to each"
+            f"product_bound needs a network with one output tensor, got {kind}, which returns {len(tensors)}; "
+            "bound the parts that lead to each"
         )
     return tensors[0]
 
@@ -124,15 +136,15 @@ def _domain(x: Tensor, low: float | Tensor | None, high: float | Tensor | None) 
     return ends[0], ends[1]
 
 
-def _different(model: nn.Module, what: str) -> ValueError:
+def _different(kind: str, what: str) -> ValueError:
     return ValueError(
-        f"product_bound needs a network that does the same to all inputs, got {type(model).__name__}, where {what} "
+        f"product_bound needs a network that does the same to all inputs, got {kind}, where {what} "
         "differ from run to run or with the input; take out what is random, remembers earlier calls or computes with "
         "numbers outside of torch"
     )
 
 
-def _compare(model: nn.Module, one: Record, other: Record) -> None:
+def _compare(kind: str, one: Record, other: Record) -> None:
     """Raise an error unless two runs have made the same calls with the same constants."""
     numbers: dict[int, int] = {}
 
@@ -150,11 +162,11 @@ def _compare(model: nn.Module, one: Record, other: Record) -> None:
 
     for a, b in zip_longest(one.steps, other.steps):
         if a is None or b is None:
-            raise _different(model, "the numbers of calls")
+            raise _different(kind, "the numbers of calls")
         modules = isinstance(a.op, nn.Module) and isinstance(b.op, nn.Module) and a.where == b.where
         if not (modules or a.op is b.op):
-            raise _different(model, f"the calls from {a.name}")
+            raise _different(kind, f"the calls from {a.name}")
         if not (same((a.args, a.kwargs), (b.args, b.kwargs)) and same(a.outs, b.outs)):
-            raise _different(model, f"the arguments of {a.name}")
+            raise _different(kind, f"the arguments of {a.name}")
         if not all(map(same, a.before.values(), b.before.values())):
-            raise _different(model, f"the arguments of {a.name}")
+            raise _different(kind, f"the arguments of {a.name}")

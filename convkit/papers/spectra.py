@@ -37,7 +37,7 @@ BOUNDS = (None, 2.0, 1.0, 0.7, 0.5)
 def measured(model: nn.Module, x: Tensor, y: Tensor, others: Tensor, radius: float, largest: float) -> dict[str, Any]:
     """Return slopes, from below, and bounds, from above; ``sampled`` is the steepest over pairs among ``others``."""
     draws = torch.Generator().manual_seed(0)
-    bound = product_bound(model, x[:1])
+    bound = product_bound(model, x[:1], folded=False)
     with torch.no_grad():
         model.eval()
         change = torch.pdist(model(others).double())

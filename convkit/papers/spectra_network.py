@@ -112,6 +112,6 @@ def slopes_of(data: Data, weights: Path, images: int, pairs: int) -> dict[str, A
         if name.startswith(("normalize", "stem", "block", "head")):
             start, plain = (nn.Sequential(*list(m.children())[:place], nn.Flatten()) for m in (model, flat))
             steep = jacobian_norm(start, x[:16], generator=torch.Generator().manual_seed(0))
-            bounds = {"bound": product_bound(start, x[:1]), "folded_bound": product_bound(plain, x[:1])}
+            bounds = {"bound": product_bound(start, x[:1], folded=False), "folded_bound": product_bound(plain, x[:1])}
             parts.append({"name": name, **rounded(bounds), "jacobian": rounded(steep)})
     return {"data": NETWORK["data"], "images": images, "pairs": pairs, **result, "parts": parts}

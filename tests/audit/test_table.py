@@ -282,6 +282,7 @@ def test_the_folded_network_is_the_same_function_and_the_first_is_left_alone(par
     assert_close(model(x), wanted)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in flat.modules())
     assert product_bound(flat, x) == pytest.approx(product_bound(model, x), rel=1e-9)
+    assert product_bound(flat, x) < product_bound(model, x, folded=False)
 
 
 def test_convnorm_is_measured_on_the_torus_that_it_normalizes_on(device):

@@ -174,8 +174,10 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "padded before": lambda c: nn.Sequential(nn.ZeroPad2d((0, 1, 1, 0)), Part(conv_of(c))),
     "BatchNorm": lambda c: nn.BatchNorm2d(c),
     "GroupNorm": lambda c: nn.GroupNorm(1, c, eps=0.2),
-    "LayerNorm": lambda c: nn.Sequential(Part(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(c, eps=0.3), nn.Linear(c, 3),
-                                         Part(lambda x: x.permute(0, 3, 1, 2))),
+    "LayerNorm": lambda c: nn.Sequential(
+        *(Part(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(c, eps=0.3), nn.Linear(c, 3)),
+        Part(lambda x: x.permute(0, 3, 1, 2)),
+    ),
     "PReLU": lambda c: nn.PReLU(c, init=-1.2),
     "gate": lambda c: Gated(c, nn.Sigmoid()),
     "hard gate": lambda c: Gated(c, nn.Hardsigmoid()),
@@ -184,7 +186,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "residual": Residual,
     "hooked": Hooked,
     "dropout": lambda c: nn.Sequential(nn.Dropout(0.4), nn.Dropout2d(0.2, inplace=True)),
-}  # fmt: skip
+}
 
 
 def conv_of(channels: int) -> Step:
