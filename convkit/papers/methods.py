@@ -15,7 +15,8 @@ from convkit.papers.runs import NINE, Runs, experiment, load_part, train
 from convkit.training.evaluation import evaluate
 from convkit.training.plan import Record
 
-COMPARED = tuple(name for name in METHODS if name != "lipschitz")  # which asks for an objective of its own: certified
+APART = ("lipschitz", "muon", "conv_muon", "layer_polar")  # have an objective, or an optimizer, of their own
+COMPARED = tuple(name for name in METHODS if name not in APART)
 RATES = (0.1, 0.02)
 CLIP_EVERY = 90  # steps: the last clip lies before the end, so that BatchNorm's statistics follow it
 SEEDS = (0, 1, 2)
