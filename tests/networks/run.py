@@ -194,14 +194,19 @@ def audit(model: nn.Module, x: Tensor) -> dict[str, Any]:
 
 
 def bounded(model: nn.Module, x: Tensor) -> dict[str, Any]:
-    """Return the product bound of a network and a slope that was found, or why there is no bound."""
-    start = time.process_time()
-    try:
-        result: dict[str, Any] = {"bound": product_bound(model, x, torus=True), "refusal": None}
-        result["bound_seconds"] = round(time.process_time() - start, 2)
-        return result | {"slope": slope(model, x)}
-    except ValueError as error:
-        return {"bound": None, "refusal": str(error)[:300], "bound_seconds": round(time.process_time() - start, 2)}
+    """Return the product bound of a network and a slope that was found, or why there is no bound.
+
+    ``bound`` holds for all inputs; where there is none, ``bound_in_box`` is for images with pixels in [-1, 1].
+    """
+    start, result = time.process_time(), dict[str, Any](refusal=None)
+    for kind, box in (("bound", {}), ("bound_in_box", {"low": -1, "high": 1})):
+        try:
+            result[kind] = product_bound(model, x, torus=True, **box)
+            result["slope"] = slope(model, 0.9 * x)
+            break
+        except ValueError as error:
+            result[kind], result["refusal"] = None, str(error)[:300]
+    return result | {"bound_seconds": round(time.process_time() - start, 2)}
 
 
 # ---- all of them ---------------------------------------------------------------------------------------------------
@@ -255,10 +260,14 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         "with weights that run and are named": sum(map(bool, running)),
         "not whole": len(lines) - len(whole),
         "bounded": sum(line["bound"] is not None for line in read),
-        "unsound": sum(
-            (line["greatest"] or 0) > 1 + 1e-5 or line.get("slope", 0) > (line["bound"] or math.inf) for line in read
-        ),
+        "bounded on images in [-1, 1] only": sum(line.get("bound_in_box") is not None for line in read),
+        "unsound": sum((line["greatest"] or 0) > 1 + 1e-5 or line.get("slope", 0) > _bound(line) for line in read),
     }
+
+
+def _bound(line: Mapping[str, Any]) -> float:
+    found = [line[kind] for kind in ("bound", "bound_in_box") if line.get(kind) is not None]
+    return found[0] if found else math.inf
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -281,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines[name] = {"name": name, "input": shape, **found}
         with options.lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(lines[name]) + "\n")
-        said = ("error", "rows", "unnamed", "missing", "bound", "refusal")
+        said = ("error", "rows", "unnamed", "missing", "bound", "bound_in_box", "refusal")
         print(name, {key: found[key] for key in said if found.get(key)}, flush=True)
     if options.table:
         content = {

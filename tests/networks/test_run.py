@@ -60,7 +60,8 @@ def test_two_networks_become_two_lines_and_a_table(tmp_path, monkeypatch, capsys
     assert 0.5 < resnet["least"] <= resnet["greatest"] < 1 + 1e-5
     assert 0 < resnet["slope"] < resnet["bound"]
     assert (both["missing"], both["named"]) == ([["", "Both multiplies its weight by einsum"]], 1)
-    assert both["bound"] is None
+    assert 0 < both["slope"] <= both["bound"]
+    assert both["refusal"] is None
     assert absent["error"] == "KeyError: 'absent'"
     assert found["summary"] == {
         "networks": 3,
@@ -68,7 +69,8 @@ def test_two_networks_become_two_lines_and_a_table(tmp_path, monkeypatch, capsys
         "with weights that do not run": 0,
         "with weights that run and are named": 1,
         "not whole": 1,
-        "bounded": 1,
+        "bounded": 2,
+        "bounded on images in [-1, 1] only": 0,
         "unsound": 0,
     }
     assert len(lines.read_text("utf-8").splitlines()) == 3
