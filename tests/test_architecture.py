@@ -185,6 +185,20 @@ def test_core_package_and_tests_stay_small():
     assert sum(lines_of_code(path.read_text("utf-8")) for path in tests) <= MOST_TESTS * sum(lines.values())
 
 
+def test_theory_names_the_device_of_each_tensor_that_it_makes():  # the user's default device may be another
+    makers = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn", "tensor", "zeros"}
+    rooms = {*LAYERS["object"], *LAYERS["engine"], *LAYERS["theory"], "penalties", "audit", "attacks", "robustness"}
+    found = [
+        f"{path}:{node.lineno}"
+        for path, source in MODULES.items()
+        if room(path) in rooms
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"torch.{name}" for name in makers}
+        if not {keyword.arg for keyword in node.keywords} & {"device", None}
+    ]
+    assert not found
+
+
 def test_theory_and_steering_need_torch_numpy_and_scipy_alone():
     for path, source in MODULES.items():
         if room(path) in PURE:

@@ -37,7 +37,7 @@ class Call:
     def of(self, value: Any) -> Bound:
         """Return what is known of one argument."""
         if not isinstance(value, Place | Constant):
-            value = Constant(torch.tensor(value, dtype=torch.float64))
+            value = Constant(torch.tensor(value, dtype=torch.float64, device="cpu"))
         if id(value) not in self._bounds:
             self._bounds[id(value)] = self.flow.read(value)
         return self._bounds[id(value)]
@@ -52,7 +52,11 @@ class Call:
             return None
         if isinstance(value, Place):
             raise ValueError(f"no bound is known where {name} depends on the input; bound the parts around it")
-        return value.value.double() if isinstance(value, Constant) else torch.tensor(value, dtype=torch.float64)
+        return (
+            value.value.double()
+            if isinstance(value, Constant)
+            else torch.tensor(value, dtype=torch.float64, device="cpu")
+        )
 
     def apply(self, *values: Tensor) -> Any:
         """Return what the operator makes of other tensors in the place of those that depend on the input."""
@@ -114,7 +118,11 @@ class Flow:
         """Return what is known of a tensor."""
         if isinstance(value, Constant):
             t = value.value
-            t = t.double() if not t.is_complex() else torch.full(t.shape, math.nan).double()
+            t = (
+                t.double()
+                if not t.is_complex()
+                else torch.full(t.shape, math.nan, dtype=torch.float64, device=t.device)
+            )
             return Bound(0.0, t, t)
         place, bound = self.last.get(value.memory, (None, None))
         if bound is not None and place == value:
@@ -218,7 +226,7 @@ class Flow:
                 self.write(target, bound)
             return
         bounds += [call.unknown("no bound is known for this result; bound the parts around it")] * len(outs)
-        for out, bound in zip(outs, bounds, strict=False):
+        for out, bound in zip(outs, bounds[: len(outs)], strict=True):
             self.write(out, bound)
 
     def _follows_values(self, call: Call, places: list[Place]) -> None:
@@ -284,8 +292,8 @@ def most_often(places: Sequence[Place]) -> int:
         if not overlap:
             return copies
     length = places[0].length
-    numbers = torch.arange(length)
-    counts = torch.zeros(length, dtype=torch.long)
+    numbers = torch.arange(length, device="cpu")
+    counts = torch.zeros(length, dtype=torch.long, device="cpu")
     for place in places:
         counts += torch.bincount(_at(numbers, place).flatten(), minlength=length)
     return int(counts.max()) if length else 1
@@ -301,7 +309,7 @@ def _put(new: Tensor | None, old: Tensor | None, place: Place, fill: float) -> T
     if new is None and old is None:
         return None
     flat = torch.full((place.length,), fill, dtype=torch.float64, device=place.device) if old is None else old.clone()
-    _at(flat, place).copy_(torch.tensor(fill) if new is None else new.expand(place.size))
+    _at(flat, place).copy_(flat.new_tensor(fill) if new is None else new.expand(place.size))
     return flat
 
 
@@ -320,7 +328,7 @@ def _by_name(step: Step) -> dict[str, Any]:
     if schema is None:
         return {str(i): arg for i, arg in enumerate(step.args)} | dict(step.kwargs)
     args = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    args |= {a.name: value for a, value in zip(schema.arguments, step.args, strict=False)}
+    args |= {a.name: value for a, value in zip(schema.arguments[: len(step.args)], step.args, strict=True)}
     return args | dict(step.kwargs)
 
 

@@ -168,7 +168,8 @@ def sums(call: Call) -> Bound:
         if isinstance(call.args["self" if y is a else "other"], Place):
             continue  # y depends on the input
         if x.linear is not None and size == out:
-            return Bound(None, low, high, linear=x.linear.with_gain(torch.full((out[x.linear.axis],), factor).double()))
+            gain = torch.full((out[x.linear.axis],), factor, dtype=torch.float64, device=call.out.device)
+            return Bound(None, low, high, linear=x.linear.with_gain(gain))
         copies = math.sqrt(math.prod(out) / max(1, math.prod(size)))
         root = x.root * copies if factor == 1 and y.low is not None and bool((y.low >= 0).all()) else math.inf
         return Bound(x.times(abs(factor) * copies), low, high, root=root)

@@ -45,7 +45,7 @@ def normalized(
     """
     if not eps > 0:
         return call.unknown("without eps it divides by what may be 0, so that it has no bound")
-    gain = torch.ones((), dtype=torch.float64) if weight is None else weight
+    gain = torch.ones((), dtype=torch.float64, device=call.out.device) if weight is None else weight
     most = math.sqrt(max(0, number - 1) if centered else number) * (1 + ROUNDING)
     shift = torch.zeros_like(gain) if bias is None else bias
     high = (gain.abs() * most + shift).expand(call.out.size)

@@ -14,7 +14,7 @@ from convkit.audit.linear import LINEAR, of_module
 from convkit.audit.moves import MOVES
 from convkit.audit.normalizations import NORMALIZATIONS
 from convkit.audit.pointwise import POINTWISE
-from convkit.operators.dtypes import as_input
+from convkit.operators.dtypes import as_input, check_loaded
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of
 
@@ -59,6 +59,7 @@ def product_bound(
             "product_bound needs a batch of real numbers, since it asks how far outputs move when inputs move, got "
             f"{x.dtype if isinstance(x, Tensor) else type(x).__name__}; start behind the embedding of indices"
         )
+    check_loaded(model)
     with torch.inference_mode(False), torch.no_grad():
         domain = _domain(x, low, high)
         with evaluation_copy(model, x, _still) as still:  # all runs see the same numbers while another thread trains
@@ -107,7 +108,7 @@ def _same_for_all_inputs(kind: str, model: nn.Module, x: Tensor, record: Record,
     size = float(plain.abs().nan_to_num(0, 0, 0).max()) if plain.numel() else 0.0
     if plain.shape != output.shape or not torch.allclose(plain, output, 0, ALIKE * size, equal_nan=True):
         raise _different(kind, "the outputs")
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu").to(x)
     with copy_to_run(model, x) as copy:
         another, _ = _recorded(kind, copy, x.detach() + noise * (1 + x.detach().abs().nan_to_num(0, 0, 0)))
     _compare(kind, record, another)

@@ -68,7 +68,7 @@ def leading_right_vectors(
 
 
 def leading_eigenvectors(
-    product: Product, start: Tensor, k: int, residual: float, rough: Product | None = None, most: int = MOST
+    product: Product, start: Tensor, k: int, residual: float, rough: Product | None = None, most: int = 0
 ) -> Tensor:
     """Return orthonormal eigenvectors of the k largest eigenvalues of a matrix, as rows.
 
@@ -77,19 +77,16 @@ def leading_eigenvectors(
     thick restarts (Wu & Simon 2000) until the residuals are below ``residual`` times the largest eigenvalue, which
     bounds the error of the eigenvalues. A Krylov space sees only one copy of a repeated value: for k > 1 it goes on
     from another random direction until none brings a larger value. The host reads numbers from a GPU once a restart.
-    Raises ``RuntimeError`` where ``most`` restarts are not enough.
+    Raises ``RuntimeError`` where ``most`` restarts (by default ``MOST``) are not enough.
     """
+    most = most or MOST
     if rough is not None and k == 1 and not start.is_cuda:
         start = rough_eigenvector(rough, start.float()).double()
     columns, generator = start.shape[1], torch.Generator().manual_seed(1)
     beside = KEPT[k > 1]
     basis = start.new_zeros(min(columns, k + beside + STEPS[k > 1]) + 1, columns)
     basis[0] = start[0] / start.norm()
-    kept, known, reached = (
-        torch.zeros(0, dtype=torch.float64, device="cpu"),
-        None,
-        0.0,
-    )  # values of the first rows of the basis
+    kept, known, reached = torch.zeros(0, dtype=torch.float64, device="cpu"), None, 0.0  # kept: the first rows' values
     for restart in range(1, most + 1):
         projected, lengths = _extended(product, basis, kept, residual if k == 1 else 0)
         full = len(lengths)  # so many rows of the basis are right
@@ -105,9 +102,8 @@ def leading_eigenvectors(
         known = values[:k] if settled else known
         number, onward = min(k if settled else k + beside, full - (not fresh)), basis[full].clone()
         ritz = vectors[:, :number].mT.to(basis) @ basis[:full]
-        onward = (
-            torch.randn(columns, generator=generator, dtype=torch.float64, device="cpu").to(basis) if fresh else onward
-        )
+        if fresh:
+            onward = torch.randn(columns, generator=generator, dtype=torch.float64, device="cpu").to(basis)
         if restart % PATIENCE == 0 and restart <= GROWTH * PATIENCE:  # values that lie together take a longer one
             basis = basis.new_zeros(min(columns, 2 * (len(basis) - 1)) + 1, columns)
         basis[: number + 1] = torch.linalg.qr(torch.cat([ritz, onward[None]]).mT)[0].mT  # rounding must not add up

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from convkit.engine.blocks import Blocks, Gram, angles
 from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
-from convkit.engine.lanczos import MOST, RESIDUALS, Product, leading_eigenvectors, random_row
+from convkit.engine.lanczos import RESIDUALS, Product, leading_eigenvectors, random_row
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.dtypes import differentiated
 from convkit.operators.operator import ConvOperator
@@ -145,7 +145,7 @@ def _iterated(matrix: Tensor) -> Tensor | None:
     start = random_row(len(matrix) * (1 + is_complex), exact.real)
     dtype = matrix.dtype.to_real()
     try:
-        row = leading_eigenvectors(by(exact), start, 1, RESIDUALS[dtype], rough, RESTARTS if proved else MOST)[0]
+        row = leading_eigenvectors(by(exact), start, 1, RESIDUALS[dtype], rough, RESTARTS if proved else 0)[0]
     except RuntimeError:
         if proved:
             return None

@@ -24,8 +24,6 @@ class GroupSort(nn.Module):
     tensor([[ 5.,  2.,  1.,  0., -1., -2.]])
     """
 
-    lipschitz = 1.0  # read by product_bound
-
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = whole("size", size, 2, advice="; 2 is MaxMin")

@@ -107,3 +107,9 @@ class _DefaultDtype(TorchFunctionMode):
         if func in _MAKERS and kwargs.get("dtype") is None and kwargs.get("out") is None:
             kwargs = {**kwargs, "dtype": self.dtype}
         return func(*args, **kwargs)
+
+
+def check_loaded(model: nn.Module) -> None:
+    """Raise ``ValueError`` for a network some of whose weights are on the meta device."""
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convkit.checks import described, plain
 from convkit.operators.calls import Missing, Recorder, Row
-from convkit.operators.dtypes import HALF, as_input, widened
+from convkit.operators.dtypes import HALF, as_input, check_loaded, widened
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.geometry import NoFourierBlocks, Size
 from convkit.operators.operator import ConvOperator
@@ -144,8 +144,7 @@ def _recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Row], list[Missing
 
     Of the latter first what ran, then what did not.
     """
-    if any(p.is_meta for p in model.parameters()):
-        raise ValueError("needed a network whose weights have their numbers, got some on the meta device; load them")
+    check_loaded(model)
     if not isinstance(x, Tensor):
         raise TypeError(
             f"needed a batch of inputs as one tensor, got {described(x)}; wrap a network of several inputs in a module "

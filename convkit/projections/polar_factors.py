@@ -158,7 +158,7 @@ def _whole_image(A: ConvOperator) -> ConvOperator:
 def _cropped_factor(A: ConvOperator) -> Tensor:
     """Return the kernel with the taps of ``A`` that is nearest to the polar factor of ``A``."""
     blocks = Blocks(replace(A, kernel=A.kernel.double()))
-    everything = torch.arange(len(blocks.frequencies))
+    everything = torch.arange(len(blocks.frequencies), device="cpu")
     if differentiated(blocks.taps):
         taps = blocks.to_taps(_factors(blocks, everything))
     else:
@@ -187,7 +187,7 @@ def _factors(blocks: Blocks, some: Tensor) -> Tensor:
             )
         # the missing part: the factor of a fixed kernel between the two null spaces, real like every kernel
         generator = torch.Generator().manual_seed(0)
-        taps = torch.randn(blocks.taps.shape, generator=generator, dtype=torch.float64).to(blocks.taps)
+        taps = torch.randn(blocks.taps.shape, generator=generator, dtype=torch.float64, device="cpu").to(blocks.taps)
         other = blocks.with_taps(taps).at(blocks.frequencies[some])
         other = other.mH if other.shape[-2] > other.shape[-1] else other
         U, Vh = U * ~zero[..., None, :], Vh * ~zero[..., :, None]

@@ -89,8 +89,12 @@ def referee(
     size = [whole("each of shape", n, 1) for n in sequence("shape", shape)]
     device = next((t.device for t in (*layer.parameters(), *layer.buffers())), torch.device("cpu"))
     generator = torch.Generator().manual_seed(whole("seed", seed))
-    inputs = torch.randn(points, EXAMPLES, *size, dtype=torch.float64, generator=generator).to(device)
-    inputs *= torch.tensor([SCALES[i % len(SCALES)] for i in range(points)]).view(-1, *[1] * (len(size) + 1)).to(inputs)
+    inputs = torch.randn(points, EXAMPLES, *size, dtype=torch.float64, generator=generator, device="cpu").to(device)
+    inputs *= (
+        torch.tensor([SCALES[i % len(SCALES)] for i in range(points)], device="cpu")
+        .view(-1, *[1] * (len(size) + 1))
+        .to(inputs)
+    )
     with torch.inference_mode(False), evaluation_copy(layer, inputs[0].float(), apart) as evaluated:
         evaluated.double()
         at_least = max(_steepest(_frozen(evaluated), x, steps) for x in inputs)
@@ -130,7 +134,9 @@ def _steepest(answer: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> floa
     if not y.isfinite().all():
         raise ValueError("referee needs finite results, got NaN or infinity; look for a layer that divides by zero")
     apart, best = STEP * float(x.norm()), 0.0
-    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0)).to(x.device)
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0), device="cpu").to(
+        x.device
+    )
     for _ in range(steps):
         direction = direction / direction.norm()
         with torch.no_grad():

@@ -122,7 +122,7 @@ WRAPS = {
     "a copy": copy.deepcopy,
 }
 ALIKE = [  # methods whose networks have the same kinds of layers: they differ in what acts on them
-    {"plain"},
+    {"plain", "muon", "conv_muon"},
     {"weight_decay", "batchnorm", "ocnn", "norm_clip", "reshaped_clip", "norm_decay_l1", "norm_decay_linf"},
     {"sphere", "sphere_without_noise", "sphere_only", "centre_only"},
     {"convnorm", "convnorm+batchnorm"},

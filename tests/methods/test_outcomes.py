@@ -18,6 +18,9 @@ LEARNS = {  # accuracy after 150 steps of 64, the learning rate, and what else i
     **dict.fromkeys(("sphere", "sphere_without_noise"), (0.85, 0.1, {})),
     **dict.fromkeys(("weight_standardization", "oni"), (0.85, 0.02, {})),
     "groupnorm": (0.9, 0.02, {}),
+    "muon": (0.9, 0.05, {}),
+    "conv_muon": (0.9, 0.15, {"widths": (8, 16, 16)}),
+    "layer_polar": (0.75, 0.05, {"widths": (8, 16, 16)}),
     "convnorm": (0.7, 0.02, {"steps": 200, "schedule": "constant"}),  # alone it learns by small steps
     "lipschitz": (0.6, 0.02, {"steps": 300}),  # no layer may stretch anything
     "sphere_only": (0.8, 0.1, {"steps": 300}),  # without a center it needs more steps
@@ -28,7 +31,8 @@ seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.ma
 
 def outcome(method, lr, seed, **options):
     data = digits()
-    model = network("cnn9", data, method, seed=seed, widths=(16, 32, 64), knobs=options.pop("made_with", {}))
+    widths, knobs = options.pop("widths", (16, 32, 64)), options.pop("made_with", {})
+    model = network("cnn9", data, method, seed=seed, widths=widths, knobs=knobs)
     records = list(fit(model, data, method, seed=seed, knobs={"lr": lr}, **({"steps": 150} | options)))
     return records[-1].diverged, evaluate(model, data)
 

@@ -74,9 +74,8 @@ def test_every_method_reaches_other_models(method, model):
 def test_layers_behind_the_convolutions_and_weights_that_are_functions_of_others():
     behind = {nn.BatchNorm2d, nn.GroupNorm, NoisyAffine2d}
     expected = {name: {nn.BatchNorm2d} for name in METHODS}
-    expected |= {
-        name: set() for name in ("plain", "weight_standardization", "weight_norm", "oni", "convnorm", "lipschitz")
-    }
+    bare = "plain", "weight_standardization", "weight_norm", "oni", "convnorm", "lipschitz"
+    expected |= {name: set() for name in (*bare, "muon", "conv_muon", "layer_polar")}
     expected |= {name: {nn.GroupNorm} for name in ("groupnorm", "weight_standardization+groupnorm")}
     expected |= {name: {NoisyAffine2d} for name in METHODS if name.startswith(("sphere", "centre"))}
     models = {name: made(name) for name in METHODS}

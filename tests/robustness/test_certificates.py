@@ -134,7 +134,7 @@ def test_a_bound_that_is_too_small_breaks_the_chain(device):
         ({"batches": []}, "at least one image, got an empty loader"),
         ({"batches": [(torch.full((2, 2), 1.5), torch.zeros(2, dtype=torch.long))]}, "images must lie in"),
         ({"batches": [(torch.zeros(2, 2), torch.full((2,), 5))]}, "labels must lie in 0 .. 1"),
-        ({"model": nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2))}, "product_bound at step"),
+        ({"model": nn.Sequential(nn.Bilinear(2, 2, 2))}, "product_bound at step"),
     ],
 )
 def test_bad_input_is_a_sentence(change, words):

@@ -56,9 +56,9 @@ def test_activations_that_are_one_lipschitz_reach_one_and_hold_it(layer, device)
 
 
 def test_a_curved_function_without_theory_is_measured_from_below_alone():
-    ruling = referee(Function(lambda x: 1.5 * torch.sin(x)), (3,), claim=1.5)
+    ruling = referee(Function(lambda x: 1.5 * torch.special.i0e(x.cos()).log()), (3,), claim=1.5)
     assert ruling.verdict == "cannot be decided"
-    assert 1.4 < ruling.at_least <= 1.5
+    assert 0.1 < ruling.at_least <= 1.5
     assert "no bound from above is known; the claim of 1.5 cannot be decided" in str(ruling)
     assert referee(Function(lambda x: 1.5 * torch.sin(x)), (3,)).verdict == "is broken"
     assert referee(Function(torch.round), (3,)).at_least >= 0  # no derivative: the first pairs alone

@@ -265,8 +265,15 @@ def test_functions_of_a_network_do_the_same_under_every_default(name, setting, d
 
 
 HALF = (torch.float16, torch.bfloat16)
-ON_COPIES = {"measure", "layer_table", "conv_operators", "NormTracker", "channel_gains"}  # of float32 weights
-REFUSED_IN_HALF = {"clip_operator_norm", "clip_reshaped_norm", "norm_decay", "centered_sphere", "product_bound"}
+ON_COPIES = {
+    "measure",
+    "layer_table",
+    "conv_operators",
+    "NormTracker",
+    "channel_gains",
+    "product_bound",
+}  # of float32 weights
+REFUSED_IN_HALF = {"clip_operator_norm", "clip_reshaped_norm", "norm_decay", "centered_sphere"}
 REFUSED_IN_HALF |= {"mean_norm", "spectral_penalty", "reshaped_spectral_penalty", "orthogonality"}
 BY_A_RANDOM_WALK = {"autoattack", "simba", "pgd", "pgd 2", "robust_accuracy", "fgsm", "empirical_radius"}
 BY_A_RANDOM_WALK |= {"jacobian_norm", "local_lipschitz"}  # in float64 they begin elsewhere
