@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from convkit.normalization.convnorm import ConvNorm2d
+from convkit.normalization.layer_polar import LayerPolar2d
 from convkit.operators.dtypes import default_dtype
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.layers import TRANSPOSED
@@ -119,7 +120,7 @@ def _made(
     layer._is_full_backward_hook = old._is_full_backward_hook
     parts = list(layer.modules())
     shape = old.weight.shape
-    kinds = (type(old), ConvNorm2d)
+    kinds = (type(old), ConvNorm2d, LayerPolar2d)
     place = next((i for i, m in enumerate(parts) if isinstance(m, kinds) and m.weight.shape == shape), None)
     if place is None:
         raise ValueError(

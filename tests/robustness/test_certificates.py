@@ -124,6 +124,11 @@ def test_a_bound_that_is_too_small_breaks_the_chain(device):
     assert certified_accuracy(model, [batch], 0.2, bound=1.0, progress=False).certified == 1  # a lie proves it
 
 
+class Square(nn.Module):
+    def forward(self, x):
+        return x * x.abs()
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "change, words",
@@ -134,7 +139,7 @@ def test_a_bound_that_is_too_small_breaks_the_chain(device):
         ({"batches": []}, "at least one image, got an empty loader"),
         ({"batches": [(torch.full((2, 2), 1.5), torch.zeros(2, dtype=torch.long))]}, "images must lie in"),
         ({"batches": [(torch.zeros(2, 2), torch.full((2,), 5))]}, "labels must lie in 0 .. 1"),
-        ({"model": nn.Sequential(nn.Bilinear(2, 2, 2))}, "product_bound at step"),
+        ({"model": nn.Sequential(Square(), nn.Linear(2, 2))}, "product_bound at step '0'"),
     ],
 )
 def test_bad_input_is_a_sentence(change, words):
