@@ -236,7 +236,7 @@ class Gram:
         """Return the Gram blocks at these frequencies, and keep as many as fit into a chunk: others may ask again."""
         names = [tuple(f) for f in frequencies.tolist()]
         new = [place for place, name in enumerate(names) if name not in self._kept]
-        if len(self._kept) + len(new) > self.chunk or self.device.type != "cpu":
+        if not names or len(self._kept) + len(new) > self.chunk or self.device.type != "cpu":
             return self._products(self._blocks.at(frequencies))
         if new:
             found = self._products(self._blocks.at(frequencies[new]))

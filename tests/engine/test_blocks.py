@@ -324,3 +324,14 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(run.stdout) / 2**20 < 1
+
+
+@pytest.mark.parametrize("n", [4, 9, 16])
+def test_groups_of_very_different_sizes_have_the_norm_of_the_largest(device, n):
+    kernel = normal(150, 50, 3, 3, device=device, dtype=torch.float32)
+    kernel[:50] *= 0.1
+    kernel[100:] = 0
+    one = operator_norm(ConvOperator(kernel[50:100], (n, n)), 2)
+    assert_close(operator_norm(ConvOperator(kernel, (n, n), groups=3), 2), one)
+    strided = operator_norm(ConvOperator(kernel[50:100], (n + n % 2,) * 2, 2), 2)
+    assert_close(operator_norm(ConvOperator(kernel, (n + n % 2,) * 2, 2, groups=3), 2), strided)
