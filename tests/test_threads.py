@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.attacks import autoattack, fgsm, pgd
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.tracker import NormTracker
 from convkit.penalties import mean_norm
 from convkit.training.adversarial import ALP, TRADES, PGDTraining

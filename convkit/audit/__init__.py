@@ -6,7 +6,7 @@ from convkit.loading import face
 
 if TYPE_CHECKING:
     from convkit.audit.measurement import measure as measure
-    from convkit.audit.product import product_bound as product_bound
+    from convkit.audit.product.bound import product_bound as product_bound
     from convkit.audit.table import LayerRecord as LayerRecord
     from convkit.audit.table import LayerTable as LayerTable
     from convkit.audit.table import fourier_relative as fourier_relative

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.methods.layers import Convolution
 from convkit.methods.method import KnobValue, Settings, Shapes
 from convkit.normalization.operator_norm import OperatorNorm

@@ -10,7 +10,7 @@ from torch import nn
 
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import pgd
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.data.subsets import holdout
 from convkit.papers.runs import Runs, experiment, load_part, short, train
 from convkit.randomness import seeded

@@ -13,7 +13,7 @@ from convkit.attacks.blackbox import simba
 from convkit.attacks.ensemble import autoattack
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import fgsm, pgd
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.table import layer_table
 from convkit.papers.runs import NINE, Runs, experiment, load_part, rounded, short, train
 from convkit.robustness.lipschitz import local_lipschitz, margins

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.table import fourier_relative, layer_table
 from convkit.normalization.folding import fold_batchnorm
 from convkit.operators.network import conv_operators

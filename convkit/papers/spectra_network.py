@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.data.dataset import Data
 from convkit.models.layers import batchnorm_layer
 from convkit.models.registry import build_model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from convkit.attacks.checks import check_images
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.checks import number
 from convkit.loading import progress_bar
 from convkit.operators.dtypes import as_input

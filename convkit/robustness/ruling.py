@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.checks import positive, sequence, whole
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.randomness import seeded

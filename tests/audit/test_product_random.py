@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from tests.helpers.geometries import normal
 from tests.helpers.random_graphs import ANYWHERE, LAYERS, Graph, Part, steepest, varied
 

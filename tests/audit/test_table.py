@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 from convkit.audit.measurement import measure
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.table import COLUMNS, LayerTable, layer_table
 from convkit.bounds import torus_bound
 from convkit.normalization.convnorm import ConvNorm2d

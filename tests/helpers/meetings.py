@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from convkit.attacks import fgsm, pgd, robust_accuracy, simba
 from convkit.audit.measurement import measure
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.table import layer_table
 from convkit.audit.tracker import NormTracker
 from convkit.data import digits, subset

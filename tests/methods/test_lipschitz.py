@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.methods.lipschitz import NetworkBound, start_orthogonal

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.models import MODELS, GroupSort, MaxMin

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
 from convkit.operators.network import input_shapes
 from convkit.operators.operator import ConvOperator

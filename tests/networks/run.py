@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.norms import operator_norm
 from convkit.operators.calls import Row
 from convkit.operators.network import Operators, read_network

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from convkit.attacks import fgsm, pgd, simba
 from convkit.attacks.checks import borrowed
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.network import conv_operators, input_shapes
 from tests.helpers.attack_models import Counting

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.tracker import NormTracker
 from convkit.constraints.clip import clip_operator_norm
 from convkit.operators.geometry import NoFourierBlocks

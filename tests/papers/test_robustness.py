@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
 from convkit.attacks import robust_accuracy
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.audit.table import layer_table
 from convkit.data import digits
 from convkit.methods.build import network

@@ -8,7 +8,7 @@ from torch import nn
 
 pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.data import digits, subset
 from convkit.models import build_model
 from convkit.models.layers import batchnorm_layer

@@ -10,7 +10,7 @@ from torch import nn
 from convkit.attacks.ensemble import autoattack
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import pgd
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.robustness.certificates import CertifiedAccuracy, certified_accuracy

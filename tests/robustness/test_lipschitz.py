@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import jacrev
 from torch.testing import assert_close
 
-from convkit.audit.product import product_bound
+from convkit.audit.product.bound import product_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.robustness.lipschitz import certified_radius, empirical_radius, jacobian_norm, local_lipschitz, margins
 from tests.helpers.attack_models import linear_model, trained_network

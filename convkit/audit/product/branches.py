@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.audit.flow import Call, Rule, shape
-from convkit.audit.known import Bound
-from convkit.audit.linear import gained, matrix
+from convkit.audit.product.flow import Call, Rule, shape
+from convkit.audit.product.known import Bound
+from convkit.audit.product.linear import gained, matrix
 from convkit.operators.recording import Constant, Place
 
 aten: Any = torch.ops.aten

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.audit.known import CONVERGED, Bound
+from convkit.audit.product.known import CONVERGED, Bound
 from convkit.bounds import torus_bound
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator

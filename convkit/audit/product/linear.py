@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.flow import Call, Rule
-from convkit.audit.known import CONVERGED, ROUNDING, Bound, Linear
+from convkit.audit.product.flow import Call, Rule
+from convkit.audit.product.known import CONVERGED, ROUNDING, Bound, Linear
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.layers import has_operator
 from convkit.operators.operator import ConvOperator, transposed_convolution

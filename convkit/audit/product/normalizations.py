@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convkit.audit.branches import per_axis
-from convkit.audit.flow import Call, Rule
-from convkit.audit.known import ROUNDING, Bound
-from convkit.audit.linear import gained
+from convkit.audit.product.branches import per_axis
+from convkit.audit.product.flow import Call, Rule
+from convkit.audit.product.known import ROUNDING, Bound
+from convkit.audit.product.linear import gained
 
 aten: Any = torch.ops.aten
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convkit.audit.branches import BRANCHES
-from convkit.audit.flow import Flow, Rule
-from convkit.audit.known import Bound
-from convkit.audit.linear import LINEAR, of_module
-from convkit.audit.moves import MOVES
-from convkit.audit.normalizations import NORMALIZATIONS
-from convkit.audit.pointwise import POINTWISE
+from convkit.audit.product.branches import BRANCHES
+from convkit.audit.product.flow import Flow, Rule
+from convkit.audit.product.known import Bound
+from convkit.audit.product.linear import LINEAR, of_module
+from convkit.audit.product.moves import MOVES
+from convkit.audit.product.normalizations import NORMALIZATIONS
+from convkit.audit.product.pointwise import POINTWISE
 from convkit.operators.dtypes import as_input, check_loaded
 from convkit.operators.evaluation import evaluation_copy
 from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from convkit.audit.flow import Call, Rule
-from convkit.audit.known import CONVERGED, Bound, Padded
+from convkit.audit.product.flow import Call, Rule
+from convkit.audit.product.known import CONVERGED, Bound, Padded
 from convkit.operators.recording import Place
 
 aten: Any = torch.ops.aten

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.audit.flow import Call, Rule
-from convkit.audit.known import Bound
+from convkit.audit.product.flow import Call, Rule
+from convkit.audit.product.known import Bound
 from convkit.operators.recording import Place
 
 aten: Any = torch.ops.aten
