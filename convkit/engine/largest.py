@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from convkit.engine.blocks import Blocks, Gram, angles
-from convkit.engine.hermitian import eigh, eigvalsh, positive_definite
+from convkit.engine.hermitian import eigh, eigvalsh, positive_definite, svdvals
 from convkit.engine.lanczos import RESIDUALS, Product, leading_eigenvectors, random_row
 from convkit.engine.workers import MapPieces, thread_pool
 from convkit.operators.dtypes import differentiated
@@ -61,6 +62,8 @@ def largest_of_block(block: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() and block.requires_grad:
         return _Largest.apply(block)[0]  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+    if forward_ad.unpack_dual(block).tangent is not None:
+        return svdvals(block)[0]
     if block.is_cuda or min(block.shape) > ITERATED_SIDE:
         return _Largest.forward(block)[0]
     if min(block.shape) <= GRAM_SIDE:

@@ -33,7 +33,9 @@ def on(table: Tensor, like: Tensor) -> Tensor:
 
     A GPU keeps the last tables that it got: a copy from the host's memory would wait for all that runs there.
     """
-    if not like.is_cuda or table.is_cuda or table.numel() == 0:
+    # made within a transform of torch.func, it shows no numbers
+    inside = torch._C._functorch.is_functorch_wrapped_tensor(table)  # pyright: ignore
+    if not like.is_cuda or table.is_cuda or table.numel() == 0 or inside:
         return table.to(like.device)
     return _kept(table.numpy().tobytes(), table.dtype, tuple(table.shape), like.device)
 

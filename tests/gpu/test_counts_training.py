@@ -55,7 +55,17 @@ def test_resnet_waits_once_per_record_on_cuda(data, record_every, precision):
     assert counts.ops["aten::linalg_vector_norm.out"] == 62  # once per record; one launch for all of them on a GPU
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("operator_norm", "lipschitz")])
+READING = {"conv_muon": 37, "layer_polar": 73}  # their norms and decompositions of nine layers
+APART = {"operator_norm", "lipschitz", *READING}
+
+
+@pytest.mark.parametrize("method", READING)
+def test_methods_of_polar_factors_wait_for_the_norms_and_decompositions_of_nine_layers(data, method):
+    model = network("cnn9", data, method, **SMALL)
+    assert counts_of(fit(model, data, method, steps=9, batch_size=8)).waited <= READING[method]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in APART])
 def test_every_method_waits_at_most_twice_a_step_on_cuda(data, method):
     knobs = {"groups": 2} if "groups" in METHODS[method].knobs else {}
     model = network("cnn9", data, method, knobs=knobs, **SMALL)
