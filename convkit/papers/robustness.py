@@ -119,7 +119,7 @@ def norm_numbers(model: nn.Module, x: Tensor) -> dict[str, Any]:
         "norm_inf": alone.column("norm_inf"),
         "folded_inf": folded.column("norm_inf"),
         "largest": max(folded.column("norm2")),
-        "product": product_bound(model, x, torus=True),
+        "product": product_bound(model, x, torus=True, folded=False),
         "product_inf": math.prod(folded.column("norm_inf")) / std,
     }
     return rounded(numbers)
