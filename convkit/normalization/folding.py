@@ -15,7 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.operators.dtypes import widened
 from convkit.operators.operator import ConvOperator
-from convkit.operators.recording import Constant, Step, copy_to_run, places_of, record_run, states_its_operator
+from convkit.operators.recording import Constant, Place, Step, copy_to_run, record_run, states_its_operator
+from convkit.operators.trees import leaves
 
 
 @torch.no_grad()
@@ -70,7 +71,7 @@ def followers(model: nn.Module, x: Tensor | None = None) -> dict[str, str]:
         found: dict[str, set[str | None]] = {}
         readers: dict[int, list[Step]] = {}
         for step in steps:
-            for memory in {place.memory for place in places_of((step.args, step.kwargs))}:
+            for memory in {place.memory for place in leaves((step.args, step.kwargs), Place)}:
                 readers.setdefault(memory, []).append(step)
         for step in steps:
             if step.op in _CONVOLUTIONS or (states_its_operator(step.op) and len(step.outs) == 1):

@@ -1,12 +1,14 @@
 """Which weights meet the data that run through a network, and in which of torch's functions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from convkit.operators.trees import leaves
 
 ADDED = {"addmm", "baddbmm", "addbmm", "addmv"}  # to their first argument
 MATRICES = {"mm", "bmm", "mv", "dot", "matmul", "einsum", "linear", "convolution", *ADDED}
@@ -74,15 +76,15 @@ class Products(TorchDispatchMode):
             return out
         name = func.overloadpacket.__name__
         factors = args[:3] if "dot_product" in name else args[1:] if name in ADDED else args  # not what is added
-        origins = [(t, self.origin(t)) for t in _tensors((args, kwargs))]
+        origins = [(t, self.origin(t)) for t in leaves((args, kwargs), Tensor)]
         sources = frozenset[int]().union(*(origin for _, origin in origins if origin))
         self.used |= sources
         made = name.startswith("new_") or name.endswith("_like")  # of the same size, with numbers of its own
         depends = not made and any(origin is None for _, origin in origins)
         if depends and not self.quiet:
-            for t in _tensors(factors):
+            for t in leaves(factors, Tensor):
                 self._note(func, name.strip("_") if name.endswith("_") else name, t)
-        for t in _tensors(out):
+        for t in leaves(out, Tensor):
             if depends and any(t is known and origin is not None for known, origin in origins):
                 self._filled[place(t)] = t  # perhaps a view of what is read later
             setattr(t, _ORIGIN, None if depends else sources)
@@ -109,15 +111,5 @@ def place(weight: Tensor) -> int:
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(tuple(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-
-
 def _strides(t: Tensor) -> tuple[int, ...]:
     return t.stride() if t.layout is torch.strided else (1,) * t.ndim

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convkit.operators.dtypes import HALF, as_input, widened
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.layers import has_operator, why_unreadable
+from convkit.operators.trees import leaves
 
 aten: Any = torch.ops.aten
 WHOLE = (F.pad, F.normalize, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)  # functions that are one step each
@@ -122,7 +123,7 @@ class Record(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._quiet:
             return func(*args, **kwargs)
-        tensors = list(tensors_of((args, kwargs)))
+        tensors = list(leaves((args, kwargs), Tensor))
         dependent = any(map(self.depends, tensors))
         random = torch.Tag.nondeterministic_seeded in func.tags
         written = [self._place(t).memory for t in _written(func, args, kwargs)]
@@ -130,7 +131,7 @@ class Record(TorchDispatchMode):
             self._keep(written)
             out = func(*args, **kwargs)
             if func.overloadpacket in EMPTY:
-                self._garbage.update(self._place(t).memory for t in tensors_of(out))
+                self._garbage.update(self._place(t).memory for t in leaves(out, Tensor))
             return out
         before = {}
         for t in _written(func, args, kwargs):
@@ -148,7 +149,7 @@ class Record(TorchDispatchMode):
 
     def whole(self, op: Any, function: str, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
         """Run a call that is one step, without a look at what it does inside."""
-        if self._quiet or not any(map(self.depends, tensors_of((args, kwargs)))):
+        if self._quiet or not any(map(self.depends, leaves((args, kwargs), Tensor))):
             return run(*args, **kwargs)
         step = self._step(op, function, args, kwargs)
         self._quiet = True
@@ -174,7 +175,7 @@ class Record(TorchDispatchMode):
         return Step(where, type(module).__name__, function, op, args, kwargs)
 
     def _finish(self, step: Step, out: Any) -> None:
-        for t in tensors_of(out):
+        for t in leaves(out, Tensor):
             place = self._place(t)
             self._dependent.add(place.memory)
             step.outs.append(place)
@@ -263,33 +264,12 @@ def copy_to_run(model: nn.Module, x: Tensor) -> Iterator[nn.Module]:
         yield copy
 
 
-def places_of(tree: Any) -> Iterator[Place]:
-    """Yield the places in the arguments of a step."""
-    if isinstance(tree, Place):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from places_of(part)
-    elif isinstance(tree, dict):
-        yield from places_of(list(tree.values()))
-
-
 def states_its_operator(op: Any) -> bool:
     """Return whether a step is the call of a module that says what it does."""
     return isinstance(op, nn.Module) and (has_operator(op) or why_unreadable(op) is None)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
-def tensors_of(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from tensors_of(part)
-    elif isinstance(tree, dict):
-        yield from tensors_of(list(tree.values()))
-
-
 def _mapped(tree: Any, of: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, Tensor):
         return of(tree)
@@ -308,5 +288,5 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     for i, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[i] if i < len(args) else kwargs.get(argument.name)
-            found += list(tensors_of(value))
+            found += list(leaves(value, Tensor))
     return found

@@ -13,7 +13,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +26,7 @@ from convkit.audit.product.bound import product_bound
 from convkit.norms import operator_norm
 from convkit.operators.calls import Row
 from convkit.operators.network import Operators, read_network
+from convkit.operators.trees import leaves
 from convkit.provenance import versions
 
 NAMES = Path(__file__).with_name("names.txt")
@@ -69,7 +70,9 @@ def meetings(model: nn.Module, x: Tensor) -> dict[str, set[str]]:
     """
     leaf, nodes = x.clone().requires_grad_(), list[Any]()
     hooks = [
-        module.register_forward_hook(lambda _, args, out: nodes.extend(t.grad_fn for t in tensors(out) if t.grad_fn))
+        module.register_forward_hook(
+            lambda _, args, out: nodes.extend(t.grad_fn for t in leaves(out, Tensor) if t.grad_fn)
+        )
         for module in model.modules()
     ]
     with torch.enable_grad():
@@ -102,17 +105,6 @@ def reached(start: set[Any], above: Mapping[Any, set[Any]]) -> set[Any]:
         new = set[Any]().union(*(above[node] for node in new)) - found
         found |= new
     return found
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in lists, tuples and dictionaries of them."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from tensors(part)
 
 
 def is_map(weight: Tensor, met: set[str]) -> bool:
@@ -170,9 +162,9 @@ def slope(model: nn.Module, x: Tensor, steps: int = 4, step: float = 1e-3) -> fl
     for _ in range(steps):
         v = v / v.norm()
         above = (x + step * v).detach().requires_grad_()
-        (y,) = tensors(model(above))
+        (y,) = leaves(model(above), Tensor)
         with torch.no_grad():
-            (below,) = tensors(model(x - step * v))
+            (below,) = leaves(model(x - step * v), Tensor)
             change = y - below
         greatest = max(greatest, float(change.norm()) / (2 * step))
         (v,) = torch.autograd.grad(y, above, change)

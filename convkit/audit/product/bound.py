@@ -16,7 +16,8 @@ from convkit.audit.product.normalizations import NORMALIZATIONS
 from convkit.audit.product.pointwise import POINTWISE
 from convkit.operators.dtypes import as_input, check_loaded
 from convkit.operators.evaluation import evaluation_copy
-from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run, tensors_of
+from convkit.operators.recording import Constant, Place, Record, copy_to_run, record_run
+from convkit.operators.trees import leaves
 
 ALIKE = 1e-4  # relative: how far two runs of one network may be apart by rounding
 
@@ -116,7 +117,7 @@ def _same_for_all_inputs(kind: str, model: nn.Module, x: Tensor, record: Record,
 
 def _one(kind: str, output: Any) -> Tensor:
     """Return the one tensor of an output, alone or in a container."""
-    tensors = list(tensors_of(output))
+    tensors = list(leaves(output, Tensor))
     if len(tensors) != 1:
         raise ValueError(
             f"product_bound needs a network with one output tensor, got {kind}, which returns {len(tensors)}; "

@@ -12,7 +12,8 @@ from convkit.audit.product.known import CONVERGED, Bound
 from convkit.bounds import torus_bound
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
-from convkit.operators.recording import Constant, Place, Step, places_of
+from convkit.operators.recording import Constant, Place, Step
+from convkit.operators.trees import leaves
 
 
 class Call:
@@ -197,7 +198,7 @@ class Flow:
 
     def step(self, step: Step) -> None:
         """Note what one call does."""
-        places = list(places_of((step.args, step.kwargs)))
+        places = list(leaves((step.args, step.kwargs), Place))
         for memory, value in step.before.items():
             flat = value.value.double() if not value.value.is_complex() else None
             self.memory[memory], self.dtypes[memory] = Bound(0.0, flat, flat), value.value.dtype
@@ -208,7 +209,7 @@ class Flow:
         outs = [out for out in step.outs if mutable or out.memory not in inputs]
         tags = getattr(step.op, "tags", ())
         if getattr(step.op, "overloadpacket", None) is torch.ops.aten.index:
-            self._follows_values(call, list(places_of(call.args["indices"])))
+            self._follows_values(call, list(leaves(call.args["indices"], Place)))
         elif {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(tags):
             self._follows_values(call, places)
         views = torch.Tag.inplace_view in tags and step.op.overloadpacket is not torch.ops.aten.resize_
@@ -216,7 +217,7 @@ class Flow:
             return  # the same numbers in the same memory, which is known
         bounds = self._bounds(call, places)
         if mutable:  # it writes where it is told to
-            targets = list(places_of(_written(step)))
+            targets = list(leaves(_written(step), Place))
             if "out" in call.args and len(step.outs) == len(targets) == 1 and targets[0].memory == step.outs[0].memory:
                 targets = step.outs  # it may have been empty before
             if len(targets) != 1 or any(out != targets[0] for out in step.outs):
@@ -254,7 +255,7 @@ class Flow:
         if (
             rule is None
             or not real
-            or any(c.value.is_complex() for c in _constants((call.step.args, call.step.kwargs)))
+            or any(c.value.is_complex() for c in leaves((call.step.args, call.step.kwargs), Constant))
         ):
             if not any(b.unbounded or b.slope for b in known):
                 return [Bound(0.0)]
@@ -311,16 +312,6 @@ def _put(new: Tensor | None, old: Tensor | None, place: Place, fill: float) -> T
     flat = torch.full((place.length,), fill, dtype=torch.float64, device=place.device) if old is None else old.clone()
     _at(flat, place).copy_(flat.new_tensor(fill) if new is None else new.expand(place.size))
     return flat
-
-
-def _constants(tree: Any) -> Iterable[Constant]:
-    if isinstance(tree, Constant):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from _constants(part)
-    elif isinstance(tree, dict):
-        yield from _constants(list(tree.values()))
 
 
 def _by_name(step: Step) -> dict[str, Any]:
