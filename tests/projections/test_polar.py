@@ -174,6 +174,9 @@ def test_steepest_has_norm_1_its_slope_and_a_certified_gap(device, geometry):
     gradient = A.kernel / operator_norm(A, 2)
     for other in (polar_step(A), replace(A, kernel=gradient)):
         assert inner(other, A) <= found.slope * (1 + found.gap) * (1 + 1e-9)
+    for rounds in (1, 3):  # far from the end, the gap still covers what is left to gain
+        early = steepest(A, rounds)
+        assert found.slope <= early.slope * (1 + early.gap) * (1 + 1e-9)
     large = steepest(scaled(A, 1e30), 400)
     assert_close(large.direction.kernel, D.kernel, atol=1e-6, rtol=0)
     assert math.isclose(large.slope, 1e30 * found.slope, rel_tol=1e-6)
