@@ -240,7 +240,7 @@ def test_commands_that_need_the_repository_say_so(copy):
 def test_bench_runs_without_a_bar_and_says_before_it_measures_that_it_cannot_draw(copy):
     small = """
 import convkit.bench.timing as bench
-from convkit.bench.cases import Case
+from convkit.bench.case import Case
 bench.cases = lambda device, quick: iter([Case("a question", "a case", lambda: 1, {"another": lambda: 2})])
 bench.growth = lambda *_: {}
 bench.main(["--quick", "--json", "numbers.json"])

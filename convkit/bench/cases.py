@@ -1,7 +1,6 @@
 """Benchmark cases: an operation, our implementation, and the baselines."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -13,45 +12,25 @@ from torch import nn
 from convkit.attacks.blackbox import simba
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import pgd
-from convkit.audit.table import layer_table
-from convkit.audit.tracker import NormTracker
 from convkit.bench.baselines import (
     PlainConvNorm,
     gram_iteration,
     power_method,
-    resnet18,
     svdvals_of_full_symbol,
     theorem_1,
     two_lines,
     two_lines_clip,
 )
+from convkit.bench.case import Case, Task, numpy_kernel
+from convkit.bench.networks import network_cases
 from convkit.bench.stripes import trained_on_stripes
-from convkit.constraints.clip import clip_operator_norm
 from convkit.data.trained import trained_kernels
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import certify, operator_norm
 from convkit.operators.geometry import PaddingMode
-from convkit.operators.network import conv_operators, input_shapes
 from convkit.operators.operator import ConvOperator
 from convkit.projections.clipping import clip_and_crop, clip_reshaped_kernel
-from convkit.randomness import seeded
 from convkit.spectra import leading_singular_values, singular_values
-
-Task = Callable[[], Any]
-
-
-@dataclass
-class Case:
-    """A case of the benchmark: an operation, our implementation, and the baselines.
-
-    ``targets`` holds, by the name of a baseline, how many times faster than it ours should be.
-    """
-
-    question: str
-    inputs: str
-    ours: Task
-    baselines: dict[str, Task]
-    targets: Mapping[str, float] = field(default_factory=dict)
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
@@ -65,7 +44,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     yield from _zero_padding(device, quick)
     yield from _convnorm(device, quick)
     yield from _attacks(device, quick)
-    yield from _networks(device, quick)
+    yield from network_cases(device, quick)
 
 
 def random_operator(
@@ -89,12 +68,8 @@ def _sum_of_taps(A: ConvOperator) -> torch.Tensor:
     return A.kernel.abs().sum()
 
 
-def _numpy_kernel(A: ConvOperator) -> np.ndarray:
-    return A.kernel.detach().cpu().permute(2, 3, 0, 1).numpy()
-
-
 def _two_lines(A: ConvOperator) -> Task:
-    return partial(two_lines, _numpy_kernel(A), A.input_shape)
+    return partial(two_lines, numpy_kernel(A), A.input_shape)
 
 
 def _spectra(device: torch.device, quick: bool) -> Iterator[Case]:
@@ -208,7 +183,7 @@ def _clips(device: torch.device, quick: bool) -> Iterator[Case]:
         A = ConvOperator(kernel.to(dtype), (32, 32))
         bound = 0.9 * float(operator_norm(A, 2)) if near else 1.0
         baselines: dict[str, Task] = {
-            "the paper's listing": partial(two_lines_clip, _numpy_kernel(A), (32, 32), bound),
+            "the paper's listing": partial(two_lines_clip, numpy_kernel(A), (32, 32), bound),
             "reshaped kernel (S 4.4)": partial(clip_reshaped_kernel, A, bound),
         }
         inputs = f"trained 64 to 64 channels, 32 x 32, {'few' if near else 'all'} frequencies offend, {str(dtype)[6:]}"
@@ -324,54 +299,3 @@ def _right_under_attack(target: Any, attack: Any, images: np.ndarray, labels: np
     """Return the accuracy under an attack of the toolbox."""
     clean = target.predict(images).argmax(1) == labels
     return float((clean & (target.predict(attack.generate(images, labels)).argmax(1) == labels)).mean())
-
-
-def _networks(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Yield the cases of whole networks: a ResNet-18 with its first weights on 64 x 64 pixels."""
-    widths = (8, 16, 32, 64) if quick else (64, 128, 256, 512)
-    with seeded(0):
-        model = resnet18(widths).to(device)
-        images, labels = torch.randn(32, 3, 64, 64).to(device), torch.randint(1000, (32,)).to(device)
-    what = f"ResNet-18 of {widths[0]} to {widths[-1]} channels, 64 x 64"
-    x = images[:1]
-    operators = [A for A in conv_operators(model, x).values() if max(A.input_shape) > 1]
-    name = "power method, 100 steps, each convolution"
-    baselines: dict[str, Task] = {name: lambda: [power_method(A, 100) for A in operators]}
-    for torus in (False, True):
-        inputs = f"{what}, {'norms of the torus' if torus else 'norms converged'}"
-        yield Case(
-            "table of all layers", inputs, partial(layer_table, model, x, torus=torus, progress=False), baselines
-        )
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-
-    step()
-    refresh = 5 if quick else 50
-    tracker = NormTracker(model, x, refresh)
-    tracker.update()
-    name = f"{refresh} steps of training, batch 32"
-    yield Case(
-        f"NormTracker, {refresh} updates",
-        f"{what}, one of them a refresh",
-        lambda: [tracker.update() for _ in range(refresh)],
-        {name: lambda: [step() for _ in range(refresh)]},
-        {} if quick else {name: 4},
-    )
-    kernels = {name: p.detach().clone() for name, p in model.named_parameters()}
-    idle = torch.optim.SGD(model.parameters(), 0.0)
-    clip_operator_norm(idle, model, input_shapes(model, x), bound=1.0, every=1)
-
-    def clip() -> None:
-        with torch.no_grad():
-            for name, kernel in kernels.items():
-                model.get_parameter(name).copy_(kernel)
-        idle.step()
-
-    tori = [A.torus() for A in operators]
-    lines = [partial(two_lines_clip, _numpy_kernel(A), A.input_shape, 1.0) for A in tori if A.stride == (1, 1)]
-    name = "the paper's listing, layers without a stride"
-    yield Case("clip of all layers", f"{what}, bound 1", clip, {name: lambda: [task() for task in lines]})

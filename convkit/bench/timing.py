@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convkit.bench.cases import Case, Task, cases, random_operator
+from convkit.bench.case import Case, Task
+from convkit.bench.cases import cases, random_operator
 from convkit.loading import MissingExtraError, progress_bar
 from convkit.provenance import missing_memory, refuse_other_device, usable_device, versions
 from convkit.spectra import singular_values

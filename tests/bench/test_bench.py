@@ -16,7 +16,8 @@ from convkit.bench.baselines import (
     theorem_1,
     two_lines,
 )
-from convkit.bench.cases import Case, cases, random_operator
+from convkit.bench.case import Case
+from convkit.bench.cases import cases, random_operator
 from convkit.bench.timing import Budget, Result, table, time_case
 from convkit.data.trained import LAYERS, trained_kernels
 from convkit.normalization.convnorm import ConvNorm2d
