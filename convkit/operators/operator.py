@@ -206,7 +206,8 @@ class ConvOperator:
     def matrix(self) -> Tensor:
         """Return the dense matrix M, ``(prod(out_shape), prod(in_shape))``, with ``M @ x.flatten() == A(x).flatten()``.
 
-        Raises ``ValueError`` where it would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
+        The entries of a float32 kernel are found in float64 on a GPU, where TF32 would round them. Raises ``ValueError``
+        where the matrix would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
         """
         rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
         size = rows * columns * self.kernel.element_size()
@@ -215,10 +216,14 @@ class ConvOperator:
                 f"the dense matrix must take at most {MATRIX_LIMIT / 2**30:g} GiB, got {rows} x {columns} entries = "
                 f"{size / 2**30:.1f} GiB; use A(x) and A.adjoint(y), or a smaller input_shape"
             )
-        identity = torch.eye(min(rows, columns), dtype=self.kernel.dtype, device=self.kernel.device)
+        exact = self.kernel.is_cuda and self.kernel.dtype == torch.float32
+        A = replace(self, kernel=self.kernel.double()) if exact else self
+        identity = torch.eye(min(rows, columns), dtype=A.kernel.dtype, device=A.kernel.device)
         if rows < columns:
-            return self.adjoint(identity.unflatten(1, self.out_shape)).flatten(1)
-        return self(identity.unflatten(1, self.in_shape)).flatten(1).T
+            found = A.adjoint(identity.unflatten(1, self.out_shape)).flatten(1)
+        else:
+            found = A(identity.unflatten(1, self.in_shape)).flatten(1).T
+        return found.to(self.kernel.dtype)
 
     def circular(self) -> "ConvOperator":
         """Return the convolution with the same kernel and circular "same" padding, on inputs of the same size."""

@@ -10,6 +10,13 @@ from torch import Tensor, nn
 Step = Callable[[Tensor], Tensor]
 
 
+def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each column; torch 2.11 has no derivative of both at once."""
+    if torch.__version__ < "2.12":
+        return x.amin(dim=2, keepdim=True), x.amax(dim=2, keepdim=True)
+    return tuple(x.aminmax(dim=2, keepdim=True))
+
+
 class Gated(nn.Module):
     """Squeeze-and-excitation: a gate from the mean of each channel."""
 
@@ -137,7 +144,7 @@ ANYWHERE: dict[str, Step] = {
     "group maxima": lambda x: torch.cat([x.amax(1, keepdim=True), x.amin(1, keepdim=True)], 1),
     "sorted": lambda x: x.sort(1)[0],
     "top": lambda x: x.topk(min(2, x.shape[1]), 1)[0],
-    "extremes": lambda x: torch.stack(x.aminmax(dim=2, keepdim=True), 1).flatten(1, 2),
+    "extremes": lambda x: torch.stack(extremes(x), 1).flatten(1, 2),
     "shuffled": shuffled,
     "unbound": lambda x: torch.stack(x.unbind(1)[::-1], 1),
     "chunks added": lambda x: sum(x.chunk(2, 3)[:1], x.mean(3, keepdim=True)),

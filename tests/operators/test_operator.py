@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convkit.operators.operator import ConvOperator
 from tests.helpers import reference
@@ -32,6 +33,26 @@ def written_out(A: ConvOperator) -> torch.Tensor:
 
 
 # ---- the linear map ------------------------------------------------------------------------------------------------
+class Convolved(TorchDispatchMode):
+    """Note the dtype of each kernel that torch convolves with."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "convolution" in func.name():
+            self.dtypes = {*getattr(self, "dtypes", ()), args[1].dtype}
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_matrix_of_a_float32_kernel_is_not_rounded_on_a_gpu(device):
+    """By TF32, which torch takes for float32 convolutions there."""
+    for channels in ((5, 3), (3, 5)):
+        A = Geometry((*channels, 3, 3), (6, 4)).operator(device)
+        A = replace(A, kernel=A.kernel.float())
+        with Convolved() as seen:
+            M = A.matrix()
+        assert_close(M, written_out(A).float(), atol=0, rtol=0)
+        assert seen.dtypes == {torch.float64 if A.kernel.is_cuda else torch.float32}
+
+
 @given(geometry=geometries())
 def test_matrix_apply_and_adjoint_are_those_of_the_definition(device, geometry):
     A = geometry.operator(device)
