@@ -121,8 +121,10 @@ def job(
     plan["batch_size"] = min(plan["batch_size"], len(data))
     if "epochs" in plan:
         plan["steps"] = round(plan.pop("epochs") * len(data) / plan["batch_size"])
+    place = None
     if checkpoints is not None:
-        place = Path(checkpoints) / f"{name} {seed}{' held out' if choosing else ''}.pt".replace("/", "-")
+        lr = f" lr {knobs['lr']:g} held out" if choosing else ""
+        place = Path(checkpoints) / f"{name}{lr} seed {seed}.pt".replace("/", " of ")
         plan |= {"checkpoint": place, "checkpoint_every": max(100, plan["steps"] // 10)}
     goal = get_objective(setting["objective"], setting["eps"])
     how = {"model": setting["model"], "options": setting["options"], "knobs": knobs, "objective": goal}
@@ -130,7 +132,7 @@ def job(
     result: dict[str, Any] = {"lost": diverged, "clean": 0.0 if diverged else short(evaluate(model, data))}
     if not diverged and not choosing:
         result |= attacked(model, data, setting["attacks"], seed) | mean_norms(model, data)
-    if checkpoints is not None:
+    if place is not None:
         place.unlink(missing_ok=True)
     return rounded(result)
 
