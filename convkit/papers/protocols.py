@@ -1,196 +1,172 @@
-"""`PAPERS`: the papers' tables as data, each at several scales, and the function that trains and tests one cell."""
+"""`PAPERS`: the tables and figures of the four papers as data: networks, plans, attacks, printed numbers, claims."""
 
-import functools
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
-from torch import nn
-
-from convkit.attacks.evaluation import robust_accuracy
-from convkit.attacks.registry import ATTACKS
-from convkit.audit.table import layer_table
 from convkit.checks import Registry
-from convkit.data.dataset import Data
-from convkit.data.label_noise import noisy_labels
-from convkit.data.subsets import holdout
-from convkit.papers.runs import Runs, load_part, rounded, short, train
-from convkit.training.adversarial import get_objective
-from convkit.training.evaluation import evaluate
 
-VERSION = 1  # of what a stored run means; results of another version are not mixed with these
-HELD_OUT = 0.1  # of the training images, on which learning rates are chosen
-CHOOSING_SEEDS = (100, 101, 102)
-NORMS = ("norm1", "norm2", "norm_inf")
+NORMS = ("norm1", "norm2", "norm_inf")  # columns of the layer table
+CHOOSING_SEEDS = (100, 101, 102)  # of the runs on which learning rates are chosen
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper on two cells of a table: ``ours`` is higher, or lower, than ``theirs`` in a number."""
+    """A sentence of a paper: a number of some cells is higher, lower or not lower than that of others.
+
+    Attributes:
+        words: The sentence, in our words.
+        ours, theirs: Names of cells; the mean over the cells is compared, seed by seed.
+        metric: The number: ``"clean"``, the name of an attack, or what else ``Scale`` lets a run measure.
+        printed: What the paper says of ours.
+    """
 
     words: str
-    ours: str
-    theirs: str
+    ours: Sequence[str]
+    theirs: Sequence[str]
     metric: str
-    printed: Literal["higher", "lower"]
+    printed: Literal["higher", "lower", "not lower"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained network of a table: its method and knobs, what differs from the scale, and the printed numbers."""
+    """One way to train in a table.
+
+    Attributes:
+        method, knobs: A name of ``METHODS``, or of ``VARIANTS`` in ``runs``, and knobs other than their defaults.
+        printed: The paper's numbers, in percent, by metric.
+        tuned: Strengths that are tried on held-out images together with the learning rates, by knob.
+        changes: Fields of the scale that differ in this cell; those of its ``plan`` and ``attacks`` one by one.
+    """
 
     name: str
     method: str
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    printed: Mapping[str, float] = field(default_factory=dict)  # percent, by metric
-    changes: Mapping[str, Any] = field(default_factory=dict)  # of fields of the scale
+    printed: Mapping[str, float] = field(default_factory=dict)
+    tuned: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a table is run: network, data, plan, seeds, and the attacks on the trained networks.
+    """How large a table is run.
 
     Attributes:
-        minutes: On two cores, or on one GPU where it needs one.
+        minutes: What all seeds take on two cores, or on one GPU where ``paper`` is true.
+        seeds: The number of paired seeds.
         data: A name of ``DATA``, or ``"cifar10-jpeg"``.
-        images, tests: Stratified parts of the training and test images; ``None`` for all.
+        model, options: A name of ``MODELS`` and arguments of its builder.
         plan: Arguments of ``fit``, with ``epochs`` in place of ``steps`` where it counts those.
-        rates: The learning rates that are tried on held-out images, for each cell; none leaves that of the cell.
-        attacks: By metric, the arguments of an attack of ``ATTACKS``, its name, and the number of attacked images.
-        paper: Whether network and data are the paper's own (a JPEG copy of its data included).
+        knobs: Knobs in place of those of all cells whose method has them, such as steps between two clips.
+        rates: The learning rates that are tried on held-out images for each cell; none leaves that of the cell.
+        choose: The metric by which they are chosen.
+        images, tests: Stratified parts of the training and test images; ``None`` for all.
+        noise: The part of the training labels that are replaced by other ones.
+        share: The part of the training images that is used.
+        objective, eps: A name of ``OBJECTIVES``, and the size of its attacks.
+        early_stop: Whether the best of twenty states on held-out images is tested, in place of the last one.
+        looks: Parts of a run after which the test accuracy is measured, too: metric ``"after 10 %"``.
+        attacks: By metric, an attack of ``ATTACKS`` by name, the number of images, and arguments.
+        norms: Whether the geometric means of the layers' norms are measured, as ``norm1``, ``norm2``, ``norm_inf``.
+        paper: Whether network and data are the paper's own, or the JPEG copy of its data.
+        note: What else a reader of the results should know.
     """
 
     minutes: float
+    seeds: int
     data: str
     model: str
     options: Mapping[str, Any]
     plan: Mapping[str, Any]
-    seeds: Sequence[int]
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    rates: Sequence[float] = ()
+    choose: str = "clean"
     images: int | None = None
     tests: int | None = None
     noise: float = 0.0
+    share: float = 1.0
     objective: str = "clean"
     eps: float = 8 / 255
-    rates: Sequence[float] = ()
+    early_stop: bool = False
+    looks: Sequence[float] = ()
     attacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    norms: bool = False
     paper: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One table or figure of a paper: its cells, the scales at which it runs, and what the paper says of it."""
+    """One table or figure of a paper.
+
+    Attributes:
+        paper: ``"S"``, ``"C"``, ``"W"`` or ``"L"`` (see ``METHODS``).
+        item: Its name in the paper.
+        words: What it shows.
+        cells, scales, claims: What is trained, how large, and what is compared.
+        instead: For items without cells: which command makes it, or why it cannot be made here.
+    """
 
     paper: str
     item: str
     words: str
-    cells: Sequence[Cell]
-    scales: Mapping[str, Scale]
+    cells: Sequence[Cell] = ()
+    scales: Mapping[str, Scale] = field(default_factory=dict)
     claims: Sequence[Claim] = ()
+    instead: str = ""
 
 
 PAPERS: Registry[Protocol] = Registry("PAPERS")
+"""The tables and figures by key, such as ``"L-table2"``; ``python3 -m convkit papers`` lists them.
+
+The scales: ``"tiny"`` is for tests; ``"small"`` trains narrow networks on digits or drawn figures; ``"medium"`` on
+10,000 photographs of the JPEG copy of CIFAR-10; ``"short"`` is the paper's network and data with fewer epochs, for a
+GPU; ``"full"`` is what the paper ran.
+"""
 
 
-def data_of(setting: Mapping[str, Any], folder: str | None = None, device: str = "cpu") -> Data:
-    """Return the data of a cell, on the device."""
-    data = load_part(setting["data"], setting["images"], setting["tests"], folder, device)
-    return noisy_labels(data, setting["noise"], "flip") if setting["noise"] else data
+# ---- scales ----------------------------------------------------------------------------------------------------------
+RATES = (0.02, 0.05, 0.1)
+NARROW: dict[str, Any] = {"widths": [16, 32, 64]}  # of cnn9
+GPU: dict[str, Any] = {"precision": "bfloat16", "channels_last": True, "record_every": 50}
+SMALL = Scale(
+    minutes=10,
+    seeds=8,
+    data="digits",
+    model="cnn9",
+    options=NARROW,
+    plan={"steps": 300, "batch_size": 64, "schedule": "cosine"},
+    knobs={"every": 45},
+    rates=RATES,
+)
+MEDIUM = replace(
+    SMALL,
+    minutes=30,
+    seeds=4,
+    data="cifar10-jpeg",
+    images=10_000,
+    tests=2_000,
+    plan={"steps": 600, "batch_size": 64, "schedule": "cosine", "augmentation": "crop+flip"},
+    knobs={"every": 90},
+)
 
 
-def job(
-    name: str,
-    method: str,
-    knobs: Mapping[str, Any],
-    setting: Mapping[str, Any],
-    seed: int,
-    choosing: bool = False,
-    folder: str | None = None,
-    checkpoints: str | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Train one network and return its accuracies, clean and under each attack, and geometric means of its norms.
-
-    If ``choosing``, it is trained on nine tenths of the training images and tested on the others.
-    """
-    data = data_of(setting, folder, device)
-    data = holdout(data, HELD_OUT) if choosing else data
-    plan = dict(setting["plan"])
-    plan["batch_size"] = min(plan["batch_size"], len(data))
-    if "epochs" in plan:
-        plan["steps"] = round(plan.pop("epochs") * len(data) / plan["batch_size"])
-    place = None
-    if checkpoints is not None:
-        lr = f" lr {knobs['lr']:g} held out" if choosing else ""
-        place = Path(checkpoints) / f"{name}{lr} seed {seed}.pt".replace("/", " of ")
-        plan |= {"checkpoint": place, "checkpoint_every": max(100, plan["steps"] // 10)}
-    goal = get_objective(setting["objective"], setting["eps"])
-    how = {"model": setting["model"], "options": setting["options"], "knobs": knobs, "objective": goal}
-    model, diverged, _ = train(data, method, seed=seed, **how, **plan)
-    result: dict[str, Any] = {"lost": diverged, "clean": 0.0 if diverged else short(evaluate(model, data))}
-    if not diverged and not choosing:
-        result |= attacked(model, data, setting["attacks"], seed) | mean_norms(model, data)
-    if place is not None:
-        place.unlink(missing_ok=True)
-    return rounded(result)
-
-
-def attacked(model: nn.Module, data: Data, attacks: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, float]:
-    """Return the share of the first test images that a model still gets right, for each attack."""
-    model.eval()
-    result: dict[str, float] = {}
-    for metric, given in attacks.items():
-        options = dict(given)
-        attack, count = ATTACKS[options.pop("attack")], options.pop("images")
-        options["generator"] = torch.Generator().manual_seed(seed)
-        x, y = data.test_batch(slice(0, count))
-        found = robust_accuracy(model, [(x, y)], functools.partial(attack, **options), progress=False)
-        result[metric] = found.worst
-    return result
-
-
-def mean_norms(model: nn.Module, data: Data) -> dict[str, float]:
-    """Return the geometric means, over the layers, of three operator norms."""
-    table = layer_table(model, data.test_batch(slice(0, 1))[0], columns=NORMS)
-    return {norm: statistics.geometric_mean(table.column(norm)) for norm in NORMS}
-
-
-def run(protocol: Protocol, scale: Scale, runs: Runs) -> dict[str, Any]:
-    """Choose the learning rates on held-out images, train and test each cell with each seed, and return all numbers."""
-    checkpoints = runs.results_file.with_suffix(".checkpoints")
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    one = functools.partial(job, folder=runs.folder, checkpoints=str(checkpoints))
-
-    def case(cell: Cell, **knobs: Any) -> dict[str, Any]:
-        setting = {key: value for key, value in asdict(scale).items() if key not in ("minutes", "seeds", "rates")}
-        knobs = {**cell.knobs, **knobs}
-        return {"name": cell.name, "method": cell.method, "knobs": knobs, "setting": setting | dict(cell.changes)}
-
-    trials = {
-        f"{cell.name} lr {lr:g} held out": {**case(cell, lr=lr), "choosing": True}
-        for cell in protocol.cells
-        for lr in scale.rates
+def tiny(scale: Scale) -> Scale:
+    """Return a scale of seconds, for tests: a few steps of narrow networks with few images."""
+    narrow = {"widths": [16, 16, 16]} if scale.model == "cnn9" else {"width": 1 / 8}
+    plan = {name: value for name, value in scale.plan.items() if name != "epochs"}
+    fast = {"attacks": ["apgd-ce"]}
+    attacks = {
+        name: {**attack, "images": 4, **(fast if "attacks" in attack else {})} for name, attack in scale.attacks.items()
     }
-    tried = runs.over_seeds(one, trials, CHOOSING_SEEDS) if trials else {}
-    cells: dict[str, Any] = {}
-    for cell in protocol.cells:
-        held_out = {
-            f"{lr:g}": short(statistics.mean(run["clean"] for run in tried[f"{cell.name} lr {lr:g} held out"]))
-            for lr in scale.rates
-        }
-        best = {"lr": float(max(held_out, key=held_out.__getitem__))} if held_out else {}
-        cells[cell.name] = {**case(cell, **best), "printed": dict(cell.printed), "held_out": held_out}
-    jobs = {name: {key: cell[key] for key in ("name", "method", "knobs", "setting")} for name, cell in cells.items()}
-    done = runs.over_seeds(one, jobs, scale.seeds)
-    checkpoints.rmdir()
-    for name, cell in cells.items():
-        cell["setting"] = {key: value for key, value in cell["setting"].items() if key in protocol_changes(protocol)}
-        cell["runs"] = done[name]
-    return {"version": VERSION, "paper": scale.paper, "setting": asdict(scale), "cells": cells}
-
-
-def protocol_changes(protocol: Protocol) -> set[str]:
-    """Return the fields of the scale in which the cells of a table differ."""
-    return {key for cell in protocol.cells for key in cell.changes}
+    return replace(
+        scale,
+        minutes=0.1,
+        seeds=1,
+        options={**scale.options, **narrow},
+        plan={**plan, "steps": 3, "batch_size": 10},
+        rates=scale.rates[:1],
+        images=60,
+        tests=20,
+        attacks=attacks,
+    )

@@ -50,13 +50,16 @@ class Runs:
     results_file: Path
     folder: str | None = None
     device: str = "cpu"
+    workers: int | None = None  # runs at once; ``None`` for one per core, or as many as a GPU has room for
 
     def sweep(self, job: Callable[..., Any], jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return ``job(**arguments)`` for each of the named jobs, by name, with ``device`` if that is a GPU."""
-        if self.device == "cpu":
+        if self.device == "cpu" and self.workers is None:
             return sweep(job, jobs, self.results_file)
-        jobs = {name: {**arguments, "device": self.device} for name, arguments in jobs.items()}
-        pool = ProcessPoolExecutor(processes_on_gpu(self.device), multiprocessing.get_context("spawn"), _one_thread)
+        if self.device != "cpu":
+            jobs = {name: {**arguments, "device": self.device} for name, arguments in jobs.items()}
+        count = self.workers or processes_on_gpu(self.device)
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _one_thread)
         results = sweep(job, jobs, self.results_file, pool)
         pool.shutdown()
         return results

@@ -1,0 +1,147 @@
+"""One run of a protocol: trains a network and returns its accuracies, under attacks too, and its norms."""
+
+import functools
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convkit.attacks.blackbox import simba
+from convkit.attacks.evaluation import robust_accuracy
+from convkit.attacks.registry import ATTACKS
+from convkit.audit.table import layer_table
+from convkit.data.dataset import Data
+from convkit.data.label_noise import noisy_labels
+from convkit.data.subsets import holdout, scarce
+from convkit.papers.protocols import NORMS
+from convkit.papers.runs import load_part, rounded, train
+from convkit.training.adversarial import get_objective
+from convkit.training.evaluation import evaluate
+from convkit.training.plan import Record
+
+HELD_OUT = 0.1  # of the training images, on which rates are chosen and runs are stopped
+STATES = 20  # among which early stopping chooses
+
+
+def run_cell(
+    cell: str,
+    method: str,
+    knobs: Mapping[str, Any],
+    setting: Mapping[str, Any],
+    seed: int,
+    held_out: bool = False,
+    folder: str | None = None,
+    checkpoints: str | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Train one network and return what the setting, the fields of a ``Scale``, asks for; ``lost`` if it diverged.
+
+    With ``held_out`` it is trained on nine tenths of the training images and tested on the others, by the metric
+    ``choose`` alone.
+    """
+    data = _data(setting, seed, folder, device)
+    data = holdout(data, HELD_OUT) if held_out else data
+    plan = dict(setting["plan"])
+    plan["batch_size"] = min(plan["batch_size"], len(data))
+    if "epochs" in plan:
+        plan["steps"] = round(plan.pop("epochs") * len(data) / plan["batch_size"])
+    result: dict[str, Any] = {"lost": None}
+    watches: list[Callable[[nn.Module, Record], None]] = []
+    looks = {f"after {100 * part:g} %": max(1, round(part * plan["steps"])) for part in setting["looks"]}
+
+    def look(model: nn.Module, record: Record) -> None:
+        for metric, step in looks.items():
+            if record.step == step:
+                result[metric] = evaluate(model, data)
+
+    watches += [look] if looks else []
+    best = Best(data, plan["steps"]) if setting["early_stop"] else None
+    watches += [best.look] if best is not None else []
+    place = _checkpoint(cell, knobs, seed, held_out, checkpoints) if not watches else None
+    if place is not None:
+        plan |= {"checkpoint": place, "checkpoint_every": max(100, plan["steps"] // 10)}
+    goal = get_objective(setting["objective"], setting["eps"])
+    network = {"model": setting["model"], "options": setting["options"], "knobs": knobs, "objective": goal}
+    watch = functools.partial(_each, watches) if watches else None
+    trained = train(data if best is None else best.data, method, seed=seed, watch=watch, **network, **plan)
+    if trained.diverged:
+        result |= {"lost": trained.diverged} | dict.fromkeys(("clean", *setting["attacks"]), 0.0)
+    else:
+        model = trained.model if best is None else best.restore(trained.model)
+        result["clean"] = evaluate(model, data)
+        wanted = {setting["choose"]} if held_out else set(setting["attacks"])
+        for metric, attack in setting["attacks"].items():
+            if metric in wanted:
+                result |= _attacked(model, data, metric, attack, seed)
+        if setting["norms"] and not held_out:
+            table = layer_table(model, data.test_batch([0])[0], columns=NORMS)
+            result |= {norm: statistics.geometric_mean(table.column(norm)) for norm in NORMS}
+    if place is not None:
+        place.unlink(missing_ok=True)
+    return rounded(result)
+
+
+class Best:
+    """Early stopping: keeps the weights of the state that is best on held-out images."""
+
+    def __init__(self, data: Data, steps: int) -> None:
+        self.data, self.every = holdout(data, HELD_OUT), max(1, steps // STATES)
+        self.accuracy, self.state = -1.0, dict[str, Tensor]()
+
+    def look(self, model: nn.Module, record: Record) -> None:
+        """Keep the weights if they are better on the held-out images than those before."""
+        if record.step % self.every == 0:
+            accuracy = evaluate(model, self.data)
+            if accuracy > self.accuracy:
+                self.accuracy = accuracy
+                self.state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def restore(self, model: nn.Module) -> nn.Module:
+        """Return the model with the best weights."""
+        model.load_state_dict(self.state)
+        return model
+
+
+# ---- private ---------------------------------------------------------------------------------------------------------
+def _data(setting: Mapping[str, Any], seed: int, folder: str | None, device: str) -> Data:
+    """Return the data of a setting; the seed draws which labels are wrong and which images are left."""
+    data = load_part(setting["data"], setting["images"], setting["tests"], folder, device)
+    data = scarce(data, setting["share"], seed) if setting["share"] < 1 else data
+    return noisy_labels(data, setting["noise"], "uniform", seed) if setting["noise"] else data
+
+
+def _checkpoint(cell: str, knobs: Mapping[str, Any], seed: int, held_out: bool, folder: str | None) -> Path | None:
+    """Return the file in which an interrupted run goes on; its name tells the runs of a protocol apart."""
+    if folder is None:
+        return None
+    chosen = " ".join(f"{name} {value}" for name, value in sorted(knobs.items()))
+    name = f"{cell}, {chosen}, seed {seed}{', held out' if held_out else ''}.pt"
+    return Path(folder) / name.replace("/", " of ")
+
+
+def _each(watches: list[Callable[[nn.Module, Record], None]], model: nn.Module, record: Record) -> None:
+    for watch in watches:
+        watch(model, record)
+
+
+def _attacked(model: nn.Module, data: Data, metric: str, given: Mapping[str, Any], seed: int) -> dict[str, float]:
+    """Return the share of the first test images that a model gets right under an attack; for SimBA also its queries."""
+    model.eval()
+    options = dict(given)
+    name, count = options.pop("attack"), options.pop("images")
+    if name != "fgsm":
+        options["generator"] = torch.Generator().manual_seed(seed)
+    x, y = data.test_batch(slice(0, count))
+    if name == "simba":  # only images that the network gets right are attacked, as published
+        right = model(x).argmax(1) == y
+        x, y = x[right], y[right]
+        if not len(x):
+            return {metric: 0.0}
+        found, queries = simba(model, x, y, **options)
+        wrong = (model(found).argmax(1) != y).double().mean().item()
+        return {metric: 1 - wrong, f"queries of {metric}": queries.double().mean().item()}
+    found = robust_accuracy(model, [(x, y)], functools.partial(ATTACKS[name], **options), progress=False)
+    return {metric: found.worst}

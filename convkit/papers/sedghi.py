@@ -1,0 +1,117 @@
+"""The tables and figures of Sedghi et al. 2019 as protocols."""
+
+from dataclasses import replace
+from typing import Any
+
+from convkit.papers.protocols import GPU, PAPERS, SMALL, Cell, Claim, Protocol, Scale, tiny
+
+WIDE: dict[str, Any] = {"width": 2.28}  # ResNet-32 with 2.4 million parameters
+FULL = Scale(
+    minutes=200,
+    seeds=3,
+    data="cifar10-jpeg",
+    model="resnet32",
+    options=WIDE,
+    plan={"epochs": 250, "batch_size": 128, "schedule": "steps", "augmentation": "crop+flip", **GPU},
+    rates=(0.03, 0.1, 0.3),
+    paper=True,
+    note="The paper's schedule, found by a grid search, is not printed.",
+)
+BOUNDS = {"clip 0.1": (0.1, 93.3), "clip 0.5": (0.5, 94.7), "clip 1": (1.0, 94.5)}
+PAPERS.register(
+    "S-figure2",
+    Protocol(
+        "S",
+        "Section 4.2, Figure 2",
+        "test accuracy with operator norms clipped",
+        [
+            Cell("none", "batchnorm", {"lr": 0.1}, {"clean": 93.8}),
+            *(
+                Cell(name, "norm_clip", {"lr": 0.1, "bound": bound}, {"clean": clean})
+                for name, (bound, clean) in BOUNDS.items()
+            ),
+            Cell("none, stopped early", "batchnorm", {"lr": 0.1}, changes={"early_stop": True}),
+        ],
+        {"tiny": tiny(SMALL), "small": SMALL, "full": FULL},
+        [
+            Claim("clipping at 0.5 raises test accuracy", ("clip 0.5",), ("none",), "clean", "higher"),
+            Claim("clipping at 1 raises test accuracy", ("clip 1",), ("none",), "clean", "higher"),
+        ],
+    ),
+)
+
+
+def grid(batchnorm: bool, rates: tuple[float, ...]) -> list[Cell]:
+    """Return a cell for each bound and learning rate."""
+    plain, clipped = ("batchnorm", "norm_clip") if batchnorm else ("plain", "clip_alone")
+    bounds = {"no clip": (plain, {})} | {f"clip {b:g}": (clipped, {"bound": b}) for b in (0.5, 1.0, 1.5, 2.0)}
+    return [
+        Cell(f"{name}, lr {lr:g}", method, {**knobs, "lr": lr})
+        for name, (method, knobs) in bounds.items()
+        for lr in rates
+    ]
+
+
+def named(cells: list[Cell], beginning: str) -> list[str]:
+    """Return the names of the cells that begin so."""
+    return [cell.name for cell in cells if cell.name.startswith(beginning)]
+
+
+GRIDS = {"a": (False, (0.001, 0.003, 0.01, 0.03, 0.1)), "b": (True, (0.01, 0.03, 0.1, 0.2, 0.3))}
+GRID = replace(SMALL, minutes=15, rates=(), plan={**SMALL.plan, "steps": 200})
+for letter, (batchnorm, rates) in GRIDS.items():
+    how = "with" if batchnorm else "without"
+    own = grid(batchnorm, rates)
+    PAPERS.register(
+        f"S-figure3{letter}",
+        Protocol(
+            "S",
+            f"Section 4.3, Figure 3{letter}",
+            f"bounds and learning rates, {how} BatchNorm",
+            own,
+            {
+                "tiny": tiny(GRID),
+                "small": GRID,
+                "full": replace(FULL, minutes=3000, seeds=1, rates=(), plan={**FULL.plan, "epochs": 100}),
+            },
+            [
+                Claim(
+                    f"{how} BatchNorm, clipping at {b:g} raises the mean over all learning rates",
+                    named(own, f"clip {b:g},"),
+                    named(own, "no clip,"),
+                    "clean",
+                    "higher",
+                )
+                for b in (0.5, 1.0)
+            ],
+        ),
+    )
+PAPERS.register(
+    "S-section4.4",
+    Protocol(
+        "S",
+        "Section 4.4",
+        "the reshaped kernel clipped in place of the operator",
+        [
+            Cell("clip 0.5", "norm_clip", {"lr": 0.1, "bound": 0.5}, {"clean": 94.7}),
+            *(Cell(f"reshaped, clip {b:g}", "reshaped_clip", {"lr": 0.1, "bound": b}) for b in (0.05, 0.1, 0.2, 0.5)),
+        ],
+        {"tiny": tiny(SMALL), "small": SMALL, "full": FULL},
+        [
+            Claim(
+                "the reshaped kernel clipped at 0.2 is as good",
+                ("reshaped, clip 0.2",),
+                ("clip 0.5",),
+                "clean",
+                "not lower",
+            )
+        ],
+    ),
+)
+ELSEWHERE = {
+    "S-figure1": ("Figure 1", "seconds to compute singular values", "`python3 -m convkit bench --figure1`"),
+    "S-figure4": ("Figure 4", "test error over seconds", "`python3 -m convkit papers clipping-training`"),
+    "S-figures5-7": ("Figures 5-7", "spectra of a trained network", "`python3 -m convkit papers spectra-network`"),
+}
+for key, (item, words, command) in ELSEWHERE.items():
+    PAPERS.register(key, Protocol("S", item, words, instead=command))
