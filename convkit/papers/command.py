@@ -74,13 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"{option} must be at least 1, got {value}")
     try:
         task = _task(options)
+        if task.needs_folder and options.data is None:
+            raise ValueError(f"{options.name} needs --data DIR, where its data lies")
         device = usable_device(options.device)
         target = options.json or folder / f"{task.file}{_ending(options)}.json"
         refuse_other_device(target, device)
     except ValueError as error:
         parser.error(str(error))
-    if task.needs_folder and options.data is None:
-        parser.error(f"{options.name} needs --data DIR, where its data lies")
     target.parent.mkdir(parents=True, exist_ok=True)
     results_file = target.with_suffix(".jsonl")
     again = f"what had finished is in {results_file}, and the same command goes on from there"

@@ -59,7 +59,7 @@ def restore(protocol: Protocol, scale: Scale, stored: Mapping[str, Any], runs: R
 
     Raises ``ValueError`` for runs of another version of the protocol.
     """
-    ours = json.loads(json.dumps(_setting(scale)))
+    ours = _setting(scale)
     if stored.get("version") != VERSION or stored["setting"] != ours:
         other = [key for key in ours if stored.get("setting", {}).get(key) != ours[key]]
         what = f"another {', '.join(other)}" if other else f"version {stored.get('version')}, not {VERSION}"
@@ -85,7 +85,8 @@ def finals(protocol: Protocol, stored: Mapping[str, Any]) -> dict[str, dict[int,
 
 # ---- private ---------------------------------------------------------------------------------------------------------
 def _setting(scale: Scale) -> dict[str, Any]:
-    return {key: value for key, value in asdict(scale).items() if key not in APART}
+    """Return the fields of a scale that a run depends on, as JSON holds them."""
+    return json.loads(json.dumps({key: value for key, value in asdict(scale).items() if key not in APART}))
 
 
 def _grid(cell: Cell, scale: Scale) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def test_without_a_name_it_lists_what_there_is(toy, capsys):
     "arguments, words",
     [
         (["toi"], "toi"),
-        (["needy"], "needs --folder DIR"),
+        (["needy"], "needs --data DIR"),
         (["toy", "--device", "gpu"], "--device gpu cannot be used here: needed cpu, cuda"),
     ],
 )
