@@ -17,6 +17,8 @@ from convkit.operators.geometry import positive_ints
 from convkit.operators.operator import ConvOperator
 from convkit.operators.tables import on
 
+LARGE_KERNEL = 2**22  # numbers of a kernel whose channels are taken in parts, so that blocks of all need no memory
+
 
 @in_full_precision
 def symbol(A: ConvOperator) -> Tensor:
@@ -156,6 +158,10 @@ def channel_condition_numbers(A: ConvOperator) -> Tensor:
     tensor([3., 1.])
     """
     require_blocks(A, "channel_condition_numbers")
+    rows = len(A.kernel)
+    if not A.transposed and A.groups == 1 < rows and A.kernel.numel() > LARGE_KERNEL:  # channels do not meet
+        parts = A.kernel.split(max(1, rows * LARGE_KERNEL // A.kernel.numel()))
+        return torch.cat([channel_condition_numbers(replace(A, kernel=part)) for part in parts])
     blocks = Blocks(replace(A, kernel=A.kernel.double()))
     chunks = blocks.frequencies.split(blocks.chunk)
     if A.transposed:

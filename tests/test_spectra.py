@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from convkit.operators.operator import ConvOperator
-from convkit.spectra import condition_number, from_symbol, singular_values, spectrum, symbol
+from convkit.spectra import channel_condition_numbers, condition_number, from_symbol, singular_values, spectrum, symbol
 from tests.helpers.geometries import (
     CIRCULAR,
     Geometry,
@@ -95,6 +95,21 @@ def test_dilation_repeats_the_spectrum_of_the_undilated_kernel_on_n_over_gcd_axi
     times = math.gcd(n, dilation)
     repeated = singular_values(ConvOperator(kernel, (n // times, 5))).repeat_interleave(times)
     assert_close(singular_values(ConvOperator(kernel, (n, 5), dilation=(dilation, 4))), repeated, **TIGHT)
+
+
+def test_the_channels_of_a_large_kernel_are_measured_in_parts(device, monkeypatch):
+    for geometry in (
+        Geometry((7, 3, 3, 3), (6, 4), stride=2),
+        Geometry((5, 4, 3), (7,)),
+        Geometry((4, 6, 1, 1), (1, 1)),
+    ):
+        A = geometry.operator(device)
+        whole = channel_condition_numbers(A)
+        rows = A.matrix().reshape(len(whole), -1, A.matrix().shape[1])
+        assert_close(whole, torch.stack([torch.linalg.cond(row) for row in rows]))
+        with monkeypatch.context() as patch:
+            patch.setattr("convkit.spectra.LARGE_KERNEL", A.kernel.numel() // 3)
+            assert_close(channel_condition_numbers(A), whole, atol=0, rtol=1e-13)
 
 
 # ---- condition number ----------------------------------------------------------------------------------------------
