@@ -159,9 +159,10 @@ def _list() -> None:
     """Print all names with their minutes."""
     from convkit.papers.protocols import PAPERS
     from convkit.papers.runs import EXPERIMENTS
+    from convkit.papers.scoreboard import NAMES
 
     print("tables and figures of the papers, with the minutes of each scale (two cores; short and full: a GPU):")
-    for name, protocol in PAPERS.items():
+    for name, protocol in sorted(PAPERS.items(), key=lambda pair: [*NAMES].index(pair[1].paper)):
         sizes = ", ".join(f"{size} {scale.minutes:g}" for size, scale in protocol.scales.items() if size != "tiny")
         print(f"  {name:<36} {protocol.item}: {protocol.words} ({sizes or protocol.instead})")
     print("other experiments, with their minutes on two cores:")

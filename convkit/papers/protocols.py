@@ -1,4 +1,4 @@
-"""`PAPERS`: the tables and figures of the four papers as data: networks, plans, attacks, printed numbers, claims."""
+"""`PAPERS`: the tables and figures of the papers as data: networks, plans, attacks, printed numbers, claims."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,7 +100,7 @@ class Protocol:
     """One table or figure of a paper.
 
     Attributes:
-        paper: ``"S"``, ``"C"``, ``"W"`` or ``"L"`` (see ``METHODS``).
+        paper: ``"S"``, ``"C"``, ``"W"`` or ``"L"`` (see ``METHODS``); ``"M"`` for what this kit asks beside them.
         item: Its name in the paper.
         words: What it shows.
         cells, scales, claims: What is trained, how large, and what is compared.

@@ -15,7 +15,13 @@ from convkit.papers.protocols import NORMS, PAPERS, Claim, Protocol, Scale
 from convkit.papers.tables import finals
 from convkit.statistics import Verdict, compare
 
-NAMES = {"S": "Sedghi et al. 2019", "C": "Liu et al. 2021", "W": "Ikami et al. 2022", "L": "Liang & Huang 2021"}
+NAMES = {
+    "S": "Sedghi et al. 2019",
+    "C": "Liu et al. 2021",
+    "W": "Ikami et al. 2022",
+    "L": "Liang & Huang 2021",
+    "M": "beside the papers: Muon (Jordan et al. 2024) in the true operator norm",
+}
 HEADS = ("claim", "printed", "measured: difference [95 % interval] (seeds)", "where", "verdict", "command")
 NOT_TESTED = "not tested at this scale"
 
@@ -70,19 +76,24 @@ def stored_results(folder: Path, key: str, protocol: Protocol) -> dict[str, dict
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
 
 
-def judged(claim: Claim, protocol: Protocol, stored: Mapping[str, Any]) -> Verdict | None:
-    """Return what the stored runs say of a claim, in percent, or in logarithms of norms; ``None`` for under two seeds.
+def paired(claim: Claim, protocol: Protocol, stored: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return the numbers of both sides of a claim, seed by seed: percent, logarithms of norms, or queries.
 
     A run that diverged has accuracy 0.
     """
     runs = finals(protocol, stored)
-    shared = set.intersection(*(set(runs[name]) for name in (*claim.ours, *claim.theirs)))
     ours, theirs = list[float](), list[float]()
-    for seed in sorted(shared):
+    for seed in sorted(set.intersection(*(set(runs[name]) for name in (*claim.ours, *claim.theirs)))):
         values = [[_number(runs[name][seed], claim.metric) for name in side] for side in (claim.ours, claim.theirs)]
         if all(value is not None for side in values for value in side):
             ours.append(statistics.mean(value for value in values[0] if value is not None))
             theirs.append(statistics.mean(value for value in values[1] if value is not None))
+    return ours, theirs
+
+
+def judged(claim: Claim, protocol: Protocol, stored: Mapping[str, Any]) -> Verdict | None:
+    """Return what the stored runs say of a claim; ``None`` for fewer than two seeds."""
+    ours, theirs = paired(claim, protocol, stored)
     return compare(ours, theirs) if len(ours) > 1 else None
 
 
@@ -102,7 +113,14 @@ def page(folder: Path) -> str:
     parts = [INTRODUCTION]
     for letter, name in NAMES.items():
         own = {key: protocol for key, protocol in PAPERS.items() if protocol.paper == letter}
-        parts.append(f"## {letter}: {name}\n\n{scoreboard(folder, *own)}\n")
+        lines = scoreboard(folder, *own)
+        tested, others = ([line for line in lines if (line.verdict == NOT_TESTED) == no] for no in (False, True))
+        parts.append(f"## {letter}: {name}\n")
+        if tested:
+            parts.append(f"{Scoreboard(tested)}\n")
+        if others:
+            rows = [(line.claim, line.printed, line.command) for line in others]
+            parts.append(f"Not tested yet:\n\n{markdown(('claim', 'printed', 'command'), rows)}\n")
         rows = [(p.item, p.words, _cost(p), _command(key, p, None)) for key, p in own.items()]
         parts.append(markdown(("table or figure", "what it shows", "scales, minutes", "how it is made"), rows) + "\n")
         for key, protocol in own.items():
@@ -140,7 +158,8 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 INTRODUCTION = """# Scoreboard
 
-What the four papers print, what our runs measured, and what that allows one to say. `python3 -m convkit papers
+What the four papers print, what our runs measured, and what that allows one to say. Under M a question of this kit's
+own is treated in the same way: what is "printed" there was expected before the runs. `python3 -m convkit papers
 scoreboard` writes this page from the results in this folder; no word of it is written by hand.
 
 - The difference is that of the means over the named cells, paired seed by seed, in percentage points of accuracy (a
@@ -149,7 +168,7 @@ scoreboard` writes this page from the results in this folder; no word of it is w
 - *Same sign* and *opposite sign* compare the direction alone: a narrow network on digits is not the paper's experiment.
   *Agrees* and *disagrees* are kept for the paper's network on its data, or on their JPEG copy, and need its seeds.
 - Where learning rates (and strengths of penalties) were chosen, each cell had its own grid, on a tenth of the training
-  images that no run of the table was tested on, with three other seeds. A run that diverged counts as accuracy 0.
+  images (with right labels), by three other seeds. A run that diverged counts as accuracy 0.
 """
 
 
@@ -165,26 +184,16 @@ def _number(run: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _lines(key: str, protocol: Protocol, claim: Claim, folder: Path) -> list[Line]:
-    results = stored_results(folder, key, protocol)
+    """Return a line for each scale at which a claim was tested, or one that says that it was not."""
+    words, printed = f"{claim.words} ({protocol.item})", _printed(claim, protocol)
     lines = []
-    for name, stored in results.items():
-        scale = protocol.scales[name]
-        found = judged(claim, protocol, stored)
-        lines.append(
-            Line(
-                key,
-                f"{claim.words} ({protocol.item})",
-                _printed(claim, protocol),
-                _measured(claim, found),
-                _where(name, scale),
-                word(claim, found, scale),
-                _command(key, protocol, name),
-            )
-        )
-    if not lines:
-        text = f"{claim.words} ({protocol.item})", _printed(claim, protocol), "", "", NOT_TESTED
-        lines.append(Line(key, *text, _command(key, protocol, None)))
-    return lines
+    for name, stored in stored_results(folder, key, protocol).items():
+        scale, (ours, theirs) = protocol.scales[name], paired(claim, protocol, stored)
+        if ours:
+            found = judged(claim, protocol, stored)
+            result = _measured(claim, ours, theirs, found), _where(name, scale), word(claim, found, scale)
+            lines.append(Line(key, words, printed, *result, _command(key, protocol, name)))
+    return lines or [Line(key, words, printed, "", "", NOT_TESTED, _command(key, protocol, None))]
 
 
 def _printed(claim: Claim, protocol: Protocol) -> str:
@@ -197,15 +206,15 @@ def _printed(claim: Claim, protocol: Protocol) -> str:
     return f"{claim.printed}: {means[0]:.2f} against {means[1]:.2f}"
 
 
-def _measured(claim: Claim, found: Verdict | None) -> str:
+def _measured(claim: Claim, ours: Sequence[float], theirs: Sequence[float], found: Verdict | None) -> str:
+    """Return the difference with its interval and the number of seeds."""
+
+    def text(value: float) -> str:
+        return f"× {math.exp(value):.3g}" if claim.metric in NORMS else f"{value:+.1f}"
+
     if found is None:
-        return "one seed"
-    numbers = (found.difference, *found.interval)
-    if claim.metric in NORMS:
-        mean, low, high = (f"× {math.exp(value):.3g}" for value in numbers)
-    else:
-        mean, low, high = (f"{value:+.1f}" for value in numbers)
-    return f"{mean} [{low}, {high}] ({found.pairs})"
+        return f"{text(ours[0] - theirs[0])} (1)"
+    return f"{text(found.difference)} [{text(found.interval[0])}, {text(found.interval[1])}] ({found.pairs})"
 
 
 def _where(name: str, scale: Scale) -> str:
