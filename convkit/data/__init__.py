@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convkit.data.subsets import holdout as holdout
     from convkit.data.subsets import scarce as scarce
     from convkit.data.subsets import subset as subset
+    from convkit.data.subsets import unused as unused
     from convkit.data.trained import trained_kernels as trained_kernels
 
 __getattr__, __dir__, __all__ = face(__name__)

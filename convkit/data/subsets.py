@@ -34,6 +34,26 @@ def subset(data: Data, count: int, seed: int = 0, test_count: int | None = None)
     return _part(data, chosen, f"subset of {count}")
 
 
+def unused(data: Data, count: int, seed: int = 0, most: int = 1000) -> Data:
+    """Return ``subset(data, count, seed)`` with other training images, clean labels, as its test part.
+
+    So rates and the like can be chosen without the test images, and without giving up some of few training images.
+
+    Args:
+        data: The data set.
+        count: Number of training images.
+        seed: Determines which images are chosen.
+        most: The largest number of images in the test part.
+
+    Raises ``ValueError`` where no image would be left for the test part.
+    """
+    count, seed = whole("count", count, 1, len(data) - 1, MANY), seed_number(seed)
+    order = _evenly(data.clean_labels, data.classes, seed)
+    chosen, others = order[:count].sort().values, order[count : count + whole("most", most)].sort().values
+    data = replace(data, test_images=data.images[others], test_labels=data.clean_labels[others])
+    return _part(data, chosen, f"subset of {count}")
+
+
 def scarce(data: Data, share: float, seed: int = 0) -> Data:
     """Return the data with ``share * len(data) / classes`` training images of each class, chosen at random.
 

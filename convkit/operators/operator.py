@@ -206,8 +206,8 @@ class ConvOperator:
     def matrix(self) -> Tensor:
         """Return the dense matrix M, ``(prod(out_shape), prod(in_shape))``, with ``M @ x.flatten() == A(x).flatten()``.
 
-        The entries of a float32 kernel are found in float64 on a GPU, where TF32 would round them. Raises ``ValueError``
-        where the matrix would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
+        On a GPU, where TF32 would round them, the entries of a float32 kernel are found in float64. Raises
+        ``ValueError`` where the matrix would take more than ``MATRIX_LIMIT`` bytes (1 GiB).
         """
         rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
         size = rows * columns * self.kernel.element_size()

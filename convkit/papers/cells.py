@@ -15,14 +15,14 @@ from convkit.attacks.registry import ATTACKS
 from convkit.audit.table import layer_table
 from convkit.data.dataset import Data
 from convkit.data.label_noise import noisy_labels
-from convkit.data.subsets import holdout, scarce
+from convkit.data.subsets import holdout, subset, unused
 from convkit.papers.protocols import NORMS
 from convkit.papers.runs import load_part, rounded, train
 from convkit.training.adversarial import get_objective
 from convkit.training.evaluation import evaluate
 from convkit.training.plan import Record
 
-HELD_OUT = 0.1  # of the training images, on which rates are chosen and runs are stopped
+HELD_OUT = 0.1  # of the training images, on which runs are stopped, and rates chosen where no others are left
 STATES = 20  # among which early stopping chooses
 
 
@@ -39,11 +39,9 @@ def run_cell(
 ) -> dict[str, Any]:
     """Train one network and return what the setting, the fields of a ``Scale``, asks for; ``lost`` if it diverged.
 
-    With ``held_out`` it is trained on nine tenths of the training images and tested on the others, by the metric
-    ``choose`` alone.
+    With ``held_out`` it is tested on training images that it does not see, by the metric ``choose`` alone.
     """
-    data = _data(setting, seed, folder, device)
-    data = holdout(data, HELD_OUT) if held_out else data
+    data = _data(setting, seed, held_out, folder, device)
     plan = dict(setting["plan"])
     plan["batch_size"] = min(plan["batch_size"], len(data))
     if "epochs" in plan:
@@ -106,10 +104,19 @@ class Best:
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-def _data(setting: Mapping[str, Any], seed: int, folder: str | None, device: str) -> Data:
-    """Return the data of a setting; the seed draws which labels are wrong and which images are left."""
-    data = load_part(setting["data"], setting["images"], setting["tests"], folder, device)
-    data = scarce(data, setting["share"], seed) if setting["share"] < 1 else data
+def _data(setting: Mapping[str, Any], seed: int, held_out: bool, folder: str | None, device: str) -> Data:
+    """Return the data of a setting; the seed draws which images are left and which labels are wrong.
+
+    With ``held_out`` other training images are in the place of the test images: those that are not used, if there are
+    any, otherwise a tenth of all.
+    """
+    data, count = load_part(setting["data"], None, None, folder, device), setting["images"]
+    if setting["tests"] is not None:
+        data = subset(data, len(data), test_count=setting["tests"])
+    if held_out:
+        data = holdout(data, HELD_OUT) if count is None else unused(data, count, seed)
+    elif count is not None:
+        data = subset(data, count, seed)
     return noisy_labels(data, setting["noise"], "uniform", seed) if setting["noise"] else data
 
 

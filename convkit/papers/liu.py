@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from convkit.papers.protocols import GPU, MEDIUM, PAPERS, SMALL, Cell, Claim, Protocol, Scale, tiny
+from convkit.papers.protocols import ALL, GPU, MEDIUM, PAPERS, SMALL, Cell, Claim, Protocol, Scale, tiny
 
 PLAN: dict[str, Any] = {
     **{"epochs": 120, "batch_size": 128, "schedule": "steps", "milestones": [1 / 3, 2 / 3]},
@@ -56,7 +56,7 @@ def attacks(eps: float, images: int) -> dict[str, dict[str, Any]]:
 
 
 FREE = replace(
-    SMALL,
+    ALL,
     minutes=40,
     plan={**SMALL.plan, "steps": 480},
     objective="free",
@@ -89,7 +89,7 @@ QUERIES = {"SN": 2519.32, "ONI": 2817.09, "OCNN": 2892.81, "ConvNorm": 2966.16}
 SUCCESS = {"SN": 60.60, "ONI": 55.90, "OCNN": 54.50, "ConvNorm": 53.50}
 TABLE2 = {name: {"SimBA": 100 - SUCCESS[name], "queries of SimBA": QUERIES[name]} for name in QUERIES}
 SIMBA = replace(
-    SMALL,
+    ALL,
     minutes=30,
     plan={**SMALL.plan, "steps": 600},
     attacks={"SimBA": {"attack": "simba", "images": 200, "step": 0.2}},
@@ -117,7 +117,7 @@ PAPERS.register(
 # ---- Figure 3 --------------------------------------------------------------------------------------------------------
 STOPPED = Cell("BN, stopped early", "batchnorm", OWN, changes={"early_stop": True})
 for rate in (0.2, 0.4, 0.6, 0.8):
-    noise = replace(SMALL, noise=rate, minutes=20)
+    noise = replace(ALL, noise=rate, minutes=20)
     scales = {"small": noise, "full": replace(FULL, noise=rate, seeds=3)}
     if rate == 0.8:
         medium = replace(MEDIUM, noise=rate)
@@ -133,7 +133,7 @@ for rate in (0.2, 0.4, 0.6, 0.8):
             against(rivals(True), f"{100 * rate:g} % of the labels wrong", "clean", "higher"),
         ),
     )
-SCARCE = replace(SMALL, share=0.1, minutes=15)
+SCARCE = replace(SMALL, images=144, minutes=15)
 PAPERS.register(
     "C-figure3-scarce",
     Protocol(
@@ -141,14 +141,14 @@ PAPERS.register(
         "Figure 3, right",
         "test accuracy with a tenth of the training images",
         [*rivals(True), STOPPED],
-        {"tiny": replace(tiny(SCARCE), share=1.0), "small": SCARCE, "full": replace(FULL, share=0.1, seeds=3)},
+        {"tiny": tiny(SCARCE), "small": SCARCE, "full": replace(FULL, images=5000, seeds=3)},
         against(rivals(True), "a tenth of the images", "clean", "not lower"),
     ),
 )
 
 # ---- Figure 4 --------------------------------------------------------------------------------------------------------
 EARLY = replace(
-    SMALL,
+    ALL,
     plan={"steps": 320, "batch_size": 64, "schedule": "constant"},
     looks=(0.125, 0.25, 0.5),
     choose="clean",

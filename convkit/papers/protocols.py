@@ -60,9 +60,9 @@ class Scale:
         knobs: Knobs in place of those of all cells whose method has them, such as steps between two clips.
         rates: The learning rates that are tried on held-out images for each cell; none leaves that of the cell.
         choose: The metric by which they are chosen.
-        images, tests: Stratified parts of the training and test images; ``None`` for all.
+        images, tests: Stratified parts of the training images, drawn by the seed, and of the test images; ``None`` for
+            all.
         noise: The part of the training labels that are replaced by other ones.
-        share: The part of the training images that is used.
         objective, eps: A name of ``OBJECTIVES``, and the size of its attacks.
         early_stop: Whether the best of twenty states on held-out images is tested, in place of the last one.
         looks: Parts of a run after which the test accuracy is measured, too: metric ``"after 10 %"``.
@@ -84,7 +84,6 @@ class Scale:
     images: int | None = None
     tests: int | None = None
     noise: float = 0.0
-    share: float = 1.0
     objective: str = "clean"
     eps: float = 8 / 255
     early_stop: bool = False
@@ -138,7 +137,9 @@ SMALL = Scale(
     plan={"steps": 300, "batch_size": 64, "schedule": "cosine"},
     knobs={"every": 45},
     rates=RATES,
+    images=300,
 )
+ALL = replace(SMALL, images=None)  # for what is hard enough with all 1437 digits
 MEDIUM = replace(
     SMALL,
     minutes=30,

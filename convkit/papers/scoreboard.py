@@ -167,8 +167,9 @@ scoreboard` writes this page from the results in this folder; no word of it is w
   equals one is expected to give a verdict.
 - *Same sign* and *opposite sign* compare the direction alone: a narrow network on digits is not the paper's experiment.
   *Agrees* and *disagrees* are kept for the paper's network on its data, or on their JPEG copy, and need its seeds.
-- Where learning rates (and strengths of penalties) were chosen, each cell had its own grid, on a tenth of the training
-  images (with right labels), by three other seeds. A run that diverged counts as accuracy 0.
+- Where learning rates (and strengths of penalties) were chosen, each cell had its own grid, on training images that the
+  runs do not use (with right labels; a tenth of them where all are used), by three other seeds. A run that diverged
+  counts as accuracy 0.
 """
 
 

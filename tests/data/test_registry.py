@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from convkit.data import DATA, Data, Loader, digits, holdout, load, noisy_labels, scarce, shapes, subset
+from convkit.data import DATA, Data, Loader, digits, holdout, load, noisy_labels, scarce, shapes, subset, unused
 from convkit.data.catalog import CIFAR10
 from convkit.data.figures import FIGURES
 from tests.helpers.refusals import refused
@@ -131,6 +131,18 @@ def test_a_subset_is_as_even_as_the_data_allow_and_part_of_every_larger_one(devi
     assert kept == identities(subset(data, count).images)
     assert count == 600 or kept != identities(subset(data, count, seed=1).images)
     assert len(subset(data, count).test_images) == 40
+
+
+@pytest.mark.parametrize("count", [1, 250, 599])
+def test_the_unused_images_are_none_of_the_subset_and_have_clean_labels(device, count):
+    data = made().to(device)
+    part = unused(noisy_labels(data, 0.5, seed=1), count, seed=2, most=300)
+    assert identities(part.images) == identities(subset(data, count, seed=2).images)
+    others = identities(part.test_images)
+    assert not set(others) & set(identities(part.images))
+    assert len(others) == min(300, 600 - count)
+    assert torch.equal(part.test_labels, data.labels[torch.tensor(others, device=data.device)])
+    refused("count must be a whole number from 1 to 599", unused, data, 600)
 
 
 def test_scarce_takes_the_first_share_of_each_class():

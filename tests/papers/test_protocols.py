@@ -141,14 +141,19 @@ def setting(**changes):
 def test_a_held_out_run_never_sees_the_test_images(monkeypatch):
     seen = []
     monkeypatch.setattr(cells, "evaluate", lambda model, data: seen.append(data) or 0.5)
-    whole = cells._data(setting(), 0, None, "cpu")
-    for held_out in (True, False):
-        run_cell("BN", "batchnorm", {}, setting(), seed=0, held_out=held_out)
-    assert len(seen[0].test_images) == 6
-    assert len(seen[0].images) == 54
-    trained = {image.numpy().tobytes() for image in whole.images}
-    assert all(image.numpy().tobytes() in trained for image in seen[0].test_images)
-    assert torch.equal(seen[1].test_images, whole.test_images)
+    whole = digits()
+    training, tests = ({image.numpy().tobytes() for image in part} for part in (whole.images, whole.test_images))
+    for images, sizes in ((60, (60, 1000)), (None, (1293, 144))):
+        seen.clear()
+        for held_out in (True, False):
+            run_cell("BN", "batchnorm", {}, setting(images=images), seed=3, held_out=held_out)
+        assert (len(seen[0].images), len(seen[0].test_images)) == sizes
+        held = [image.numpy().tobytes() for image in seen[0].test_images]
+        assert {*held} <= training - tests
+        assert not {*held} & {image.numpy().tobytes() for image in seen[0].images}
+        assert len(seen[1].test_images) == 20
+        assert len(seen[1].images) == images or 1437
+    assert torch.equal(seen[1].test_images, cells._data(setting(), 0, False, None, "cpu").test_images)  # for every seed
 
 
 def test_early_stopping_gives_back_the_best_state_on_held_out_images():
@@ -170,12 +175,14 @@ def test_early_stopping_gives_back_the_best_state_on_held_out_images():
     assert any(accuracy == top and torch.equal(weight, restored[1].weight) for accuracy, weight in states)
 
 
-def test_noise_and_share_are_drawn_by_the_seed():
-    one, other = (cells._data(setting(noise=0.5, share=0.5), seed, None, "cpu") for seed in (0, 1))
-    assert len(one) == 30 == len(other)
-    assert not torch.equal(one.labels, other.labels)
+def test_images_and_noise_are_drawn_by_the_seed():
+    one, other = (cells._data(setting(noise=0.5), seed, False, None, "cpu") for seed in (0, 1))
+    assert len(one) == 60 == len(other)
+    assert not torch.equal(one.images, other.images)
     wrong = (one.labels != one.clean_labels).double().mean()
     assert 0.25 < wrong < 0.6
+    held_out = cells._data(setting(noise=0.5), 0, True, None, "cpu")
+    assert torch.equal(held_out.labels, one.labels)
     assert_close(one.test_labels, other.test_labels)
 
 
