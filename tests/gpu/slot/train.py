@@ -38,7 +38,17 @@ def rate(advance, steps=STEPS):
     return (time.perf_counter() - began) / steps
 
 
+def in_turns(ours, theirs, rounds=5):
+    """Seconds of ours, and of theirs: the least of several rounds each, in turns, since others share the host."""
+    both = [[rate(one, max(1, STEPS // 3)) for one in (ours, theirs)] for _ in range(1 if QUICK else rounds)]
+    return [min(times) for times in zip(*both, strict=True)]
+
+
 def plain(compiled, precision, channels_last):
+    return rate(plain_step(compiled, precision, channels_last))
+
+
+def plain_step(compiled, precision, channels_last):
     model = network("resnet18", DATA, "batchnorm", seed=0).to(DEVICE).train()
     if channels_last:
         model.to(memory_format=torch.channels_last)
@@ -54,7 +64,7 @@ def plain(compiled, precision, channels_last):
         loss.backward()
         optimizer.step()
 
-    return rate(advance)
+    return advance
 
 
 def fitted(method, **how):
@@ -122,8 +132,39 @@ for method in (
     "operator_norm",
 ):
     attempt(f"fit {method} bfloat16, channels last", lambda: fitted(method, precision="bfloat16", channels_last=True))
-model = network("resnet18", DATA, "batchnorm", seed=0).to(DEVICE).eval()
+
+
+def step_of_fit():
+    """A step of fit in turns with a plain one, in bfloat16, channels last."""
+    records = fit(
+        network("resnet18", DATA, "batchnorm", seed=0),
+        *(DATA, "batchnorm"),
+        **{"steps": 100_000, "batch_size": BATCH, "precision": "bfloat16", "channels_last": True},
+    )
+    ours, theirs = in_turns(lambda: next(records), plain_step(False, "bfloat16", True))
+    part.write(what="fit and a plain loop in turns", ms=ours * 1e3, ms_plain=theirs * 1e3, share=theirs / ours)
+
+
+def attack_of_passes():
+    """PGD in turns with the passes that it needs: 10 with the gradient of the images and one without."""
+    at = x.clone().requires_grad_()
+
+    def passes():
+        for _ in range(10):
+            torch.autograd.grad(F.cross_entropy(model(at), y), at)
+        with torch.no_grad():
+            model(x)
+
+    ours, theirs = in_turns(lambda: pgd(model, x, y, 8 / 255, 2 / 255, 10), passes)
+    part.write(what="pgd and its passes in turns", ms=ours * 1e3, ms_passes=theirs * 1e3, share=theirs / ours)
+
+
+if not part.out_of_time():
+    step_of_fit()
+model = network("resnet18", DATA, "batchnorm", seed=0).to(DEVICE).eval().requires_grad_(False)
 x, y = DATA.test_batch(slice(0, BATCH))
+if not part.out_of_time():
+    attack_of_passes()
 attempt("pgd, 10 steps", lambda: rate(lambda: pgd(model, x, y, 8 / 255, 2 / 255, 10), 1 if QUICK else 5))
 attempt(
     "measure: norm 2 and condition numbers of 21 layers", lambda: rate(lambda: measure(model, x), 1 if QUICK else 3)
