@@ -1,6 +1,7 @@
 """`FolderData`: images in class folders on disk, such as ImageNet, which are read when a batch needs them."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,22 +105,21 @@ class FolderData(Data):
         """
         folder = Path(folder)
         training, test = _classes(folder, "train"), _classes(folder, "val", "test")
-        if [path.name for path in training] != [path.name for path in test]:
-            sets = [{path.name for path in part} for part in (training, test)]
+        names = [[path.name for path in part] for part in (training, test)]
+        if names[0] != names[1]:
             alone = [
-                f"{_few(a - b)} in {p[0].parent} alone"
-                for a, b, p in ((sets[0], sets[1], training), (sets[1], sets[0], test))
-                if a - b
+                f"{_few(only)} in {part[0].parent} alone"
+                for part, ours, others in ((training, *names), (test, *reversed(names)))
+                if (only := [name for name in ours if name not in others])
             ]
             raise ValueError(
                 f"training and test images need the same classes, got {' and '.join(alone)}; "
                 "add the missing folders or remove those without a counterpart"
             )
-        parts = [_files(paths) for paths in (training, test)]
-        classes = [path.name for path in training]
+        (images, labels), (test_images, test_labels) = _files(training), _files(test)
         size = whole("size", size, 1)
         name = name or f"{folder.resolve().name}, {size} × {size}"
-        return cls(name, *parts[0], *parts[1], classes, None, mean, std, size, resize)
+        return cls(name, images, labels, test_images, test_labels, names[0], None, mean, std, size, resize)
 
     def _check(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -161,7 +161,7 @@ class FolderData(Data):
 
         def cropped(image: Any, place: int) -> np.ndarray:
             random = np.random.default_rng((seed, place))
-            part = image.crop(random_box(*image.size, random)).resize((self.size, self.size), _bilinear())
+            part = image.crop(random_box(image.width, image.height, random)).resize((self.size, self.size), _bilinear())
             pixels = np.asarray(part)
             return pixels[:, ::-1] if random.random() < 0.5 else pixels
 
@@ -221,6 +221,8 @@ def _opened(path: str, read: Reader, place: int) -> np.ndarray:
         from PIL import Image
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"its numbers of mode {image.mode} have more than 8 bits")
             rgb = image.convert("RGB")
     except Exception as error:  # whatever Pillow meets in a damaged or foreign file
         raise ValueError(
@@ -233,40 +235,38 @@ def _opened(path: str, read: Reader, place: int) -> np.ndarray:
 def _classes(folder: Path, *names: str) -> list[Path]:
     """Return the class folders of the first of these parts that is there, by name."""
     for name in names:
-        found = sorted(path for path in _entries(folder / name) if path.is_dir())
+        found = [path for inside in _listed(folder / name) if (path := folder / name / inside).is_dir()]
         if found:
             return found
     wanted = " or ".join(f"{folder / name}" for name in names)
     part = next((folder / name for name in names if (folder / name).is_dir()), folder)
-    there = _few({path.name for path in _entries(part)}) if part.is_dir() else "no such folder"
+    there = _few(_listed(part)) if part.is_dir() else "no such folder"
     raise FileNotFoundError(
         f"needed {wanted} with a folder of images for each class, got {there} in {part}; name the folder that holds "
         "train and val"
     )
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, without hidden names; nothing if it is not there."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-
-
 def _files(classes: Sequence[Path]) -> tuple[Files, Tensor]:
     """Return the images of all classes, in the order of their names, and their labels."""
     paths, counts = [], []
     for folder in classes:
-        found = sorted(str(path) for path in _entries(folder) if path.suffix.lower() in SUFFIXES)
+        found = [os.path.join(folder, name) for name in _listed(folder) if name.lower().endswith(SUFFIXES)]
         if not found:
-            there = _few({path.name for path in _entries(folder)})
             raise FileNotFoundError(
-                f"needed images ({', '.join(SUFFIXES)}) in {folder}, got {there}; add them, or remove the folder"
+                f"needed images ({', '.join(SUFFIXES)}) in {folder}, got {_few(_listed(folder))}; add them, or remove "
+                "the folder"
             )
         paths += found
         counts.append(len(found))
     return Files(paths), torch.arange(len(counts), device="cpu").repeat_interleave(torch.tensor(counts, device="cpu"))
 
 
-def _few(names: set[str]) -> str:
-    """Return the first names in words, and how many others there are."""
-    some = sorted(names)
-    more = f" and {len(some) - 3} more" if len(some) > 3 else ""
-    return (", ".join(some[:3]) or "nothing") + more
+def _listed(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted, without hidden ones; none if it is not there."""
+    return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the first names, and how many others there are."""
+    return (", ".join(names[:3]) or "nothing") + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -275,11 +275,13 @@ def test_a_folder_that_does_not_fit_is_a_sentence_with_what_is_there(folder, tmp
     refused(r"needed images \(.jpeg, .jpg, .png\) in .*ant, got text.txt; add", FolderData.read, tmp_path, **missing)
 
 
-@pytest.mark.parametrize("content", ["text", "half", "none"])
+@pytest.mark.parametrize("content", ["text", "half", "none", "16 bits"])
 def test_a_file_that_cannot_be_read_is_named(folder, tmp_path, content):
     data = FolderData.read(folder, **SMALL)
     path = tmp_path / "broken.jpg"
-    if content != "none":
+    if content == "16 bits":  # which Pillow would make white
+        Image.fromarray(np.full((9, 9), 5000, dtype=np.uint16)).save(path, "PNG")
+    elif content != "none":
         half = Path(data.images.paths[4]).read_bytes()
         path.write_bytes(b"no image at all" if content == "text" else half[: len(half) // 2])
     paths = [*data.images.paths]
