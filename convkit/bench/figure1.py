@@ -108,6 +108,8 @@ def curve(graph: Graph, route: Route, device: torch.device, limit: float, memory
             random_operator(c, c, graph.image, graph.kernel, torch.device("cpu") if route.on_cpu else device)
         )
         try:
+            if not result.seconds:
+                task()  # not timed: the first call of all also loads what it needs
             result.seconds.append(_least_seconds(task, synchronize))
         except torch.OutOfMemoryError as error:
             result.ended = f"{c} channels: {missing_memory(error)}"
