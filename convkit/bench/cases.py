@@ -169,7 +169,7 @@ def _cheap_norms(device: torch.device, quick: bool) -> Iterator[Case]:
             baselines["two NumPy lines"] = _two_lines(A)
             targets["two NumPy lines"] = 1e4
         baselines["Theorem 1"] = partial(theorem_1, A)
-        baselines[f"norm 2: power iteration by autograd, {steps} steps"] = partial(autograd_power_method, A, steps)
+        baselines[f"power iteration by autograd, {steps} steps"] = partial(autograd_power_method, A, steps)
         inputs = f"{c_in} to {c_out} channels, {k} x {k}, 32 x 32"
         for ord in (1, torch.inf):
             name = "l1" if ord == 1 else "l-infinity"
