@@ -111,8 +111,9 @@ def curve(graph: Graph, route: Route, device: torch.device, limit: float, memory
             if not result.seconds:
                 task()  # not timed: the first call of all also loads what it needs
             result.seconds.append(_least_seconds(task, synchronize))
-        except torch.OutOfMemoryError as error:
-            result.ended = f"{c} channels: {missing_memory(error)}"
+        except (torch.OutOfMemoryError, ValueError) as error:  # ValueError: a matrix above the limit of A.matrix()
+            memory_error = isinstance(error, torch.OutOfMemoryError)
+            result.ended = f"{c} channels: {missing_memory(error) if memory_error else error}"
             break
         result.channels.append(c)
     return result

@@ -86,6 +86,9 @@ def test_a_curve_ends_where_memory_does(timed):
     assert found.channels == [2, 4]
     assert found.ended.startswith("8 channels: the GPU has too little memory: torch tried to allocate 2 GiB")
     assert curve(SMALL, timed(lambda c: 1.0), CPU, 100.0, math.inf, nothing).ended == ""
+    full = curve(Graph(64, 1, (8,)), ROUTES[0], CPU, 100.0, math.inf, nothing)
+    assert full.channels == []
+    assert full.ended.startswith("8 channels: the dense matrix must take at most 1 GiB")
 
 
 def test_there_is_memory_and_the_full_matrix_of_the_right_graph_does_not_fit(device):
