@@ -44,6 +44,19 @@ def power_method(A: ConvOperator, steps: int) -> Tensor:
     return F.conv2d(x / x.norm(), A.kernel, None, stride, pad).norm()
 
 
+def autograd_power_method(A: ConvOperator, steps: int) -> Tensor:
+    """Return an estimate of the operator norm from below as Virmaux & Scaman 2018 compute it, for any linear layer.
+
+    A step of power iteration is the gradient of ``|A x|^2 / 2``, which autograd gives without an adjoint.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, *A.in_shape, dtype=A.kernel.dtype, generator=generator).to(A.kernel.device)
+    for _ in range(steps):
+        x = (x / x.norm()).requires_grad_()
+        (x,) = torch.autograd.grad(A(x).square().sum() / 2, x)
+    return A(x / x.norm()).norm()
+
+
 def gram_iteration(A: ConvOperator, steps: int) -> Tensor:
     """Return an upper bound of the operator norm by repeated squaring of all Gram blocks (Delattre et al. 2023)."""
     blocks = full_symbol(A)

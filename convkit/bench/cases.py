@@ -14,6 +14,7 @@ from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.gradient import pgd
 from convkit.bench.baselines import (
     PlainConvNorm,
+    autograd_power_method,
     gram_iteration,
     power_method,
     svdvals_of_full_symbol,
@@ -158,6 +159,7 @@ def _cheap_norms(device: torch.device, quick: bool) -> Iterator[Case]:
     table = [(3, 32, 32), (3, 32, 128), (3, 128, 256)] + (
         [] if quick else [(3, 256, 512), (5, 256, 128), (5, 512, 256)]
     )
+    steps = 10 if quick else 100
     for k, c_in, c_out in table:
         A = random_operator(c_out, c_in, 32, k, device, torch.float32)
         A = ConvOperator(A.kernel, A.input_shape, padding=k // 2, padding_mode="zeros")
@@ -167,6 +169,7 @@ def _cheap_norms(device: torch.device, quick: bool) -> Iterator[Case]:
             baselines["two NumPy lines"] = _two_lines(A)
             targets["two NumPy lines"] = 1e4
         baselines["Theorem 1"] = partial(theorem_1, A)
+        baselines[f"power iteration by autograd, {steps} steps"] = partial(autograd_power_method, A, steps)
         inputs = f"{c_in} to {c_out} channels, {k} x {k}, 32 x 32"
         for ord in (1, torch.inf):
             name = "l1" if ord == 1 else "l-infinity"

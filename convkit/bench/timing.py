@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convkit.bench import figure1
 from convkit.bench.case import Case, Task
 from convkit.bench.cases import cases, random_operator
 from convkit.loading import MissingExtraError, progress_bar
@@ -123,8 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="convkit bench", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for a GPU (cuda:1, ...)")
     parser.add_argument("--quick", action="store_true", help="small cases and few rounds: about a minute")
+    figure = "in place of the cases, Figure 1 of Sedghi et al. 2019: seconds over channels, up to 60 s a point"
+    parser.add_argument("--figure1", action="store_true", help=f"{figure} (2 s with --quick)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the ratios there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the ratios or curves there")
     options = parser.parse_args(arguments)
     try:
         device = usable_device(options.device)
@@ -141,6 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
         except MissingExtraError as error:
             parser.error(f"--plot cannot draw here: {error}")
     synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    if options.figure1:
+        limit = figure1.QUICK_SECONDS if options.quick else figure1.SECONDS
+        return figure1.run(device, limit, options.json, options.plot, synchronize)
     budget = QUICK if options.quick else FULL
     results: list[Result] = []
     exponents: dict[str, float] = {}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from convkit.data.augmentation import random_crop as random_crop
     from convkit.data.augmentation import random_flip as random_flip
     from convkit.data.dataset import Data as Data
+    from convkit.data.folder import FolderData as FolderData
     from convkit.data.label_noise import noisy_labels as noisy_labels
     from convkit.data.registry import DATA as DATA
     from convkit.data.registry import Loader as Loader

@@ -1,8 +1,9 @@
 """`Data`: training and test images with labels, as tensors, checked once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -36,8 +37,14 @@ class Data:
         object.__setattr__(self, "class_names", tuple(plain(self.class_names)))
         if not isinstance(self.name, str):
             raise ValueError(f"a data set needs a name, a word, got {described(self.name)}")
-        _check_part(self, "training", self.images, self.labels)
-        _check_part(self, "test", self.test_images, self.test_labels)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ``ValueError`` unless images and labels fit each other."""
+        _check_images(self, "training", self.images)
+        check_labels(self, "training", self.images, self.labels)
+        _check_images(self, "test", self.test_images)
+        check_labels(self, "test", self.test_images, self.test_labels)
         if self.images.shape[1:] != self.test_images.shape[1:]:
             raise ValueError(
                 f"{self.name} needs training and test images of one shape, got {tuple(self.images.shape[1:])} "
@@ -66,8 +73,8 @@ class Data:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the images."""
-        return self.images.device
+        """Return the device of the images and labels."""
+        return self.labels.device
 
     @property
     def mean(self) -> list[float]:
@@ -94,8 +101,12 @@ class Data:
             stds.append(variance.sqrt().item() if variance > 1e-12 else 1.0)  # so that dividing by it is safe
         return means, stds
 
-    def train_batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
-        """Return the training images at ``indices``, float32 in [0, 1], and their labels, as copies."""
+    def train_batch(self, indices: Tensor | Sequence[int] | slice, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the training images at ``indices``, float32 in [0, 1], and their labels, as copies.
+
+        ``seed`` determines the random crops of data that are cropped as they are read (``FolderData``). Images in
+        memory are always returned as they are.
+        """
         return _batch(self.images, self.labels, indices)
 
     def test_batch(self, indices: Tensor | Sequence[int] | slice) -> tuple[Tensor, Tensor]:
@@ -104,18 +115,17 @@ class Data:
 
     def to(self, device: torch.device | str) -> "Data":
         """Return the same data on ``device``."""
-        tensors = ("images", "labels", "test_images", "test_labels")
-        clean = None if self._clean is None else self._clean.to(device)
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors}, _clean=clean)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
-        c, h, w = self.images.shape[1:]
+        size = self.image_size
         return (
-            f"Data({self.name}: {len(self):,} training and {len(self.test_images):,} test images, "
-            f"{c} × {h} × {w}, {self.classes} classes, on {self.device})"
+            f"{type(self).__name__}({self.name}: {len(self):,} training and {len(self.test_images):,} test images, "
+            f"{self.in_channels} × {size} × {size}, {self.classes} classes, on {self.device})"
         )
 
 
@@ -128,24 +138,32 @@ def _batch(images: Tensor, labels: Tensor, indices: Tensor | Sequence[int] | sli
     return (x.float() / 255 if x.dtype == torch.uint8 else x), labels[where]
 
 
-def _check_part(data: Data, part: str, images: Tensor, labels: Tensor) -> None:
-    """Raise ``ValueError`` unless images and labels of one part fit each other and the data set."""
-
-    def refuse(needed: str, came: object, remedy: str) -> None:
-        raise ValueError(f"{data.name}: the {part} part needs {needed}, got {came}; {remedy}")
-
-    if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.numel():
-        refuse("images (N, channels, size, size)", tuple(images.shape), "reshape, crop or pad them")
-    if images.dtype not in (torch.uint8, torch.float32):
-        refuse("uint8 or float32 images", images.dtype, "convert them")
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        refuse(f"{len(images)} int64 labels", f"{labels.dtype} {tuple(labels.shape)}", "give one label to each image")
-    if images.device != data.images.device or labels.device != data.images.device:
-        refuse("everything on one device", f"{images.device} and {labels.device}", "move it")
+def check_labels(data: Data, part: str, images: Sized, labels: Tensor) -> None:
+    """Raise ``ValueError`` unless the labels of one part are as many as its images and numbers of classes."""
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        came = f"{labels.dtype} {tuple(labels.shape)}"
+        _refuse(data, part, f"{len(images)} int64 labels", came, "give one label to each image")
+    devices = [getattr(images, "device", labels.device), labels.device]
+    if any(device != data.labels.device for device in devices):
+        _refuse(data, part, "everything on one device", f"{devices[0]} and {devices[1]}", "move it")
     low, high = (int(end) for end in labels.aminmax())
     if low < 0 or high >= data.classes:
-        refuse(f"labels 0 .. {data.classes - 1}", f"{low} .. {high}", "check the file, or name all classes")
+        came = f"{low} .. {high}"
+        _refuse(data, part, f"labels 0 .. {data.classes - 1}", came, "check the file, or name all classes")
+
+
+def _check_images(data: Data, part: str, images: Tensor) -> None:
+    """Raise ``ValueError`` unless the images of one part have a shape, a dtype and numbers that can be used."""
+    if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.numel():
+        _refuse(data, part, "images (N, channels, size, size)", tuple(images.shape), "reshape, crop or pad them")
+    if images.dtype not in (torch.uint8, torch.float32):
+        _refuse(data, part, "uint8 or float32 images", images.dtype, "convert them")
     if images.dtype == torch.float32:
         darkest, brightest = (float(end) for end in images.aminmax())
         if not (darkest >= 0 and brightest <= 1):  # also if one is NaN
-            refuse("images in [0, 1]", f"{darkest:g} .. {brightest:g}", "normalization is the model's first step")
+            came = f"{darkest:g} .. {brightest:g}"
+            _refuse(data, part, "images in [0, 1]", came, "normalization is the model's first step")
+
+
+def _refuse(data: Data, part: str, needed: str, came: object, remedy: str) -> NoReturn:
+    raise ValueError(f"{data.name}: the {part} part needs {needed}, got {came}; {remedy}")

@@ -7,6 +7,8 @@ from convkit.loading import face
 if TYPE_CHECKING:
     from convkit.models.activations import GroupSort as GroupSort
     from convkit.models.activations import MaxMin as MaxMin
+    from convkit.models.checkpoints import load_torchvision as load_torchvision
+    from convkit.models.checkpoints import torchvision_names as torchvision_names
     from convkit.models.layers import LayerFactory as LayerFactory
     from convkit.models.layers import batchnorm_layer as batchnorm_layer
     from convkit.models.layers import plain_layer as plain_layer

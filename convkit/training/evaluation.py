@@ -12,7 +12,7 @@ from convkit.operators.evaluation import apart, evaluation_copy
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
+def evaluate(model: nn.Module, data: Data, batch_size: int = 500, top: int = 1) -> float:
     """Return the fraction of the test images that ``model`` classifies correctly, in evaluation mode.
 
     The network is not changed. Images are converted to the dtype of its weights.
@@ -21,19 +21,25 @@ def evaluate(model: nn.Module, data: Data, batch_size: int = 500) -> float:
         model: The network.
         data: The data set.
         batch_size: Number of images per pass; it bounds the memory.
+        top: An image counts as correct if its class is among the ``top`` largest logits; 5 for the usual top-5
+            accuracy of ImageNet.
 
-    Raises ``ValueError`` for a batch size below 1, and for a network on another device than the data.
+    Raises ``ValueError`` for a batch size below 1, a ``top`` that is not from 1 to the number of classes, and a network
+    on another device than the data.
     """
     where = next((p.device for p in model.parameters()), data.device)
     if where.type != data.device.type:
         raise ValueError(
             f"the network and the data must be on one device, got {where} and {data.device}; use data.to(device)"
         )
+    top = whole("top", top, 1, data.classes)
     right = torch.zeros((), dtype=torch.long, device=data.device)
     with evaluation_copy(model, None, apart, compiled=True) as copy:
         for some in torch.arange(len(data.test_labels), device=data.device).split(whole("batch_size", batch_size, 1)):
             x, y = data.test_batch(some)
-            right += (copy(as_input(model, x)).argmax(1) == y).sum()
+            logits = copy(as_input(model, x))
+            best = logits.argmax(1, keepdim=True) if top == 1 else logits.topk(top, 1).indices
+            right += (best == y[:, None]).sum()
     return int(right) / len(data.test_labels)  # a GPU is waited for once
 
 

@@ -288,7 +288,8 @@ class TrainingRun:
         if self.epoch != epoch:
             self.epoch = epoch
             self.order = torch.randperm(len(self.data), generator=self._generator(-1 - epoch), device=self.device)
-        x, y = self.data.train_batch(self.order[place * self.plan.batch_size :][: self.plan.batch_size])
+        chosen = self.order[place * self.plan.batch_size :][: self.plan.batch_size]
+        x, y = self.data.train_batch(chosen, seed=_mixed(self.plan.seed, number))  # FolderData crops by it
         return self.augment(x, self._generator(number)).to(self.x.dtype), y
 
     def _generator(self, number: int) -> torch.Generator:

@@ -152,6 +152,28 @@ def test_one_step_of_sgd_is_algorithm_1_and_weight_decay_only_changes_its_length
             assert_close(weight.detach().flatten(1), 1.3 * tilde / tilde.norm(dim=1, keepdim=True))
 
 
+@pytest.mark.parametrize("radius", [1.0, 1.3])
+def test_the_step_of_autograd_is_equations_12_to_14_times_the_radius_and_turns_along_the_sphere(device, radius):
+    model, lr = network(device, torch.float64), 0.2
+    optimizer = sgd(model, lr)
+    centered_sphere(optimizer, kernels(model), radius=radius)
+    before = {name: weight.detach().clone().flatten(1) for name, weight in kernels(model).items()}
+    train(model, optimizer, 1)
+    for name, weight in kernels(model).items():
+        w, g = before[name], weight.grad.flatten(1)
+        Pg = g - g.sum(1, keepdim=True) / g.shape[1]
+
+        def printed(alpha, w=w, Pg=Pg):  # equation 12 with the beta of 13 and the rate of 14
+            length = (w - alpha * Pg).norm(dim=1, keepdim=True)
+            return (1 - (1 - 1 / length)) * w - alpha / length * Pg
+
+        alpha = torch.tensor(lr, dtype=torch.float64, device=device)
+        assert_close(printed(alpha).norm(dim=1), torch.ones_like(w[:, 0]))  # as printed: norm 1, whatever c is
+        assert_close(weight.detach().flatten(1), radius * printed(alpha))
+        turn = torch.autograd.functional.jacobian(lambda a: radius * printed(a), torch.zeros_like(alpha))
+        assert_close(turn, (w * Pg).sum(1, keepdim=True) * w / radius**2 - Pg)  # minus the gradient within the sphere
+
+
 @pytest.mark.parametrize("center, scale", [(True, False), (False, True)])
 def test_each_half_can_be_left_out(device, center, scale):
     model = network(device)

@@ -94,6 +94,7 @@ def test_batches_are_float_in_0_1_on_the_device_of_the_data(device):
         assert (x.dtype, y.dtype, x.device.type, y.device.type) == (torch.float32, torch.int64, *[device.type] * 2)
         assert_close(x.cpu() * 255, made().images[indices].float())
         assert torch.equal(y.cpu(), made().labels[indices])
+        assert torch.equal(data.train_batch(where, seed=7)[0], x)  # nothing is random about images in memory
     x, y = data.test_batch(slice(3, 10))
     assert_close(x.cpu() * 255, made().test_images[3:10].float())
     assert torch.equal(y.cpu(), made().test_labels[3:10])

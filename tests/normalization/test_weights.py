@@ -54,6 +54,23 @@ def test_standardization_is_eq_15_as_printed_or_at_equal_scale(device):
     assert_close(rows(layer), scaled)
 
 
+def test_a_step_of_autograd_with_weight_decay_is_eqs_18_to_20_with_the_hats_exchanged(device):
+    layer = parametrized(conv(device), WeightStandardization(gain=None))
+    original, alpha, decay = layer.parametrizations.weight.original, 0.3, 0.05
+    w = original.detach().flatten(1).clone()
+    n, sigma = w.shape[1], w.var(1, correction=0, keepdim=True).sqrt()
+    optimizer = torch.optim.SGD([original], lr=alpha, weight_decay=decay)
+    weight = layer.weight
+    hat = weight.detach().flatten(1)
+    g, original.grad = torch.autograd.grad(weight.sin().pow(3).sum(), (weight, original))
+    g = g.flatten(1)  # with respect to what the layer computes with: in eq. 19 it has no hat
+    optimizer.step()
+    eq_19 = (g - (hat * g).sum(1, keepdim=True) / n * hat) / sigma
+    eq_20 = (1 - alpha * decay) * w - alpha * (eq_19 - eq_19.sum(1, keepdim=True) / n)  # beta is lr times decay
+    assert_close(original.detach().flatten(1), eq_20)
+    assert (w - original.detach().flatten(1)).norm() > 0.1 * alpha
+
+
 def test_constant_rows_are_standardized_to_zero_with_a_finite_gradient(device):
     layer = parametrized(conv(device), WeightStandardization(eps=1e-3))
     original = layer.parametrizations.weight.original
