@@ -46,9 +46,8 @@ def operator_norm(A: ConvOperator, ord: float) -> Tensor:
         return _with_meeting_taps(A, ord)
     sums = _channel_sums(A.kernel.abs(), A.groups, ord)
     for axis in axes_of(A):
-        cases = _taps_per_output(axis) if ord == math.inf else _taps_per_pixel(axis)
-        # the next axis of taps moves to place 1
-        sums = sums.movedim(1, -1) @ on(cases.T.contiguous(), sums).to(sums.dtype)
+        cases = (_taps_per_output if ord == math.inf else _taps_per_pixel)(axis, sums.dtype)
+        sums = sums.movedim(1, -1) @ on(cases, sums)  # the next axis of taps moves to place 1
     return sums.amax()
 
 
@@ -104,17 +103,21 @@ def certify(A: ConvOperator, bound: float) -> bool:
 
 # ---- private ---------------------------------------------------------------------------------------------------------
 @kept(1024)
-def _taps_per_output(axis: Axis) -> Tensor:
-    """Return which taps an output reads inside the image, the different cases along an axis: ``(cases, taps)``."""
-    return torch.unique(axis.reads()[1].long(), dim=0)
+def _taps_per_output(axis: Axis, dtype: torch.dtype) -> Tensor:
+    """Return which taps an output reads inside the image, the different cases along an axis: ``(taps, cases)``."""
+    return torch.unique(axis.reads()[1].long(), dim=0).T.to(dtype).contiguous()
 
 
 @kept(1024)
-def _taps_per_pixel(axis: Axis) -> Tensor:
-    """Return how often each tap meets a pixel, the different cases along an axis: ``(cases, taps)``."""
+def _taps_per_pixel(axis: Axis, dtype: torch.dtype) -> Tensor:
+    """Return how often each tap meets a pixel, the different cases along an axis: ``(taps, cases)``."""
     pixels, inside = axis.reads()
     times = torch.zeros(axis.size, axis.taps, dtype=torch.long, device="cpu")
-    return torch.unique(times.scatter_add(0, pixels.clamp(0, axis.size - 1), inside.long()), dim=0)
+    return (
+        torch.unique(times.scatter_add(0, pixels.clamp(0, axis.size - 1), inside.long()), dim=0)
+        .T.to(dtype)
+        .contiguous()
+    )
 
 
 def _channel_sums(taps: Tensor, groups: int, ord: float) -> Tensor:

@@ -56,10 +56,10 @@ class Scoreboard(list[Line]):
         return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def scoreboard(folder: str | Path, *keys: str) -> Scoreboard:
+def claims(folder: str | Path, *keys: str) -> Scoreboard:
     """Return the claims of some protocols, by key or first letters of it, with the results stored in a folder.
 
-    >>> scoreboard("results/papers", "L-table2")[0].verdict
+    >>> claims("results/papers", "L-table2")[0].verdict
     'not tested at this scale'
     """
     lines = Scoreboard()
@@ -113,7 +113,7 @@ def page(folder: Path) -> str:
     parts = [INTRODUCTION]
     for letter, name in NAMES.items():
         own = {key: protocol for key, protocol in PAPERS.items() if protocol.paper == letter}
-        lines = scoreboard(folder, *own)
+        lines = claims(folder, *own)
         tested, others = ([line for line in lines if (line.verdict == NOT_TESTED) == no] for no in (False, True))
         parts.append(f"## {letter}: {name}\n")
         if tested:

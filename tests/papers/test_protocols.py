@@ -21,7 +21,7 @@ from convkit.papers import cells, command, tables
 from convkit.papers.cells import Best, run_cell
 from convkit.papers.protocols import PAPERS, Cell, Claim, Protocol, Scale, tiny
 from convkit.papers.runs import VARIANTS, Runs, Trained, load_experiments
-from convkit.papers.scoreboard import judged, page, scoreboard, table, word
+from convkit.papers.scoreboard import claims, judged, page, table, word
 from convkit.papers.tables import collected, restore, run_protocol
 from convkit.training.evaluation import evaluate
 from convkit.training.sweeps import sweep
@@ -302,7 +302,7 @@ def test_the_stored_page_is_that_of_the_stored_results():
 
 
 def test_the_board_of_a_notebook_holds_every_claim_of_its_paper(tmp_path):
-    board = scoreboard(tmp_path, "S")
+    board = claims(tmp_path, "S")
     assert {line.verdict for line in board} == {"not tested at this scale"}
     assert len(board) == sum(len(protocol.claims) for key, protocol in PAPERS.items() if key.startswith("S"))
     assert board._repr_html_().count("<tr>") == len(board) + 1
