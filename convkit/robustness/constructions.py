@@ -276,10 +276,10 @@ def _assembled(bumps: list[_HalfSpaces], head: Tensor, rests: list[float], activ
     """Return the network with logits ``head @ f``, one function f per bump.
 
     With ReLU, f is ``relu(1 - sum relu(functionals @ x - offsets) / width)``. With tanh it is ``(1 + tanh(...)) / 2``
-    of a sum over J half-spaces of tanh, which are at most ``-t = -J / (J + 1)`` where they hold nothing and at least t
-    where they do. So minus the sum is at least ``J t`` at the center and at most ``J - 1 - t`` in a half-space, one
-    less, and the outer tanh is steep enough to leave ``rests`` there. A sigmoid is a tanh: ``tanh(z) = 2 sigmoid(2 z) -
-    1``.
+    of minus a sum over J half-spaces of tanh, each at most ``-t = -J / (J + 1)`` where the half-space begins and at
+    least t on the balls that it holds. So minus the sum is at least ``J t`` on the ball of the center and at most ``J -
+    1 - t`` on the others, which is 1 less, and the outer tanh is so steep that f is within ``rests`` of 1 and 0 there.
+    A sigmoid is a tanh: ``tanh(z) = 2 sigmoid(2 z) - 1``.
     """
     kind = ACTIVATIONS[activation]
     counts = [len(bump.offsets) for bump in bumps]
