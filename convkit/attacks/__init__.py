@@ -13,5 +13,6 @@ if TYPE_CHECKING:
     from convkit.attacks.gradient import fgsm as fgsm
     from convkit.attacks.gradient import pgd as pgd
     from convkit.attacks.registry import ATTACKS as ATTACKS
+    from convkit.attacks.registry import Published as Published
 
 __getattr__, __dir__, __all__ = face(__name__)

@@ -52,6 +52,7 @@ def robust_accuracy(
     batches: Iterable[tuple[Tensor, Tensor]],
     attacks: Mapping[str, Attack] | Attack,
     progress: bool = True,
+    attack_all: bool = False,
 ) -> RobustAccuracy:
     """Return the accuracy of ``model`` on batches ``(x, y)`` in evaluation mode, clean and under each attack.
 
@@ -59,12 +60,13 @@ def robust_accuracy(
     ``functools.partial(pgd, eps=8 / 255, step=2 / 255, steps=20)``; several have names, ``{"PGD-20": ..., "SimBA":
     ...}``. Each attack starts from the clean images that the model gets right; the others count as wrong. Batches are
     moved to the model's device. The shares are upper bounds of the true robust accuracy, since a better attack may
-    find more.
+    find more. With ``attack_all`` the images that the model gets wrong are attacked, too, and one that it then gets
+    right counts for that attack, as in the scripts of many papers; it never counts for ``worst``.
 
     Only success counts, so on the CPU a ``functools.partial`` of an attack with the argument ``until_wrong``, such as
-    ``pgd``, gets ``until_wrong=True`` unless it says otherwise: an image leaves the batch once one of its versions is
-    wrong. The same images survive, up to rounding in batches of other sizes. On a GPU, which would be waited for at
-    each step, and for other functions it has to be asked for.
+    ``pgd``, gets ``until_wrong=True`` unless it says otherwise or asks for ``result="last"``: an image leaves the batch
+    once one of its versions is wrong. The same images survive, up to rounding in batches of other sizes. On a GPU,
+    which would be waited for at each step, and for other functions it has to be asked for.
 
     Raises ``ValueError`` for no images, no attack, and images, labels or logits that are out of range.
 
@@ -88,10 +90,11 @@ def robust_accuracy(
             with at_the_end() as read:  # a batch waits for a GPU twice, and when its attacks do
                 counts, sums = dict[str, Tensor](), list[float]()
                 with borrowed(model, x) as copy:
-                    right = _right(copy, x, y, read).nonzero()[:, 0]
+                    always = _right(copy, x, y, read)
+                    right = always.nonzero()[:, 0]
                     clean += len(right)
-                    x, y = x[right], y[right]
-                    always = torch.ones_like(y, dtype=torch.bool)
+                    if not attack_all:
+                        x, y, always = x[right], y[right], always[right]
                     for name, attack in named.items() if len(x) else ():
                         result = (attack if x.is_cuda else _until_wrong(attack))(model, x, y)
                         found = result[0] if isinstance(result, tuple) else result
@@ -115,6 +118,8 @@ def robust_accuracy(
 def _until_wrong(attack: Attack) -> Attack:
     """Return the attack, told to leave wrong images alone where it is known to have such an argument."""
     if not isinstance(attack, functools.partial) or "until_wrong" in attack.keywords:
+        return attack
+    if attack.keywords.get("result", "worst") != "worst":
         return attack
     known = inspect.signature(attack.func).parameters
     return functools.partial(attack, until_wrong=True) if "until_wrong" in known else attack

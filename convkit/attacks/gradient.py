@@ -1,7 +1,9 @@
 """FGSM and PGD: steps along the gradient of the loss with respect to the image."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,10 @@ from convkit.attacks.checks import (
     own_copy,
     uniform,
 )
-from convkit.checks import whole
+from convkit.checks import described, number, plain, whole
+
+Start = Literal["uniform", "normal", "clean"]
+Result = Literal["worst", "last"]
 
 
 def fgsm(
@@ -34,13 +39,15 @@ def fgsm(
     eps: float | Tensor,
     targets: Tensor | None = None,
     loss: str | Loss = "ce",
+    result: Result = "worst",
 ) -> Tensor:
     """Return adversarial images by one step of size ``eps`` along the sign of the gradient, in [0, 1].
 
     ``x`` is ``(N, ...)`` in [0, 1], ``y`` holds class numbers ``(N,)``; ``eps`` is in the units of ``x``, one number or
     one per image. Of all changes of at most ``eps`` per pixel this one raises the linearized loss most (Goodfellow et
-    al. 2015). Where it lowers the loss, the clean image is returned. ``loss`` and ``targets`` are those of ``pgd``.
-    Raises ``ValueError`` for images, labels, sizes or logits that are out of range.
+    al. 2015). Where it lowers the loss, the clean image is returned, unless ``result`` is ``"last"``, which is what
+    other libraries do. ``loss`` and ``targets`` are those of ``pgd``. Raises ``ValueError`` for images, labels, sizes
+    or logits that are out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
@@ -50,8 +57,8 @@ def fgsm(
     with at_the_end() as read:
         check_images(x, read)
         x, sizes = own_copy(x), check_size("eps", eps, x, read=read)
-        search = _Search(model, x, y, targets, loss, read)
-        return search.run(_Ball(x, sizes, math.inf), sizes, 1, restarts=0)
+        search = _Search(model, x, y, targets, loss, read, result)
+        return search.run(_Ball(x, sizes, math.inf), sizes, 1)
 
 
 def pgd(
@@ -62,12 +69,14 @@ def pgd(
     step: float | Tensor,
     steps: int,
     norm: Norm = "inf",
-    random_start: bool = True,
+    start: Start = "uniform",
     restarts: int = 1,
     targets: Tensor | None = None,
     loss: str | Loss = "ce",
     generator: torch.Generator | None = None,
     until_wrong: bool = False,
+    result: Result = "worst",
+    spread: float = 0.001,
 ) -> Tensor:
     """Return the worst images found within ``eps`` of ``x`` and in [0, 1] by projected gradient ascent.
 
@@ -77,14 +86,20 @@ def pgd(
     With ``targets``, class numbers ``(N,)``, the loss of the targets is lowered instead. With ``until_wrong`` an image
     is left alone once the model gets it wrong: the same images survive, for less work. Madry et al. 2018.
 
+    ``start`` is where the ascent begins: ``"uniform"``, an image drawn uniformly from the ball; ``"normal"``,
+    ``x + spread * N(0, 1)``; or ``"clean"``, ``x`` itself.
+
     Each returned image is the worst of the clean one and all that were visited in all restarts: none has a lower loss
     than the clean one; among the rest those that the model gets wrong come first, then those of higher loss. An image
-    that survives may still fall to another attack. Raises ``ValueError`` for images, labels, sizes or logits that are
+    that survives may still fall to another attack. With ``result="last"`` it is the one after the last step, whatever
+    its loss, as in the code of many papers: that attack is weaker, and takes ``steps`` passes through the network
+    instead of ``steps + 2``. Its normal start is taken as it is drawn, since the first step moves it into the ball and
+    into [0, 1]. Raises ``ValueError`` for images, labels, sizes or logits that are
     out of range.
 
     The attack runs on a copy in evaluation mode that shares the network's weights: no gradient reaches them, and
-    another thread may train the network meanwhile. Without a ``generator`` the random start is drawn from torch's
-    global one; give one if another thread draws from the global one, too.
+    another thread may train the network meanwhile. Without a ``generator`` the start is drawn from torch's global one;
+    give one if another thread draws from the global one, too.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
@@ -98,10 +113,31 @@ def pgd(
         strides = check_size("step", step, x, above=True, read=read)
         steps = whole("steps", steps, 1)
         restarts = whole("restarts", restarts, 1)
-        if restarts > 1 and not random_start:
-            raise ValueError(f"{restarts} restarts without random_start all do the same; leave random_start on")
-        search = _Search(model, x, y, targets, loss, read, until_wrong)
-        return search.run(ball, strides, steps, restarts if random_start else 0, generator)
+        spread = number("spread", spread, 0)
+        start = check_start(start)
+        if restarts > 1 and start == "clean":
+            raise ValueError(f'{restarts} restarts from the clean image all do the same; take start="uniform"')
+        search = _Search(model, x, y, targets, loss, read, result, until_wrong)
+        if result == "last" and (restarts > 1 or until_wrong):
+            raise ValueError('restarts and until_wrong compare the images that are visited; take result="worst"')
+
+        def drawn() -> Tensor:
+            if start == "uniform":
+                return ball.draw(generator)
+            at = x + spread * gaussian(x, generator)
+            return at if result == "last" else ball.project(at)
+
+        return search.run(ball, strides, steps, restarts, None if start == "clean" else drawn)
+
+
+def check_start(start: object) -> Start:
+    """Return where an attack starts, as a plain word; raise ``ValueError`` for another one."""
+    return _one_of("start", start, get_args(Start))
+
+
+def check_result(result: object) -> Result:
+    """Return which image an attack returns, as a plain word; raise ``ValueError`` for another one."""
+    return _one_of("result", result, get_args(Result))
 
 
 # ---- private -------------------------------------------------------------------------------------------------------
@@ -186,6 +222,7 @@ class _Search:
         targets: Tensor | None,
         loss: str | Loss,
         read: Read,
+        result: Result,
         until_wrong: bool = False,
     ) -> None:
         check_labels(y, x)
@@ -195,41 +232,44 @@ class _Search:
         self.model = model  # while it runs, a copy of it in evaluation mode
         self.targets = None if targets is None else own_copy(targets)
         self.measure, self.read = chosen_loss(loss), read
-        self.clean = x
+        self.clean, self.keeps, self.checked = x, check_result(result) == "worst", False
         self.worst: _State | None = None  # the clean images first
         self.finite = torch.ones((), dtype=torch.bool, device=x.device)  # read at the end: reading waits for a GPU
 
     def run(
-        self, ball: _Ball, step: Tensor, steps: int, restarts: int, generator: torch.Generator | None = None
+        self, ball: _Ball, step: Tensor, steps: int, restarts: int = 1, drawn: Callable[[], Tensor] | None = None
     ) -> Tensor:
-        """Run ``restarts`` ascents from random images, or one from the clean image for 0; return the worst images."""
+        """Run ``restarts`` ascents from images that are drawn, or from the clean ones; return the worst or the last."""
+        at = self.clean
         with borrowed(self.network, self.clean) as self.model, torch.no_grad():
-            if restarts:
+            if drawn and self.keeps:
                 self._ask(self.clean)
-            for _ in range(restarts or 1):
-                self._ascend(ball, ball.draw(generator) if restarts else self.clean, step, steps)
+            for _ in range(restarts):
+                at = self._ascend(ball, drawn() if drawn else self.clean, step, steps)
             check_finite(self.finite, self.read)
-        return self.worst.images.clone() if self.worst else self.clean
+        return self.worst.images.clone() if self.worst else at
 
-    def _ascend(self, ball: _Ball, at: Tensor, step: Tensor, steps: int) -> None:
+    def _ascend(self, ball: _Ball, at: Tensor, step: Tensor, steps: int) -> Tensor:
+        """Return the images after the last step, those that are still attacked."""
         rows = torch.arange(len(at), device=at.device)
-        for number in range(steps + 1):
+        for done in range(steps + 1 if self.keeps else steps):
             if self.until_wrong and self.worst:
                 left = (~self.worst.wrong[rows]).nonzero()[:, 0]
                 if len(left) < len(rows):
                     rows, at, ball, step = rows[left], at[left], ball.part(left), step[left] if step.ndim else step
                 if not len(rows):
-                    return
-            gradient = self._ask(at, rows if len(rows) < len(self.y) else None, gradient=number < steps)
-            if number < steps:
+                    break
+            gradient = self._ask(at, rows if len(rows) < len(self.y) else None, gradient=done < steps)
+            if done < steps:
                 at = ball.project(at + step * ball.steepest(gradient))
+        return at
 
     def _ask(self, at: Tensor, rows: Tensor | None = None, gradient: bool = False) -> Tensor:
         """Evaluate the images ``at``, versions of these ``rows``, keep the worse ones; return the loss gradient."""
         with torch.set_grad_enabled(gradient):
             point = at.detach().requires_grad_(gradient)
             logits = self.model(point.clone())  # a first step may be in place
-            if self.worst is None:
+            if not self.checked:
                 self._check(logits)
             y = self.y if rows is None else self.y[rows]
             targets = self.targets if rows is None or self.targets is None else self.targets[rows]
@@ -241,9 +281,12 @@ class _Search:
             if gradient and not losses.requires_grad:
                 raise ValueError("the logits must have a gradient with respect to the images, got none; use simba")
             slope = torch.autograd.grad(losses.sum(), point)[0] if gradient else at
-        losses, answers = losses.detach(), logits.detach().argmax(1)
-        wrong = answers != y if targets is None else answers == targets
+        losses = losses.detach()
         self.finite = self.finite & losses.isfinite().all()
+        if not self.keeps:
+            return slope
+        answers = logits.detach().argmax(1)
+        wrong = answers != y if targets is None else answers == targets
         tried = _State(at, losses, wrong, losses)
         if self.worst is None:
             self.worst = tried
@@ -254,10 +297,18 @@ class _Search:
         return slope
 
     def _check(self, logits: Tensor) -> None:
+        self.checked = True
         check_logits(logits, self.clean, self.read)
         self.y = check_classes(self.y, logits.shape[1], read=self.read)
         if self.targets is not None:
             self.targets = check_classes(self.targets, logits.shape[1], "targets", self.read)
+
+
+def _one_of(name: str, word: object, words: tuple[str, ...]) -> Any:
+    found = plain(word)
+    if not isinstance(found, str) or found not in words:
+        raise ValueError(f"{name} must be one of {', '.join(words)}, got {described(word)}")
+    return found
 
 
 def _lengths(change: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from convkit.data.dataset import Data as Data
     from convkit.data.folder import FolderData as FolderData
     from convkit.data.label_noise import noisy_labels as noisy_labels
+    from convkit.data.policies import Policy as Policy
+    from convkit.data.policies import read_policy as read_policy
+    from convkit.data.policies import with_policy as with_policy
     from convkit.data.registry import DATA as DATA
     from convkit.data.registry import Loader as Loader
     from convkit.data.registry import cifar10 as cifar10

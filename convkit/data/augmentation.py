@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from convkit.checks import Registry, whole
+from convkit.data.dataset import Data
 
 # Random numbers are drawn in float32 on the generator's device and then moved to that of the images, so that one seed
 # of a generator on the CPU gives the same changes on every device.
@@ -26,7 +28,7 @@ def random_crop(x: Tensor, padding: int, generator: Generator | None = None) -> 
     """
     padding = whole("random_crop's padding", padding, 0)
     n, _, height, width = x.shape
-    down, right = _integers(0, 2 * padding + 1, (2, n), x, generator)
+    down, right = integers(0, 2 * padding + 1, (2, n), x, generator)
     windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view of every possible crop
     return windows[torch.arange(n, device=x.device), :, down, right]
 
@@ -41,27 +43,34 @@ def random_flip(x: Tensor, generator: Generator | None = None) -> Tensor:
     return torch.where(_chance(x, generator), x.flip(-1), x)
 
 
-def cutout(x: Tensor, size: int, generator: Generator | None = None) -> Tensor:
-    """Return each image with a square of ``size`` by ``size`` pixels replaced by the mean color of the image.
+def cutout(
+    x: Tensor, size: int, generator: Generator | None = None, fill: Tensor | Sequence[float] | None = None
+) -> Tensor:
+    """Return each image with a square of ``size`` by ``size`` pixels replaced by one color.
 
-    Cutout (DeVries & Taylor 2017) with another color: the paper writes zeros into normalized images, which is the mean
-    color of the *data set*, the same for every image. In a dark or a bright image the square here is closer to what it
-    covers, and so hides less. The center of the square is any pixel; parts of it may lie outside of the image.
+    Cutout (DeVries & Taylor 2017) writes zeros into normalized images, which is the mean color of the *data set*, the
+    same for every image: ``fill=data.mean``. By default it is the mean color of the image itself, which in a dark or a
+    bright image is closer to what it covers, and so hides less. The center of the square is any pixel; parts of it may
+    lie outside of the image.
 
     Args:
         x: Images ``(n, channels, height, width)`` in [0, 1]; they are not changed.
         size: Side of the square in pixels.
         generator: Source of the random numbers; torch's global one if ``None``.
+        fill: The color, one number per channel; the mean color of each image if ``None``.
 
-    Raises ``ValueError`` for a ``size`` that is not a whole number of at least 1.
+    Raises ``ValueError`` for a ``size`` that is not a whole number of at least 1 and a ``fill`` of other channels.
     """
     size = whole("cutout's size", size, 1, advice="; leave cutout out instead", floats=True)
-    n, _, height, width = x.shape
-    top = _integers(0, height, (n, 1, 1, 1), x, generator) - size // 2
-    left = _integers(0, width, (n, 1, 1, 1), x, generator) - size // 2
+    n, channels, height, width = x.shape
+    color = x.mean((2, 3), keepdim=True) if fill is None else torch.as_tensor(fill, dtype=x.dtype, device=x.device)
+    if fill is not None and color.shape != (channels,):
+        raise ValueError(f"cutout's fill must have one number per channel, {channels}, got shape {tuple(color.shape)}")
+    top = integers(0, height, (n, 1, 1, 1), x, generator) - size // 2
+    left = integers(0, width, (n, 1, 1, 1), x, generator) - size // 2
     row, column = torch.arange(height, device=x.device)[:, None], torch.arange(width, device=x.device)
     inside = (row >= top) & (row < top + size) & (column >= left) & (column < left + size)
-    return torch.where(inside, x.mean((2, 3), keepdim=True), x)
+    return torch.where(inside, color.view(-1, channels, 1, 1), x)
 
 
 def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2) -> Tensor:
@@ -80,8 +89,8 @@ def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2)
     kinds = len(OPERATIONS)
     draws = []
     for _ in range(whole("auto_augment's rounds", rounds, 0)):
-        choice = _integers(0, kinds, (len(x),), x, generator)
-        draws.append((choice, _uniform((len(x), 1, 1, 1), x, generator) * 2 - 1))
+        choice = integers(0, kinds, (len(x),), x, generator)
+        draws.append((choice, uniform((len(x), 1, 1, 1), x, generator) * 2 - 1))
     if not draws:
         return x
     chosen = torch.stack([choice for choice, _ in draws])
@@ -99,7 +108,14 @@ def auto_augment(x: Tensor, generator: Generator | None = None, rounds: int = 2)
 Augmentation = Callable[[Tensor, Generator | None], Tensor]
 
 
-def _crop(x: Tensor, generator: Generator | None) -> Tensor:
+@dataclass(frozen=True)
+class ForData:
+    """A step of an augmentation that depends on the data set: ``make(data)`` returns the step."""
+
+    make: Callable[[Data], Augmentation]
+
+
+def crop(x: Tensor, generator: Generator | None) -> Tensor:
     """Crop by up to an eighth of the width."""
     return random_crop(x, max(1, x.shape[-1] // 8), generator)
 
@@ -109,26 +125,42 @@ def _cutout(x: Tensor, generator: Generator | None) -> Tensor:
     return cutout(x, x.shape[-1] // 2, generator)
 
 
-AUGMENTATIONS: Registry[Sequence[Augmentation]] = Registry(  # the steps of each, in order
+def _published_cutout(data: Data) -> Augmentation:
+    """Return Cutout with a square of half the width and the mean color of the data."""
+    mean = torch.tensor(data.mean, dtype=torch.float32, device=data.device)
+    return lambda x, generator: cutout(x, x.shape[-1] // 2, generator, mean)
+
+
+PUBLISHED_CUTOUT = ForData(_published_cutout)
+
+AUGMENTATIONS: Registry[Sequence[Augmentation | ForData]] = Registry(  # the steps of each, in order
     "AUGMENTATIONS",
     {
         "none": (),
-        "crop": (_crop,),
-        "crop+flip": (_crop, random_flip),
-        "crop+flip+cutout": (_crop, random_flip, _cutout),
-        "auto": (_crop, random_flip, auto_augment, _cutout),
+        "crop": (crop,),
+        "crop+flip": (crop, random_flip),
+        "crop+flip+cutout": (crop, random_flip, _cutout),
+        "crop+flip+published cutout": (crop, random_flip, PUBLISHED_CUTOUT),
+        "auto": (crop, random_flip, auto_augment, _cutout),
     },
 )
 
 
-def augment(name: str) -> Augmentation:
+def augment(name: str, data: Data | None = None) -> Augmentation:
     """Return the augmentation of this name in ``AUGMENTATIONS``: a function of a batch and a generator.
 
     A name such as ``"crop+flip"`` lists the steps in order. Crops shift by up to an eighth of the width and ``cutout``
-    takes half of it: the usual 4 and 16 pixels of 32. ``"auto"`` is crop, flip, ``auto_augment`` and ``cutout``. Raises
-    ``UnknownNameError``, a ``ValueError``, for an unknown name.
+    takes half of it: the usual 4 and 16 pixels of 32. ``"cutout"`` writes the mean color of each image, ``"published
+    cutout"`` that of ``data``, which is 0 after normalization. ``"auto"`` is crop, flip, ``auto_augment`` and
+    ``cutout``. The searched policies of Fast AutoAugment come from a file: see ``with_policy``.
+
+    Raises ``UnknownNameError``, a ``ValueError``, for an unknown name and ``ValueError`` where a step needs ``data``.
     """
-    steps = AUGMENTATIONS[name]
+    steps: list[Augmentation] = []
+    for step in AUGMENTATIONS[name]:
+        if isinstance(step, ForData) and data is None:
+            raise ValueError(f"the augmentation {name!r} needs the mean color of the data; use augment({name!r}, data)")
+        steps.append(step.make(data) if isinstance(step, ForData) and data is not None else step)  # pyright: ignore
 
     def augmented(x: Tensor, generator: Generator | None = None) -> Tensor:
         for step in steps:
@@ -231,17 +263,17 @@ OPERATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 # ---- random numbers ------------------------------------------------------------------------------------------------
-def _integers(low: int, high: int, shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
+def integers(low: int, high: int, shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
     device = "cpu" if generator is None else generator.device
     drawn = torch.randint(low, high, shape, generator=generator, device=device)
     return drawn if like is None else drawn.to(like.device)
 
 
-def _uniform(shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
+def uniform(shape: tuple[int, ...], like: Tensor | None, generator: Generator | None) -> Tensor:
     device = "cpu" if generator is None else generator.device
     drawn = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
     return drawn if like is None else drawn.to(like.device)
 
 
 def _chance(x: Tensor, generator: Generator | None) -> Tensor:
-    return _uniform((len(x), 1, 1, 1), x, generator) < 0.5
+    return uniform((len(x), 1, 1, 1), x, generator) < 0.5

@@ -2,13 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from convkit.attacks.checks import Norm, check_labels, check_norm
-from convkit.checks import positive, whole
+from convkit.checks import Registry, positive, whole
 from convkit.loading import progress_bar
+
+Activation = Literal["relu", "tanh", "sigmoid"]
+ACTIVATIONS: Registry[type[nn.Module]] = Registry(
+    "ACTIVATIONS", {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+)
 
 
 # ---- Proposition 1 ---------------------------------------------------------------------------------------------------
@@ -35,45 +41,50 @@ def constant_network(inputs: int, classes: int, size: float, depth: int = 3) -> 
 
 
 # ---- Theorem 2 and Proposition 2 -------------------------------------------------------------------------------------
-def robust_network(points: Tensor, labels: Tensor, eps: float, norm: Norm = "inf") -> nn.Sequential:
-    """Return a ReLU network with robust accuracy 1 on 2-epsilon-separable points (Theorem 2), in float64.
+def robust_network(
+    points: Tensor, labels: Tensor, eps: float, norm: Norm = "inf", activation: Activation = "relu"
+) -> nn.Sequential:
+    """Return a network with robust accuracy 1 on 2-epsilon-separable points (Theorem 2), in float64.
 
     ``points`` are ``(N, ...)``, ``labels`` class numbers ``(N,)``, ``norm`` is ``"inf"`` or 2. Three linear layers: for
     each point they build a function that is 1 on its ball of radius ``eps`` and 0 on the balls of other classes, as one
     minus a sum over half-spaces that face the points of other classes and begin ``eps`` from the point. The logit of a
-    class is the sum over its points. ``certify_balls`` proves it for the whole balls. Raises ``ValueError`` where two
-    points of different classes lie within ``2 * eps``.
+    class is the sum over its points. ``certify_balls`` proves it for the whole balls.
+
+    The theorem holds for every ``activation`` that is not affine; here are three. ``"tanh"`` and ``"sigmoid"`` never
+    reach their limits: each function is within ``1 / (4 N)`` of 1 on its ball, and of 0 on the others, so that the
+    right logit leads by more than one half. Raises ``ValueError`` where two points of different classes lie within
+    ``2 * eps``.
     """
     x, kind, gaps = _checked(points, labels, eps, norm)
-    classes = int(labels.max()) + 1
-    bumps = [_bump(x[i], x[labels != labels[i]], eps, 2 * eps + float(gaps[i]), kind) for i in range(len(x))]
-    return _assembled(bumps, nn.functional.one_hot(labels, classes).T.to(x))
+    bumps = _bumps(x, labels, eps, gaps, kind)
+    return _assembled(bumps, _one_hot(labels).to(x), [1 / (4 * len(x))] * len(x), activation)
 
 
 def steep_robust_network(
-    points: Tensor, labels: Tensor, eps: float, slope: float, norm: Norm = "inf"
+    points: Tensor, labels: Tensor, eps: float, slope: float, norm: Norm = "inf", activation: Activation = "relu"
 ) -> tuple[nn.Sequential, Tensor]:
     """Return a ``robust_network`` with Lipschitz constant at least ``slope``, and two points that prove it.
 
     Midway between the nearest two points of different classes, outside of every ball, a spike is added that is 0 on
-    all balls, so that the robust accuracy is still 1 (Proposition 2). The logits at its top and foot, the second result
-    of shape ``(2, ...)``, differ by at least ``slope`` times their distance. Raises ``ValueError`` where two points of
-    different classes lie within ``2 * eps`` and for ``slope <= 0``.
+    all balls (at most 1/8 with ``"tanh"`` and ``"sigmoid"``), so that the robust accuracy is still 1 (Proposition 2).
+    The logits at its top and foot, the second result of shape ``(2, ...)``, differ by at least ``slope`` times their
+    distance. Raises ``ValueError`` where two points of different classes lie within ``2 * eps`` and for ``slope <= 0``.
     """
     x, kind, gaps = _checked(points, labels, eps, norm)
     slope = positive("slope", slope, "; it is a Lipschitz constant that the network exceeds")
     found = separation(points, labels, norm)
-    classes = int(labels.max()) + 1
     first, second = x[found.pair[0]], x[found.pair[1]]
     middle, room = (first + second) / 2, float(gaps.min()) / 2  # every point is at least room + eps from the middle
-    height = slope * room + len(x)  # the other functions, each in [0, 1], may take len(x) of it away
-    bumps = [_bump(x[i], x[labels != labels[i]], eps, 2 * eps + float(gaps[i]), kind) for i in range(len(x))]
-    bumps.append(_bump(middle, x, 0.0, room + eps, kind, eps))
-    heads = nn.functional.one_hot(labels, classes).T.to(x)
-    spike = height * nn.functional.one_hot(labels[found.pair[0]], classes).to(x)[:, None]
+    # the other functions, each in [0, 1], may take len(x) of the height away, and smooth ends a quarter
+    height = slope * room + len(x) + (0 if activation == "relu" else 0.25)
+    bumps = [*_bumps(x, labels, eps, gaps, kind), _bump(middle, x, 0.0, room + eps, kind, eps)]
+    heads = _one_hot(labels).to(x)
+    spike = height * heads[:, found.pair[0], None]
     foot = middle + room * (first - middle) / torch.linalg.vector_norm(first - middle, kind)
     pair = torch.stack((middle, foot)).view(2, *points.shape[1:])
-    return _assembled(bumps, torch.cat((heads, spike), 1)), pair
+    rests = [1 / (4 * len(x))] * len(x) + [1 / (8 * height)]
+    return _assembled(bumps, torch.cat((heads, spike), 1), rests, activation), pair
 
 
 def certify_balls(network: nn.Sequential, points: Tensor, labels: Tensor, eps: float, norm: Norm = "inf") -> Tensor:
@@ -81,18 +92,20 @@ def certify_balls(network: nn.Sequential, points: Tensor, labels: Tensor, eps: f
 
     By interval arithmetic, ``(N,)`` of bool: the range of the first layer over the ball is exact (dual norms), later
     layers follow by intervals and the last by differences of logits; each step is widened by its possible rounding
-    errors. False means not proved. Takes an ``nn.Sequential`` of ``Flatten``, ``Linear`` and ``ReLU`` and raises
-    ``ValueError`` for others.
+    errors. False means not proved. Takes an ``nn.Sequential`` of ``Flatten``, ``Linear`` and ``ReLU``, ``Tanh`` or
+    ``Sigmoid`` and raises ``ValueError`` for others.
     """
     kind = check_norm(norm)
     check_labels(labels, points)
     layers = [layer for layer in network if not isinstance(layer, nn.Flatten)]
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    if len(linear) < 2 or any(not isinstance(layer, nn.Linear | nn.ReLU) for layer in layers):
+    if len(linear) < 2 or any(not isinstance(layer, (nn.Linear, *ACTIVATIONS.values())) for layer in layers):
         kinds = [type(layer).__name__ for layer in network]
-        raise ValueError(f"needed Flatten, Linear and ReLU, at least two Linear, in one nn.Sequential, got {kinds}")
+        raise ValueError(
+            f"needed Flatten, Linear and ReLU, Tanh or Sigmoid, at least two Linear, in one nn.Sequential, got {kinds}"
+        )
     if not isinstance(layers[-1], nn.Linear) or not isinstance(layers[0], nn.Linear):
-        raise ValueError("needed a Linear first and last; leave a ReLU at either end out")
+        raise ValueError("needed a Linear first and last; leave an activation at either end out")
     with torch.no_grad():
         middle = points.flatten(1).to(linear[0].weight)
         reach = torch.full_like(middle[:, :1], eps) * torch.linalg.vector_norm(linear[0].weight, _dual(kind), dim=1)
@@ -102,8 +115,9 @@ def certify_balls(network: nn.Sequential, points: Tensor, labels: Tensor, eps: f
         for layer in layers[1:-1]:
             if isinstance(layer, nn.Linear):
                 low, high = _through(layer, low, high)
-            else:
-                low, high = low.clamp(min=0), high.clamp(min=0)
+            else:  # they rise everywhere
+                slack = 0.0 if isinstance(layer, nn.ReLU) else 4 * torch.finfo(low.dtype).eps
+                low, high = layer(low.clone()) - slack, layer(high.clone()) + slack
         proven = torch.ones(len(points), dtype=torch.bool, device=points.device)
         head = layers[-1]
         for label in labels.unique():
@@ -212,10 +226,28 @@ def _checked(points: Tensor, labels: Tensor, eps: float, norm: Norm) -> tuple[Te
     return x, kind, gaps
 
 
+class _HalfSpaces(NamedTuple):
+    """Where ``functionals @ x`` exceeds ``offsets``, and by how much it does at least on the balls that they hold."""
+
+    functionals: Tensor
+    offsets: Tensor
+    width: float
+
+
+def _one_hot(labels: Tensor) -> Tensor:
+    """Return which points belong to which class, ``(classes, N)``."""
+    return nn.functional.one_hot(labels, int(labels.max()) + 1).T
+
+
+def _bumps(x: Tensor, labels: Tensor, eps: float, gaps: Tensor, norm: float) -> list[_HalfSpaces]:
+    """Return, for each point, half-spaces that hold the balls of the points of other classes."""
+    return [_bump(x[i], x[labels != labels[i]], eps, 2 * eps + float(gaps[i]), norm) for i in range(len(x))]
+
+
 def _bump(
     center: Tensor, others: Tensor, reach: float, needed: float, norm: float, eps: float | None = None
-) -> tuple[Tensor, Tensor, float]:
-    """Return half-spaces ``(functionals, offsets, steepness)`` that hold the balls of ``others`` and not the center's.
+) -> _HalfSpaces:
+    """Return half-spaces that hold the balls of ``others`` and not that of the center.
 
     They hold nothing within ``reach`` of the center, and together all within ``eps`` (``reach`` by default) of the
     others, which are at least ``needed`` away. Each functional has dual norm 1, so that it varies over a ball by its
@@ -237,25 +269,48 @@ def _bump(
         reached = apart[waiting] @ functional
         waiting = waiting[1:][reached[1:] < needed]
     stacked = torch.stack(functionals)
-    return stacked, stacked @ center + reach, 1 / (needed - reach - (reach if eps is None else eps))
+    return _HalfSpaces(stacked, stacked @ center + reach, needed - reach - (reach if eps is None else eps))
 
 
-def _assembled(bumps: list[tuple[Tensor, Tensor, float]], head: Tensor) -> nn.Sequential:
-    """Return the network with logits ``head @ relu(1 - steepness * sum relu(functionals @ x - offsets))``."""
-    functionals = torch.cat([bump[0] for bump in bumps])
-    offsets = torch.cat([bump[1] for bump in bumps])
-    sums = torch.block_diag(*[bump[0].new_full((1, len(bump[0])), -bump[2]) for bump in bumps])
-    return _network([functionals, sums, head], [-offsets, sums.new_ones(len(bumps)), head.new_zeros(len(head))])
+def _assembled(bumps: list[_HalfSpaces], head: Tensor, rests: list[float], activation: Activation) -> nn.Sequential:
+    """Return the network with logits ``head @ f``, one function f per bump.
+
+    With ReLU, f is ``relu(1 - sum relu(functionals @ x - offsets) / width)``. With tanh it is ``(1 + tanh(...)) / 2``
+    of minus a sum over J half-spaces of tanh, each at most ``-t = -J / (J + 1)`` where the half-space begins and at
+    least t on the balls that it holds. So minus the sum is at least ``J t`` on the ball of the center and at most ``J -
+    1 - t`` on the others, which is 1 less, and the outer tanh is so steep that f is within ``rests`` of 1 and 0 there.
+    A sigmoid is a tanh: ``tanh(z) = 2 sigmoid(2 z) - 1``.
+    """
+    kind = ACTIVATIONS[activation]
+    counts = [len(bump.offsets) for bump in bumps]
+    if activation == "relu":
+        functionals = torch.cat([bump.functionals for bump in bumps])
+        offsets = torch.cat([bump.offsets for bump in bumps])
+        sums = torch.block_diag(*[head.new_full((1, n), -1 / b.width) for n, b in zip(counts, bumps, strict=True)])
+        return _network([functionals, sums, head], [-offsets, sums.new_ones(len(bumps)), head.new_zeros(len(head))])
+    steep = [2 * math.atanh(n / (n + 1)) / bump.width for n, bump in zip(counts, bumps, strict=True)]
+    outer = [math.log((1 - rest) / rest) for rest in rests]
+    functionals = torch.cat([k * bump.functionals for k, bump in zip(steep, bumps, strict=True)])
+    offsets = torch.cat([k * (bump.offsets + bump.width / 2) for k, bump in zip(steep, bumps, strict=True)])
+    sums = torch.block_diag(*[head.new_full((1, n), -s) for n, s in zip(counts, outer, strict=True)])
+    middles = head.new_tensor([-s * (n - 1) * (n + 0.5) / (n + 1) for n, s in zip(counts, outer, strict=True)])
+    weights, biases = [functionals, sums, head / 2], [-offsets, middles, head.sum(1) / 2]
+    if activation == "sigmoid":
+        for layer in (0, 1):
+            biases[layer + 1] = biases[layer + 1] - weights[layer + 1].sum(1)
+            weights[layer + 1] = 2 * weights[layer + 1]
+            weights[layer], biases[layer] = 2 * weights[layer], 2 * biases[layer]
+    return _network(weights, biases, kind)
 
 
-def _network(weights: list[Tensor], biases: list[Tensor]) -> nn.Sequential:
+def _network(weights: list[Tensor], biases: list[Tensor], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for weight, bias in zip(weights, biases, strict=True):
         layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64, device=weight.device)
         with torch.no_grad():
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
-        layers += [layer, nn.ReLU()]
+        layers += [layer, activation()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -97,7 +97,7 @@ class Plan:
             raise ValueError(
                 f"reference_batch must be a batch size, at least 1, got {self.reference_batch}; 128 is usual"
             )
-        augment(self.augmentation)
+        augment(self.augmentation, data)
 
     def rate(self, step: int) -> float:
         """Return the factor of the learning rate at a step, counted from 0."""

@@ -70,7 +70,7 @@ class TrainingRun:
         self.model, self.data, self.method, self.plan, self.objective = model, data, method, plan, objective
         self.knobs, self.network_knobs = knobs, read_knobs(model, method)
         self.start = method.settings({**self.network_knobs, **knobs})
-        self.augment = augment(plan.augmentation)
+        self.augment = augment(plan.augmentation, data)
         self.replays = whole("the objective's replays", getattr(objective, "replays", 1), 1)
         parameters = [p for p in model.parameters() if p.requires_grad]
         x = as_input(model, data.train_batch(torch.arange(min(2, len(data)), device="cpu"))[0])

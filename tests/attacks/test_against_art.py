@@ -62,7 +62,7 @@ def test_pgd_walks_the_same_way(norm, targeted, model, images):
     theirs = torch.from_numpy(attack.generate(x.numpy(), goal.numpy()))
     visited = []
     with model.register_forward_hook(lambda module, arguments, _: visited.append(arguments[0].detach().clone())):
-        ours = pgd(model, x, y, eps, step, 10, norm=norm, random_start=False, targets=goal if targeted else None)
+        ours = pgd(model, x, y, eps, step, 10, norm=norm, start="clean", targets=goal if targeted else None)
     assert_close(visited[-1], theirs, atol=1e-4, rtol=0)  # the last image of the walk is theirs
     with torch.no_grad():
         right = (model(x).argmax(1) == y, model(theirs).argmax(1) == goal, model(ours).argmax(1) == goal)

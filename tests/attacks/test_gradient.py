@@ -18,7 +18,7 @@ EPS, LENGTH = 0.1, 0.6  # of a change: its largest pixel, its norm 2
 ATTACKS = {
     "fgsm": partial(fgsm, eps=EPS),
     "pgd": partial(pgd, eps=EPS, step=0.03, steps=6, restarts=2),
-    "pgd without random start": partial(pgd, eps=EPS, step=0.03, steps=6, random_start=False),
+    "pgd without random start": partial(pgd, eps=EPS, step=0.03, steps=6, start="clean"),
     "pgd 2": partial(pgd, eps=LENGTH, step=0.2, steps=6, norm=2),
     "pgd margin": partial(pgd, eps=EPS, step=0.03, steps=6, loss="margin"),
     "pgd until wrong": partial(pgd, eps=EPS, step=0.03, steps=6, restarts=2, until_wrong=True),
@@ -96,7 +96,7 @@ def test_a_generator_decides_and_may_live_on_the_cpu(model, images):
 
 def test_larger_epsilon_hurts_more(model, images):
     x, y = images
-    for attack in (lambda e: fgsm(model, x, y, e), lambda e: pgd(model, x, y, e, 0.01, 20, random_start=False)):
+    for attack in (lambda e: fgsm(model, x, y, e), lambda e: pgd(model, x, y, e, 0.01, 20, start="clean")):
         rising = [float(losses(model, attack(e), y).mean()) for e in (0.0, 0.02, 0.05, 0.1, 0.2)]
         assert rising == sorted(rising)
         assert rising[0] == pytest.approx(float(losses(model, x, y).mean()), abs=1e-5)
@@ -131,7 +131,7 @@ def test_pgd_finds_the_worst_change_of_a_linear_model(norm, loss, device):
 
 def test_gradients_too_small_to_square_still_point_somewhere(device):
     model, x, y, towards = linear_case(device)
-    tiny = {"norm": 2, "random_start": False, "loss": lambda logits, y: margin(logits, y) * 1e-30}
+    tiny = {"norm": 2, "start": "clean", "loss": lambda logits, y: margin(logits, y) * 1e-30}
     found = pgd(model.float(), x.float(), y, 0.1, 0.1, 1, **tiny)
     towards = towards.float()
     assert_close(found, x.float() + 0.1 * towards / towards.norm(dim=1, keepdim=True), atol=1e-5, rtol=0)
@@ -171,7 +171,7 @@ def test_until_wrong_leaves_the_same_survivors_for_less_work(model, images):
     counts, survivors = [], []
     for until_wrong in (False, True):
         counting = Counting(model)
-        found = pgd(counting, x, y, 0.08, 0.02, 20, random_start=False, until_wrong=until_wrong)
+        found = pgd(counting, x, y, 0.08, 0.02, 20, start="clean", until_wrong=until_wrong)
         counts.append(counting.asked)
         survivors.append(copy.deepcopy(model).eval()(found).argmax(1) == y)
     assert torch.equal(*survivors)
@@ -196,9 +196,9 @@ def test_a_wrong_image_is_preferred_to_one_of_more_loss_and_not_to_the_clean_one
     x, y = torch.full((1, 2), 0.5, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     # right with little confidence far out, wrong with more on the way there
     model = Steps((0.55, 0.65), [[3.0, 0, 0, 0], [1.0, 1.1, -9, -9], [0.3, 0.2, 0.2, 0.2]])
-    found = pgd(model, x, y, 0.2, 0.1, 2, random_start=False)
+    found = pgd(model, x, y, 0.2, 0.1, 2, start="clean")
     assert float(found[0, 0]) == pytest.approx(0.6)
     # right but unsure at the start; wrong, with more probability for the label, to the right of it
     model = Steps((0.55,), [[0.3, 0.2, 0.2, 0.2], [1.0, 1.1, -9, -9]])
-    for found in (pgd(model, x, y, 0.2, 0.1, 2, random_start=False), fgsm(model, x, y, 0.1)):
+    for found in (pgd(model, x, y, 0.2, 0.1, 2, start="clean"), fgsm(model, x, y, 0.1)):
         assert_close(found, x)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.testing import assert_close
 
-from convkit.data import digits, subset
+from convkit.data import digits, shapes, subset
 from convkit.data.augmentation import AUGMENTATIONS, OPERATIONS, augment, auto_augment, cutout, random_crop, random_flip
 from convkit.methods.build import network
 from convkit.training.loop import fit
@@ -63,6 +63,25 @@ def test_cutout_replaces_one_square_by_the_mean_color_and_nothing_else(device, s
         # the center is any pixel: size // 2 of them lie before it, so that the border cuts some squares short
         expected = sum(min(c - size // 2 + size, length) - max(c - size // 2, 0) for c in range(length)) / length
         assert sides.double().mean().item() == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_published_cutout_writes_zeros_after_normalization(device, dtype):
+    data = shapes(40, 10).to(device)
+    mean, std = (torch.tensor(moment, device=device).view(1, 3, 1, 1) for moment in (data.mean, data.std))
+    x = data.train_batch(slice(0, 40))[0].to(dtype)
+    y = augment("crop+flip+published cutout", data)(x, seeded())
+    by_hand = augment("crop+flip", data)(x, generator := seeded())
+    height, width = x.shape[2:]
+    top, left = (torch.randint(0, side, (40, 1, 1, 1), generator=generator).to(device) for side in (height, width))
+    normalized = (by_hand - mean) / std
+    for i in range(40):
+        rows = slice(max(0, int(top[i]) - height // 4), int(top[i]) + height // 4)
+        columns = slice(max(0, int(left[i]) - width // 4), int(left[i]) + width // 4)
+        normalized[i, :, rows, columns] = 0
+    assert y.dtype == dtype
+    assert_close((y - mean) / std, normalized.to(dtype), atol=1e-6, rtol=0)
+    assert_close(cutout(x, 6, seeded(), data.mean), cutout(x, 6, seeded(), mean.flatten()), atol=1e-7, rtol=0)
 
 
 # ---- the policy ----------------------------------------------------------------------------------------------------
@@ -147,14 +166,15 @@ def test_the_photometric_operations_have_their_defining_property(device):
 def test_a_seed_of_the_cpu_gives_the_same_images_on_every_device_and_leaves_the_batch_alone(device, name, shape):
     x = batch(*shape).to(device)
     before = x.clone()
-    y = augment(name)(x, seeded(3))
+    data = (shapes(20, 10) if shape[1] == 3 else subset(digits(), 40)).to(device)
+    y = augment(name, data)(x, seeded(3))
     assert torch.equal(x, before)
     assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
     assert 0 <= y.min() <= y.max() <= 1
-    apart = (y.cpu() - augment(name)(before.cpu(), seeded(3))).abs() > 1e-5
+    apart = (y.cpu() - augment(name, data.to("cpu"))(before.cpu(), seeded(3))).abs() > 1e-5
     assert apart.float().mean() <= (0.01 if name == "auto" else 0)  # its thresholds turn a rounding into a step
     assert torch.equal(y, x) == (name == "none")
-    assert augment(name)(x).shape == shape  # with torch's own generator
+    assert augment(name, data)(x).shape == shape  # with torch's own generator
 
 
 def test_the_names_say_which_steps_are_taken_and_a_generator_on_the_device_is_drawn_from_there(device):
@@ -174,6 +194,8 @@ def test_bad_requests_are_refused():
     refused("AUGMENTATIONS has no 'flip'; near it: crop", augment, "flip")
     refused("padding must be a whole number of at least 0, got -1", random_crop, x, -1)
     refused("size must be a whole number of at least 1, got 0; leave", cutout, x, 0)
+    refused("fill must have one number per channel, 1, got shape .3,.", cutout, x, 2, fill=[0.1, 0.2, 0.3])
+    refused("needs the mean color of the data; use augment", augment, "crop+flip+published cutout")
     for wrong in (1.5, True, np.float32("nan"), [2]):
         refused("random_crop's padding must be a whole number", random_crop, x, wrong)
         refused("cutout's size must be a whole number", cutout, x, wrong)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from convkit.attacks import ATTACKS as ATTACKS_BY_NAME
 from convkit.attacks import fgsm, pgd, robust_accuracy, simba
 from convkit.audit.measurement import measure
 from convkit.audit.tracker import NormTracker
@@ -45,6 +46,8 @@ ATTACKS = {
     "pgd": lambda *batch: pgd(*batch, 0.1, 0.03, 10),
     "in the 2-norm, thrice": lambda *batch: pgd(*batch, 0.5, 0.1, 5, norm=2, restarts=3),
     "sizes of images": lambda m, x, y: pgd(m, x, y, torch.linspace(0.1, 0.2, len(x)).cuda(), 0.1, 5),
+    "the last image, from a normal start": lambda *batch: pgd(*batch, 0.1, 0.03, 5, start="normal", result="last"),
+    **{name: ATTACKS_BY_NAME[name] for name in ("c-fgsm", "c-pgd-10")},
     "at targets": lambda m, x, y: pgd(m, x, y, 0.1, 0.03, 5, targets=(y + 1) % 7, loss="margin"),
 }
 

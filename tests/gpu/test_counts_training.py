@@ -8,6 +8,7 @@ from torch import nn
 
 from convkit.data import digits, subset
 from convkit.data.augmentation import augment
+from convkit.data.policies import Policy
 from convkit.methods.build import network
 from convkit.methods.registry import METHODS
 from convkit.training.adversarial import get_objective
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 DATA = subset(digits(), 200)
 SMALL = {"widths": (4, 6, 8)}
+PUBLISHED = "crop+flip+published cutout"
 READS = {  # what a step waits for besides its record: the one check of a hook or a penalty
     **dict.fromkeys(("sphere", "sphere_without_noise", "sphere_only", "centre_only"), 1),
     **dict.fromkeys(("norm_decay_l1", "norm_decay_linf", "ocnn"), 1),
@@ -81,22 +83,34 @@ def test_the_operator_norm_waits_for_its_two_decompositions_per_layer_alone_on_c
 
 def test_objectives_wait_for_their_attack_alone_on_cuda(data):
     waited = {}
-    for name in ("clean", "free", "trades"):
+    for name in ("clean", "free", "trades", "c-free", "l-trades", "pgd", "l-pgd-at", "l-alp"):
         model = network("cnn9", data, "batchnorm", **SMALL)
         run = fit(model, data, "batchnorm", steps=9, batch_size=8, objective=get_objective(name, 0.1))
         waited[name] = counts_of(run).waited
-    assert waited == {"clean": 1, "free": 1, "trades": 1}
+    assert waited == dict.fromkeys(("clean", "free", "trades", "c-free", "l-trades"), 1) | dict.fromkeys(
+        ("pgd", "l-pgd-at", "l-alp"), 2
+    )  # pgd reads once whether images, labels and logits are in range
 
 
 def test_augmentation_waits_for_nothing_but_the_policy_on_cuda(data):
     x, _ = data.train_batch(slice(0, 20))
-    for name, waits in (("none", 0), ("crop+flip", 0), ("crop+flip+cutout", 0), ("auto", 1)):
+    for name, waits in (("none", 0), ("crop+flip", 0), ("crop+flip+cutout", 0), ("auto", 1), (PUBLISHED, 0)):
         generator = torch.Generator("cuda").manual_seed(0)
-        augment(name)(x, generator)
+        changed = augment(name, data)
+        changed(x, generator)
         with fakecuda.counted() as counts:
-            augment(name)(x, generator)
+            changed(x, generator)
         assert counts.waited == waits
         assert counts.ops.get("copy host to device", 0) == 0
+
+
+def test_a_policy_of_pillow_waits_twice_a_batch_on_cuda(data):
+    x, _ = data.train_batch(slice(0, 20))
+    policy, generator = Policy([[("Invert", 0.5, 0.5), ("Rotate", 0.5, 0.1)]] * 3), torch.Generator("cuda")
+    policy(x, generator)
+    with fakecuda.counted() as counts:
+        policy(x, generator)
+    assert counts.waited == 2  # for the numbers that are drawn, and for the images
 
 
 def test_evaluation_and_recalibration_wait_once_on_cuda(data):

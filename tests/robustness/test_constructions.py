@@ -24,6 +24,8 @@ from tests.helpers.attack_models import digits
 from tests.helpers.refusals import refused
 
 norms = pytest.mark.parametrize("norm", ["inf", 2])
+activations = pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+LEAVES = {"relu": 0.0, "tanh": 0.25, "sigmoid": 0.25}  # what each function leaves on other balls, in all
 KIND = {"inf": math.inf, 2: 2}
 
 
@@ -58,25 +60,30 @@ def test_a_network_of_large_norms_is_constant(inputs, classes, depth, size, devi
 
 
 # ---- Theorem 2 and Proposition 2 -------------------------------------------------------------------------------------
+@activations
 @norms
-def test_separable_points_have_a_network_of_robust_accuracy_1_certified_over_whole_balls(norm, points):
+def test_separable_points_have_a_network_of_robust_accuracy_1_certified_over_whole_balls(norm, activation, points):
     x, y = points
     distance = separation(x, y, norm).distance
     eps = 0.45 * distance
-    network = robust_network(x, y, eps, norm)
+    network = robust_network(x, y, eps, norm, activation)
+    hidden = [type(layer).__name__.lower() for layer in network if not isinstance(layer, (nn.Linear, nn.Flatten))]
+    assert hidden == [activation] * 2
     assert certify_balls(network, x, y, eps, norm).all()
     assert not certify_balls(network, x, (y + 1) % 10, eps, norm).any()
     assert not certify_balls(network, x, y, 0.51 * distance, norm).all()  # where balls meet
+    left = LEAVES[activation]
     for near in balls(x, eps, norm, 5):
         logits = network(near).detach()
         assert torch.equal(logits.argmax(1), y)
         others = logits.scatter(1, y[:, None], -1)
-        assert float(logits.gather(1, y[:, None]).min()) > 1 - 1e-9
-        assert float(others.max()) < 1e-9
+        assert float(logits.gather(1, y[:, None]).min()) > 1 - left / len(x) - 1e-9
+        assert float(others.max()) < left + 1e-9
     survived = pgd(network, x.double(), y, eps, eps / 4, 5, norm=norm, loss="margin")
     assert torch.equal(network(survived).argmax(1), y)
 
 
+@activations
 @norms
 @given(
     seed=st.integers(0, 10**6),
@@ -86,7 +93,7 @@ def test_separable_points_have_a_network_of_robust_accuracy_1_certified_over_who
     steepness=st.sampled_from([1.0, 50.0, 1e6]),
 )
 def test_any_separable_points_will_do_and_a_robust_network_may_be_as_steep_as_you_like(
-    norm, seed, count, size, share, steepness, device
+    norm, activation, seed, count, size, share, steepness, device
 ):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(count, 1, size, generator=generator, dtype=torch.float64).to(device)
@@ -94,8 +101,8 @@ def test_any_separable_points_will_do_and_a_robust_network_may_be_as_steep_as_yo
     y[:2] = torch.tensor([0, 2])
     y = y.to(device)
     eps = share * separation(x, y, norm).distance
-    assert certify_balls(robust_network(x, y, eps, norm), x, y, eps, norm).all()
-    steep, pair = steep_robust_network(x, y, eps, steepness, norm)
+    assert certify_balls(robust_network(x, y, eps, norm, activation), x, y, eps, norm).all()
+    steep, pair = steep_robust_network(x, y, eps, steepness, norm, activation)
     assert certify_balls(steep, x, y, eps, norm).all()
     change, way = (torch.linalg.vector_norm(t[0] - t[1], KIND[norm]) for t in (steep(pair).detach(), pair))
     assert float(change / way) >= steepness
@@ -105,10 +112,11 @@ def test_any_separable_points_will_do_and_a_robust_network_may_be_as_steep_as_yo
     assert (torch.linalg.vector_norm((pair[0] - x).flatten(1), KIND[norm], dim=1) > eps).all()
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
 @given(seed=st.integers(0, 10**6))
-def test_what_the_certificate_proves_no_sample_contradicts(seed, device):
+def test_what_the_certificate_proves_no_sample_contradicts(activation, seed, device):
     torch.manual_seed(seed)
-    layers = (nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    layers = (nn.Flatten(), nn.Linear(3, 8), activation(), nn.Linear(8, 6), activation(), nn.Linear(6, 3))
     network = nn.Sequential(*layers).double().to(device)
     x = torch.randn(20, 3, dtype=torch.float64, device=device)
     y = network(x).argmax(1)
@@ -217,7 +225,8 @@ def test_how_badly_a_flat_function_follows_the_reciprocal(steep, error, device):
         (lambda x, y: separation(x, y[:1]), "labels must be"),
         (lambda x, y: separation(x * math.nan, y), "finite"),
         (lambda x, y: certify_balls(nn.Sequential(nn.Linear(2, 2)), x, y, 0.1), "at least two Linear"),
-        (lambda x, y: certify_balls(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2)), x, y, 0.1), "Tanh"),
+        (lambda x, y: certify_balls(nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2)), x, y, 0.1), "GELU"),
+        (lambda x, y: robust_network(x, y, 0.1, "inf", "gelu"), "ACTIVATIONS has no 'gelu'"),
         (lambda x, y: certify_balls(robust_network(x, y, 0.1)[:-1], x, y, 0.1), "Linear first and last"),
         (lambda x, y: lipschitz_fit(x, x, 1.0), "shape .N,."),
         (lambda x, y: reciprocal_error(1.0, 0.0), "0 < low < high"),

@@ -218,7 +218,7 @@ def test_a_gradient_that_float16_cannot_hold_does_not_move_the_noise(device, bat
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).to(device)
     free = FreeTraining(eps=0.03)
     free(model, x, y)[0].backward()
-    free._state.images.grad[0] = float("nan")
+    free._state.leaf.grad[0] = float("nan")
     noise = free.state_dict()["noise"]
     assert (noise[0] == 0).all()
     assert (noise[1:] != 0).any()
@@ -260,9 +260,11 @@ def test_every_number_of_an_objective_is_in_the_words_that_checkpoints_compare_w
     usual = make()
     for option in fields(usual)[:-1] if make is FreeTraining else fields(usual):  # its last field is its noise
         value = getattr(usual, option.name)
-        value = not value if isinstance(value, bool) else 2 * value
+        other_words = {"uniform": "clean", "worst": "last"}
+        value = other_words.get(value) or (not value if isinstance(value, bool) else 2 * value)
         other = repr(make(**{option.name: value}))
         assert other != repr(usual)
+        assert f"{option.name}={value!r}" in other
         assert repr(make(**{option.name: np.asarray(value)})) == other
 
 
@@ -283,6 +285,9 @@ def test_bad_numbers_and_an_objective_that_there_is_not_are_refused():
     for make in MAKERS.values():
         refused("eps", make, eps=-1)
         refused("eps must be", make, eps=math.nan)
+    for make in (PGDTraining, ALP):
+        refused("start must be one of uniform, normal, clean, got 'zero'", make, start="zero")
+        refused("result must be one of worst, last, got 'best'", make, result="best")
     refused("OBJECTIVES has no 'fgsm'", get_objective, "fgsm", 0.1)
     for wrong in (1.5, math.nan, True):
         refused("eps must be from 0 to 1", get_objective, "pgd", wrong)
@@ -292,6 +297,7 @@ def test_bad_numbers_and_an_objective_that_there_is_not_are_refused():
 def test_an_objective_by_its_name_is_that_of_its_function_and_is_pickled():
     by_name = {name: get_objective(name, np.asarray(0.2)) for name in OBJECTIVES}
     assert pickle.loads(pickle.dumps(by_name)) == by_name
+    step = 0.007 * (0.2 / 0.031)
     assert by_name == {
         "clean": cross_entropy,
         "free": FreeTraining(0.2),
@@ -299,7 +305,22 @@ def test_an_objective_by_its_name_is_that_of_its_function_and_is_pickled():
         "alp": ALP(0.2, 0.05, 10),
         "trades": TRADES(0.2, 0.05, 10),
         "margin": Margin(0.2),
+        "c-free": FreeTraining(0.2, 4, reset=True, through_clamp=True),
+        "l-pgd-at": PGDTraining(0.2, step, 10, start="normal", result="last"),
+        "l-alp": ALP(0.2, step, 10, weight=1.0, joint=False, start="normal", result="last"),
+        "l-trades": TRADES(0.2, step, 10, beta=1.0, joint=False, clamp_start=False),
     }
+    assert (get_objective("pgd"), get_objective("c-free").eps) == (PGDTraining(8 / 255, 2 / 255, 10), 8 / 255)
+    for name in ("l-pgd-at", "l-alp", "l-trades"):
+        published = get_objective(name)
+        assert (published.eps, published.step) == (0.031, 0.007)
+
+
+def test_a_checkpoint_of_before_an_option_came_is_known_by_the_same_words():
+    assert repr(PGDTraining(0.5, 0.25, 3)) == "PGDTraining(eps=0.5, step=0.25, steps=3)"
+    assert repr(ALP(0.5, 0.25, 3)) == "ALP(eps=0.5, step=0.25, steps=3, weight=1.0, joint=False)"
+    assert repr(TRADES(0.5, 0.25, 3)) == "TRADES(eps=0.5, step=0.25, steps=3, beta=6.0, joint=False)"
+    assert repr(FreeTraining(0.5)) == "FreeTraining(eps=0.5, replays=4, reset=False)"
 
 
 def test_attacks_take_numbers_of_other_libraries(model, batch):

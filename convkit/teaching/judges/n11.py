@@ -116,7 +116,7 @@ def _survivors(loss: Callable[[Tensor, Tensor], Any]) -> tuple[int, int]:
     linear.weight.copy_(1000 * torch.randn(10, 16, generator=generator))
     images = torch.rand(50, 1, 4, 4, generator=generator)
     labels = network(images).argmax(1)
-    found = pgd(network, images, labels, 0.3, 0.06, 20, loss=loss, random_start=False)
+    found = pgd(network, images, labels, 0.3, 0.06, 20, loss=loss, start="clean")
     return int((network(found).argmax(1) == labels).sum()), len(images)
 
 
