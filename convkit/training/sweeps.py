@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -56,8 +57,7 @@ def sweep(
     if file is not None:
         jobs = {_checked_name(name): plain(job) for name, job in jobs.items()}
         results = _finished_results(file, jobs)
-    own = _Processes(["cpu"] * cores() if devices is None else devices) if executor is None else None
-    submit = own.submit if executor is None else executor.submit
+    pool = executor or _Processes(["cpu"] * cores() if devices is None else devices)
     pending: dict[Any, Future[Any]] = {}
     ended: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     lock = threading.Lock()
@@ -75,7 +75,7 @@ def sweep(
         ended.put((name, error))
 
     def begin(name: Any) -> None:
-        pending[name] = submit(partial(function, **jobs[name]))
+        pending[name] = pool.submit(partial(function, **jobs[name]))
         pending[name].add_done_callback(partial(keep, name))
 
     def halt() -> None:
@@ -111,8 +111,8 @@ def sweep(
         halt()
         raise
     finally:
-        if own is not None:
-            own.close()
+        if executor is None:
+            pool.shutdown()
     return {name: results[name] for name in jobs}
 
 
@@ -122,7 +122,7 @@ def cores() -> int:
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------
-class _Processes:
+class _Processes(Executor):
     """Processes of one job at a time, each in a pool of its own: one that ends suddenly takes no other job with it.
 
     Args:
@@ -135,7 +135,7 @@ class _Processes:
         for device in reversed(devices):
             self.idle.put((device, _process(device)))
 
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+    def submit(self, call: Callable[[], Any], /) -> Future[Any]:
         """Return the future result of a call in one of the processes."""
         return self.threads.submit(self._run, call)
 
@@ -150,9 +150,9 @@ class _Processes:
         finally:
             self.idle.put((device, process))
 
-    def close(self) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
         """Wait for the jobs that run, and end the processes."""
-        self.threads.shutdown(cancel_futures=True)
+        self.threads.shutdown(wait, cancel_futures=cancel_futures)
         while not self.idle.empty():
             self.idle.get()[1].shutdown()
 
@@ -162,12 +162,14 @@ def _process(device: str) -> ProcessPoolExecutor:
 
 
 def _prepare(device: str) -> None:
-    """Let torch use one thread in this process, and a GPU as its current one."""
-    import torch
+    """Let all libraries use one thread in this process, and torch a GPU as its current one."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    if device != "cpu" or "torch" in sys.modules:  # torch takes seconds to load: not all jobs need it
+        import torch
 
-    torch.set_num_threads(1)
-    if device != "cpu":
-        torch.cuda.set_device(device)
+        torch.set_num_threads(1)
+        if device != "cpu":
+            torch.cuda.set_device(device)
 
 
 def _is_death(error: BaseException) -> bool:

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ import torch
 
 from convkit.training.sweeps import sweep
 from tests.helpers.refusals import refused
+from tests.helpers.sweep_jobs import NAMES, leave, quotient
 
 JOBS = {f"{a} times {b}": {"a": a, "b": b} for a in (2, 3) for b in (5, 7)}
 CALLS = []
@@ -48,8 +48,9 @@ def test_results_by_name_in_the_order_of_the_jobs(threads):
 
 
 @pytest.mark.slow  # each process imports torch
-def test_processes_are_the_default():
-    assert sweep(pow, {"nine": {"base": 3, "exp": 2}}) == {"nine": 9}
+def test_processes_of_one_thread_are_the_default(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert sweep(torch.get_num_threads, {"one": {}}) == {"one": 1}
 
 
 def test_what_is_kept_is_not_run_again(tmp_path, threads):
@@ -194,15 +195,6 @@ def test_jobs_that_an_executor_itself_cancels_are_an_error():
     )
 
 
-def leave(marks, times=0, result=0):
-    """Note the call in a file; end this process suddenly at the first calls."""
-    with Path(marks).open("a") as file:
-        file.write("x")
-    if len(Path(marks).read_text()) <= times:
-        os._exit(3)
-    return result
-
-
 def leaving(folder, **times):
     return {name: {"marks": str(folder / name), "times": times[name], "result": len(name)} for name in times}
 
@@ -235,13 +227,9 @@ def test_a_pool_that_breaks_is_an_error_that_names_the_jobs_and_what_is_kept_is_
     pool = loky.ProcessPoolExecutor(1)
     assert sweep(leave, jobs, file, pool) == {"good": 4, "bad": 3, "fine": 4}
     assert len((tmp_path / "good").read_text()) == 1
-    refused("integer division", sweep, divmod_, {"one": {"a": 1, "b": 0}}, None, pool, error=ZeroDivisionError)
+    refused("integer division", sweep, quotient, {"one": {"a": 1, "b": 0}}, None, pool, error=ZeroDivisionError)
     assert pool.submit(pow, 3, 2).result() == 9
     pool.shutdown()
-
-
-def divmod_(a, b):
-    return divmod(a, b)
 
 
 @pytest.mark.slow
@@ -252,35 +240,18 @@ def test_a_cluster_of_dask_runs_a_sweep_and_stays_open(tmp_path):
         pool = client.get_executor()
         assert sweep(pow, {f"{n}": {"base": n, "exp": 2} for n in range(5)}, tmp_path / "results", pool)["4"] == 16
         jobs = {"one": {"a": 5, "b": 2}, "none": {"a": 1, "b": 0}, "other": {"a": 7, "b": 2}}
-        refused("integer division", sweep, divmod_, jobs, executor=pool, error=ZeroDivisionError)
+        refused("integer division", sweep, quotient, jobs, executor=pool, error=ZeroDivisionError)
         assert pool.submit(pow, 3, 2).result() == 9
         named = {"one": {"key": 1, "workers": 2, "retries": 3}}  # names of arguments of Dask's own submit
         assert sweep(dict, named, executor=pool) == named
 
 
 # ---- kills -----------------------------------------------------------------------------------------------------------
-NAMES = [f"job {number}" for number in range(18)]
-
-
-def tick(name, folder):
-    with (Path(folder) / name).open("a") as file:
-        file.write("x")
-    time.sleep(0.03)
-    return name.upper()
-
-
-def launch(folder):
-    """Run the sweep in the foreground, as a command does."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started with
-    jobs = {name: {"name": name, "folder": folder} for name in NAMES}
-    sweep(tick, jobs, Path(folder) / "results", devices=["cpu", "cpu"])
-
-
-@pytest.mark.slow  # six launches of processes that import torch
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs groups of processes")
 def test_a_sweep_that_is_killed_at_any_moment_loses_and_repeats_nothing(tmp_path):
     chance, file = random.Random(0), tmp_path / "results"
-    code = f"from tests.training.test_sweeps import launch; launch({str(tmp_path)!r})"
+    code = f"from tests.helpers.sweep_jobs import launch; launch({str(tmp_path)!r})"
 
     def finished():
         text = file.read_text() if file.exists() else ""
