@@ -14,9 +14,10 @@ from convkit.data.dataset import Data
 from convkit.methods.method import Method
 from convkit.methods.registry import get_method
 from convkit.training.checkpoint import check_place, check_resumable, check_state
+from convkit.training.distributed import ALONE, Ranks, code_version, content
 from convkit.training.evaluation import evaluate
 from convkit.training.plan import Plan, PlanOptions, Record
-from convkit.training.resuming import RunCheckpoint, state_of_run
+from convkit.training.resuming import RunCheckpoint, belongs_to, state_of_run
 from convkit.training.run import Objective, TrainingRun
 
 __all__ = ["cross_entropy", "evaluate", "fit", "measure"]
@@ -47,6 +48,7 @@ def fit(
     checkpoint_every: int = 100,
     channels_last: bool = False,
     factor_epochs: float | None = None,
+    ranks: Ranks = ALONE,
     **plan: Unpack[PlanOptions],
 ) -> Generator[Record, None, None]:
     """Train ``model`` in place by SGD with momentum, and yield a ``Record`` per step, or per ``record_every`` steps.
@@ -79,6 +81,9 @@ def fit(
         checkpoint_every: Number of steps between two checkpoints.
         channels_last: Whether the network is converted to torch's memory format ``channels_last``.
         factor_epochs: In place of the plan's ``factor_steps``: see ``Plan.of``.
+        ranks: The place of this process among several that train together (see ``joined``). All of them call ``fit``
+            with the same arguments and get the same records. Each takes its part of every batch and has random numbers
+            of its own; process 0 writes the checkpoints, which all of them read.
         plan: The other fields of ``Plan``, such as ``seed``, ``batch_size``, ``schedule``, ``evaluate_every`` and
             ``record_every``.
 
@@ -89,8 +94,14 @@ def fit(
     every = whole("checkpoint_every", checkpoint_every, 1, floats=True)
     if checkpoint is not None:
         check_resumable(model, objective)
+        if ranks.count > 1 and hasattr(objective, "state_dict"):
+            raise ValueError(
+                f"the objective {type(objective).__name__} has a state in each of the {ranks.count} processes, and a "
+                "checkpoint holds that of one; leave the checkpoint out, or take one process"
+            )
     whole_plan = Plan.of(len(data), steps=steps, epochs=epochs, factor_epochs=factor_epochs, **plan)
-    run = TrainingRun(model, data, get_method(method), knobs if knobs is not None else {}, whole_plan, objective)
+    settings = knobs if knobs is not None else {}
+    run = TrainingRun(model, data, get_method(method), settings, whole_plan, objective, ranks)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     place = None if checkpoint is None else RunCheckpoint(run, checkpoint)
@@ -99,6 +110,10 @@ def fit(
         check_place(place.path)
         if place.path.exists():
             place.load()
+    if ranks.count > 1:
+        facts = {"its data": content(data), "its code": code_version(), "knobs": run.start, "steps done": run.steps}
+        ranks.agree(facts | belongs_to(run))
+        run.network = ranks.wrap(model, run.device)
     return _records(run, place, every)
 
 
@@ -112,11 +127,11 @@ def _records(run: TrainingRun, place: RunCheckpoint | None, every: int) -> Gener
         record = run.advance()
         if place is not None and before == 0:
             check_state(state_of_run(run))  # also what a handle or an objective has since its first step
-        if place is not None and (run.done or before // every < run.steps // every):
+        if place is not None and run.ranks.rank == 0 and (run.done or before // every < run.steps // every):
             place.save()
         try:
             yield record
         except GeneratorExit:
-            if place is not None:
+            if place is not None and run.ranks.rank == 0:
                 place.save()
             raise

@@ -46,7 +46,7 @@ class RunCheckpoint:
                 f"the checkpoint {self.path} has format {state['format']}, and this version of the kit reads formats "
                 f"1 to {FORMAT}; finish it with the version of the kit that began it"
             )
-        _check_same(self.path, _belongs_to(run), state)
+        _check_same(self.path, belongs_to(run), state)
         groups, found = _sizes(run.optimizer.state_dict()), _sizes(state["optimizer"])
         if groups != found:
             raise ValueError(
@@ -78,7 +78,7 @@ def state_of_run(run: TrainingRun) -> dict[str, object]:
     """Return what a checkpoint of the run holds, besides its history."""
     return {
         "format": FORMAT,
-        "belongs_to": _belongs_to(run),
+        "belongs_to": belongs_to(run),
         "first_loss": run.first_loss,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -134,7 +134,7 @@ def _as_lines(history: Sequence[Record]) -> str:
 
 
 # ---- identity --------------------------------------------------------------------------------------------------------
-def _belongs_to(run: TrainingRun) -> dict[str, Any]:
+def belongs_to(run: TrainingRun) -> dict[str, Any]:
     """Return what identifies the run in a checkpoint."""
     tensors = {name: t for name, t in run.model.state_dict().items() if not name.endswith(EXTRA)}
     weights = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}

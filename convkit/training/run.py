@@ -18,6 +18,7 @@ from convkit.operators.dtypes import as_input
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.network import input_shapes
 from convkit.randomness import seeded
+from convkit.training.distributed import ALONE, Ranks
 from convkit.training.evaluation import evaluate, recalibrate_batchnorm
 from convkit.training.plan import PRECISIONS, Plan, Record
 
@@ -50,6 +51,7 @@ class TrainingRun:
         knobs: Settings of the method, read at each step.
         plan: The settings of the run.
         objective: Returns loss and logits of a batch.
+        ranks: The place of this process among those of the run.
 
     Raises ``ValueError`` for arguments that do not fit each other (see ``fit``).
     """
@@ -62,9 +64,12 @@ class TrainingRun:
         knobs: Mapping[str, object],
         plan: Plan,
         objective: Objective,
+        ranks: Ranks = ALONE,
     ) -> None:
         plan.check(data)
+        ranks.check(plan.batch_size)
         self.model, self.data, self.method, self.plan, self.objective = model, data, method, plan, objective
+        self.ranks = ranks
         self.knobs, self.network_knobs = knobs, read_knobs(model, method)
         self.start = method.settings({**self.network_knobs, **knobs})
         self.augment = augment(plan.augmentation)
@@ -107,6 +112,7 @@ class TrainingRun:
             raise ValueError(f"the network must give {data.classes} logits per image, got outputs of shape {outputs}")
         constrain = method.constrain
         self.handle = None if constrain is None else constrain(self.optimizer, model, self.shapes, self.start)
+        self.network = model  # what the objective calls
         self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
         self.history: list[Record] = []
         self.first_loss: float | Tensor | None = None  # that of step 1, on the device until it is read
@@ -167,22 +173,26 @@ class TrainingRun:
         They are read at once and after all else, since reading makes the host wait for a GPU.
         """
         settings, precision, seen = self._steer(number - 1), self.plan.precision, dict[str, Tensor]()
-        with seeded(_mixed(self.plan.seed, number - 1), self.device):
+        with seeded(_mixed(self.plan.seed, number - 1, self.ranks.rank), self.device):
             try:
                 x, y = self._batch(number - 1)
                 self.model.train()
                 self.optimizer.zero_grad()
                 with torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                    total, logits = self.objective(self.model, x, y)
+                    total, logits = self.objective(self.network, x, y)
                 if self.method.penalty is not None:
                     total = total + self.method.penalty(self.model, self.shapes, settings)
                 seen["loss"], seen["accuracy"] = total.detach().reshape(()), (logits.argmax(1) == y).float().mean()
+                if read or self.first_loss is None:
+                    seen["loss"], seen["accuracy"] = self.ranks.mean(seen["loss"], seen["accuracy"])
                 if self.first_loss is None:
                     self.first_loss = seen["loss"]
                 # the CPU, which waits for nothing, reads the loss before it changes a weight
                 if not (read and self.device.type == "cpu" and self._divergence(number, float(seen["loss"]))):
                     self._prepare_momenta()
                     self.scaler.scale(total).backward()
+                    if self.ranks.count > 1:  # what a constraint draws is the same in all processes
+                        torch.manual_seed(_mixed(self.plan.seed, number - 1))
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
             except ValueError:  # from a hook or a penalty that met weights that are not finite
@@ -219,19 +229,21 @@ class TrainingRun:
         """Return the images and labels of a step, counted from 0.
 
         Each epoch is a permutation drawn from the seed and the number of the epoch; its incomplete last batch is
-        dropped. An objective with ``replays`` (free adversarial training) gets each batch that many times.
+        dropped. Of several processes each takes its part of the batch. An objective with ``replays`` (free adversarial
+        training) gets each batch that many times.
         """
         number //= self.replays
         epoch, place = divmod(number, len(self.data) // self.plan.batch_size)
         if epoch not in self.orders:
             order = torch.randperm(len(self.data), generator=self._generator(-1 - epoch), device=self.device)
             self.orders = {**dict(list(self.orders.items())[-1:]), epoch: order}  # two: recalibration looks ahead
-        x, y = self.data.train_batch(self.orders[epoch][place * self.plan.batch_size :][: self.plan.batch_size])
-        return self.augment(x, self._generator(number)).to(self.x.dtype), y
+        batch = self.orders[epoch][place * self.plan.batch_size :][: self.plan.batch_size]
+        x, y = self.data.train_batch(self.ranks.part(batch))
+        return self.augment(x, self._generator(number, self.ranks.rank)).to(self.x.dtype), y
 
-    def _generator(self, number: int) -> torch.Generator:
+    def _generator(self, number: int, rank: int = 0) -> torch.Generator:
         """Return a new generator on the device, seeded for one step or, from -1 down, for one epoch."""
-        return torch.Generator(self.device).manual_seed(_mixed(self.plan.seed, number))
+        return torch.Generator(self.device).manual_seed(_mixed(self.plan.seed, number, rank))
 
     def _divergence(self, number: int, loss: float) -> str | None:
         """Return why a run with this loss at this step has diverged; ``None`` if it has not."""
@@ -264,6 +276,6 @@ def _gains(model: nn.Module) -> set[int]:
     return gains
 
 
-def _mixed(seed: int, number: int) -> int:
-    """Return a seed for one step, different for every step."""
-    return (seed * 1_000_003 + number * 7919 + 2**40) % 2**63
+def _mixed(seed: int, number: int, rank: int = 0) -> int:
+    """Return a seed for one step of one process, different for every step."""
+    return (seed * 1_000_003 + number * 7919 + rank * 15_485_863 * 2**24 + 2**40) % 2**63
