@@ -1,8 +1,8 @@
-"""The commands of a clone, `python3 -m convkit lab | test | build | bench | papers`, in the environment they make.
+"""The commands of a clone, `python3 -m convkit lab | test | build | bench | papers | train`, in their own environment.
 
-Where convkit is installed without its repository, `bench` and `papers` run in the environment that it is in. Only the
-standard library is imported until the environment is complete. This file parses and runs to its first check on Python
-3.6, so that an old Python is refused in one sentence.
+Where convkit is installed without its repository, `bench`, `papers` and `train` run in the environment that it is in.
+Only the standard library is imported until the environment is complete. This file parses and runs to its first check on
+Python 3.6, so that an old Python is refused in one sentence.
 """
 
 import contextlib
@@ -33,12 +33,13 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
   build        run notebooks anew and save their outputs (all of them, or those named)
   bench        measure the kit against what people use today (`bench --quick`, `bench --help`)
   papers       run the papers' tables and figures in small, by name (`papers` lists them, `papers --help`)
+  train        train one network of such a table (`torchrun --nproc-per-node 8 -m convkit train KEY`: on several GPUs)
   setup        only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
 (`test -k spectra`, `test tests/test_norms.py`). `test --pretend-gpu` runs the tests that take a GPU, on a pretended one
 where there is none.
-Installed by pip, without the repository, convkit has `bench` and `papers` alone.
+Installed by pip, without the repository, convkit has `bench`, `papers` and `train` alone.
 """
 
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
@@ -227,14 +228,21 @@ def papers(extra: list[str]) -> int:
     return run(extra)
 
 
+def train(extra: list[str]) -> int:
+    """Train one network of a paper's table, alone or as one of the processes of torchrun."""
+    from convkit.papers.train import main as run
+
+    return run(extra)
+
+
 def setup(extra: list[str]) -> int:
     """Say that the environment is complete; `main` has made it."""
     print("The environment stands.")
     return 0
 
 
-OWN_HELP = {"bench", "papers", "experiments"}  # these answer --help themselves
-ANYWHERE = {"bench", "papers", "experiments"}  # these need no notebooks and no tests
+OWN_HELP = {"bench", "papers", "experiments", "train"}  # these answer --help themselves
+ANYWHERE = {"bench", "papers", "experiments", "train"}  # these need no notebooks and no tests
 COMMANDS = {
     "lab": lab,
     "test": test,
@@ -242,6 +250,7 @@ COMMANDS = {
     "bench": bench,
     "papers": papers,
     "experiments": papers,
+    "train": train,
     "setup": setup,
 }
 

@@ -20,7 +20,7 @@ from convkit.papers.protocols import NORMS
 from convkit.papers.runs import load_part, rounded, train
 from convkit.training.adversarial import get_objective
 from convkit.training.evaluation import evaluate
-from convkit.training.plan import Record
+from convkit.training.plan import Plan, Record
 
 HELD_OUT = 0.1  # of the training images, on which runs are stopped, and rates chosen where no others are left
 STATES = 20  # among which early stopping chooses
@@ -41,14 +41,13 @@ def run_cell(
 
     With ``held_out`` it is tested on training images that it does not see, by the metric ``choose`` alone.
     """
-    data = _data(setting, seed, held_out, folder, device)
+    data = data_of(setting, seed, held_out, folder, device)
     plan = dict(setting["plan"])
     plan["batch_size"] = min(plan["batch_size"], len(data))
-    if "epochs" in plan:
-        plan["steps"] = round(plan.pop("epochs") * len(data) / plan["batch_size"])
+    steps = Plan.of(len(data), seed=seed, **plan).steps
     result: dict[str, Any] = {"lost": None}
     watches: list[Callable[[nn.Module, Record], None]] = []
-    looks = {f"after {100 * part:g} %": max(1, round(part * plan["steps"])) for part in setting["looks"]}
+    looks = {f"after {100 * part:g} %": max(1, round(part * steps)) for part in setting["looks"]}
 
     def look(model: nn.Module, record: Record) -> None:
         for metric, step in looks.items():
@@ -56,11 +55,11 @@ def run_cell(
                 result[metric] = evaluate(model, data)
 
     watches += [look] if looks else []
-    best = Best(data, plan["steps"]) if setting["early_stop"] else None
+    best = Best(data, steps) if setting["early_stop"] else None
     watches += [best.look] if best is not None else []
     place = _checkpoint(cell, knobs, seed, held_out, checkpoints) if not watches else None
     if place is not None:
-        plan |= {"checkpoint": place, "checkpoint_every": max(100, plan["steps"] // 10)}
+        plan |= {"checkpoint": place, "checkpoint_every": max(100, steps // 10)}
     goal = get_objective(setting["objective"], setting["eps"])
     network = {"model": setting["model"], "options": setting["options"], "knobs": knobs, "objective": goal}
     watch = functools.partial(_each, watches) if watches else None
@@ -80,6 +79,22 @@ def run_cell(
     if place is not None:
         place.unlink(missing_ok=True)
     return rounded(result)
+
+
+def data_of(setting: Mapping[str, Any], seed: int, held_out: bool, folder: str | None, device: str) -> Data:
+    """Return the data of a setting; the seed draws which images are left and which labels are wrong.
+
+    With ``held_out`` other training images are in the place of the test images: those that are not used, if there are
+    any, otherwise a tenth of all.
+    """
+    data, count = load_part(setting["data"], None, None, folder, device), setting["images"]
+    if setting["tests"] is not None:
+        data = subset(data, len(data), test_count=setting["tests"])
+    if held_out:
+        data = holdout(data, HELD_OUT) if count is None else unused(data, count, seed)
+    elif count is not None:
+        data = subset(data, count, seed)
+    return noisy_labels(data, setting["noise"], "uniform", seed) if setting["noise"] else data
 
 
 class Best:
@@ -104,22 +119,6 @@ class Best:
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
-def _data(setting: Mapping[str, Any], seed: int, held_out: bool, folder: str | None, device: str) -> Data:
-    """Return the data of a setting; the seed draws which images are left and which labels are wrong.
-
-    With ``held_out`` other training images are in the place of the test images: those that are not used, if there are
-    any, otherwise a tenth of all.
-    """
-    data, count = load_part(setting["data"], None, None, folder, device), setting["images"]
-    if setting["tests"] is not None:
-        data = subset(data, len(data), test_count=setting["tests"])
-    if held_out:
-        data = holdout(data, HELD_OUT) if count is None else unused(data, count, seed)
-    elif count is not None:
-        data = subset(data, count, seed)
-    return noisy_labels(data, setting["noise"], "uniform", seed) if setting["noise"] else data
-
-
 def _checkpoint(cell: str, knobs: Mapping[str, Any], seed: int, held_out: bool, folder: str | None) -> Path | None:
     """Return the file in which an interrupted run goes on; its name tells the runs of a protocol apart."""
     if folder is None:

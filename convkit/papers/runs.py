@@ -1,13 +1,10 @@
 """Shared parts of the experiments: their registry, one training run, runs over seeds, and rounding."""
 
 import math
-import multiprocessing
-import os
 import pkgutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +22,7 @@ from convkit.methods.layers import layers
 from convkit.methods.registry import METHODS
 from convkit.training.loop import fit
 from convkit.training.plan import Record
-from convkit.training.sweeps import sweep
+from convkit.training.sweeps import cores, sweep
 
 ROOM = 2 * 2**30  # bytes of a GPU for one process: half of it for CUDA and its libraries
 NINE: dict[str, Any] = {"widths": [16, 32, 64]}  # the options of cnn9, the network of most experiments
@@ -54,15 +51,14 @@ class Runs:
 
     def sweep(self, job: Callable[..., Any], jobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return ``job(**arguments)`` for each of the named jobs, by name, with ``device`` if that is a GPU."""
-        if self.device == "cpu" and self.workers is None:
-            return sweep(job, jobs, self.results_file)
-        if self.device != "cpu":
-            jobs = {name: {**arguments, "device": self.device} for name, arguments in jobs.items()}
-        count = self.workers or processes_on_gpu(self.device)
-        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _one_thread)
-        results = sweep(job, jobs, self.results_file, pool)
-        pool.shutdown()
-        return results
+        if self.device == "cpu":
+            devices = None if self.workers is None else ["cpu"] * self.workers
+            return sweep(job, jobs, self.results_file, devices=devices)
+        jobs = {name: {**arguments, "device": self.device} for name, arguments in jobs.items()}
+        devices = processes_on_gpus(self.device)
+        if self.workers is not None:
+            devices = [devices[turn % len(devices)] for turn in range(self.workers)]
+        return sweep(job, jobs, self.results_file, devices=devices)
 
     def over_seeds(
         self, job: Callable[..., Any], cases: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
@@ -72,14 +68,15 @@ class Runs:
         return {name: [results[f"{name} seed {seed}"] for seed in seeds] for name in cases}
 
 
-def processes_on_gpu(device: str) -> int:
-    """Return how many processes train there at once: one per core, as many as have room for CUDA and a network."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, torch.cuda.mem_get_info(device)[0] // ROOM))
+def processes_on_gpus(device: str) -> list[str]:
+    """Return the GPU of each process: ``"cuda"`` takes all GPUs, each with as many processes as cores and memory allow.
 
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+    The cores are shared by the GPUs, and a process needs room for CUDA and a network. Each GPU has one process at
+    least, and the first ones of the list are on different GPUs.
+    """
+    gpus = [device] if ":" in device else [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    room = {gpu: min(cores() // len(gpus), torch.cuda.mem_get_info(gpu)[0] // ROOM) for gpu in gpus}
+    return [gpu for turn in range(max(1, *room.values())) for gpu in gpus if turn < max(1, room[gpu])]
 
 
 Run = TypeVar("Run", bound=Callable[..., dict[str, Any]])

@@ -37,7 +37,7 @@ def run_protocol(protocol: Protocol, scale: Scale, runs: Runs, seeds: int | None
 
 def choose(protocol: Protocol, scale: Scale, tried: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return, for each cell, the knobs that are best on held-out images, by the mean over the seeds."""
-    chosen = {cell.name: _knobs(cell, scale) for cell in protocol.cells}
+    chosen = {cell.name: knobs_of(cell, scale) for cell in protocol.cells}
     for cell in protocol.cells:
         grid = _grid(cell, scale)
         own = [run for run in tried if run["cell"] == cell.name]
@@ -83,6 +83,20 @@ def finals(protocol: Protocol, stored: Mapping[str, Any]) -> dict[str, dict[int,
     return found
 
 
+def setting_of(cell: Cell, scale: Scale) -> dict[str, Any]:
+    """Return the fields of the scale, with the changes of the cell."""
+    setting = _setting(scale)
+    for key, value in cell.changes.items():
+        setting[key] = {**setting[key], **value} if isinstance(value, Mapping) else value
+    return setting
+
+
+def knobs_of(cell: Cell, scale: Scale) -> dict[str, Any]:
+    """Return the knobs of a cell, with those of the scale that its method has."""
+    own = (VARIANTS.get(cell.method) or METHODS[cell.method]).knobs
+    return {**cell.knobs, **{name: value for name, value in scale.knobs.items() if name in own}}
+
+
 # ---- private ---------------------------------------------------------------------------------------------------------
 def _setting(scale: Scale) -> dict[str, Any]:
     """Return the fields of a scale that a run depends on, as JSON holds them."""
@@ -93,21 +107,13 @@ def _grid(cell: Cell, scale: Scale) -> list[dict[str, Any]]:
     """Return the knobs of a cell that are tried on held-out images; none if there is nothing to choose."""
     axes = {"lr": scale.rates, **cell.tuned} if scale.rates else {}
     choices = itertools.product(*axes.values())
-    return [{**_knobs(cell, scale), **dict(zip(axes, choice, strict=True))} for choice in choices] if axes else []
+    return [{**knobs_of(cell, scale), **dict(zip(axes, choice, strict=True))} for choice in choices] if axes else []
 
 
 def _job(cell: Cell, scale: Scale, knobs: Mapping[str, Any], seed: int, held_out: bool) -> dict[str, Any]:
-    setting = _setting(scale)
-    for key, value in cell.changes.items():
-        setting[key] = {**setting[key], **value} if isinstance(value, Mapping) else value
+    setting = setting_of(cell, scale)
     job = {"cell": cell.name, "method": cell.method, "knobs": dict(knobs), "setting": setting, "seed": seed}
     return {**job, "held_out": held_out}
-
-
-def _knobs(cell: Cell, scale: Scale) -> dict[str, Any]:
-    """Return the knobs of a cell, with those of the scale that its method has."""
-    own = (VARIANTS.get(cell.method) or METHODS[cell.method]).knobs
-    return {**cell.knobs, **{name: value for name, value in scale.knobs.items() if name in own}}
 
 
 def _name(job: Mapping[str, Any]) -> str:

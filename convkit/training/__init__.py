@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from convkit.training.adversarial import get_objective as get_objective
     from convkit.training.checkpoint import load_checkpoint as load_checkpoint
     from convkit.training.checkpoint import save_checkpoint as save_checkpoint
+    from convkit.training.distributed import Ranks as Ranks
+    from convkit.training.distributed import joined as joined
     from convkit.training.evaluation import evaluate as evaluate
     from convkit.training.loop import cross_entropy as cross_entropy
     from convkit.training.loop import fit as fit

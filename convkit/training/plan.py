@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 
-from convkit.checks import number, plain, seed_number, sequence, whole
+from convkit.checks import number, plain, positive, seed_number, sequence, whole
 from convkit.data.augmentation import augment
 from convkit.data.dataset import Data
 
@@ -27,6 +27,9 @@ class PlanOptions(TypedDict, total=False):
     measure_every: int
     precision: str
     record_every: int
+    factor: float
+    factor_steps: float | None
+    decay_gains: bool
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,10 @@ class Plan:
         steps: Number of optimizer steps.
         seed: Determines the batches and every random number of a step.
         batch_size: Images per step.
-        schedule: ``"constant"``, ``"cosine"`` (to 0 at the end) or ``"steps"`` (times 0.1 at each milestone).
-        milestones: Parts of the run, in [0, 1], after which the schedule ``"steps"`` lowers the learning rate.
+        schedule: ``"constant"``, ``"cosine"`` (to 0 at the end), ``"steps"`` (times 0.1 at each milestone) or
+            ``"exponential"`` (times ``factor`` after every ``factor_steps`` steps).
+        milestones: Parts of the run, in [0, 1], after which the schedule ``"steps"`` lowers the learning rate. Epoch 60
+            of 200 is ``60 / 200``.
         reference_batch: The batch size for which the learning rate is meant: it is scaled in proportion to
             ``batch_size``. ``None`` leaves it as it is.
         augmentation: A name in ``AUGMENTATIONS``.
@@ -49,6 +54,8 @@ class Plan:
         precision: ``"float32"``, or autocast to ``"bfloat16"`` or ``"float16"`` (with scaled gradients).
         record_every: Number of steps between two records. There is also one after the last step and after each that is
             evaluated or measured. A GPU is waited for at a record alone, and divergence is noticed there.
+        factor, factor_steps: Of the schedule ``"exponential"``. The number of steps may be a fraction.
+        decay_gains: Whether weight decay also acts on biases and gains, as in the code of Liu et al. 2021.
 
     Raises ``ValueError`` for a value that is not a number, is NaN or infinite, or is a fraction of a count.
     """
@@ -64,6 +71,41 @@ class Plan:
     measure_every: int = 0
     precision: str = "float32"
     record_every: int = 1
+    factor: float = 0.95
+    factor_steps: float | None = None
+    decay_gains: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        images: int,
+        *,
+        steps: int | None = None,
+        epochs: float | None = None,
+        factor_epochs: float | None = None,
+        **options: Any,
+    ) -> "Plan":
+        """Return a plan for so many training images, whose numbers of steps may be given as epochs.
+
+        An epoch is ``images / batch_size`` steps, and a replay of free adversarial training counts as a step.
+
+        Args:
+            images: Number of training images.
+            steps, epochs: Number of optimizer steps, or how often all images are shown, which is rounded to steps.
+            factor_epochs: In place of ``factor_steps``, the number of epochs.
+            options: The other fields.
+
+        >>> Plan.of(50_000, epochs=90, batch_size=128, schedule="exponential", factor_epochs=2).steps
+        35156
+        """
+        if (steps is None) == (epochs is None):
+            raise ValueError(f"give either steps or epochs, got steps={steps!r} and epochs={epochs!r}")
+        per_epoch = images / max(1, whole("batch_size", options.get("batch_size", cls.batch_size)))
+        if epochs is not None:
+            steps = max(1, round(positive("epochs", epochs) * per_epoch))
+        if factor_epochs is not None:
+            options["factor_steps"] = positive("factor_epochs", factor_epochs) * per_epoch
+        return cls(cast(int, steps), **options)
 
     def __post_init__(self) -> None:
         own: dict[str, Any] = {name: plain(getattr(self, name)) for name in ("schedule", "augmentation", "precision")}
@@ -76,6 +118,9 @@ class Plan:
         own["milestones"] = tuple(number("each of milestones", part, 0, 1, remedy) for part in fractions)
         if self.reference_batch is not None:
             own["reference_batch"] = number("reference_batch", self.reference_batch)
+        if self.factor_steps is not None:
+            own["factor_steps"] = positive("factor_steps", self.factor_steps)
+        own |= {"factor": positive("factor", self.factor), "decay_gains": bool(self.decay_gains)}
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
@@ -88,11 +133,16 @@ class Plan:
                 f"batch_size must be from 1 to the {len(data)} training images of {data.name}, got {self.batch_size}"
             )
         for name, value, possible in (
-            ("schedule", self.schedule, ("constant", "cosine", "steps")),
+            ("schedule", self.schedule, ("constant", "cosine", "steps", "exponential")),
             ("precision", self.precision, tuple(PRECISIONS)),
         ):
             if value not in possible:
                 raise ValueError(f"{name} must be one of {', '.join(possible)}, got {value!r}")
+        if self.schedule == "exponential" and self.factor_steps is None:
+            raise ValueError(
+                "the schedule 'exponential' needs factor_steps or factor_epochs, the number of steps or epochs between "
+                f"two changes by the factor {self.factor:g}"
+            )
         if self.reference_batch is not None and self.reference_batch < 1:
             raise ValueError(
                 f"reference_batch must be a batch size, at least 1, got {self.reference_batch}; 128 is usual"
@@ -107,6 +157,8 @@ class Plan:
             return scale * (1 + math.cos(math.pi * part)) / 2
         if self.schedule == "steps":
             return scale * 0.1 ** sum(part >= milestone for milestone in self.milestones)
+        if self.schedule == "exponential" and self.factor_steps is not None:
+            return scale * self.factor ** (step // self.factor_steps)
         return scale
 
 

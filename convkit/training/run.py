@@ -3,15 +3,13 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from convkit.audit.measurement import measure
-from convkit.checks import plain, whole
+from convkit.checks import whole
 from convkit.data.augmentation import augment
 from convkit.data.dataset import Data
 from convkit.methods.method import Method, Settings
@@ -20,7 +18,7 @@ from convkit.operators.dtypes import as_input
 from convkit.operators.evaluation import apart, evaluation_copy
 from convkit.operators.network import input_shapes
 from convkit.randomness import seeded
-from convkit.training.checkpoint import EXTRA, load_checkpoint, save_checkpoint, state_of
+from convkit.training.distributed import ALONE, Ranks
 from convkit.training.evaluation import evaluate, recalibrate_batchnorm
 from convkit.training.plan import PRECISIONS, Plan, Record
 
@@ -53,6 +51,7 @@ class TrainingRun:
         knobs: Settings of the method, read at each step.
         plan: The settings of the run.
         objective: Returns loss and logits of a batch.
+        ranks: The place of this process among those of the run.
 
     Raises ``ValueError`` for arguments that do not fit each other (see ``fit``).
     """
@@ -65,9 +64,12 @@ class TrainingRun:
         knobs: Mapping[str, object],
         plan: Plan,
         objective: Objective,
+        ranks: Ranks = ALONE,
     ) -> None:
         plan.check(data)
+        ranks.check(plan.batch_size)
         self.model, self.data, self.method, self.plan, self.objective = model, data, method, plan, objective
+        self.ranks = ranks
         self.knobs, self.network_knobs = knobs, read_knobs(model, method)
         self.start = method.settings({**self.network_knobs, **knobs})
         self.augment = augment(plan.augmentation, data)
@@ -110,10 +112,11 @@ class TrainingRun:
             raise ValueError(f"the network must give {data.classes} logits per image, got outputs of shape {outputs}")
         constrain = method.constrain
         self.handle = None if constrain is None else constrain(self.optimizer, model, self.shapes, self.start)
+        self.network = model  # what the objective calls
         self.scaler = torch.amp.GradScaler(x.device.type, enabled=plan.precision == "float16")
         self.history: list[Record] = []
         self.first_loss: float | Tensor | None = None  # that of step 1, on the device until it is read
-        self.epoch, self.order = -1, torch.empty(0, device="cpu")
+        self.orders: dict[int, Tensor] = {}  # of the images, by epoch
 
     @property
     def steps(self) -> int:
@@ -144,66 +147,6 @@ class TrainingRun:
         self.history.append(Record(number, loss, accuracy, rate, test, norms, conditions, diverged, seconds))
         return self.history[-1]
 
-    def state(self) -> dict[str, object]:
-        """Return the state that a checkpoint holds."""
-        return {
-            "belongs_to": self._belongs_to(),
-            "history": [asdict(record) for record in self.history],
-            "first_loss": self.first_loss,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "handle": state_of(self.handle),
-            "scaler": self.scaler.state_dict(),
-            "objective": state_of(self.objective),
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint."""
-        save_checkpoint(path, self.state())
-
-    def load(self, path: str | Path) -> None:
-        """Continue from a checkpoint; raise ``ValueError``, before any change, for one of another run."""
-        state = load_checkpoint(path)
-        ours, theirs = self._belongs_to(), {"record_every": 1, **state.get("belongs_to", {})}
-        weights = theirs.get("weights", {})
-        theirs["weights"] = {name: kind for name, kind in weights.items() if not name.endswith(EXTRA)}
-        for name in ours:
-            if ours[name] != theirs.get(name):
-                raise ValueError(
-                    f"the checkpoint {path} belongs to another run: its {name} is {theirs.get(name)!r}, this one's "
-                    f"{ours[name]!r}; go on with the same, or take another file"
-                )
-        groups, found = _sizes(self.optimizer.state_dict()), _sizes(state["optimizer"])
-        if groups != found:
-            raise ValueError(
-                f"the checkpoint {path} belongs to another run: its optimizer has groups of {found} parameters, this "
-                f"one's {groups}; finish it with the version of the kit that began it"
-            )
-        for group in state["optimizer"]["param_groups"]:
-            group["fused"] = self.fused  # as this device steps, not as the one did that the checkpoint is from
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.handle is not None:
-            self.handle.load_state_dict(state["handle"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.prepared = False
-        if hasattr(self.objective, "load_state_dict"):
-            self.objective.load_state_dict(state["objective"])  # pyright: ignore
-        self.history = [Record(**record) for record in state["history"]]
-        self.first_loss = state.get("first_loss", self.history[0].loss if self.history else None)
-
-    def _belongs_to(self) -> dict[str, Any]:
-        """Return what identifies the run in a checkpoint."""
-        tensors = {name: t for name, t in self.model.state_dict().items() if not name.endswith(EXTRA)}
-        weights = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
-        data = [self.data.name, len(self.data), len(self.data.test_labels)]
-        plan = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.plan).items()}
-        objective = repr(self.objective) if is_dataclass(self.objective) else self.objective
-        objective = getattr(
-            objective, "__qualname__", objective if isinstance(objective, str) else type(objective).__qualname__
-        )
-        return plain({"method": self.method.name, **plan, "objective": objective, "data": data, "weights": weights})
-
     def _steer(self, number: int) -> Settings:
         """Read the knobs, pass them to the optimizer, the constraint and the layers, and return them."""
         settings = self.method.settings({**self.network_knobs, **self.knobs})
@@ -216,7 +159,8 @@ class TrainingRun:
         for group in self.optimizer.param_groups:
             group["lr"] = float(settings["lr"]) * self.plan.rate(number)
             group["momentum"] = settings["momentum"]
-            group["weight_decay"] = settings["weight_decay"] if group.get("decayed", True) else 0.0
+            decayed = self.plan.decay_gains or group.get("decayed", True)
+            group["weight_decay"] = settings["weight_decay"] if decayed else 0.0
         if self.handle is not None:
             self.handle.update(settings)
         if self.method.steer is not None:
@@ -229,22 +173,26 @@ class TrainingRun:
         They are read at once and after all else, since reading makes the host wait for a GPU.
         """
         settings, precision, seen = self._steer(number - 1), self.plan.precision, dict[str, Tensor]()
-        with seeded(_mixed(self.plan.seed, number - 1), self.device):
+        with seeded(_mixed(self.plan.seed, number - 1, self.ranks.rank), self.device):
             try:
                 x, y = self._batch(number - 1)
                 self.model.train()
                 self.optimizer.zero_grad()
                 with torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "float32"):
-                    total, logits = self.objective(self.model, x, y)
+                    total, logits = self.objective(self.network, x, y)
                 if self.method.penalty is not None:
                     total = total + self.method.penalty(self.model, self.shapes, settings)
                 seen["loss"], seen["accuracy"] = total.detach().reshape(()), (logits.argmax(1) == y).float().mean()
+                if read or self.first_loss is None:
+                    seen["loss"], seen["accuracy"] = self.ranks.mean(seen["loss"], seen["accuracy"])
                 if self.first_loss is None:
                     self.first_loss = seen["loss"]
                 # the CPU, which waits for nothing, reads the loss before it changes a weight
                 if not (read and self.device.type == "cpu" and self._divergence(number, float(seen["loss"]))):
                     self._prepare_momenta()
                     self.scaler.scale(total).backward()
+                    if self.ranks.count > 1:  # what a constraint draws is the same in all processes
+                        torch.manual_seed(_mixed(self.plan.seed, number - 1))
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
             except ValueError:  # from a hook or a penalty that met weights that are not finite
@@ -281,20 +229,21 @@ class TrainingRun:
         """Return the images and labels of a step, counted from 0.
 
         Each epoch is a permutation drawn from the seed and the number of the epoch; its incomplete last batch is
-        dropped. An objective with ``replays`` (free adversarial training) gets each batch that many times.
+        dropped. Of several processes each takes its part of the batch. An objective with ``replays`` (free adversarial
+        training) gets each batch that many times.
         """
         number //= self.replays
         epoch, place = divmod(number, len(self.data) // self.plan.batch_size)
-        if self.epoch != epoch:
-            self.epoch = epoch
-            self.order = torch.randperm(len(self.data), generator=self._generator(-1 - epoch), device=self.device)
-        chosen = self.order[place * self.plan.batch_size :][: self.plan.batch_size]
-        x, y = self.data.train_batch(chosen, seed=_mixed(self.plan.seed, number))  # FolderData crops by it
-        return self.augment(x, self._generator(number)).to(self.x.dtype), y
+        if epoch not in self.orders:
+            order = torch.randperm(len(self.data), generator=self._generator(-1 - epoch), device=self.device)
+            self.orders = {**dict(list(self.orders.items())[-1:]), epoch: order}  # two: recalibration looks ahead
+        batch = self.ranks.part(self.orders[epoch][place * self.plan.batch_size :][: self.plan.batch_size])
+        x, y = self.data.train_batch(batch, seed=_mixed(self.plan.seed, number))  # FolderData crops by it
+        return self.augment(x, self._generator(number, self.ranks.rank)).to(self.x.dtype), y
 
-    def _generator(self, number: int) -> torch.Generator:
+    def _generator(self, number: int, rank: int = 0) -> torch.Generator:
         """Return a new generator on the device, seeded for one step or, from -1 down, for one epoch."""
-        return torch.Generator(self.device).manual_seed(_mixed(self.plan.seed, number))
+        return torch.Generator(self.device).manual_seed(_mixed(self.plan.seed, number, rank))
 
     def _divergence(self, number: int, loss: float) -> str | None:
         """Return why a run with this loss at this step has diverged; ``None`` if it has not."""
@@ -327,11 +276,6 @@ def _gains(model: nn.Module) -> set[int]:
     return gains
 
 
-def _sizes(state: Mapping[str, Any]) -> list[int]:
-    """Return the number of parameters in each group of an optimizer's state."""
-    return [len(group["params"]) for group in state["param_groups"]]
-
-
-def _mixed(seed: int, number: int) -> int:
-    """Return a seed for one step, different for every step."""
-    return (seed * 1_000_003 + number * 7919 + 2**40) % 2**63
+def _mixed(seed: int, number: int, rank: int = 0) -> int:
+    """Return a seed for one step of one process, different for every step."""
+    return (seed * 1_000_003 + number * 7919 + rank * 15_485_863 * 2**24 + 2**40) % 2**63

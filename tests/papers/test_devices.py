@@ -61,32 +61,24 @@ def test_the_residual_network_is_trained_and_measured_on_a_device_and_stored_for
     assert max(found["jacobian"]) < found["folded_bound"] <= found["bound"] * (1 + 1e-3)
 
 
-class Sweep:
-    """Stands for the sweep, and for the pool of processes that it is given."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.given, self.closed = [], 0
-        monkeypatch.setattr(runs, "sweep", lambda *arguments: self.given.append(arguments) or {"a": 1})
-        monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda count, *_: self.pool(count))
-
-    def pool(self, count):
-        self.count = count
-        return self
-
-    def shutdown(self):
-        self.closed += 1
-
-
 def test_jobs_on_a_gpu_carry_its_name_and_as_many_run_at_once_as_its_memory_holds(monkeypatch):
-    swept = Sweep(monkeypatch)
-    monkeypatch.setattr(runs.os, "cpu_count", lambda: 6)
-    monkeypatch.delattr(runs.os, "sched_getaffinity", raising=False)
+    given = []
+    monkeypatch.setattr(runs, "sweep", lambda *places, **named: given.append((*places, named)) or {"a": 1})
+    monkeypatch.setattr(runs, "cores", lambda: 6)
     on_cpu = runs.Runs(Path("file"))
     assert on_cpu.sweep(print, {"a": {"x": 1}}) == {"a": 1}
-    assert swept.given == [(print, {"a": {"x": 1}}, Path("file"))]
+    assert given.pop() == (print, {"a": {"x": 1}}, Path("file"), {})
     for free, count in ((1, 1), (2 * runs.ROOM, 2), (3 * runs.ROOM - 1, 2), (100 * runs.ROOM, 6)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2 * free))
         dataclasses.replace(on_cpu, device="cuda:1").sweep(print, {"a": {"x": 1}})
-        assert swept.given.pop() == (print, {"a": {"x": 1, "device": "cuda:1"}}, Path("file"), swept)
-        assert swept.count == count
-    assert swept.closed == 4
+        devices = {"devices": ["cuda:1"] * count}
+        assert given.pop() == (print, {"a": {"x": 1, "device": "cuda:1"}}, Path("file"), devices)
+
+
+def test_all_gpus_share_the_cores_and_each_has_one_process_at_least(monkeypatch):
+    free = {"cuda:0": 100 * runs.ROOM, "cuda:1": 2 * runs.ROOM, "cuda:2": 0}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 0))
+    for cores, expected in ((11, [0, 1, 2, 0, 1, 0]), (2, [0, 1, 2])):
+        monkeypatch.setattr(runs, "cores", lambda cores=cores: cores)
+        assert runs.processes_on_gpus("cuda") == [f"cuda:{number}" for number in expected]

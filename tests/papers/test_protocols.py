@@ -153,7 +153,9 @@ def test_a_held_out_run_never_sees_the_test_images(monkeypatch):
         assert not {*held} & {image.numpy().tobytes() for image in seen[0].images}
         assert len(seen[1].test_images) == 20
         assert len(seen[1].images) == images or 1437
-    assert torch.equal(seen[1].test_images, cells._data(setting(), 0, False, None, "cpu").test_images)  # for every seed
+    assert torch.equal(
+        seen[1].test_images, cells.data_of(setting(), 0, False, None, "cpu").test_images
+    )  # for every seed
 
 
 def test_early_stopping_gives_back_the_best_state_on_held_out_images():
@@ -176,12 +178,12 @@ def test_early_stopping_gives_back_the_best_state_on_held_out_images():
 
 
 def test_images_and_noise_are_drawn_by_the_seed():
-    one, other = (cells._data(setting(noise=0.5), seed, False, None, "cpu") for seed in (0, 1))
+    one, other = (cells.data_of(setting(noise=0.5), seed, False, None, "cpu") for seed in (0, 1))
     assert len(one) == 60 == len(other)
     assert not torch.equal(one.images, other.images)
     wrong = (one.labels != one.clean_labels).double().mean()
     assert 0.25 < wrong < 0.6
-    held_out = cells._data(setting(noise=0.5), 0, True, None, "cpu")
+    held_out = cells.data_of(setting(noise=0.5), 0, True, None, "cpu")
     assert torch.equal(held_out.labels, one.labels)
     assert_close(one.test_labels, other.test_labels)
 

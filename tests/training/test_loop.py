@@ -20,6 +20,7 @@ from convkit.training.adversarial import get_objective
 from convkit.training.checkpoint import load_checkpoint, save_checkpoint
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
+from convkit.training.plan import Plan
 from convkit.training.run import DIVERGED
 from tests.helpers.histories import assert_same_training
 from tests.helpers.refusals import refused
@@ -70,12 +71,13 @@ def test_the_history_is_that_of_a_plain_loop_of_torch(data):
     assert_same_training(records, expected, model, plain)
 
 
-def moved_by_decay(data, make, method, **knobs):
+def moved_by_decay(data, make, method, plan=None, **knobs):
     """What a weight decay of 0.5 changes in one step of size 0.1, by name."""
     ends = []
     for decay in (0.0, 0.5):
         torch.manual_seed(0)
-        _, model = history(data, method, make(), steps=1, knobs={"lr": 0.1, "weight_decay": decay, **knobs})
+        options = {"steps": 1, "knobs": {"lr": 0.1, "weight_decay": decay, **knobs}, **(plan or {})}
+        _, model = history(data, method, make(), **options)
         ends.append(model.state_dict())
     return {name: t - ends[0][name] for name, t in ends[1].items()}
 
@@ -93,6 +95,14 @@ def test_weight_decay_leaves_the_gains_of_weight_norm_alone(data, batchnorm):
     }
     assert sum(name.endswith("original0") for name in expected) == 9
     assert_close(moved_by_decay(data, make, "weight_norm", batchnorm=batchnorm), expected)
+
+
+def test_weight_decay_acts_on_gains_and_biases_where_the_plan_says_so(data):
+    model = made(data, "batchnorm")
+    start = {name: -0.1 * 0.5 * p.detach().clone() for name, p in model.named_parameters()}
+    moved = moved_by_decay(data, lambda: copy.deepcopy(model), "batchnorm", {"decay_gains": True})
+    assert_close({name: moved[name] for name in start}, start, rtol=1e-4, atol=1e-6)
+    assert any(p.ndim == 1 and p.any() for p in start.values())
 
 
 def test_gains_of_torchs_older_weight_norm_and_kernels_of_one_number_a_row_are_told_apart(data):
@@ -140,6 +150,18 @@ def test_the_schedule_multiplies_the_learning_rate_which_is_scaled_by_the_batch(
     for reference, lr in ({}, 0.3), ({"reference_batch": 64}, 0.3 / 4):
         records, _ = history(data, "plain", steps=4, schedule=schedule, knobs={"lr": 0.3}, **reference)
         assert [record.lr for record in records] == pytest.approx([lr * part for part in expected])
+
+
+def test_a_factor_is_taken_after_so_many_steps_or_epochs_and_a_plan_in_epochs_is_one_in_steps(data):
+    options = {"schedule": "exponential", "factor": 0.5, "knobs": {"lr": 0.4}}
+    records, _ = history(data, "plain", steps=6, factor_steps=2.5, **options)
+    assert [record.lr for record in records] == pytest.approx([0.4, 0.4, 0.4, 0.2, 0.2, 0.1])
+    epochs = {"steps": None, "epochs": 1.5, "batch_size": 80}  # 200 images: 2.5 steps an epoch
+    records, model = history(data, "plain", factor_epochs=0.4, **options, **epochs)
+    assert [record.lr for record in records] == pytest.approx([0.4, 0.2, 0.1, 0.05])
+    same, again = history(data, "plain", steps=4, factor_steps=1, batch_size=80, **options)
+    assert_same_training(same, records, again, model)
+    assert Plan.of(50_000, epochs=15, batch_size=128).steps == 5859
 
 
 def test_seeds_draw_weights_batches_and_augmentations(data):
@@ -396,7 +418,14 @@ def test_the_largest_weights_of_a_dtype_are_finite_and_one_that_is_not_ends_the_
         ({"milestones": [0.5, 60]}, "each of milestones must be a number from 0 to 1, got 60: a part of the run"),
         ({"reference_batch": 0}, "reference_batch must be a batch size, at least 1"),
         ({"reference_batch": math.inf}, "reference_batch must be a finite number, got inf"),
-        ({"schedule": "linear"}, "schedule must be one of constant, cosine, steps, got 'linear'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, cosine, steps, exponential, got 'linear'"),
+        ({"schedule": "exponential"}, r"needs factor_steps or factor_epochs, .* changes by the factor 0\.95"),
+        ({"factor_steps": 0}, "factor_steps must be a positive number, got 0"),
+        ({"factor_epochs": -1}, "factor_epochs must be a positive number, got -1"),
+        ({"factor": math.nan}, "factor must be a positive number, got nan"),
+        ({"steps": None}, "either steps or epochs, got steps=None and epochs=None"),
+        ({"epochs": 2}, "either steps or epochs, got steps=3 and epochs=2"),
+        ({"steps": None, "epochs": 0}, "epochs must be a positive number, got 0"),
         ({"precision": "float8"}, "precision must be one of float32, bfloat16, float16"),
         ({"augmentation": "crup"}, "crup"),
         ({"knobs": {"lr": 0.0}}, "lr must be a number from 1e-06 to 10, got 0"),
