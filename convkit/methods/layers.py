@@ -82,8 +82,8 @@ def layers(norm: str = "", change: Callable[[Convolution, Settings], object] | N
             )
 
         def conv(*geometry: Any) -> nn.Module:
-            *geometry, place = geometry
-            made = _conv(not behind, geometry, place)
+            *sizes, place = geometry
+            made = _conv(not behind, sizes, place)
             if change is not None:
                 change(made, knobs)
             return made
@@ -101,10 +101,10 @@ def sphere_layers(knobs: Settings) -> LayerFactory:
     """
 
     def conv(*geometry: Any) -> nn.Module:
-        *geometry, place = geometry
+        *sizes, place = geometry
         if place.axes != 2:
             raise ValueError(f"NoisyAffine2d needs a convolution of 2 axes, got one of {place.axes}")
-        return _conv(False, geometry, place)
+        return _conv(False, sizes, place)
 
     def norm(channels: int, place: Place) -> nn.Module:
         share = 1.0 if knobs["noise"] == "constant" else place.depth
@@ -135,9 +135,9 @@ def convnorm_layers(knobs: Settings) -> LayerFactory:
     behind = "batch" if knobs["batchnorm"] else ""
 
     def conv(*geometry: Any) -> nn.Module:
-        *geometry, place = geometry
+        *sizes, place = geometry
         start = gain if behind else gain * _gain_at_start(knobs, replace(place, before=False))
-        return ConvNorm2d(*geometry, affine=affine, gain=start, through=through)
+        return ConvNorm2d(*sizes, affine=affine, gain=start, through=through)
 
     return ConvAndNorm(conv, lambda channels, place: _activation_norm(behind, channels, knobs, place))
 

@@ -265,9 +265,7 @@ _method(
     constrain=clip_reshaped,
     **_CLIP,
 )
-_method(
-    "norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers(), _knobs(**_DECAY), constrain=decay(1), **_CHOICE
-)
+_method("norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers(), _knobs(**_DECAY), constrain=decay(1), **_CHOICE)
 _method(
     "norm_decay_linf",
     "BatchNorm, l∞ norm decay",

@@ -34,10 +34,9 @@ def polar_layers(knobs: Settings) -> LayerFactory:
     batchnorm = bool(knobs["batchnorm"])
 
     def conv(*geometry: Any) -> nn.Module:
-        *geometry, _ = geometry
-        c_in, c_out, _, stride, *_ = geometry
+        c_in, c_out, _, stride, *_ = sizes = geometry[:-1]
         spread = max(1.0, c_out / (c_in * math.prod(positive_ints(stride, 2, "stride"))))
         gain = 1.0 if batchnorm else (2 * spread) ** 0.5  # 2 for the ReLU
-        return LayerPolar2d(*geometry, gain=gain)
+        return LayerPolar2d(*sizes, gain=gain)
 
     return ConvAndNorm(conv, lambda channels, place: nn.BatchNorm2d(channels) if batchnorm else None)

@@ -11,7 +11,8 @@ from convkit.models.residual import add_blocks
 
 LARGE_IMAGE = 64
 POSTACTIVATED = (
-    "Blocks are those of ResNet-18, post-activated; Liang & Huang 2021 train the pre-activated network: norm_first=True."
+    "Blocks are post-activated, as those of ResNet-18; Liang & Huang 2021 train the network with pre-activated ones, "
+    "which norm_first=True gives."
 )
 Stem = Literal["small", "imagenet"]
 
@@ -112,6 +113,6 @@ def _begin(net: Assembly, width: float, stem: str) -> None:
 def _basic(net: Assembly, width: float, stem: str, gated: bool, norm_first: bool = False) -> Network:
     """Return a network of four stages of two blocks of two 3 x 3 layers each."""
     _begin(net, width, stem)
-    how = {"gated": gated, "preactivated": norm_first, "norm_first": norm_first}
-    add_blocks(net, [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2), **how)
+    widths, counts, strides = [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2)
+    add_blocks(net, widths, counts, strides, gated=gated, preactivated=norm_first, norm_first=norm_first)
     return net.finish(residual=True)
