@@ -7,7 +7,9 @@ from convkit.loading import face
 if TYPE_CHECKING:
     from convkit.models.activations import GroupSort as GroupSort
     from convkit.models.activations import MaxMin as MaxMin
+    from convkit.models.layers import ConvAndNorm as ConvAndNorm
     from convkit.models.layers import LayerFactory as LayerFactory
+    from convkit.models.layers import Place as Place
     from convkit.models.layers import batchnorm_layer as batchnorm_layer
     from convkit.models.layers import plain_layer as plain_layer
     from convkit.models.network import Images as Images

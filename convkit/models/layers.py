@@ -1,6 +1,7 @@
 """Layer factories: functions that make a convolution together with its normalization."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,27 +54,9 @@ class Place:
     before: bool = False
 
 
-class MakeConvolution(Protocol):
-    """Return a convolution, given the arguments of ``nn.Conv2d``; with a bias if no normalization belongs to it."""
-
-    def __call__(
-        self,
-        c_in: int,
-        c_out: int,
-        kernel_size: int,
-        stride: int,
-        padding: int,
-        dilation: int,
-        groups: int,
-        place: Place,
-        /,
-    ) -> nn.Module: ...
-
-
-class MakeNorm(Protocol):
-    """Return the normalization of so many channels, or ``None`` for none."""
-
-    def __call__(self, channels: int, place: Place, /) -> nn.Module | None: ...
+# the arguments of ``nn.Conv2d`` from c_in to groups, in their order, and the place
+MakeConvolution = Callable[..., nn.Module]
+MakeNorm = Callable[[int, Place], nn.Module | None]  # of so many channels at a place; ``None`` for none
 
 
 @dataclass(frozen=True)
@@ -84,18 +67,15 @@ class ConvAndNorm:
     by one, since they normalize the input of each convolution.
 
     Args:
-        conv: Makes the convolution.
-        norm: Makes the normalization, or ``None`` where there is none.
+        conv: Returns the convolution, from the arguments of ``nn.Conv2d`` from ``c_in`` to ``groups`` and a ``Place``.
+        norm: Returns the normalization of a number of channels at a ``Place``, or ``None`` for none.
         names: The names of both in the Sequential.
 
     >>> def conv(c_in, c_out, kernel_size, stride, padding, dilation, groups, place):
     ...     return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=False)
-    >>> layer = ConvAndNorm(conv, lambda channels, place: nn.InstanceNorm2d(channels))
-    >>> layer(3, 8, 3, padding=1)
-    Sequential(
-      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
-      (1): InstanceNorm2d(8, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)
-    )
+    >>> layer = ConvAndNorm(conv, lambda channels, place: nn.InstanceNorm2d(channels), names=("conv", "norm"))
+    >>> [(name, type(part).__name__) for name, part in layer(3, 8, 3, padding=1).named_children()]
+    [('conv', 'Conv2d'), ('norm', 'InstanceNorm2d')]
     """
 
     conv: MakeConvolution
@@ -137,18 +117,9 @@ def plain_layer(
     return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
 
 
-def _without_bias(
-    c_in: int,
-    c_out: int,
-    kernel_size: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-    groups: int,
-    place: Place,
-) -> nn.Module:
-    return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=False)
-
-
-batchnorm_layer = ConvAndNorm(_without_bias, lambda channels, place: nn.BatchNorm2d(channels), ("conv", "norm"))
+batchnorm_layer = ConvAndNorm(
+    lambda *geometry: nn.Conv2d(*geometry[:-1], bias=False),
+    lambda channels, place: nn.BatchNorm2d(channels),
+    names=("conv", "norm"),
+)
 """The layer factory of a convolution without bias, then BatchNorm."""

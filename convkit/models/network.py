@@ -134,6 +134,7 @@ class Assembly:
         padding: int | None = None,
         blocks: int = 0,
         alone: bool = False,
+        parallel: bool = False,
     ) -> nn.Module:
         """Return the next convolution on the way to the head.
 
@@ -142,22 +143,9 @@ class Assembly:
             padding: ``None`` for one with which stride 1 keeps the size.
             blocks: Number of residual blocks of the network, for the last convolution of one; 0 for any other.
             alone: Whether it comes without the normalization of its outputs; see ``norm``.
+            parallel: Whether it lies beside the last one made, at the same depth, as a shortcut does.
         """
-        self.index += 1
-        return self.make_parallel(c_in, c_out, kernel_size, stride, groups, padding, blocks, alone)
-
-    def make_parallel(
-        self,
-        c_in: int,
-        c_out: int,
-        kernel_size: int,
-        stride: int = 1,
-        groups: int = 1,
-        padding: int | None = None,
-        blocks: int = 0,
-        alone: bool = False,
-    ) -> nn.Module:
-        """Return a convolution parallel to the last one made, at the same depth, such as a shortcut; see ``make``."""
+        self.index += not parallel
         padding, depth = kernel_size // 2 if padding is None else padding, self.index / self.layers
         with default_dtype(self.dtype):
             if alone:

@@ -153,6 +153,6 @@ def add_blocks(
             if (stride, c_in) != (1, c_out) and padded:
                 shortcut = PaddedShortcut(stride, c_out - c_in)
             elif (stride, c_in) != (1, c_out):
-                shortcut = net.make_parallel(c_in, c_out, 1, stride, alone=norm_first)
+                shortcut = net.make(c_in, c_out, 1, stride, alone=norm_first, parallel=True)
             gate = SqueezeExcitation(c_out, dtype=net.dtype) if gated else None
             net.add(f"block{number}", Residual(layers, shortcut, gate, preactivated, norms), c_out, stride)
