@@ -100,8 +100,8 @@ C and W leave open how the gains of their layers start. In residual networks the
 as the knob ``residual_start`` says, which is our variant: at 0 (``"zero"``), 1 / sqrt(number of blocks) (``"blocks"``)
 or 1 (``"one"``), times ``gain`` for ConvNorm. The default is ``"zero"`` where no BatchNorm bounds the sum of the
 blocks, since with 1 the first steps of ResNet-110 and the like already lose the network, and ``"one"`` elsewhere. The
-knob acts in ``network`` alone, on networks of ``MODELS`` whose layers have a gain (ConvNorm has none with neither affine
-nor BatchNorm); ``fit`` does not read it from the layers.
+knob acts in ``network`` alone, on networks of ``MODELS`` whose layers have a gain (ConvNorm has none with neither
+affine nor BatchNorm); ``fit`` does not read it from the layers.
 """
 
 
