@@ -133,7 +133,7 @@ PAPERS = {  # at the papers' rates
     **{("convnorm", model): C for model in ("resnet32", "resnet110", "wrn28_10")},
     **{
         (method, model): {"lr": 0.01}
-        for method in ("norm_clip", "norm_decay_l1", "norm_decay_linf")
+        for method in ("norm_clip", "norm_decay_l1")
         for model in ("resnet32", "resnet110", "wrn28_10")
     },
 }
