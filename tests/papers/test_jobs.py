@@ -13,7 +13,6 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
 from convkit.data import digits
 from convkit.methods.build import network
-from convkit.methods.registry import METHODS
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.operator import ConvOperator
 from convkit.papers import clipping, convnorm, decay, methods, runs
