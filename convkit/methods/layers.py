@@ -1,13 +1,14 @@
 """The layer factories of the methods, and the functions that read a method's knobs from a network's layers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.methods.method import KnobValue, MakeLayer, Settings, Shapes
-from convkit.models.layers import LayerFactory
+from convkit.models.layers import ConvAndNorm, LayerFactory, Place
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine2d
 from convkit.normalization.operator_norm import OperatorNorm
@@ -20,25 +21,39 @@ CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCHNORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-# pyright: reportMissingParameterType=false
-# the inner functions have the parameters of a layer factory
-
-
 # ---- layers --------------------------------------------------------------------------------------------------------
-def _conv(bias: bool, *args: Any) -> Any:
-    """Return a convolution of as many axes as its kernel size names, of two where that is one number."""
-    c_in, c_out, kernel_size, stride, padding, dilation, groups = args
-    return CONVOLUTIONS[_axes(kernel_size)](c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=bias)
+def _conv(bias: bool, geometry: Any, place: Place) -> Any:
+    """Return a convolution of as many axes as its place has."""
+    c_in, c_out, kernel_size, stride, padding, dilation, groups = geometry
+    return CONVOLUTIONS[place.axes](c_in, c_out, kernel_size, stride, padding, dilation, groups, bias=bias)
 
 
-def _axes(kernel_size: Any) -> int:
-    return len(kernel_size) if isinstance(kernel_size, tuple) else 2
+def _gain_at_start(knobs: Settings, place: Place) -> float:
+    """Return the factor of a layer's gain at the start: that of ``residual_start`` where it ends a residual block.
+
+    Raises ``ValueError`` for 0 in front of a ReLU, which would have no gradient there: the block would stay at zero.
+    """
+    start = knobs.get("residual_start", "one")
+    if not place.blocks or start == "one":
+        return 1.0
+    if start == "zero" and place.before:
+        raise ValueError(
+            "residual_start='zero' needs networks whose blocks end with a normalization, got one with norm_first=True: "
+            "in front of a ReLU a gain of zero has no gradient; use 'blocks' or 'one'"
+        )
+    return 0.0 if start == "zero" else place.blocks**-0.5
 
 
-def _activation_norm(norm: str, channels: int, knobs: Settings, axes: int = 2) -> list[nn.Module]:
-    """Return the normalization of a convolution's outputs: a list of one module, or an empty one."""
+def _started(norm: Any, knobs: Settings, place: Place) -> nn.Module:
+    """Return the normalization after its gains, 1 so far, have been set to those of the start."""
+    nn.init.constant_(norm.weight, _gain_at_start(knobs, place))
+    return norm
+
+
+def _activation_norm(norm: str, channels: int, knobs: Settings, place: Place) -> nn.Module | None:
+    """Return the normalization of a convolution's outputs, or ``None`` for none."""
     if norm == "batch":
-        return [BATCHNORMS[axes](channels)]
+        return _started(BATCHNORMS[place.axes](channels), knobs, place)
     if norm == "group":
         groups = int(knobs["groups"])
         if channels % groups:
@@ -46,8 +61,8 @@ def _activation_norm(norm: str, channels: int, knobs: Settings, axes: int = 2) -
                 f"GroupNorm needs groups that divide the channels, got {groups} groups and {channels} "
                 "channels; set the knob groups to a divisor of all widths"
             )
-        return [nn.GroupNorm(groups, channels)]
-    return []
+        return _started(nn.GroupNorm(groups, channels), knobs, place)
+    return None
 
 
 def layers(norm: str = "", change: Callable[[Convolution, Settings], object] | None = None) -> MakeLayer:
@@ -60,29 +75,42 @@ def layers(norm: str = "", change: Callable[[Convolution, Settings], object] | N
 
     def with_knobs(knobs: Settings) -> LayerFactory:
         behind = "batch" if knobs.get("batchnorm") else norm
+        if not behind and knobs.get("residual_start", "one") != "one":
+            raise ValueError(
+                f"residual_start={knobs['residual_start']!r} needs layers with a gain, got layers without a "
+                "normalization; use batchnorm=True, or residual_start='one'"
+            )
 
-        def layer(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0) -> nn.Module:
-            conv = _conv(not behind, c_in, c_out, kernel_size, stride, padding, dilation, groups)
+        def conv(*geometry: Any) -> nn.Module:
+            *sizes, place = geometry
+            made = _conv(not behind, sizes, place)
             if change is not None:
-                change(conv, knobs)
-            return nn.Sequential(conv, *_activation_norm(behind, c_out, knobs, _axes(kernel_size)))
+                change(made, knobs)
+            return made
 
-        return layer
+        return ConvAndNorm(conv, lambda channels, place: _activation_norm(behind, channels, knobs, place))
 
     return with_knobs
 
 
 def sphere_layers(knobs: Settings) -> LayerFactory:
-    """Return the layer factory of Ikami et al. 2022: a convolution without bias, then ``NoisyAffine2d``."""
+    """Return the layer factory of Ikami et al. 2022: a convolution without bias, then ``NoisyAffine2d``.
 
-    def layer(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0) -> nn.Module:
-        if _axes(kernel_size) != 2:
-            raise ValueError(f"NoisyAffine2d needs a convolution of 2 axes, got one of {_axes(kernel_size)}")
-        conv = _conv(False, c_in, c_out, kernel_size, stride, padding, dilation, groups)
-        share = 1.0 if knobs["noise"] == "constant" else depth
-        return nn.Sequential(conv, NoisyAffine2d(c_out, float(knobs["sigma"]), share))
+    The paper leaves the start of the gain open. Here the last gain of each residual block starts at 0, or as the knob
+    ``residual_start`` says (our variant): with 1, a sum of many blocks is lost in its first steps.
+    """
 
-    return layer
+    def conv(*geometry: Any) -> nn.Module:
+        *sizes, place = geometry
+        if place.axes != 2:
+            raise ValueError(f"NoisyAffine2d needs a convolution of 2 axes, got one of {place.axes}")
+        return _conv(False, sizes, place)
+
+    def norm(channels: int, place: Place) -> nn.Module:
+        share = 1.0 if knobs["noise"] == "constant" else place.depth
+        return _started(NoisyAffine2d(channels, float(knobs["sigma"]), share), knobs, place)
+
+    return ConvAndNorm(conv, norm)
 
 
 def noise_by_depth(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings) -> None:
@@ -97,16 +125,21 @@ def noise_by_depth(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings)
 
 
 def convnorm_layers(knobs: Settings) -> LayerFactory:
-    """Return the layer factory of Liu et al. 2021: ``ConvNorm2d``, then BatchNorm if the knob ``batchnorm`` is True."""
+    """Return the layer factory of Liu et al. 2021: ``ConvNorm2d``, then BatchNorm if the knob ``batchnorm`` is True.
+
+    The paper leaves the start of the affine open. Here it is ``gain`` times the identity, and in the last layer of a
+    residual block the last gain, that of BatchNorm or of the affine, is multiplied as the knob ``residual_start`` says
+    (our variant): without BatchNorm, a sum of many blocks is lost in its first steps otherwise.
+    """
     affine, gain, through = bool(knobs["affine"]), float(knobs["gain"]), bool(knobs["through"])
+    behind = "batch" if knobs["batchnorm"] else ""
 
-    def layer(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0) -> nn.Module:
-        conv = ConvNorm2d(
-            c_in, c_out, kernel_size, stride, padding, dilation, groups, affine=affine, gain=gain, through=through
-        )
-        return nn.Sequential(conv, *_activation_norm("batch" if knobs["batchnorm"] else "", c_out, knobs))
+    def conv(*geometry: Any) -> nn.Module:
+        *sizes, place = geometry
+        start = gain if behind else gain * _gain_at_start(knobs, replace(place, before=False))
+        return ConvNorm2d(*sizes, affine=affine, gain=start, through=through)
 
-    return layer
+    return ConvAndNorm(conv, lambda channels, place: _activation_norm(behind, channels, knobs, place))
 
 
 def standardize(conv: Convolution, knobs: Settings) -> None:

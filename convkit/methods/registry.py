@@ -50,6 +50,10 @@ def _with_batchnorm(on: bool) -> Knob:
     return Knob(on, "BatchNorm behind each convolution", choices=(True, False), live=False)
 
 
+def _residual_start(value: str) -> Knob:
+    return Knob(value, "last gain of a block at the start", choices=("zero", "blocks", "one"), live=False)
+
+
 MOMENTUM = Knob(0.95, "momentum", 0, 0.999)
 GROUPS = Knob(16, "groups of channels", 1, 4096, live=False)
 SIGMA = Knob(0.2, "noise σ", 0, 5)
@@ -61,20 +65,23 @@ _CONVNORM = {
     "affine": Knob(True, "learned affine kernel", choices=(True, False), live=False),
     "through": Knob(False, "gradient through the normalization", choices=(True, False), live=False),
 }
+_ONE = {"residual_start": _residual_start("one")}
+_CHOOSE = {"batchnorm": _with_batchnorm(True), **_ONE}
 _DECAY = {
     "beta": Knob(1e-3, "strength β", 0, 10),
     "smoothing": Knob(0.5, "smoothing of the norm's gradient", 0, 0.999, live=False),
     "mean": Knob(
         False, "mean over layers (as printed), or sum (as the authors ran it)", choices=(True, False), live=False
     ),
+    **_CHOOSE,
 }
-_SPHERE = {"sigma": SIGMA, "noise": NOISE}
+_SPHERE = {"noise": NOISE, "residual_start": _residual_start("zero")}
 _BATCH = {"layers": (BatchNorm,)}
 _CHOICE = {"optional": {"batchnorm": BatchNorm}}
 _GROUP = {"layers": (nn.GroupNorm,), "read": read_groups}
 _NOISE = {"layers": (NoisyAffine2d,), "read": read_noise, "steer": set_noise, "finish": noise_by_depth}
 _FRAMES = {"layers": (ConvNorm2d,), "read": read_convnorm, **_CHOICE}
-_CLIP = {**_BATCH, "unsettles": after_each_clip}
+_CLIP = {**_CHOICE, "unsettles": after_each_clip}
 
 METHODS: Registry[Method] = Registry("METHODS")
 """The training methods by name. Letters name the papers: C is Liu et al. 2021, L Liang & Huang 2021, S Sedghi et al.
@@ -88,6 +95,13 @@ decay is 0 except in ``weight_decay``. The papers used other values, which can b
 - W: 0.1 and 1e-3 for the nine layers, 0.2 and 1e-3 for ResNet-110, 0.2 and 5e-3 for WRN-28-10;
 - L: 0.01, with weight decay, or the strength of norm decay, of 1e-5, 1e-4, 1e-3 or 1e-2;
 - OCNN in the code of C's authors: strength 1e-3, on eleven layers that the code names; here 0.1, on all of them.
+
+C and W leave open how the gains of their layers start. In residual networks the kit starts the last gain of each block
+as the knob ``residual_start`` says, which is our variant: at 0 (``"zero"``), 1 / sqrt(number of blocks) (``"blocks"``)
+or 1 (``"one"``), times ``gain`` for ConvNorm. The default is ``"zero"`` where no BatchNorm bounds the sum of the
+blocks, since with 1 the first steps of ResNet-110 and the like already lose the network, and ``"one"`` elsewhere. The
+knob acts in ``network`` alone, on networks of ``MODELS`` whose layers have a gain (ConvNorm has none with neither
+affine nor BatchNorm); ``fit`` does not read it from the layers.
 """
 
 
@@ -96,9 +110,9 @@ def _method(name: str, words: str, source: str, layer: MakeLayer, knobs: dict[st
 
 
 _method("plain", "no normalization", "", layers(), _knobs())
-_method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3), **_BATCH)
-_method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs(), **_BATCH)
-_method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS), **_GROUP)
+_method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3, **_ONE), **_BATCH)
+_method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs(**_ONE), **_BATCH)
+_method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS, **_ONE), **_GROUP)
 _method(
     "weight_standardization",
     "weight standardization",
@@ -112,7 +126,7 @@ _method(
     "weight standardization and BatchNorm",
     "Qiao et al. 2019",
     layers("batch", standardize),
-    _knobs(),
+    _knobs(**_ONE),
     layers=(WeightStandardization, BatchNorm),
 )
 _method(
@@ -120,7 +134,7 @@ _method(
     "weight standardization and GroupNorm",
     "Qiao et al. 2019",
     layers("group", standardize),
-    _knobs(groups=GROUPS),
+    _knobs(groups=GROUPS, **_ONE),
     **_GROUP | {"layers": (WeightStandardization, nn.GroupNorm)},
 )
 _method(
@@ -137,7 +151,7 @@ _method(
     "norm of the reshaped kernel divided out",
     "Miyato et al. 2018",
     layers("", lambda conv, _: parametrizations.spectral_norm(conv)),
-    _knobs(batchnorm=_with_batchnorm(True)),
+    _knobs(**_CHOOSE),
     layers=(SpectralNorm,),
     **_CHOICE,
 )
@@ -146,7 +160,7 @@ _method(
     "operator norm divided out",
     "the true norm in place of the reshaped kernel's",
     layers(),
-    _knobs(batchnorm=_with_batchnorm(True)),
+    _knobs(**_CHOOSE),
     layers=(OperatorNorm,),
     finish=divide_by_operator_norm,
     **_CHOICE,
@@ -176,10 +190,10 @@ _method(
     "ocnn",
     "penalty for rows that are not orthogonal",
     "Wang et al. 2020",
-    layers("batch"),
-    _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3)),
+    layers(),
+    _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3), **_CHOOSE),
     penalty=lambda model, shapes, knobs: float(knobs["beta"]) * orthogonality(model),
-    **_BATCH,
+    **_CHOICE,
 )
 _method(
     "convnorm",
@@ -187,7 +201,7 @@ _method(
     "C",
     convnorm_layers,
     _knobs(0.02, gain=Knob(2**0.5, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
-    | {"batchnorm": _with_batchnorm(False)},
+    | {"batchnorm": _with_batchnorm(False), "residual_start": _residual_start("zero")},
     **_FRAMES,
 )
 _method(
@@ -195,8 +209,7 @@ _method(
     "ConvNorm and BatchNorm",
     "C",
     convnorm_layers,
-    _knobs(gain=Knob(1.0, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM)
-    | {"batchnorm": _with_batchnorm(True)},
+    _knobs(gain=Knob(1.0, "gain at the start", 1e-3, 1e3, live=False), **_CONVNORM, **_CHOOSE),
     **_FRAMES,
 )
 _method(
@@ -204,7 +217,7 @@ _method(
     "centered sphere with noise",
     "W",
     sphere_layers,
-    _knobs(radius=RADIUS, **_SPHERE),
+    _knobs(radius=RADIUS, sigma=SIGMA, **_SPHERE),
     constrain=sphere(True, True),
     **_NOISE,
 )
@@ -213,7 +226,7 @@ _method(
     "centered sphere",
     "W",
     sphere_layers,
-    _knobs(radius=RADIUS) | {"sigma": Knob(0.0, "noise σ", 0, 5), "noise": NOISE},
+    _knobs(radius=RADIUS, sigma=Knob(0.0, "noise σ", 0, 5), **_SPHERE),
     constrain=sphere(True, True),
     **_NOISE,
 )
@@ -222,7 +235,7 @@ _method(
     "sphere, not centered",
     "W",
     sphere_layers,
-    _knobs(radius=RADIUS, **_SPHERE),
+    _knobs(radius=RADIUS, sigma=SIGMA, **_SPHERE),
     constrain=sphere(False, True),
     **_NOISE,
 )
@@ -231,7 +244,7 @@ _method(
     "centered, any norm",
     "W",
     sphere_layers,
-    _knobs(**_SPHERE),
+    _knobs(sigma=SIGMA, **_SPHERE),
     constrain=sphere(True, False),
     **_NOISE,
 )
@@ -239,8 +252,8 @@ _method(
     "norm_clip",
     "BatchNorm, operator norm clipped",
     "S",
-    layers("batch"),
-    _knobs(bound=BOUND, every=EVERY, rounds=Knob(1, "rounds of clip and crop", 1, 100, live=False)),
+    layers(),
+    _knobs(bound=BOUND, every=EVERY, rounds=Knob(1, "rounds of clip and crop", 1, 100, live=False), **_CHOOSE),
     constrain=clip,
     **_CLIP,
 )
@@ -248,22 +261,20 @@ _method(
     "reshaped_clip",
     "BatchNorm, reshaped kernel clipped",
     "S",
-    layers("batch"),
-    _knobs(bound=BOUND, every=EVERY),
+    layers(),
+    _knobs(bound=BOUND, every=EVERY, **_CHOOSE),
     constrain=clip_reshaped,
     **_CLIP,
 )
-_method(
-    "norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers("batch"), _knobs(**_DECAY), constrain=decay(1), **_BATCH
-)
+_method("norm_decay_l1", "BatchNorm, l1 norm decay", "L", layers(), _knobs(**_DECAY), constrain=decay(1), **_CHOICE)
 _method(
     "norm_decay_linf",
     "BatchNorm, l∞ norm decay",
     "L",
-    layers("batch"),
+    layers(),
     _knobs(**_DECAY),
     constrain=decay(math.inf),
-    **_BATCH,
+    **_CHOICE,
 )
 
 

@@ -1,12 +1,13 @@
 """The methods `muon`, `conv_muon` and `layer_polar`: steps, or whole layers, made of polar factors."""
 
 import math
+from typing import Any
 
 from torch import nn
 
 from convkit.constraints.muon import ConvMuon
 from convkit.methods.method import MakeOptimizer, Settings, Shapes
-from convkit.models.layers import LayerFactory
+from convkit.models.layers import ConvAndNorm, LayerFactory
 from convkit.normalization.layer_polar import LayerPolar2d
 from convkit.operators.geometry import positive_ints
 
@@ -30,10 +31,12 @@ def polar_layers(knobs: Settings) -> LayerFactory:
     The polar factor keeps the length of a signal where it has more outputs than inputs, which are smaller then.
     """
 
-    def layer(c_in, c_out, kernel_size, stride=1, padding=0, dilation=1, groups=1, depth=1.0) -> nn.Module:  # pyright: ignore[reportMissingParameterType]
-        spread = max(1.0, c_out / (c_in * math.prod(positive_ints(stride, 2, "stride"))))
-        gain = 1.0 if knobs["batchnorm"] else (2 * spread) ** 0.5  # 2 for the ReLU
-        conv = LayerPolar2d(c_in, c_out, kernel_size, stride, padding, dilation, groups, gain=gain)
-        return nn.Sequential(conv, nn.BatchNorm2d(c_out)) if knobs["batchnorm"] else nn.Sequential(conv)
+    batchnorm = bool(knobs["batchnorm"])
 
-    return layer
+    def conv(*geometry: Any) -> nn.Module:
+        c_in, c_out, _, stride, *_ = sizes = geometry[:-1]
+        spread = max(1.0, c_out / (c_in * math.prod(positive_ints(stride, 2, "stride"))))
+        gain = 1.0 if batchnorm else (2 * spread) ** 0.5  # 2 for the ReLU
+        return LayerPolar2d(*sizes, gain=gain)
+
+    return ConvAndNorm(conv, lambda channels, place: nn.BatchNorm2d(channels) if batchnorm else None)

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from convkit.models.activations import MaxMin as MaxMin
     from convkit.models.checkpoints import load_torchvision as load_torchvision
     from convkit.models.checkpoints import torchvision_names as torchvision_names
+    from convkit.models.layers import ConvAndNorm as ConvAndNorm
     from convkit.models.layers import LayerFactory as LayerFactory
+    from convkit.models.layers import Place as Place
     from convkit.models.layers import batchnorm_layer as batchnorm_layer
     from convkit.models.layers import plain_layer as plain_layer
     from convkit.models.network import Images as Images

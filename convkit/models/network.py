@@ -1,15 +1,16 @@
 """`Network` and `Assembly`: a sequence of named steps for images in [0, 1], and the builder that puts it together."""
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from convkit.checks import number, plain, positive, whole
-from convkit.models.layers import LayerFactory
+from convkit.checks import described, number, plain, positive, whole
+from convkit.models.layers import ConvAndNorm, LayerFactory, Place
 from convkit.operators.dtypes import default_dtype, floating
 
 SMALLEST_IMAGE = 8
@@ -124,19 +125,59 @@ class Assembly:
             self.steps["normalize"] = Normalize(*_checked_statistics(mean, std, self.in_channels), dtype)
 
     def make(
-        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1, padding: int | None = None
+        self,
+        c_in: int,
+        c_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        padding: int | None = None,
+        blocks: int = 0,
+        alone: bool = False,
+        parallel: bool = False,
     ) -> nn.Module:
-        """Return the next convolution on the way to the head, padded by default so that stride 1 keeps the size."""
-        self.index += 1
-        return self.make_parallel(c_in, c_out, kernel_size, stride, groups, padding)
+        """Return the next convolution on the way to the head.
 
-    def make_parallel(
-        self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1, padding: int | None = None
-    ) -> nn.Module:
-        """Return a convolution parallel to the last one made, at the same depth, such as a shortcut."""
+        Args:
+            c_in, c_out, kernel_size, stride, groups: As in ``nn.Conv2d``.
+            padding: ``None`` for one with which stride 1 keeps the size.
+            blocks: Number of residual blocks of the network, for the last convolution of one; 0 for any other.
+            alone: Whether it comes without the normalization of its outputs; see ``norm``.
+            parallel: Whether it lies beside the last one made, at the same depth, as a shortcut does.
+        """
+        self.index += not parallel
         padding, depth = kernel_size // 2 if padding is None else padding, self.index / self.layers
         with default_dtype(self.dtype):
-            return self.layer(c_in, c_out, kernel_size, stride=stride, padding=padding, groups=groups, depth=depth)
+            if alone:
+                place = Place(depth, blocks)
+                return self._parts().conv(c_in, c_out, kernel_size, stride, padding, 1, groups, place)
+            told: dict[str, Any] = {"last_of_block": True, "blocks": blocks} if blocks else {}
+            told = {name: value for name, value in told.items() if name in _arguments(self.layer)}
+            return self.layer(
+                c_in, c_out, kernel_size, stride=stride, padding=padding, groups=groups, depth=depth, **told
+            )
+
+    def norm(self, channels: int, blocks: int = 0) -> nn.Module:
+        """Return the normalization that precedes the next convolution, or the identity where the factory has none.
+
+        It counts as a layer of the depth of the last convolution made, whose outputs it normalizes. Raises
+        ``ValueError`` for a layer factory whose convolution and normalization cannot be had one by one.
+
+        Args:
+            channels: Number of channels.
+            blocks: Number of residual blocks of the network, for the last normalization of one; 0 for any other.
+        """
+        with default_dtype(self.dtype):
+            norm = self._parts().norm(channels, Place(self.index / self.layers, blocks, before=True))
+        return nn.Identity() if norm is None else norm
+
+    def _parts(self) -> ConvAndNorm:
+        if not isinstance(self.layer, ConvAndNorm):
+            raise ValueError(
+                "a normalization before its convolution needs a layer factory that makes one without the other, got "
+                f"{described(self.layer)}; use batchnorm_layer, a method of METHODS, or ConvAndNorm(conv, norm)"
+            )
+        return self.layer
 
     def convolution(self, name: str, c_out: int, kernel_size: int = 3, stride: int = 1) -> None:
         """Append the next convolution as a step of this name, without an activation."""
@@ -194,6 +235,14 @@ class Assembly:
 def scaled(channels: int, width: float) -> int:
     """Return ``channels * width``, rounded, at least 1."""
     return max(1, round(channels * positive("width", width, "; 1 is the published network")))
+
+
+def _arguments(layer: LayerFactory) -> set[str]:
+    """Return the names of a factory's arguments; none where Python cannot tell."""
+    try:
+        return {*inspect.signature(layer).parameters}
+    except (TypeError, ValueError):
+        return set()
 
 
 def _checked_statistics(

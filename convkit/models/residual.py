@@ -15,14 +15,16 @@ class Residual(nn.Module):
     All its ReLUs are one module, ``activation``.
 
     A pre-activated block has its ReLU before ``conv_1`` instead, and gives ``x`` itself to a shortcut without weights
-    and ``relu(x)`` to one with weights, as published. The layer factory puts a normalization after its convolution, so
-    a pre-activated block, too, normalizes after its convolutions, not before them.
+    and ``relu(x)`` to one with weights, as published. Its layers are convolutions with a normalization behind them, as
+    layer factories make them, or, as published, convolutions alone with ``norms`` before the ReLUs:
+    ``conv_1(relu(norm_1(x)))``, and so on.
 
     Args:
         layers: The convolutions.
         shortcut: The module on the other branch, such as ``nn.Identity()``.
         gate: A module applied to the result of the convolutions; ``None`` for none.
         preactivated: Whether the block is pre-activated.
+        norms: What normalizes the input of each convolution of a pre-activated block; empty for nothing.
     """
 
     def __init__(
@@ -31,11 +33,14 @@ class Residual(nn.Module):
         shortcut: nn.Module,
         gate: nn.Module | None = None,
         preactivated: bool = False,
+        norms: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.names = [f"conv{i}" for i in range(1, len(layers) + 1)]
         for name, layer in zip(self.names, layers, strict=True):
             self.add_module(name, layer)
+        for i, norm in enumerate(norms, start=1):
+            self.add_module(f"norm{i}", norm)
         self.gate = nn.Identity() if gate is None else gate
         self.shortcut = shortcut
         self.activation = nn.ReLU()
@@ -44,12 +49,16 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the block, ``(batch, c_out, ...)``."""
-        start = self.activation(x) if self.preactivated else x
-        y = start
+        y = start = self._activated(x, 0) if self.preactivated else x
         for i, name in enumerate(self.names):
-            y = self.get_submodule(name)(self.activation(y) if i else y)
+            y = self.get_submodule(name)(self._activated(y, i) if i else y)
         total = self.gate(y) + self.shortcut(x if self.weightless else start)
         return total if self.preactivated else self.activation(total)
+
+    def _activated(self, y: Tensor, i: int) -> Tensor:
+        """Return what goes into the convolution of this index."""
+        norm = getattr(self, f"norm{i + 1}", None)
+        return self.activation(y if norm is None else norm(y))
 
 
 class PaddedShortcut(nn.Module):
@@ -104,6 +113,7 @@ def add_blocks(
     padded: bool = False,
     gated: bool = False,
     preactivated: bool = False,
+    norm_first: bool = False,
 ) -> None:
     """Append stages of residual blocks named ``block1``, ``block2``, ....
 
@@ -122,19 +132,27 @@ def add_blocks(
         padded: Whether shortcuts have no weights (``PaddedShortcut``).
         gated: Whether blocks end with ``SqueezeExcitation``.
         preactivated: Whether blocks are pre-activated.
+        norm_first: Whether each normalization of a pre-activated block precedes its ReLU and its convolution, and
+            shortcuts have none, as published.
     """
-    number = 0
+    number, blocks = 0, sum(counts)
     for width, count, first_stride in zip(widths, counts, strides, strict=True):
         for stride in (first_stride, *[1] * (count - 1)):
             number += 1
             c_in, c_out = net.channels, width * expansion
             channels = [c_in, *[width] * (len(kernel_sizes) - 1), c_out]
-            layers = []
+            layers, norms = [], []
             for i, k in enumerate(kernel_sizes):
                 groups = channels[i] // group_width if group_width and k > 1 else 1
-                layers.append(net.make(channels[i], channels[i + 1], k, stride if i == strided else 1, groups))
+                ends = blocks if i == len(kernel_sizes) - 1 else 0
+                if norm_first:
+                    norms.append(net.norm(channels[i], ends))
+                shape = channels[i], channels[i + 1], k, stride if i == strided else 1, groups
+                layers.append(net.make(*shape, blocks=ends, alone=norm_first))
             shortcut: nn.Module = nn.Identity()
-            if (stride, c_in) != (1, c_out):
-                shortcut = PaddedShortcut(stride, c_out - c_in) if padded else net.make_parallel(c_in, c_out, 1, stride)
+            if (stride, c_in) != (1, c_out) and padded:
+                shortcut = PaddedShortcut(stride, c_out - c_in)
+            elif (stride, c_in) != (1, c_out):
+                shortcut = net.make(c_in, c_out, 1, stride, alone=norm_first, parallel=True)
             gate = SqueezeExcitation(c_out, dtype=net.dtype) if gated else None
-            net.add(f"block{number}", Residual(layers, shortcut, gate, preactivated), c_out, stride)
+            net.add(f"block{number}", Residual(layers, shortcut, gate, preactivated, norms), c_out, stride)

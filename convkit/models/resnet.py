@@ -10,6 +10,10 @@ from convkit.models.network import Assembly, Images, Network, scaled
 from convkit.models.residual import add_blocks
 
 LARGE_IMAGE = 64
+POSTACTIVATED = (
+    "Blocks are post-activated, as those of ResNet-18; Liang & Huang 2021 train the network with pre-activated ones, "
+    "which norm_first=True gives."
+)
 Stem = Literal["small", "imagenet"]
 
 
@@ -40,22 +44,29 @@ def senet18(
     layer: LayerFactory = plain_layer,
     width: float = 1.0,
     stem: Stem = "small",
+    norm_first: bool = False,
     **images: Unpack[Images],
 ) -> Network:
     """Return ``resnet18`` with squeeze and excitation (reduction 16) in each block, by plain linear layers.
 
-    Hu et al. 2018.
+    Hu et al. 2018. With ``norm_first=True`` it is the pre-activated SENet-18 of Liang & Huang 2021, with 11,260,354
+    parameters for BatchNorm and CIFAR-10: the convolutions of the blocks take ``relu(norm(...))`` and shortcuts have no
+    normalization (see ``wrn28_10``), while the stem keeps its normalization behind it and the sum of the last block
+    goes into the average as it is.
 
     Args:
         layer: The layer factory that makes every convolution.
         width: Factor of all numbers of channels.
         stem: How it begins, as in ``resnet18``.
+        norm_first: Whether blocks are pre-activated, each normalization before its ReLU and its convolution.
         images: What the network is built for; see ``Images``.
 
-    Raises ``ValueError`` for numbers that are out of range.
+    Raises ``ValueError`` for numbers that are out of range, and with ``norm_first`` for a layer factory of one part.
     """
     net = Assembly(17, layer, **images)
-    return _basic(net, width, stem, gated=True)
+    if not norm_first:
+        net.notes.append(POSTACTIVATED)
+    return _basic(net, width, stem, gated=True, norm_first=norm_first)
 
 
 def resnet50(
@@ -99,8 +110,9 @@ def _begin(net: Assembly, width: float, stem: str) -> None:
         net.add("pool", nn.MaxPool2d(3, stride=2, padding=1), stride=2)
 
 
-def _basic(net: Assembly, width: float, stem: str, gated: bool) -> Network:
+def _basic(net: Assembly, width: float, stem: str, gated: bool, norm_first: bool = False) -> Network:
     """Return a network of four stages of two blocks of two 3 x 3 layers each."""
     _begin(net, width, stem)
-    add_blocks(net, [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2), gated=gated)
+    widths, counts, strides = [scaled(c, width) for c in (64, 128, 256, 512)], (2, 2, 2, 2), (1, 2, 2, 2)
+    add_blocks(net, widths, counts, strides, gated=gated, preactivated=norm_first, norm_first=norm_first)
     return net.finish(residual=True)

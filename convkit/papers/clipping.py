@@ -45,6 +45,7 @@ def job(
     images: int | None = None,
     batch_size: int = 64,
     model: str = "cnn9",
+    batchnorm: bool = True,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Run one training: return the test accuracy (``None`` if it diverged), the largest norm and what was measured.
@@ -55,7 +56,7 @@ def job(
     data = load_part(TRAINING["data"], images, device=device)
     knobs: dict[str, Any] = {"lr": lr, "momentum": TRAINING["momentum"]}
     if bound is not None:
-        knobs |= {"bound": bound, "every": clip_every}
+        knobs |= {"bound": bound, "every": clip_every, "batchnorm": batchnorm}
     x = data.train_batch([0])[0]
     result: dict[str, Any] = {"steps": [], "loss": [], "norm": [], "test": [], "accuracy": None, "lost": None}
     losses: list[float] = []
@@ -147,13 +148,13 @@ def rates(
     plans: Mapping[bool, Mapping[str, Any]] = MappingProxyType(PLANS),
 ) -> dict[str, Any]:
     """Compare learning rates and bounds, with BatchNorm and, in a residual network, without (Figure 3)."""
-    methods = {False: ("plain", "clip_alone"), True: ("batchnorm", "norm_clip")}
     rows = []
     for batchnorm in (False, True):
         cases = [{"bound": bound, "lr": lr} for bound in BOUNDS for lr in rates]
         named = {
             f"{batchnorm} {case['bound']} {case['lr']:g}": {
-                "method": methods[batchnorm][case["bound"] is not None],
+                "method": "norm_clip" if case["bound"] is not None else "batchnorm" if batchnorm else "plain",
+                "batchnorm": batchnorm,
                 **case,
                 **plans[batchnorm],
             }

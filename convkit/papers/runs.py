@@ -18,7 +18,6 @@ from convkit.data.dataset import Data
 from convkit.data.registry import DATA, cifar10, load
 from convkit.data.subsets import subset
 from convkit.methods.build import network
-from convkit.methods.layers import layers
 from convkit.methods.registry import METHODS
 from convkit.training.loop import fit
 from convkit.training.plan import Record
@@ -28,10 +27,6 @@ ROOM = 2 * 2**30  # bytes of a GPU for one process: half of it for CUDA and its 
 NINE: dict[str, Any] = {"widths": [16, 32, 64]}  # the options of cnn9, the network of most experiments
 # Methods that only an experiment needs.
 VARIANTS = {
-    # the comparison without BatchNorm of Sedghi et al.: the same clip on layers with a bias alone
-    "clip_alone": replace(
-        METHODS["norm_clip"], name="clip_alone", words="operator norm clipped", layer=layers(), layers=()
-    ),
     # the missing case of Table 3 of Ikami et al.: scale, bias and noise as for the sphere, without a constraint
     "neither": replace(METHODS["centre_only"], name="neither", words="no constraint", constrain=None),
 }

@@ -43,8 +43,9 @@ PAPERS.register(
 
 def grid(batchnorm: bool, rates: tuple[float, ...]) -> list[Cell]:
     """Return a cell for each bound and learning rate."""
-    plain, clipped = ("batchnorm", "norm_clip") if batchnorm else ("plain", "clip_alone")
-    bounds = {"no clip": (plain, {})} | {f"clip {b:g}": (clipped, {"bound": b}) for b in (0.5, 1.0, 1.5, 2.0)}
+    clip = {"batchnorm": batchnorm}
+    bounds = {"no clip": ("batchnorm" if batchnorm else "plain", {})}
+    bounds |= {f"clip {b:g}": ("norm_clip", {**clip, "bound": b}) for b in (0.5, 1.0, 1.5, 2.0)}
     return [
         Cell(f"{name}, lr {lr:g}", method, {**knobs, "lr": lr})
         for name, (method, knobs) in bounds.items()
@@ -57,6 +58,7 @@ def named(cells: list[Cell], beginning: str) -> list[str]:
     return [cell.name for cell in cells if cell.name.startswith(beginning)]
 
 
+SLOWING = {**FULL.plan, "epochs": 100, "schedule": "exponential", "factor": 0.95, "factor_epochs": 1}
 GRIDS = {"a": (False, (0.001, 0.003, 0.01, 0.03, 0.1)), "b": (True, (0.01, 0.03, 0.1, 0.2, 0.3))}
 GRID = replace(SMALL, minutes=15, rates=(), plan={**SMALL.plan, "steps": 200})
 for letter, (batchnorm, rates) in GRIDS.items():
@@ -72,7 +74,7 @@ for letter, (batchnorm, rates) in GRIDS.items():
             {
                 "tiny": tiny(GRID),
                 "small": GRID,
-                "full": replace(FULL, minutes=3000, seeds=1, rates=(), plan={**FULL.plan, "epochs": 100}),
+                "full": replace(FULL, minutes=3000, seeds=1, rates=(), plan=SLOWING),
             },
             [
                 Claim(

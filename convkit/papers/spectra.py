@@ -69,7 +69,7 @@ def job(
 ) -> dict[str, Any]:
     """Run one training on digits: return its accuracy, slopes and bounds (see ``measured``), and numbers of its layers.
 
-    The model ``"shallow"`` has no BatchNorm, and the method ``"clip_alone"`` clips its convolutions.
+    The model ``"shallow"`` has no BatchNorm.
     """
     data = load_part(SMALL["data"], device=device)
     start = shallow(seed) if model == "shallow" else model
@@ -159,7 +159,7 @@ def bounds(runs: Runs, seeds: Sequence[int] = SEEDS, sizes: Sequence[Any] = BOUN
     """Run a shallow network without BatchNorm on digits, its convolutions clipped every 10 steps at several bounds."""
     cases = {}
     for size in sizes:
-        clip = {"method": "clip_alone", "knobs": {"bound": size, "every": 10, "rounds": 3}}
+        clip = {"method": "norm_clip", "knobs": {"bound": size, "every": 10, "rounds": 3, "batchnorm": False}}
         case = {"method": "plain", "knobs": {}} if size is None else clip
         cases[f"clipped at {size}"] = {"model": "shallow", "options": {}, **case, **_plan()}
     done = runs.over_seeds(job, cases, seeds)

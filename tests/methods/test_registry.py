@@ -70,6 +70,15 @@ def test_every_method_reaches_other_models(method, model):
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_reaches_networks_in_the_published_order(method):
+    knobs = {"residual_start": "blocks"} if "residual_start" in METHODS[method].knobs else {}
+    model = network("wrn28_10", DATA, method, knobs=knobs, depth=10, widening=1, norm_first=True)
+    assert not isinstance(model.stem, nn.Sequential)
+    record = next(fit(model, DATA, method, steps=1, batch_size=16))
+    assert math.isfinite(record.loss)
+
+
 # ---- each told from its neighbors ------------------------------------------------------------------------------------
 def test_layers_behind_the_convolutions_and_weights_that_are_functions_of_others():
     behind = {nn.BatchNorm2d, nn.GroupNorm, NoisyAffine2d}

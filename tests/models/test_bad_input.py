@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convkit.models import MODELS, build_model, plain_layer
+from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
 from convkit.models.network import Assembly
 from tests.helpers.refusals import refused
 
@@ -24,7 +24,10 @@ def test_poolings_that_no_longer_fit_are_left_out_and_said(name, size, left_out)
 def test_other_departures_are_said_and_only_those():
     with torch.device("meta"):
         said = {name: builder().notes for name, builder in MODELS.items()}
-        assert {name for name, notes in said.items() if notes} == {"wrn28_10", "resnet50", "alexnet"}
+        assert {name for name, notes in said.items() if notes} == {"wrn28_10", "senet18", "resnet50", "alexnet"}
+        assert "pre-activated" in said["senet18"][0]
+        for name in ("wrn28_10", "senet18", "resnet32"):
+            assert build_model(name, layer=batchnorm_layer, norm_first=True).notes == []
         assert "behind its convolution" in said["wrn28_10"][0]
         assert build_model("resnet32", preactivation=True).notes == said["wrn28_10"]
         assert "Image size 32: the stem is 3 x 3" in said["resnet50"][0]
@@ -66,6 +69,7 @@ def test_what_no_network_can_be_built_for_is_refused(name, options, message):
         ("resnet18", {"stem": "large"}, "stem must be 'small' or 'imagenet', got 'large'"),
         ("wrn28_10", {"depth": 27}, "4 more than a multiple of 6, got 27; use 22"),
         ("wrn28_10", {"widening": 0}, "widening must be"),
+        *((name, {"norm_first": True}, "one without the other, got .*plain_layer") for name in ("wrn28_10", "senet18")),
     ],
 )
 def test_options_that_make_no_network_are_refused(name, options, message):

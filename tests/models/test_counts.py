@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
+from convkit.models.layers import ConvAndNorm, Place
 
 PATH = {  # convolutions on the way to the head, from the papers' tables
     **{"cnn9": 9, "resnet18": 17, "resnet32": 31, "resnet110": 109, "wrn28_10": 25, "vgg11": 8, "vgg16": 13},
@@ -27,9 +28,11 @@ PARAMETERS = [  # name, options, parameters by the papers' tables; beside it wha
     ("resnet110", {}, 1_727_962),  # 1.7 million: He et al., table 6
     # 36.5 million: Zagoruyko and Komodakis, table 5; the first number is that without norms in the three shortcuts
     ("wrn28_10", {}, 36_479_194 + 2 * (160 + 320 + 640)),
+    ("wrn28_10", {"norm_first": True}, 36_479_194),
     ("vgg11", {}, 9_228_362),  # 9.23 million
     ("vgg16", {}, 14_724_042),  # 14.7 million
     ("senet18", {}, 11_263_042),  # 11.26 million
+    ("senet18", {"norm_first": True}, 11_260_354),  # 11.26 million: Liang & Huang; no norms in the shortcuts
     ("regnetx_200mf", {}, 2_321_946),  # 2.32 million
     ("resnet50", {}, 23_520_842),  # 23.52 million
     ("resnet50", {"classes": 1000, "image_size": 224}, 25_557_032),  # that of ImageNet
@@ -40,6 +43,8 @@ PARAMETERS = [  # name, options, parameters by the papers' tables; beside it wha
     ("alexnet", {"layer": plain_layer, "classes": 1000, "image_size": 224}, 61_100_840),
     ("wrn28_10", {"depth": 16, "widening": 4}, 2_749_786),
     ("resnet32", {"preactivation": True}, 464_154),
+    ("resnet32", {"norm_first": True}, 464_154),  # the stem's norm has moved to the head
+    ("resnet110", {"norm_first": True, "width": 0.5}, 434_290),
     *(("resnet32", {"width": 2.28, "preactivation": early}, 2_402_073) for early in (False, True)),  # Sedghi et al.
     ("resnet110", {"width": 0.5}, 434_290),
     ("cnn9", {"layer": plain_layer}, 1_923_914 - 3 * (64 + 128 + 256)),  # a bias in place of the norm
@@ -53,6 +58,19 @@ PARAMETERS = [  # name, options, parameters by the papers' tables; beside it wha
 @pytest.mark.parametrize("name, options, number", PARAMETERS)
 def test_parameters_are_as_many_as_published_and_as_widths_channels_classes_and_layers_cost(name, options, number):
     assert count(name, **options) == number
+
+
+@pytest.mark.parametrize("depth, widening", [(28, 10), (16, 4), (10, 1)])
+def test_a_published_wide_network_has_the_parameters_of_its_table(depth, widening):
+    """Zagoruyko & Komodakis, table 1: 3 x 3 convolutions; BatchNorm, 2 numbers a channel, on each one's inputs."""
+    number, c_in = 3 * 16 * 9, 16
+    for c_out in (16 * widening, 32 * widening, 64 * widening):
+        number += 0 if c_in == c_out else c_in * c_out  # the shortcut
+        for _ in range((depth - 4) // 6):
+            number += 9 * c_in * c_out + 2 * c_in + 9 * c_out**2 + 2 * c_out
+            c_in = c_out
+    number += 2 * c_in + 10 * c_in + 10
+    assert count("wrn28_10", depth=depth, widening=widening, norm_first=True) == number
 
 
 # ---- what the layer factory is asked for ---------------------------------------------------------------------------
@@ -127,3 +145,57 @@ def test_the_last_map_has_the_published_size(name):
 def test_depth_is_measured_on_the_path_of_a_wide_network_of_other_depth():
     _, seen = calls("wrn28_10", depth=10, widening=1)
     assert (seen[0]["depth"], seen[-1]["depth"]) == pytest.approx((1 / 7, 1))
+
+
+def test_the_last_layer_of_a_block_is_told_so_by_networks_whose_factory_asks():
+    seen = []
+
+    def layer(*args, depth, last_of_block=False, blocks=0, **geometry):
+        seen.append((args[2], last_of_block, blocks))
+        return plain_layer(*args, depth=depth, **geometry)
+
+    def half(*args, depth, last_of_block=False, **geometry):
+        seen.append((args[2], last_of_block))
+        return plain_layer(*args, depth=depth, **geometry)
+
+    with torch.device("meta"):
+        build_model("resnet50", layer=layer)
+        assert [ends for _, ends, _ in seen if ends] == [True] * 16
+        assert {(size, blocks) for size, ends, blocks in seen if ends} == {(1, 16)}
+        assert {blocks for _, ends, blocks in seen if not ends} == {0}  # the shortcuts, too
+        seen.clear()
+        build_model("cnn9", layer=layer)
+        assert {(ends, blocks) for _, ends, blocks in seen} == {(False, 0)}
+        seen.clear()
+        build_model("resnet32", layer=half)
+    assert [ends for _, ends in seen] == [False] + 15 * [False, True]
+
+
+def test_the_parts_of_a_factory_are_told_where_they_stand():
+    seen = []
+
+    def conv(c_in, c_out, kernel_size, stride, padding, dilation, groups, place):
+        seen.append(("conv", c_out, place))
+        return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, dilation, groups)
+
+    def norm(channels, place):
+        seen.append(("norm", channels, place))
+
+    with torch.device("meta"):
+        model = build_model(
+            "wrn28_10", layer=ConvAndNorm(conv, norm), depth=10, widening=2, norm_first=True, dtype=torch.float64
+        )
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert seen[:6] == [
+        ("conv", 16, Place(1 / 7)),
+        ("norm", 16, Place(1 / 7, before=True)),
+        ("conv", 32, Place(2 / 7)),
+        ("norm", 32, Place(2 / 7, 3, before=True)),
+        ("conv", 32, Place(3 / 7, 3)),
+        ("conv", 32, Place(3 / 7)),  # the shortcut, without a normalization
+    ]
+    assert seen[-1] == ("norm", 128, Place(1.0, before=True))
+    assert [kind for kind, *_ in seen].count("norm") == 7
+    seen.clear()
+    ConvAndNorm(conv, norm)(3, 4, (3, 3, 3)[:2], depth=0.5, last_of_block=True, blocks=5)
+    assert seen == [("conv", 4, Place(0.5, 5)), ("norm", 4, Place(0.5, 5))]

@@ -1,6 +1,7 @@
 """The networks compute what they say, for every image they take, and refuse the rest in words."""
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -180,6 +181,62 @@ def test_residual_networks_add_what_they_are_given(name, options, changes, preac
     model = stretched(small(name, layer=plain_layer, **options)).to(device)
     x = torch.rand(2, 3, 11, 11, dtype=torch.float64, device=device)
     assert_close(model(x), by_hand(name, model.state_dict(), x, changes, preactivated))
+
+
+def normed(state, name, x):
+    numbers = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+    mean, variance, weight, bias = (number[:, None, None] for number in numbers)
+    return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+
+def published(state, x, strided):
+    """Pre-activated networks: BatchNorm, ReLU, convolution; ``strided`` is as in ``by_hand``."""
+
+    def bare(name, x, stride=1):
+        return F.conv2d(x, state[f"{name}.weight"], None, stride, state[f"{name}.weight"].shape[-1] // 2)
+
+    se = "stem.norm.weight" in state  # SENet-18: the stem as in a ResNet, and no normalization before the head
+    y = normed(state, "stem.norm", bare("stem.conv", x)).relu() if se else bare("stem", x)
+    blocks = sorted({int(key.split(".")[0].removeprefix("block")) for key in state if key.startswith("block")})
+    for block in (f"block{i}" for i in blocks):
+        stride = strided.get(block, 1)
+        start = normed(state, f"{block}.norm1", y).relu()
+        z = bare(f"{block}.conv2", normed(state, f"{block}.norm2", bare(f"{block}.conv1", start, stride)).relu())
+        if se:
+            w = z.mean((2, 3)) @ state[f"{block}.gate.squeeze.weight"].T + state[f"{block}.gate.squeeze.bias"]
+            w = w.relu() @ state[f"{block}.gate.excite.weight"].T + state[f"{block}.gate.excite.bias"]
+            z = z * w.sigmoid()[:, :, None, None]
+        if f"{block}.shortcut.weight" in state:
+            kept = bare(f"{block}.shortcut", start, stride)
+        else:
+            kept = torch.zeros_like(z)
+            kept[:, : y.shape[1]] = y[:, :, ::stride, ::stride]
+        y = z + kept
+    return head(state, y if se else normed(state, "norm", y).relu())
+
+
+@pytest.mark.parametrize(
+    "name, options, changes",
+    [
+        ("senet18", {"width": 0.5}, {"block3": 2, "block5": 2, "block7": 2}),
+        ("resnet32", {}, {"block6": 2, "block11": 2}),
+        ("wrn28_10", {"widening": 2}, {"block3": 2, "block5": 2}),
+    ],
+)
+def test_published_networks_normalize_before_each_convolution(name, options, changes, device):
+    model = small(name, norm_first=True, **options).double()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                    tensor.uniform_(0.5, 1.5)
+    model.to(device).eval()
+    x = torch.rand(2, 3, 11, 11, dtype=torch.float64, device=device)
+    assert_close(model(x), published(model.state_dict(), x, changes))
+    bound = product_bound(model, x[:1], low=0, high=1)
+    steep = (model(x[:1]) - model(x[1:])).norm() / (x[0] - x[1]).norm()
+    assert steep.detach() <= bound < math.inf
 
 
 @names

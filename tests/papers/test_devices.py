@@ -67,7 +67,9 @@ def test_jobs_on_a_gpu_carry_its_name_and_as_many_run_at_once_as_its_memory_hold
     monkeypatch.setattr(runs, "cores", lambda: 6)
     on_cpu = runs.Runs(Path("file"))
     assert on_cpu.sweep(print, {"a": {"x": 1}}) == {"a": 1}
-    assert given.pop() == (print, {"a": {"x": 1}}, Path("file"), {})
+    assert given.pop() == (print, {"a": {"x": 1}}, Path("file"), {"devices": None})
+    dataclasses.replace(on_cpu, workers=3).sweep(print, {"a": {"x": 1}})
+    assert given.pop()[-1] == {"devices": ["cpu"] * 3}
     for free, count in ((1, 1), (2 * runs.ROOM, 2), (3 * runs.ROOM - 1, 2), (100 * runs.ROOM, 6)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2 * free))
         dataclasses.replace(on_cpu, device="cuda:1").sweep(print, {"a": {"x": 1}})

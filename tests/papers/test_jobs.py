@@ -13,7 +13,6 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
 from convkit.data import digits
 from convkit.methods.build import network
-from convkit.methods.registry import METHODS
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.operators.operator import ConvOperator
 from convkit.papers import clipping, convnorm, decay, methods, runs
@@ -173,11 +172,10 @@ def test_a_clip_bounds_what_it_names_and_the_seeds_start_alike(tiny):
     assert flat["clip_seconds"] != [0.0]
 
 
-def test_the_clip_alone_has_no_batchnorm_and_the_same_clip():
-    model = network("resnet32", DATA, runs.VARIANTS["clip_alone"], seed=0, width=0.25)
+def test_the_clip_without_batchnorm_has_none():
+    model = network("resnet32", DATA, "norm_clip", seed=0, knobs={"batchnorm": False}, width=0.25)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in network("cnn9", DATA, "norm_clip", seed=0).modules())
-    assert runs.VARIANTS["clip_alone"].constrain is METHODS["norm_clip"].constrain
 
 
 def test_clipping_jobs_clip_when_they_say_and_measure_convolutions(few):

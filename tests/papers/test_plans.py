@@ -76,8 +76,8 @@ def test_clipping_runs_train_as_they_are_named():
     for name, job in planned("clipping-rates").items():
         batchnorm = name.startswith("True")
         seeds[batchnorm].add(job["seed"])
-        clipped = "norm_clip" if batchnorm else "clip_alone"
-        assert job["method"] == (clipped if job["bound"] else ("batchnorm" if batchnorm else "plain"))
+        assert job["method"] == ("norm_clip" if job["bound"] else ("batchnorm" if batchnorm else "plain"))
+        assert job["batchnorm"] == batchnorm
         assert job.get("model", "cnn9") == ("cnn9" if batchnorm else "resnet32")
     assert seeds == {True: {0, 1}, False: {0}}
 
@@ -112,6 +112,6 @@ def test_a_network_is_made_and_trained_with_the_same_knobs_and_seed(monkeypatch)
     seen = []
     monkeypatch.setattr(runs, "network", lambda *of, **how: seen.append((of[2], how["seed"], how["knobs"])))
     monkeypatch.setattr(runs, "fit", lambda *of, **how: seen.append((of[2], how["seed"], how["knobs"])) or iter(()))
-    for method, chosen in {"oni": METHODS["oni"], "clip_alone": runs.VARIANTS["clip_alone"]}.items():
+    for method, chosen in {"oni": METHODS["oni"], "neither": runs.VARIANTS["neither"]}.items():
         runs.train(None, method, seed=3, knobs={"lr": 0.5}, steps=1)
         assert seen[-2:] == [(chosen, 3, {"lr": 0.5})] * 2

@@ -27,7 +27,11 @@ def test_a_network_of_a_table_is_trained_saved_and_told_again(tmp_path, capsys):
     [
         (["L-table3"], "L-table2"),
         (["L-table2", "--cell", "clip"], "L-table2 has the cells 'none', 'weight decay 0.01', "),
-        (["L-table2", "--scale", "huge"], "L-table2 has the scales 'tiny', 'short', 'full', got 'huge'"),
+        (
+            ["L-table2", "--scale", "huge"],
+            "has the scales 'tiny', 'small', 'medium', 'short', 'full', got 'huge'",
+        ),
+        (["L-table2", "--cell", "none, stopped early"], "'none, stopped early' is stopped early"),
         (["L-table2", "--scale", "short"], "L-table2 needs --data DIR, where cifar10-jpeg lies"),
         (["L-table2", "--device", "gpu"], "--device gpu cannot be used here: needed cpu, cuda"),
     ],

@@ -14,7 +14,7 @@ from convkit.methods.registry import METHODS, get_method
 from convkit.widgets.controls import choice, label_style, toggle
 
 NONE = "none"
-HIDDEN = ("momentum",)  # of every method, and seldom moved: code can
+HIDDEN = ("momentum", "residual_start")  # of many methods, and seldom moved: code can
 _GRIDS: dict[str, tuple[float, ...]] = {"momentum": (0, 0.5, 0.9, 0.95, 0.99), "smoothing": (0, 0.5, 0.9, 0.99)}
 _REACH = 1000  # how far a slider goes on both sides of the default, as a factor
 

@@ -128,7 +128,8 @@ class PanelRun:
         norms = next((r.norms for r in reversed(self.history) if r.norms), None)
         conditions = next((r.conditions for r in reversed(self.history) if r.conditions), None)
         accuracy = next((r.test_accuracy for r in reversed(self.history) if r.test_accuracy is not None), None)
-        own = {name: value for name, value in s.knobs.items() if name != "lr" and value != SILENT.get(name)}
+        silent = {"residual_start": method.settings().get("residual_start"), **SILENT}
+        own = {name: value for name, value in s.knobs.items() if name != "lr" and value != silent.get(name)}
         return {
             "method": method.words,
             "learning rate": number_text(s.knobs["lr"]),
