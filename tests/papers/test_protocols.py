@@ -45,7 +45,8 @@ class Here(Executor):
             future.set_exception(KeyboardInterrupt())
             return future
         future.set_result(function(*args, **kwargs))
-        self.done.append((kwargs["cell"], kwargs["seed"], kwargs["held_out"], kwargs["knobs"].get("lr")))
+        job = function.keywords
+        self.done.append((job["cell"], job["seed"], job["held_out"], job["knobs"].get("lr")))
         return future
 
 
