@@ -60,13 +60,9 @@ for (data, augmentation, model), errors in ERRORS.items():
         for (name, method), numbers in zip(METHODS.items(), printed, strict=True)
     ]
     policy = AUTO if augmentation == "FastAA" else {}
-    full = replace(
-        FULL,
-        options=PUBLISHED if model == "wrn28_10" else {},
-        model=model,
-        data="cifar10-jpeg" if data == "cifar10" else data,
-        plan={**PLAN, **policy},
-    )
+    options = PUBLISHED if model == "wrn28_10" else {}
+    source = "cifar10-jpeg" if data == "cifar10" else data
+    full = replace(FULL, options=options, model=model, data=source, plan={**PLAN, **policy})
     scales = {"full": full}
     key = f"W-table1-{data}-{augmentation.lower()}-{model}"
     if key == "W-table1-cifar10-standard-cnn9":

@@ -9,9 +9,8 @@ PLAN: dict[str, Any] = {
     **{"epochs": 120, "batch_size": 128, "schedule": "steps", "milestones": [1 / 3, 2 / 3]},
     **{"augmentation": "crop+flip", "decay_gains": True, **GPU},
 }
-FULL = Scale(
-    minutes=250, seeds=4, data="cifar10-jpeg", model="resnet18", options={"start": "xavier"}, plan=PLAN, paper=True
-)
+XAVIER = {"start": "xavier"}
+FULL = Scale(minutes=250, seeds=4, data="cifar10-jpeg", model="resnet18", options=XAVIER, plan=PLAN, paper=True)
 OWN = {"lr": 0.1, "weight_decay": 1e-4}
 SLOW = {"lr": 0.01, "weight_decay": 1e-4}  # ONI, which diverges at 0.1
 PENALTIES = (1e-3, 1e-2, 1e-1)  # of OCNN, tried like learning rates
