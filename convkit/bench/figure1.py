@@ -14,6 +14,7 @@ import torch
 from convkit.bench.baselines import svdvals_of_full_symbol, two_lines
 from convkit.bench.case import Task, numpy_kernel
 from convkit.bench.cases import random_operator
+from convkit.loading import needs
 from convkit.operators.operator import ConvOperator
 from convkit.provenance import missing_memory, versions
 from convkit.spectra import singular_values
@@ -161,13 +162,15 @@ def table(curves: list[Curve]) -> str:
 
 def plot(curves: list[Curve], file: Path) -> None:
     """Draw both graphs side by side, on logarithmic axes."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
+    with needs("kit", "the picture"):
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import NullLocator
 
     from convkit.plots.curves import plot_curves
     from convkit.plots.style import styles
 
-    looks = dict(zip(dict.fromkeys(one.route for one in curves), styles(len(ROUTES)), strict=False))
+    names = list(dict.fromkeys(one.route for one in curves))
+    looks = dict(zip(names, styles(len(names)), strict=True))
     graphs = list(dict.fromkeys((one.image, one.kernel) for one in curves))
     figure = Figure((5 * len(graphs), 4), layout="constrained")
     for number, (image, kernel) in enumerate(graphs, start=1):

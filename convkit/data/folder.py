@@ -210,7 +210,8 @@ def random_box(width: int, height: int, random: np.random.Generator) -> Box:
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 def _bilinear() -> Any:
-    from PIL import Image
+    with needs("kit", "reading images"):
+        from PIL import Image
 
     return Image.Resampling.BILINEAR
 

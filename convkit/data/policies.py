@@ -73,7 +73,7 @@ class Policy:
         changed: list[np.ndarray[Any, Any]] = []
         for row, (which, *numbers) in enumerate(draws):
             steps = self.choices[int(which * len(self.choices))]
-            drawn = zip(steps, (numbers[4 * i : 4 * i + 4] for i in range(most)), strict=False)
+            drawn = zip(steps, (numbers[4 * i : 4 * i + 4] for i in range(len(steps))), strict=True)
             happens = [(step, rest) for step, (chance, *rest) in drawn if chance < step[1]]
             if happens:
                 rows.append(row)

@@ -24,7 +24,7 @@ def rivals(batchnorm: bool, printed: dict[str, dict[str, float]] | None = None) 
         Cell("ConvNorm", "convnorm+batchnorm" if batchnorm else "convnorm", OWN),
         Cell("SN", "spectral_norm", {**OWN, **bn}),
         Cell("ONI", "oni", {**SLOW, **bn}),
-        Cell("OCNN", "ocnn", {**OWN, "beta": 1e-3}, tuned={"beta": PENALTIES}),
+        Cell("OCNN", "ocnn", {**OWN, **bn, "beta": 1e-3}, tuned={"beta": PENALTIES}),
     ]
     found += [Cell("BN", "batchnorm", OWN)] if batchnorm else []
     return [replace(cell, printed=printed.get(cell.name, {})) for cell in found]
@@ -93,7 +93,6 @@ SIMBA = replace(
     minutes=30,
     plan={**SMALL.plan, "steps": 600},
     attacks={"SimBA": {"attack": "simba", "images": 200, "step": 0.2}},
-    note="OCNN has BatchNorm here, since its penalty alone does not train.",
 )
 PAPERS.register(
     "C-table2",
