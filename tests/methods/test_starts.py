@@ -160,10 +160,10 @@ def test_twenty_steps_at_the_papers_rates_lose_a_network_that_starts_at_one_and_
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("method, model", PAPERS)
-def test_the_papers_networks_train_at_the_papers_rates(method, model, seed):
-    lost, accuracy = outcome(method, model, 200, seed, **PAPERS[method, model])
+def test_the_papers_networks_train_at_the_papers_rates(method, model):
+    steps = 60 if model == "resnet110" else 200  # a step of ResNet-110 takes up to a second
+    lost, accuracy = outcome(method, model, steps, **PAPERS[method, model])
     assert lost is None
     assert accuracy >= 0.8
 
