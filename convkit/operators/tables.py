@@ -37,7 +37,9 @@ def on(table: Tensor, like: Tensor) -> Tensor:
     inside = torch._C._functorch.is_functorch_wrapped_tensor(table)  # pyright: ignore
     if not like.is_cuda or table.is_cuda or table.numel() == 0 or inside:
         return table.to(like.device)
-    return _kept(table.numpy().tobytes(), table.dtype, tuple(table.shape), like.device)
+    with torch._C._DisableFuncTorch():  # pyright: ignore
+        numbers = table.numpy().tobytes()
+    return _kept(numbers, table.dtype, tuple(table.shape), like.device)
 
 
 @kept(512)
