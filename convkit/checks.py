@@ -4,7 +4,7 @@ import difflib
 import math
 import operator
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
@@ -146,6 +146,11 @@ def sequence(name: str, values: Any) -> tuple[Any, ...]:
     if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping | set | frozenset):
         raise ValueError(f"{name} must be numbers in a list or a tuple, got {described(values)}")
     return tuple(map(plain, found))
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names, and how many others there are."""
+    return (", ".join(names[:3]) or "nothing") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def described(value: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convkit.checks import number, positive, seed_number, sequence, whole
+from convkit.checks import few, number, positive, seed_number, sequence, whole
 from convkit.data.dataset import Data, check_labels
 from convkit.loading import needs
 
@@ -108,7 +108,7 @@ class FolderData(Data):
         names = [[path.name for path in part] for part in (training, test)]
         if names[0] != names[1]:
             alone = [
-                f"{_few(only)} in {part[0].parent} alone"
+                f"{few(only)} in {part[0].parent} alone"
                 for part, ours, others in ((training, *names), (test, *reversed(names)))
                 if (only := [name for name in ours if name not in others])
             ]
@@ -241,7 +241,7 @@ def _classes(folder: Path, *names: str) -> list[Path]:
             return found
     wanted = " or ".join(f"{folder / name}" for name in names)
     part = next((folder / name for name in names if (folder / name).is_dir()), folder)
-    there = _few(_listed(part)) if part.is_dir() else "no such folder"
+    there = few(_listed(part)) if part.is_dir() else "no such folder"
     raise FileNotFoundError(
         f"needed {wanted} with a folder of images for each class, got {there} in {part}; name the folder that holds "
         "train and val"
@@ -255,7 +255,7 @@ def _files(classes: Sequence[Path]) -> tuple[Files, Tensor]:
         found = [os.path.join(folder, name) for name in _listed(folder) if name.lower().endswith(SUFFIXES)]
         if not found:
             raise FileNotFoundError(
-                f"needed images ({', '.join(SUFFIXES)}) in {folder}, got {_few(_listed(folder))}; add them, or remove "
+                f"needed images ({', '.join(SUFFIXES)}) in {folder}, got {few(_listed(folder))}; add them, or remove "
                 "the folder"
             )
         paths += found
@@ -266,8 +266,3 @@ def _files(classes: Sequence[Path]) -> tuple[Files, Tensor]:
 def _listed(folder: Path) -> list[str]:
     """Return the names in a folder, sorted, without hidden ones; none if it is not there."""
     return sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
-
-
-def _few(names: Sequence[str]) -> str:
-    """Return the first names, and how many others there are."""
-    return (", ".join(names[:3]) or "nothing") + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,13 +1,13 @@
 """Public weights: those of torchvision's ResNet-18 and ResNet-50, read into the networks of the kit."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from convkit.checks import described
+from convkit.checks import described, few
 from convkit.models.network import Network
 from convkit.models.residual import Residual
 
@@ -44,7 +44,7 @@ def load_torchvision(model: Network, weights: Mapping[str, Tensor] | str | Path)
     missing = [name for name in names if name not in theirs and not name.endswith(COUNT)]
     unknown = [str(name) for name in theirs if name not in names]
     if missing or unknown:
-        found = [f"{word} {_some(some)}" for word, some in (("missing", missing), ("unknown", unknown)) if some]
+        found = [f"{word} {few(some)}" for word, some in (("missing", missing), ("unknown", unknown)) if some]
         raise ValueError(
             f"needed the {len(names)} names of the same network in torchvision, got {' and '.join(found)}; load a "
             "state_dict of that network"
@@ -73,7 +73,7 @@ def torchvision_names(model: Network) -> dict[str, str]:
         names |= {f"{theirs}.{key}": f"{ours}.{key}" for key in model.get_submodule(ours).state_dict()}
     others = {name for name in model.state_dict() if not name.startswith("normalize.")} - {*names.values()}
     if others:
-        _refuse(f"one that also has {_some(sorted(others))}")
+        _refuse(f"one that also has {few(sorted(others))}")
     return names
 
 
@@ -83,7 +83,7 @@ def _modules(model: Network) -> Iterator[tuple[str, str]]:
     children = dict(model.named_children())
     blocks = [name for name, child in children.items() if isinstance(child, Residual)]
     if len(blocks) not in STAGES or not {"stem", "pool", "head"} <= {*children}:
-        _refuse(f"{type(model).__name__} with the steps {_some([*children])}")
+        _refuse(f"{type(model).__name__} with the steps {few([*children])}")
     yield from _layer(model, "stem", "conv1", "bn1")
     places = [(stage, i) for stage, count in enumerate(STAGES[len(blocks)], start=1) for i in range(count)]
     for name, (stage, i) in zip(blocks, places, strict=True):
@@ -102,7 +102,7 @@ def _layer(model: nn.Module, name: str, conv: str, norm: str) -> Iterator[tuple[
     steps = [(child, type(module)) for child, module in layer.named_children()]
     plain = [kind for _, kind in steps] == [nn.Conv2d, nn.BatchNorm2d]
     if not plain or {*layer.get_submodule(steps[0][0]).state_dict()} != {"weight"}:
-        _refuse(f"{type(layer).__name__} with {_some([*layer.state_dict()])} as {name}")
+        _refuse(f"{type(layer).__name__} with {few([*layer.state_dict()])} as {name}")
     yield from zip((conv, norm), (f"{name}.{child}" for child, _ in steps), strict=True)
 
 
@@ -119,11 +119,6 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping):
         raise ValueError(f"needed a file with a state_dict, got {path} with {described(state)}; save it alone")
     return state
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return the first names, and how many others there are."""
-    return (", ".join(names[:3]) or "nothing") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _refuse(came: str) -> NoReturn:

@@ -76,7 +76,7 @@ SMALL_TABLE2 = replace(
     options={**NARROW, **PLAIN},
     attacks={"robust": {**AUTO, "images": 360, "eps": 0.05}},
     norms=True,
-    note="Attacks of 0.05, since 1/255 is less than a sixteenth of a level of gray there.",
+    note="Attacks of 0.05, since 1/255 is about a sixteenth of a level of gray there.",
 )
 for model, words in NETWORKS.items():
     options = {**PLAIN, "norm_first": True} if model == "senet18" else PLAIN  # as the authors' code has it
