@@ -36,8 +36,10 @@ class ConvMuon(Optimizer):
     ``|W_t| <= |W_0| + sum of the rates``
 
     holds for each convolution (of its torus, hence also of the layer with zero padding), whatever the gradients are.
-    Linear layers step exactly as in ``torch.optim.Muon``, all other parameters (biases, gains, layers that are not in
-    ``shapes``) by SGD with the same momentum, at ``rest_lr``. Weight decay is decoupled, for the layers alone.
+    With weight decay, ``|W_t| <= max(|W_0|, 1 / weight_decay)`` holds as well, however many steps are taken, as long as
+    ``lr * weight_decay <= 1``. Linear layers step exactly as in ``torch.optim.Muon``, all other parameters (biases,
+    gains, layers that are not in ``shapes``) by SGD with the same momentum, at ``rest_lr``. Weight decay is decoupled,
+    for the layers alone.
 
     ``shapes`` is ``input_shapes(model, x)``, or a part of it. Parameter groups are named by their ``kind``:
     ``"convolutions"``, ``"matrices"``, ``"rest"``; schedulers, hooks, ``GradScaler`` and ``state_dict`` work as with

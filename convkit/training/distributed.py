@@ -1,6 +1,7 @@
 """`Ranks`: one training run on several processes, each of which takes its part of every batch."""
 
 import hashlib
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from convkit.checks import described
 from convkit.data.dataset import Data
 
 PACKAGE = Path(__file__).parents[1]
+_WRAPPER = inspect.signature(DistributedDataParallel).parameters
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Ranks:
             )
         if norms:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(model, broadcast_buffers=False)  # they are the same without
+        buffers = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in _WRAPPER)  # by torch
+        return DistributedDataParallel(model, **{buffers: False})  # they are the same in every process without
 
     def check(self, batch_size: int) -> None:
         """Raise ``ValueError`` for a batch that cannot be cut into equal parts."""

@@ -51,6 +51,21 @@ def test_every_norm_grows_by_the_rate_at_most_and_decay_keeps_that(device):
                     assert norm <= limits[name] * (1 + 1e-5)
 
 
+def test_with_decay_no_norm_ever_exceeds_one_over_the_decay_or_where_it_began(device):
+    model, optimizer = start(device, lr=0.5, weight_decay=1.0)
+    limits = {name: max(norm, 1.0) for name, norm in torus_norms(model, device).items()}
+    for weight in model.parameters():
+        weight.grad = torch.randn_like(weight)  # the same at every step: the steps add up
+    reached = 0.0
+    for step in range(8):
+        optimizer.step()
+        for name, norm in torus_norms(model, device).items():
+            if name != "8":
+                reached = max(reached, norm / limits[name])
+                assert norm <= limits[name] * (1 + 1e-5), step
+    assert reached > 0.9  # the limit is nearly reached
+
+
 @pytest.mark.parametrize("name", [*GEOMETRIES, *(f"transposed {name}" for name in [*GEOMETRIES][1:])])
 def test_a_first_step_has_norm_lr_and_is_nearly_the_polar_step(device, name):
     geometry = GEOMETRIES[name.removeprefix("transposed ")]

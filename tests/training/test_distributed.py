@@ -16,16 +16,21 @@ from tests.helpers import distributed_runs
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs Gloo")]
 
 
+def on_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as two processes of one training run, by what ``torchrun`` calls."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--local-addr=127.0.0.1"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", *arguments]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where two processes have written what they saw."""
     place = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--local-addr=127.0.0.1"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    how = {"env": environment, "capture_output": True, "text": True, "check": False, "timeout": 500}
-    done = subprocess.run([*command, distributed_runs.__file__, str(place)], **how)
-    assert done.returncode == 0, done.stderr
+    on_two_processes(distributed_runs.__file__, str(place))
     return place
 
 
@@ -46,6 +51,16 @@ def test_two_processes_train_as_one_with_the_joint_batch_and_go_on_from_their_ch
     again, found = distributed_runs.begin(folder, checkpoint=folder / "run.pt")  # by one process
     assert [record.loss for record in again] == seen[0]["losses"]
     assert_close(found.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_the_command_trains_one_network_of_a_table_on_two_processes(tmp_path):
+    command = ["-m", "convkit.papers.train", "M-steps", "--scale", "tiny", "--checkpoint", str(tmp_path / "run.pt")]
+    done = on_two_processes(*command)
+    assert "3 steps on 2 x cpu" in done.stdout
+    assert done.stdout.count("test accuracy") == 1  # of the process 0
+    assert "Warning" not in done.stderr
+    again = on_two_processes(*command).stdout  # from the checkpoint
+    assert again.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 
 def test_each_process_has_images_and_random_numbers_of_its_own(seen):
