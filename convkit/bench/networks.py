@@ -1,6 +1,6 @@
 """The benchmark of whole networks: tables, tracking and clips of all layers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -15,6 +15,9 @@ from convkit.bench.baselines import (
 )
 from convkit.bench.case import Case, Task, numpy_kernel
 from convkit.constraints.clip import clip_operator_norm
+from convkit.constraints.muon import ConvMuon
+from convkit.models import resnet
+from convkit.models.layers import batchnorm_layer
 from convkit.operators.network import conv_operators, input_shapes
 from convkit.randomness import seeded
 
@@ -68,3 +71,33 @@ def network_cases(device: torch.device, quick: bool) -> Iterator[Case]:
     lines = [partial(two_lines_clip, numpy_kernel(A), A.input_shape, 1.0) for A in tori if A.stride == (1, 1)]
     name = "the paper's listing, layers without a stride"
     yield Case("clip of all layers", f"{what}, bound 1", clip, {name: lambda: [task() for task in lines]})
+    yield _steps(device, quick)
+
+
+def _steps(device: torch.device, quick: bool) -> Case:
+    """Return the case of a training step with ``ConvMuon``, on images of CIFAR-10's size."""
+    widths, count = ((8, 16, 32, 64), 8) if quick else ((64, 128, 256, 512), 128)
+    with seeded(0):
+        images, labels = torch.randn(count, 3, 32, 32).to(device), torch.randint(10, (count,)).to(device)
+
+    def training(make: Callable[[nn.Module], torch.optim.Optimizer]) -> Task:
+        with seeded(0):
+            model = resnet.resnet18(batchnorm_layer, widths[0] / 64).to(device)
+        optimizer = make(model)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+        return step
+
+    def muon(model: nn.Module, flattened: bool = False) -> ConvMuon:
+        return ConvMuon(model, input_shapes(model, images[:1]), flattened=flattened)
+
+    baselines = {
+        "Muon on flattened kernels": training(partial(muon, flattened=True)),
+        "SGD with momentum": training(lambda model: torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)),
+    }
+    inputs = f"ResNet-18 of {widths[0]} to {widths[-1]} channels, {count} images of 32 x 32"
+    return Case("training step, ConvMuon", inputs, training(muon), baselines, {"Muon on flattened kernels": 1 / 1.3})
