@@ -62,7 +62,8 @@ class Ranks:
         if norms:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         buffers = next(name for name in ("forward_sync_buffers", "broadcast_buffers") if name in _WRAPPER)  # by torch
-        return DistributedDataParallel(model, **{buffers: False})  # they are the same in every process without
+        wrapper: Any = DistributedDataParallel
+        return wrapper(model, **{buffers: False})  # they are the same in every process without
 
     def check(self, batch_size: int) -> None:
         """Raise ``ValueError`` for a batch that cannot be cut into equal parts."""
