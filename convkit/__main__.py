@@ -1,6 +1,6 @@
-"""The commands of a clone, `python3 -m convkit lab | test | build | bench | papers | train`, in their own environment.
+"""The commands of a clone, `python3 -m convkit lab | test | build | ...`, in their own environment.
 
-Where convkit is installed without its repository, `bench`, `papers` and `train` run in the environment that it is in.
+Where convkit is installed without its repository, those of ``ANYWHERE`` run in the environment that it is in.
 Only the standard library is imported until the environment is complete. This file parses and runs to its first check on
 Python 3.6, so that an old Python is refused in one sentence.
 """
@@ -34,12 +34,15 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
   bench        measure the kit against what people use today (`bench --quick`, `bench --help`)
   papers       run the papers' tables and figures in small, by name (`papers` lists them, `papers --help`)
   train        train one network of such a table (`torchrun --nproc-per-node 8 -m convkit train KEY`: on several GPUs)
+  audit        write a page about the layers of a network in a file (`audit --help`)
+  notebooks    copy the notebooks and the results that they read to a folder (`notebooks DIR`)
   setup        only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
 (`test -k spectra`, `test tests/test_norms.py`). `test --pretend-gpu` runs the tests that take a GPU, on a pretended one
 where there is none.
-Installed by pip, without the repository, convkit has `bench`, `papers` and `train` alone.
+Installed by pip, without the repository, convkit has `bench`, `papers`, `train`, `audit` and `notebooks` alone, also as
+`convkit COMMAND`.
 """
 
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
@@ -235,14 +238,35 @@ def train(extra: list[str]) -> int:
     return run(extra)
 
 
+def audit(extra: list[str]) -> int:
+    """Print and write what the layers of a network in a file do."""
+    from convkit.methods.report import main as run
+
+    return run(extra)
+
+
+def notebooks(extra: list[str]) -> int:
+    """Copy the notebooks to a folder."""
+    from convkit.teaching.copies import copy_notebooks
+
+    if len(extra) != 1:
+        raise SentenceError("`notebooks` needs the folder that it copies them to, as in `convkit notebooks course`.")
+    try:
+        copied = copy_notebooks(extra[0])
+    except OSError as error:
+        raise SentenceError(str(error)) from None
+    print(f"{len(copied)} notebooks are in {extra[0]}; open them by `jupyter lab {extra[0]}`.")
+    return 0
+
+
 def setup(extra: list[str]) -> int:
     """Say that the environment is complete; `main` has made it."""
     print("The environment stands.")
     return 0
 
 
-OWN_HELP = {"bench", "papers", "experiments", "train"}  # these answer --help themselves
-ANYWHERE = {"bench", "papers", "experiments", "train"}  # these need no notebooks and no tests
+OWN_HELP = {"bench", "papers", "experiments", "train", "audit"}  # these answer --help themselves
+ANYWHERE = {*OWN_HELP, "notebooks"}  # these need no repository, and read paths from where they are typed
 COMMANDS = {
     "lab": lab,
     "test": test,
@@ -251,12 +275,15 @@ COMMANDS = {
     "papers": papers,
     "experiments": papers,
     "train": train,
+    "audit": audit,
+    "notebooks": notebooks,
     "setup": setup,
 }
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the named command, in .venv if this is a clone; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or ({"-h", "--help"} & set(arguments) and arguments[0] not in OWN_HELP):
         print(USAGE, end="")
         return 0
@@ -270,10 +297,11 @@ def main(arguments: list[str]) -> int:
             if arguments[0] not in ANYWHERE:
                 raise SentenceError(
                     f"`{arguments[0]}` needs the repository, and this copy of convkit was installed without it: "
-                    "clone the repository and type the command there."
+                    "clone the repository and type the command there, or take the notebooks by `convkit notebooks DIR`."
                 )
             return COMMANDS[arguments[0]](arguments[1:])
-        os.chdir(ROOT)
+        if arguments[0] not in ANYWHERE:
+            os.chdir(ROOT)
         if not in_own_environment():
             make_environment()
             if not in_venv():
@@ -288,4 +316,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
