@@ -36,13 +36,14 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
   train        train one network of such a table (`torchrun --nproc-per-node 8 -m convkit train KEY`: on several GPUs)
   audit        write a page about the layers of a network in a file (`audit --help`)
   notebooks    copy the notebooks and the results that they read to a folder (`notebooks DIR`)
+  handout      the same for a class: without solutions and stored pictures (`handout DIR`)
   setup        only make or refresh the environment in .venv; the other commands do so by themselves
 
 What follows `lab` goes to JupyterLab (`lab --port 9000`), what follows `test` to pytest
 (`test -k spectra`, `test tests/test_norms.py`). `test --pretend-gpu` runs the tests that take a GPU, on a pretended one
 where there is none.
-Installed by pip, without the repository, convkit has `bench`, `papers`, `train`, `audit` and `notebooks` alone, also as
-`convkit COMMAND`.
+Installed by pip, without the repository, convkit has `bench`, `papers`, `train`, `audit`, `notebooks` and `handout`
+alone, also as `convkit COMMAND`.
 """
 
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
@@ -249,10 +250,22 @@ def notebooks(extra: list[str]) -> int:
     """Copy the notebooks to a folder."""
     from convkit.teaching.copies import copy_notebooks
 
+    return _written("notebooks", extra, copy_notebooks)
+
+
+def handout(extra: list[str]) -> int:
+    """Copy the notebooks to a folder for a class, without solutions."""
+    from convkit.teaching.copies import write_handout
+
+    return _written("handout", extra, write_handout)
+
+
+def _written(command: str, extra: list[str], copy: Callable[[str], list[Path]]) -> int:
+    """Copy notebooks to the folder that the user has named, and say where they are."""
     if len(extra) != 1:
-        raise SentenceError("`notebooks` needs the folder that it copies them to, as in `convkit notebooks course`.")
+        raise SentenceError(f"`{command}` needs the folder that it writes to, as in `convkit {command} course`.")
     try:
-        copied = copy_notebooks(extra[0])
+        copied = copy(extra[0])
     except OSError as error:
         raise SentenceError(str(error)) from None
     print(f"{len(copied)} notebooks are in {extra[0]}; open them by `jupyter lab {extra[0]}`.")
@@ -266,7 +279,7 @@ def setup(extra: list[str]) -> int:
 
 
 OWN_HELP = {"bench", "papers", "experiments", "train", "audit"}  # these answer --help themselves
-ANYWHERE = {*OWN_HELP, "notebooks"}  # these need no repository, and read paths from where they are typed
+ANYWHERE = {*OWN_HELP, "notebooks", "handout"}  # these need no repository, and read paths from where they are typed
 COMMANDS = {
     "lab": lab,
     "test": test,
@@ -277,6 +290,7 @@ COMMANDS = {
     "train": train,
     "audit": audit,
     "notebooks": notebooks,
+    "handout": handout,
     "setup": setup,
 }
 

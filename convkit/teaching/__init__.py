@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convkit.teaching.checks import exercise as exercise
     from convkit.teaching.checks import hints as hints
     from convkit.teaching.copies import copy_notebooks as copy_notebooks
+    from convkit.teaching.copies import write_handout as write_handout
     from convkit.teaching.notebooks import build as build
     from convkit.teaching.notebooks import execute as execute
     from convkit.teaching.notebooks import read_notebook as read_notebook
