@@ -33,7 +33,7 @@ class BuildWithNotebooks(build_py):
 
 def copy_notebooks(source: Path, target: Path) -> None:
     """Copy the notebooks without outputs, and what they read: the stored results."""
-    for path in (*source.glob("*.ipynb"), source / "LICENSE", *source.glob("results/**/*.*")):
+    for path in (*source.glob("*.ipynb"), *source.glob("*.md"), source / "LICENSE", *source.glob("results/**/*.*")):
         content = path.read_bytes()
         if path.suffix == ".ipynb":
             notebook = json.loads(content)

@@ -13,7 +13,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def sphere(center: bool, scale: bool) -> Constrain:
-    """Return the constraint of Ikami et al. 2022: rows of mean 0 (``center``) and of norm ``radius`` (``scale``)."""
+    """Return the constraint of Ikami et al. 2021: rows of mean 0 (``center``) and of norm ``radius`` (``scale``)."""
 
     def constrain(optimizer: Optimizer, model: nn.Module, shapes: Shapes, knobs: Settings) -> Handle:
         kernels = {name: m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}

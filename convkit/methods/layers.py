@@ -94,7 +94,7 @@ def layers(norm: str = "", change: Callable[[Convolution, Settings], object] | N
 
 
 def sphere_layers(knobs: Settings) -> LayerFactory:
-    """Return the layer factory of Ikami et al. 2022: a convolution without bias, then ``NoisyAffine2d``.
+    """Return the layer factory of Ikami et al. 2021: a convolution without bias, then ``NoisyAffine2d``.
 
     The paper leaves the start of the gain open. Here the last gain of each residual block starts at 0, or as the knob
     ``residual_start`` says (our variant): with 1, a sum of many blocks is lost in its first steps.
@@ -116,7 +116,7 @@ def sphere_layers(knobs: Settings) -> LayerFactory:
 def noise_by_depth(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings) -> None:
     """Give the noise the same size in all layers of a network without residual blocks.
 
-    With ``noise="as in W"`` it grows with depth in residual networks alone (eq. 8 of Ikami et al. 2022).
+    With ``noise="as in W"`` it grows with depth in residual networks alone (eq. 8 of Ikami et al. 2021).
     """
     if knobs["noise"] == "as in W" and not getattr(model, "residual", False):
         for layer in model.modules():

@@ -85,7 +85,7 @@ _CLIP = {**_CHOICE, "unsettles": after_each_clip}
 
 METHODS: Registry[Method] = Registry("METHODS")
 """The training methods by name. Letters name the papers: C is Liu et al. 2021, L Liang & Huang 2021, S Sedghi et al.
-2019, W Ikami et al. 2022.
+2019, W Ikami et al. 2021.
 
 What defines a method has the value of its paper: W's radius and 16 groups, a clip every 100 steps as in S, L's
 smoothing. Learning rates, weight decay and strengths are the kit's own, chosen for small networks on small data; weight

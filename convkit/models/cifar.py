@@ -83,7 +83,7 @@ def wrn28_10(
     With ``norm_first=True`` the order is the published one, too, with 36,479,194 parameters for BatchNorm and CIFAR-10:
     each convolution of a block takes ``relu(norm(...))``, where the first normalization acts on the sum of all blocks
     before; stem and shortcuts have none, and a last one precedes the head. A normalization between two convolutions
-    counts as a layer of the depth of the first one. So the noise of Ikami et al. 2022 acts on the sum of the blocks.
+    counts as a layer of the depth of the first one. So the noise of Ikami et al. 2021 acts on the sum of the blocks.
 
     Args:
         layer: The layer factory that makes every convolution.

@@ -19,7 +19,7 @@ def cnn9(
 ) -> Network:
     """Return a network of nine 3 x 3 convolutions with ReLU in three groups, with average pooling between the groups.
 
-    Section 4.1.1 of Ikami et al. 2022.
+    Section 4.1.1 of Ikami et al. 2021.
 
     Args:
         layer: The layer factory that makes every convolution.

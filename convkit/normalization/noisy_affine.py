@@ -10,7 +10,7 @@ from convkit.operators.geometry import positive_ints
 
 
 class NoisyAffine2d(nn.Module):
-    """A learnable scale and bias per channel, with noise on the scale during training (eq. 6-8 of Ikami et al. 2022).
+    """A learnable scale and bias per channel, with noise on the scale during training (eq. 6-8 of Ikami et al. 2021).
 
     From ``(batch, channels, height, width)`` to the same shape: ``y = gamma x + beta``; in training
     ``y = (1 + n) gamma x + beta`` with ``n ~ N(0, (sigma * depth)^2)`` drawn for each sample and channel. ``depth`` is

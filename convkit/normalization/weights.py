@@ -39,7 +39,7 @@ def parametrized(layer: Layer, parametrization: nn.Module) -> Layer:
 
 
 class WeightStandardization(nn.Module):
-    """Weight standardization: rows of mean 0 and norm ``gain`` (Qiao et al. 2019; eq. 15-17 of Ikami et al. 2022).
+    """Weight standardization: rows of mean 0 and norm ``gain`` (Qiao et al. 2019; eq. 15-17 of Ikami et al. 2021).
 
     A row is the weight of one output. ``gain=None`` is eq. 15 as printed: standard deviation 1, which is norm
     ``sqrt(fan-in)``; a deep network without a normalization of its activations then starts with outputs of 1e6 and is

@@ -1,4 +1,4 @@
-"""The tables and figures of Ikami et al. 2022 as protocols."""
+"""The tables and figures of Ikami et al. 2021 as protocols."""
 
 from dataclasses import replace
 from typing import Any

@@ -18,7 +18,7 @@ from convkit.statistics import Verdict, compare
 NAMES = {
     "S": "Sedghi et al. 2019",
     "C": "Liu et al. 2021",
-    "W": "Ikami et al. 2022",
+    "W": "Ikami et al. 2021",
     "L": "Liang & Huang 2021",
     "M": "beside the papers: Muon (Jordan et al. 2024) in the true operator norm",
 }

@@ -1,4 +1,4 @@
-"""Experiments of Ikami et al. 2022: row norms, weight decay, small batches, and an ablation, on the centered sphere."""
+"""Experiments of Ikami et al. 2021: row norms, weight decay, small batches, and an ablation, on the centered sphere."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The panel of notebook 08: a projected gradient step in three dimensions, after Figure 1 of Ikami et al. 2022."""
+"""The panel of notebook 08: a projected gradient step in three dimensions, after Figure 1 of Ikami et al. 2021."""
 
 from dataclasses import dataclass
 from typing import Any

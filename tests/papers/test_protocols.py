@@ -354,7 +354,7 @@ def test_the_page_is_written_from_the_results_beside_it(tmp_path, capsys):
     assert command.main(["scoreboard", "--json", str(tmp_path / "page.md")]) == 0
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert text == page(Path(tmp_path))
-    assert "## W: Ikami et al. 2022" in text
+    assert "## W: Ikami et al. 2021" in text
 
 
 def test_tiny_scales_take_few_images_and_steps():
