@@ -13,7 +13,7 @@ class Archive(sdist):
     """The step that writes the source archive. In a clone setuptools-scm has listed the files of git."""
 
     def make_distribution(self) -> None:
-        if not Path(".git").exists():  # an unpacked archive: all that it came with, and nothing that git would ignore
+        if ".ci/backend.py" not in self.filelist.files:  # no git here: all files but those that git would ignore
             lines = Path(".gitignore").read_text(encoding="utf-8").splitlines()
             ignored = [f"*/{line.strip('/')}/*" for line in lines if line and not line.startswith("#")]
             files = [path.as_posix() for path in Path().rglob("*") if path.is_file()]

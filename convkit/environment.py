@@ -21,6 +21,7 @@ STAMP = VENV / "convkit-stamp.txt"
 UNFINISHED = "the installation was interrupted\n"
 THEIRS = "made by somebody else, whose versions stay\n"
 VERSION = "{}.{}".format(*sys.version_info)
+DRIVERS = ("/proc/driver/nvidia/version", "/dev/dxg")  # where Linux has NVIDIA's driver, and where Windows lends it one
 NO_NETWORK = r"connection broken|ConnectionError|HTTPS?ConnectionPool|name resolution|SSLError|timed out"
 
 
@@ -43,6 +44,8 @@ def explain(output: str) -> str:
         return f"{VENV} cannot be written: clone into a folder of your own, then type the command again."
     if re.search(NO_NETWORK, output):
         return "pip cannot reach the package index: check the network or the proxy, then type the command again."
+    if "editable mode currently requires" in output:
+        return f"the pip in .venv is too old: type `{PYTHON} -m pip install --upgrade pip`, then the command again."
     missing = re.search(r"No matching distribution found for (\S+)", output)
     if missing:
         return (
@@ -118,15 +121,59 @@ def make_venv() -> None:
     run_step([sys.executable if os.name == "nt" else os.path.realpath(sys.executable), "-m", "venv", VENV])
 
 
+def refuse_older_torch() -> None:
+    """Raise ``SentenceError`` if somebody else's .venv has a torch that pip would replace."""
+    needed = re.search(r'"torch>=(\d+)\.(\d+)"', PROJECT.read_text(encoding="utf-8"))
+    for place in ("lib/*/site-packages", "Lib/site-packages"):
+        for path in VENV.glob(f"{place}/torch-*.dist-info"):
+            found = re.match(r"torch-(\d+)\.(\d+)", path.name)
+            if needed and found and tuple(map(int, found.groups())) < tuple(map(int, needed.groups())):
+                raise SentenceError(
+                    f"convkit needs torch {needed[1]}.{needed[2]} or newer and .venv, which you made yourself, has "
+                    f"{found[1]}.{found[2]}: update torch there or move .venv away, then type the command again."
+                )
+
+
+def lacks_nvidia() -> bool:
+    """Return whether this is Linux without an NVIDIA driver, where a torch with CUDA would be of no use."""
+    return sys.platform == "linux" and not any(map(os.path.exists, DRIVERS))
+
+
+def uv_install(kit: list[object]) -> bool:
+    """Let uv install the kit with a torch without CUDA, where there is no NVIDIA driver; return whether it did."""
+    if not lacks_nvidia() or {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"} & set(os.environ):  # the user has chosen a torch
+        return False
+    uv = shutil.which("uv")
+    if uv is None:
+        if not any(VENV.glob("lib/*/site-packages/torch")):
+            print(
+                "There is no NVIDIA driver, and the torch of most package indexes brings 2.7 GB of CUDA with it: for "
+                "one without, stop here, type `pip install uv`, then the command again.",
+                flush=True,
+            )
+        return False
+    try:
+        run_step([uv, "pip", "install", "--python", PYTHON, "--torch-backend=auto", *kit])
+    except SentenceError as error:
+        print(f"uv could not take a torch without CUDA, so pip installs: {error}", flush=True)
+        return False
+    return True
+
+
 def pip_install(theirs: bool) -> None:
     """Install the kit and its requirements in .venv, in the tested versions where that is possible."""
     pip = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
-    kit = ["--editable", f"{ROOT}[test]"]
+    kit: list[object] = ["--editable", f"{ROOT}[test]"]
+    if theirs:
+        refuse_older_torch()
     if theirs or not CONSTRAINTS.exists():
         run_step([*pip, *kit])
         return
+    pinned: list[object] = ["--constraint", CONSTRAINTS, *kit]
+    if uv_install(pinned):
+        return
     try:
-        run_step([*pip, "--constraint", CONSTRAINTS, *kit])
+        run_step([*pip, *pinned])
     except PinError:
         print(
             "pip cannot have the versions of .ci/constraints.txt here: installing the newest that it finds. "

@@ -11,7 +11,7 @@ import pytest
 
 import convkit.__main__ as commands
 from convkit.environment import PYTHON, SentenceError, explain
-from tests import ROOT
+from tests import NOTEBOOKS, RESULTS, ROOT
 from tests.helpers.refusals import refused
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals and users of Unix")
@@ -315,3 +315,32 @@ def test_build_takes_the_named_notebooks_or_all_in_order(monkeypatch, tmp_path):
     assert commands.build([str(paths[2]), str(paths[0])]) == 0
     assert built == [paths[2], paths[0]]
     refused(r"there is no notebook nowhere\.ipynb", commands.build, ["nowhere.ipynb"], error=SentenceError)
+
+
+# ---- notebooks and audit ---------------------------------------------------------------------------------------------
+def test_notebooks_are_copied_to_a_new_folder_of_where_the_command_is_typed(monkeypatch, tmp_path, capsys):
+    environment(monkeypatch, own=True, inside=False)
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(["notebooks", "course"]) == 0
+    names = [path.relative_to(ROOT) for path in (*NOTEBOOKS, *RESULTS.rglob("*.json"), ROOT / "notebooks" / "LICENSE")]
+    for name in names:
+        copy = tmp_path / "course" / name.relative_to("notebooks")
+        assert copy.read_bytes() == (ROOT / name).read_bytes()
+    assert "notebooks are in course; open them by `jupyter lab course`" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert commands.main(["notebooks", "empty"]) == 0
+    for words, told in [
+        (["course"], "course has files in it"),
+        ([], "needs the folder"),
+        (["a", "b"], "needs the folder"),
+    ]:
+        assert commands.main(["notebooks", *words]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
+def test_audit_is_handed_its_arguments(monkeypatch):
+    report = pytest.importorskip("convkit.methods.report")
+    environment(monkeypatch, own=True, inside=False)
+    monkeypatch.setattr(report, "main", lambda extra: len(extra) + 40)
+    assert commands.main(["audit", "file", "--help"]) == 42

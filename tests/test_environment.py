@@ -28,6 +28,10 @@ class Clone:
         self.pip_fails: BaseException | None = None
         self.move_to(folder)
         monkeypatch.setattr(environment, "run_step", self.run_step)
+        self.uv: str | None = None
+        self.uv_fails = False
+        monkeypatch.setattr(shutil, "which", lambda name: self.uv)
+        monkeypatch.setattr(environment, "DRIVERS", (str(folder),))  # there is one
 
     def move_to(self, folder: Path) -> None:
         places = {"ROOT": folder, "PROJECT": folder / "pyproject.toml", "VENV": folder / ".venv"}
@@ -52,6 +56,13 @@ class Clone:
                 self.python.touch()
             else:
                 self.python.symlink_to(words[0])
+        elif words[0] == self.uv:
+            self.steps.append("uv")
+            pinned = ["--constraint", str(self.constraints), "--editable", f"{self.folder}[test]"]
+            assert words[1:] == ["pip", "install", "--python", str(self.python), "--torch-backend=auto", *pinned]
+            assert not environment.environment_stands()
+            if self.uv_fails:
+                raise SentenceError("uv: no network.")
         else:
             pinned = ["--constraint", str(self.constraints)] == words[5:7]
             self.steps.append("pip" if pinned else "pip without pins")
@@ -176,6 +187,66 @@ def test_a_venv_made_by_somebody_else_is_used_and_never_deleted_and_keeps_its_ve
     assert (clone.venv / "theirs").exists()
 
 
+@pytest.mark.parametrize("name", ["lib/python3.12/site-packages", "Lib/site-packages"])
+@pytest.mark.parametrize(
+    "torch, refuses", [("2.10.1+cu128", True), ("1.13.0", True), ("2.11.0", False), ("3.0", False)]
+)
+def test_an_older_torch_in_somebody_elses_venv_is_named_and_not_replaced(clone, name, torch, refuses):
+    clone.project.write_text('[project]\ndependencies = [\n    "torch>=2.11",\n]\n', encoding="utf-8")
+    clone.python.parent.mkdir(parents=True)
+    clone.python.touch()
+    (clone.venv / name / f"torch-{torch}.dist-info").mkdir(parents=True)
+    if refuses:
+        has = ".".join(torch.split(".")[:2])
+        refused(rf"needs torch 2\.11 or newer and .venv, .* has {has}: update", clone.make, error=SentenceError)
+        assert clone.steps == []
+    else:
+        assert clone.make() == ["pip without pins"]
+
+
+# ---- a torch without CUDA --------------------------------------------------------------------------------------------
+@pytest.fixture
+def without_driver(clone, monkeypatch) -> Clone:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(environment, "DRIVERS", (str(clone.folder / "none"),))
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return clone
+
+
+def test_uv_takes_a_torch_without_cuda_where_there_is_no_driver(without_driver, capsys):
+    without_driver.uv = "/somewhere/uv"
+    assert without_driver.make() == ["venv", "uv"]
+    assert "CUDA with it" not in capsys.readouterr().out
+    assert without_driver.make() == []
+    without_driver.constraints.write_text("torch==2.14.1\n", encoding="utf-8")
+    without_driver.uv_fails = True
+    assert without_driver.make() == ["uv", "pip"]
+    assert "so pip installs: uv: no network." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", ["driver", "system", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"])
+def test_pip_installs_where_there_is_a_driver_or_the_user_has_chosen_an_index(without_driver, monkeypatch, reason):
+    without_driver.uv = "/somewhere/uv"
+    if reason == "driver":
+        monkeypatch.setattr(environment, "DRIVERS", (str(without_driver.folder),))
+    elif reason == "system":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    else:
+        monkeypatch.setenv(reason, "an address")
+    assert without_driver.make() == ["venv", "pip"]
+
+
+def test_without_uv_one_line_says_how_to_avoid_cuda_before_torch_is_there(without_driver, capsys):
+    assert without_driver.make() == ["venv", "pip"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "CUDA with it" in line]
+    assert "`pip install uv`" in line
+    (without_driver.venv / "lib" / "python3" / "site-packages" / "torch").mkdir(parents=True)
+    without_driver.project.write_text(OTHER, encoding="utf-8")
+    assert without_driver.make() == ["pip"]
+    assert "CUDA with it" not in capsys.readouterr().out
+
+
 def test_an_own_environment_counts_when_the_kit_is_installed_in_it(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(environment.sysconfig, "get_path", lambda name: str(tmp_path))
@@ -239,6 +310,10 @@ FAILURES = {
         "ERROR: Could not find a version that satisfies the requirement setuptools>=77 (from versions: none)\n"
         "ERROR: No matching distribution found for setuptools>=77\n",
         "pip._vendor.urllib3.exceptions.ReadTimeoutError: HTTPSConnectionPool(host='a', port=443): Read timed out.",
+    ],
+    "the pip in .venv is too old": [
+        "ERROR: File 'setup.py' not found. Directory cannot be installed in editable mode: /home/a/convkit\n"
+        "(A 'pyproject.toml' file was found, but editable mode currently requires a setuptools-based build.)\n",
     ],
     "pip finds no torch>=2.11": [
         "ERROR: Could not find a version that satisfies the requirement torch>=2.11 (from versions: 2.2.2)\n"

@@ -4,9 +4,11 @@ import base64
 import importlib.util
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,11 +32,17 @@ def listing(place: int) -> str:
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)[place]
 
 
-def printed(place: int) -> str:
-    """What the listing prints, run as it stands there."""
+def below(place: int) -> str:
+    """The block that stands below the listing, of what it prints."""
+    return README.partition(listing(place) + "```\n\n```\n")[2].partition("```")[0]
+
+
+def printed(place: int, python: str = sys.executable, folder: Path = ROOT) -> str:
+    """What the listing prints, run as it stands there, by this Python in this folder."""
     code = listing(place)
     assert len([line for line in code.splitlines() if line.strip()]) <= 11, "about ten lines"
-    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run([python, "-W", "error", "-c", code], capture_output=True, text=True, cwd=folder, env=own)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -46,9 +54,8 @@ def test_every_listing_of_the_readme_is_run_here():
 
 @pytest.mark.slow
 def test_the_surprise_runs_as_printed_and_prints_what_stands_below_it():
-    below = README.partition(listing(SURPRISE) + "```\n\n```\n")[2].partition("```")[0]
-    assert below
-    assert printed(SURPRISE) == below
+    assert below(SURPRISE)
+    assert printed(SURPRISE) == below(SURPRISE)
     flattened = torch.linalg.matrix_norm(trained_kernels()["64 to 64"].flatten(1), 2)
     assert f"here {flattened:.2f}" in README
 

@@ -75,7 +75,7 @@ def test_what_an_old_python_reads_before_that_is_within_its_grammar():
 
 
 # ---- versions --------------------------------------------------------------------------------------------------------
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "build": "python-build"}
 BY_PIP = {"pyright", "playwright", "pyautoattack", "adversarial-robustness-toolbox"}  # in a conda environment, too
 
 
@@ -123,6 +123,16 @@ def test_the_pins_hold_and_are_met(requirements, name, within, without):
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{name} is not installed")
     assert installed.split("+")[0] in requirements[name]
+
+
+def test_the_citation_names_this_version(project):
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    assert [author["name"].lower() for author in citation["authors"]] == [one["name"] for one in project["authors"]]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Version {project['version']}" in readme
+    assert citation["title"] in readme
 
 
 def test_the_constraints_name_one_version_each_of_what_the_kit_requires(requirements):
