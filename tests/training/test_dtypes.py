@@ -124,7 +124,7 @@ def test_data_are_the_same_under_every_default(make):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "turn+jitter"])  # of clouds
 def test_augmentations_are_the_same_under_every_default(device, name, dtype):
     x = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=dtype).to(device)
 
