@@ -100,9 +100,9 @@ def solids(count: int = 2000, test_count: int = 400, points: int = 128, jitter: 
     """Return clouds of points on eight solids, ``(N, 3, points)``, without any download.
 
     Sphere, cube, cylinder, cone, torus, tetrahedron, octahedron and prism are equally frequent. The points are drawn
-    uniformly by area; each cloud is turned at random, moved so that its mean is 0, and scaled so that its farthest
-    point has norm 1; then each coordinate is moved by ``jitter * N(0, 1)``. The clouds depend on the seed alone, and
-    with the same seed a smaller set is the beginning of a larger one.
+    uniformly by area; each cloud is turned at random about the second axis, which points up, moved so that its mean is
+    0, and scaled so that its farthest point has norm 1; then each coordinate is moved by ``jitter * N(0, 1)``. The
+    clouds depend on the seed alone, and with the same seed a smaller set is the beginning of a larger one.
 
     Args:
         count, test_count: Number of training and of test clouds.

@@ -25,7 +25,9 @@ def sample(count: int, points: int, jitter: float, seed: tuple[int, ...]) -> tup
     for index, kind in enumerate(SOLIDS):
         some = torch.from_numpy(np.flatnonzero(labels == index))
         clouds[some] = surface(kind, numbers[some])
-    clouds = clouds @ _rotations(torch.from_numpy(turns.standard_normal((count, 4))))
+    angle = torch.from_numpy(2 * math.pi * turns.random((count, 1)))
+    (a, b, up), cos, sin = clouds.unbind(-1), angle.cos(), angle.sin()
+    clouds = torch.stack([cos * a + sin * b, up, cos * b - sin * a], -1)  # the second axis points up
     clouds = clouds - clouds.mean(1, keepdim=True)
     clouds = clouds / clouds.norm(dim=2).amax(1)[:, None, None].clamp(min=1e-12)  # a single point stays at 0
     clouds = clouds + jitter * torch.from_numpy(noise.standard_normal((count, points, 3)))
@@ -93,14 +95,3 @@ def _faces(kind: str) -> list[list[tuple[float, float, float]]]:
     for a, b in zip(base, base[1:] + base[:1], strict=True):
         faces += [[(*a, -1.0), (*b, -1.0), (*b, 1.0)], [(*a, -1.0), (*b, 1.0), (*a, 1.0)]]
     return faces
-
-
-def _rotations(quaternions: Tensor) -> Tensor:
-    """Return the rotations of quaternions ``(n, 4)``, which need no norm 1: normal ones give uniform rotations."""
-    w, x, y, z = (quaternions / quaternions.norm(dim=1, keepdim=True)).unbind(1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, 1) for row in rows], 1)

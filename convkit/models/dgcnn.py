@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from convkit.checks import whole
+from convkit.checks import number, whole
 from convkit.models.layers import LayerFactory, plain_layer
 from convkit.models.network import Assembly, Images, scaled
 
@@ -90,7 +90,8 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the new features of all points."""
-        return self.activation(self.layer(edge_features(x, nearest_neighbors(x, self.k)))).amax(3)
+        edges = self.layer(edge_features(x, nearest_neighbors(x, self.k)))
+        return self.activation(edges.max(3).values)  # LeakyReLU is monotone: behind the maximum it does the same
 
     def extra_repr(self) -> str:
         return f"k={self.k}"
@@ -105,7 +106,7 @@ class DGCNN(nn.Module):
         notes: Sentences that say where the network differs from the published one.
     """
 
-    def __init__(self, net: Assembly, k: int, width: float) -> None:
+    def __init__(self, net: Assembly, k: int, width: float, dropout: float) -> None:
         super().__init__()
         self.in_channels, self.residual = net.in_channels, False
         self.notes = ["The hidden layers have no bias of their own; in the published code the second one has."]
@@ -119,7 +120,7 @@ class DGCNN(nn.Module):
         self.embed = nn.Sequential(net.make(sum(widths), embedding, 1), nn.LeakyReLU(SLOPE))
         hidden, features = list[nn.Module](), 2 * embedding
         for units in (scaled(units, width) for units in HIDDEN):
-            hidden.append(nn.Sequential(net.make(features, units, 1), nn.LeakyReLU(SLOPE), nn.Dropout(0.5)))
+            hidden.append(nn.Sequential(net.make(features, units, 1), nn.LeakyReLU(SLOPE), nn.Dropout(dropout)))
             features = units
         self.hidden = nn.Sequential(*hidden)
         self.head = nn.Linear(features, net.classes, dtype=net.dtype)
@@ -146,6 +147,7 @@ def dgcnn(
     layer: LayerFactory = plain_layer,
     width: float = 1.0,
     k: int = 20,
+    dropout: float = 0.5,
     **images: Unpack[Images],
 ) -> DGCNN:
     """Return DGCNN for the classification of point clouds: four EdgeConv, an embedding, two hidden layers, the head.
@@ -158,6 +160,7 @@ def dgcnn(
         layer: The layer factory that makes every convolution.
         width: Factor of all numbers of channels.
         k: Number of neighbors of a point, itself included.
+        dropout: The part of the units of the hidden layers that is left out at each step of the training.
         images: What the network is built for; see ``Images``, with axes for channels, and points for ``image_size``:
             clouds of other numbers of points, at least ``k``, are taken as well.
 
@@ -172,4 +175,4 @@ def dgcnn(
         raise ValueError(
             f"k must be at most the number of points, image_size = {net.image_size}, got {k}; take a smaller k"
         )
-    return DGCNN(net, k, width)
+    return DGCNN(net, k, width, number("dropout", dropout, 0, 1))

@@ -142,14 +142,19 @@ def test_solids_are_balanced_centered_in_the_unit_ball_and_follow_the_seed_alone
     assert load("solids", count=8, test_count=8).name == "solids"
 
 
-def test_a_turned_solid_keeps_its_distances_and_turns_are_uniform():
-    data = solids(4000, 8, points=40, jitter=0)
-    spheres = data.images[data.labels == SOLIDS.index("cube")].double()
-    # the farthest point of a cube is near a corner, which a uniform turn may take to any place on the sphere
-    far = spheres.gather(2, spheres.norm(dim=1).argmax(1)[:, None, None].expand(-1, 3, 1))[..., 0]
-    for axis in far.unbind(1):
-        share = ((axis[:, None] + 1) / 2 <= U).double().mean(0)
-        assert (share - U).abs().max() < 2 / len(far) ** 0.5
+def test_solids_stand_upright_and_are_turned_by_uniform_angles():
+    data = solids(8 * 500, 8, points=40, jitter=0)
+    cubes = data.images[data.labels == SOLIDS.index("cube")].double()
+    assert (
+        (cubes.abs().amax(2)[:, 1] - 3**-0.5).abs() < 0.2
+    ).double().mean() > 0.97  # faces above and below, at 1 / sqrt(3) of the corners' distance
+    flat = torch.hypot(cubes[:, 0], cubes[:, 2])
+    far = cubes.gather(2, flat.argmax(1)[:, None, None].expand(-1, 3, 1))[..., 0]  # near an upright edge
+    angle = torch.atan2(far[:, 2], far[:, 0])
+    share = (((angle + math.pi) / (2 * math.pi))[:, None] <= U).double().mean(0)
+    assert (share - U).abs().max() < 2 / len(angle) ** 0.5
+    cones = data.images[data.labels == SOLIDS.index("cone")]
+    assert (cones[:, 1].amax(1) > -cones[:, 1].amin(1)).double().mean() > 0.99  # the tip is up, far from the mean
 
 
 def test_clouds_are_data_with_points_for_pixels(device):

@@ -188,7 +188,7 @@ def test_methods_take_convolutions_of_one_and_three_axes_or_say_why_not(method, 
     with unchanged(model):
         conversion = convert(model, METHODS[method].layer(settings))
     new = conversion.model
-    only_images = method.startswith(("convnorm", "layer_polar", "sphere", "centre"))
+    only_images = method.startswith(("convnorm", "layer_polar"))
     assert [line[:6] for line in conversion.left] == (["0: lef", "3: lef"] if only_images else [])
     assert all("the factory cannot make it" in line for line in conversion.left)
     assert new(x).shape == model(x).shape

@@ -111,3 +111,18 @@ def test_noisy_affine_refuses():
     for depth in (0, 1.5):
         refused("depth must be", NoisyAffine, 3, depth=depth)
     refused("needed a batch of shape", layer, torch.zeros(2, 4, 5, 5))
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 4, 2), (6, 3, 2, 1, 4)], ids=str)
+def test_the_noisy_affine_takes_any_number_of_axes_and_draws_one_number_for_a_channel(shape, device):
+    layer, x = NoisyAffine(3, sigma=0.4).to(device), torch.ones(shape, device=device)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -2.0, 3.0]))
+        layer.bias.copy_(torch.tensor([0.5, 0.0, -1.0]))
+    y = layer(x)
+    assert y.shape == x.shape
+    flat = y.reshape(6, 3, -1)
+    assert_close(flat, flat[..., :1].expand_as(flat))
+    assert len(flat[..., 0].unique()) == 18
+    expected = torch.tensor([1.5, -2.0, 2.0], device=device).expand(6, 3)
+    assert_close(layer.eval()(x).reshape(6, 3, -1)[..., 0], expected)
