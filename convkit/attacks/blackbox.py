@@ -13,6 +13,7 @@ from convkit.attacks.checks import (
     check_finite,
     check_images,
     check_labels,
+    check_limits,
     check_logits,
     check_size,
     log_odds,
@@ -30,6 +31,8 @@ def simba(
     basis: Literal["pixel", "dct"] = "pixel",
     steps: int | None = None,
     generator: torch.Generator | None = None,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Return adversarial images in [0, 1] and the number of queries for each image, by SimBA (Guo et al. 2019).
 
@@ -40,15 +43,17 @@ def simba(
     frequencies. ``steps`` is the number of vectors to try, by default each once; more start a new round. The change is
     at most ``step * sqrt(steps)`` in the 2-norm, and for ``"pixel"`` at most ``step`` per coordinate and round.
 
-    The model runs in evaluation mode. Raises ``ValueError`` for images, labels, steps or logits that are out of range.
+    ``low`` and ``high`` take the place of 0 and 1 for other inputs than images. The model runs in evaluation mode.
+    Raises ``ValueError`` for images, labels, steps, limits or logits that are out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
     >>> simba(model, torch.tensor([[0.6]]), torch.tensor([0]), step=0.25)
     (tensor([[0.3500]]), tensor([3]))
     """
+    limits = check_limits(low, high)
     with at_the_end() as read:
-        check_images(x, read)
+        check_images(x, read, limits)
         check_labels(y, x)
         size = check_size("step", step, x, above=True, read=read)
         number = x[0].numel()
@@ -78,7 +83,7 @@ def simba(
                 for sign in (1, -1):  # each of the two waits for a GPU once: to know how many images are left
                     rows = left[asked]
                     trial = at[rows] + sign * change[asked]
-                    logits = copy(trial.clamp(0, 1))
+                    logits = copy(trial.clamp(*limits))
                     finite = finite & logits.isfinite().all()
                     losses = log_odds(logits, y[rows])
                     queries[rows] += 1
@@ -92,7 +97,7 @@ def simba(
                             break
                 left = left[(~done).nonzero()[:, 0]]
             check_finite(finite, read)
-        return at.clamp(0, 1), queries
+        return at.clamp(*limits), queries
 
 
 # ---- private -------------------------------------------------------------------------------------------------------

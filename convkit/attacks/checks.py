@@ -98,15 +98,31 @@ def own_copy(t: Tensor) -> Tensor:
         return t.clone() if t.is_inference() else t.detach()
 
 
-def check_images(x: Tensor, read: Read = at_once) -> None:
-    """Raise ``ValueError`` unless ``x`` is a batch of floating-point images ``(N, ...)`` in [0, 1]."""
+def check_limits(low: object, high: object) -> tuple[float, float]:
+    """Return the limits of an attack as plain numbers, infinity included; raise ``ValueError`` unless low < high."""
+    found = plain(low), plain(high)
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in found) or not found[0] < found[1]:
+        raise ValueError(
+            f"low must be a number below high, got {described(low)} and {described(high)}; images have 0 and 1, and "
+            "points that may be anywhere -math.inf and math.inf"
+        )
+    return float(found[0]), float(found[1])
+
+
+def check_images(x: Tensor, read: Read = at_once, limits: tuple[float, float] = (0.0, 1.0)) -> None:
+    """Raise ``ValueError`` unless ``x`` is a batch of floating-point images ``(N, ...)`` in [0, 1], or the limits."""
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"needed a batch of images (N, ...) with N >= 1, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"images must be floating point in [0, 1], got {x.dtype}; divide by 255 first")
 
     def check(low: float, high: float) -> None:
-        if not (low >= 0 and high <= 1):  # so written, NaN ends here too
+        if limits != (0, 1) and not (limits[0] <= low and high <= limits[1] and high - low < math.inf):
+            raise ValueError(
+                f"inputs must be finite and lie in [{limits[0]:g}, {limits[1]:g}], the low and high of the attack, got "
+                f"values from {low:.4g} to {high:.4g}; give other limits"
+            )
+        if limits == (0, 1) and not (low >= 0 and high <= 1):  # so written, NaN ends here too
             raise ValueError(
                 f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; normalization belongs inside the "
                 "model, as its first step (the mean and std of build_model, or nn.Sequential(normalize, model)), so "

@@ -16,6 +16,7 @@ from convkit.attacks.checks import (
     check_classes,
     check_images,
     check_labels,
+    check_limits,
     check_logits,
     check_network,
 )
@@ -53,6 +54,8 @@ def robust_accuracy(
     attacks: Mapping[str, Attack] | Attack,
     progress: bool = True,
     attack_all: bool = False,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> RobustAccuracy:
     """Return the accuracy of ``model`` on batches ``(x, y)`` in evaluation mode, clean and under each attack.
 
@@ -68,6 +71,9 @@ def robust_accuracy(
     once one of its versions is wrong. The same images survive, up to rounding in batches of other sizes. On a GPU,
     which would be waited for at each step, and for other functions it has to be asked for.
 
+    Clean and changed images lie in [0, 1]. For other inputs ``low`` and ``high`` take the place of these limits, and
+    have to be given to the attack as well: points of a cloud lie within ``-math.inf`` and ``math.inf``.
+
     Raises ``ValueError`` for no images, no attack, and images, labels or logits that are out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
@@ -77,6 +83,7 @@ def robust_accuracy(
     RobustAccuracy(images=2, clean=1.0, attacks={'darker': 0.5}, worst=0.5)
     """
     named = attacks if isinstance(attacks, Mapping) else {getattr(attacks, "__name__", "attack"): attacks}
+    limits = check_limits(low, high)
     if not named:
         raise ValueError("robust_accuracy needs at least one attack, got none")
     check_network(model)
@@ -90,7 +97,7 @@ def robust_accuracy(
             with at_the_end() as read:  # a batch waits for a GPU twice, and when its attacks do
                 counts, sums = dict[str, Tensor](), list[float]()
                 with borrowed(model, x) as copy:
-                    always = _right(copy, x, y, read)
+                    always = _right(copy, x, y, read, limits)
                     right = always.nonzero()[:, 0]
                     clean += len(right)
                     if not attack_all:
@@ -102,7 +109,7 @@ def robust_accuracy(
                             raise ValueError(
                                 f"{name} must return images of shape {tuple(x.shape)}, got shape {tuple(found.shape)}"
                             )
-                        still = _right(copy, found, y, read)
+                        still = _right(copy, found, y, read, limits)
                         counts[name] = still.sum()
                         always &= still
                 read(torch.stack([*counts.values(), always.sum()]), lambda *values, sums=sums: sums.extend(values))
@@ -125,9 +132,9 @@ def _until_wrong(attack: Attack) -> Attack:
     return functools.partial(attack, until_wrong=True) if "until_wrong" in known else attack
 
 
-def _right(copy: nn.Module, x: Tensor, y: Tensor, read: Read) -> Tensor:
+def _right(copy: nn.Module, x: Tensor, y: Tensor, read: Read, limits: tuple[float, float]) -> Tensor:
     """Return which images a copy in evaluation mode gets right."""
-    check_images(x, read)
+    check_images(x, read, limits)
     check_labels(y, x)
     with torch.no_grad():
         logits = copy(x.clone())  # a first step may be in place

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,6 +18,7 @@ from convkit.attacks.checks import (
     check_finite,
     check_images,
     check_labels,
+    check_limits,
     check_logits,
     check_norm,
     check_size,
@@ -40,25 +41,28 @@ def fgsm(
     targets: Tensor | None = None,
     loss: str | Loss = "ce",
     result: Result = "worst",
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Tensor:
     """Return adversarial images by one step of size ``eps`` along the sign of the gradient, in [0, 1].
 
     ``x`` is ``(N, ...)`` in [0, 1], ``y`` holds class numbers ``(N,)``; ``eps`` is in the units of ``x``, one number or
     one per image. Of all changes of at most ``eps`` per pixel this one raises the linearized loss most (Goodfellow et
     al. 2015). Where it lowers the loss, the clean image is returned, unless ``result`` is ``"last"``, which is what
-    other libraries do. ``loss`` and ``targets`` are those of ``pgd``. Raises ``ValueError`` for images, labels, sizes
-    or logits that are out of range.
+    other libraries do. ``loss``, ``targets``, ``low`` and ``high`` are those of ``pgd``. Raises ``ValueError`` for
+    images, labels, sizes, limits or logits that are out of range.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
     >>> _ = model[1].load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.tensor([0.0, 0.5])})
     >>> fgsm(model, torch.tensor([[0.6]]), torch.tensor([0]), eps=0.25)
     tensor([[0.3500]])
     """
+    limits = check_limits(low, high)
     with at_the_end() as read:
-        check_images(x, read)
+        check_images(x, read, limits)
         x, sizes = own_copy(x), check_size("eps", eps, x, read=read)
         search = _Search(model, x, y, targets, loss, read, result)
-        return search.run(_Ball(x, sizes, math.inf), sizes, 1)
+        return search.run(_Ball(x, sizes, math.inf, *limits), sizes, 1)
 
 
 def pgd(
@@ -77,6 +81,8 @@ def pgd(
     until_wrong: bool = False,
     result: Result = "worst",
     spread: float = 0.001,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Tensor:
     """Return the worst images found within ``eps`` of ``x`` and in [0, 1] by projected gradient ascent.
 
@@ -94,7 +100,10 @@ def pgd(
     that survives may still fall to another attack. With ``result="last"`` it is the one after the last step, whatever
     its loss, as in the code of many papers: that attack is weaker, and takes ``steps`` passes through the network
     instead of ``steps + 2``. Its normal start is taken as it is drawn, since the first step moves it into the ball and
-    into [0, 1]. Raises ``ValueError`` for images, labels, sizes or logits that are
+    into [0, 1].
+
+    ``low`` and ``high`` take the place of 0 and 1 for other inputs than images: points of a cloud may lie anywhere,
+    within ``-math.inf`` and ``math.inf``. Raises ``ValueError`` for images, labels, sizes, limits or logits that are
     out of range.
 
     The attack runs on a copy in evaluation mode that shares the network's weights: no gradient reaches them, and
@@ -106,10 +115,11 @@ def pgd(
     >>> pgd(model, torch.tensor([[0.6]]), torch.tensor([0]), eps=0.25, step=0.1, steps=10)
     tensor([[0.3500]])
     """
+    limits = check_limits(low, high)
     with at_the_end() as read:
-        check_images(x, read)
+        check_images(x, read, limits)
         x = own_copy(x)
-        ball = _Ball(x, check_size("eps", eps, x, read=read), check_norm(norm))
+        ball = _Ball(x, check_size("eps", eps, x, read=read), check_norm(norm), *limits)
         strides = check_size("step", step, x, above=True, read=read)
         steps = whole("steps", steps, 1)
         restarts = whole("restarts", restarts, 1)
@@ -143,19 +153,23 @@ def check_result(result: object) -> Result:
 # ---- private -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Ball:
-    """The images within ``eps`` of ``x`` and in [0, 1]."""
+    """The images within ``eps`` of ``x`` and in [``low``, ``high``]."""
 
     x: Tensor
     eps: Tensor
     norm: float
+    low: float
+    high: float
 
     def project(self, at: Tensor) -> Tensor:
         """Return ``at`` moved into the ball: to the nearest point for infinity; for 2 into the box, then to ``x``."""
         if self.norm == math.inf:
-            return torch.minimum(torch.maximum(at, self.x - self.eps), self.x + self.eps).clamp(0, 1)
-        change = at.clamp(0, 1) - self.x
+            return torch.minimum(torch.maximum(at, self.x - self.eps), self.x + self.eps).clamp(self.low, self.high)
+        change = at.clamp(self.low, self.high) - self.x
         length = _lengths(change).clamp(min=torch.finfo(change.dtype).tiny)
-        return (self.x + change * (self.eps / length).clamp(max=1)).clamp(0, 1)  # once more, for rounding
+        return (self.x + change * (self.eps / length).clamp(max=1)).clamp(
+            self.low, self.high
+        )  # once more, for rounding
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the change of norm 1 along which the loss grows fastest; 0 where the gradient is 0."""
@@ -166,7 +180,7 @@ class _Ball:
         return scaled / _lengths(scaled).clamp(min=1)
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """Return images drawn uniformly from the ball, then clamped to [0, 1]."""
+        """Return images drawn uniformly from the ball, then clamped to the limits."""
         if self.norm == math.inf:
             change = (2 * uniform(self.x, generator) - 1) * self.eps
         else:
@@ -176,7 +190,7 @@ class _Ball:
         return self.project(self.x + change)
 
     def part(self, kept: Tensor) -> "_Ball":
-        return _Ball(self.x[kept], self.eps[kept] if self.eps.ndim else self.eps, self.norm)
+        return replace(self, x=self.x[kept], eps=self.eps[kept] if self.eps.ndim else self.eps)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def measure(model: nn.Module, x: Tensor, folded: bool = False) -> tuple[dict[str
     Both numbers are exact for ``A.torus()``, whose norm is at least the layer's own. Layers without a torus, whose
     padding reflects, replicates or is circular but not "same", have the norm ``torus_bound(A)``, which is at least
     their own, too, and no condition number; linear layers have none either. ``ConvNorm2d`` is measured with its
-    affine kernel; ``folded=True`` includes the gains of a BatchNorm or ``NoisyAffine2d`` after the layer (see
+    affine kernel; ``folded=True`` includes the gains of a BatchNorm or ``NoisyAffine`` after the layer (see
     ``channel_gains``). Raises ``ValueError`` where ``conv_operators`` does.
 
     >>> model = nn.Sequential(nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular"))

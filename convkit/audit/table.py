@@ -68,7 +68,7 @@ class LayerTable(list[LayerRecord]):
     """A list of ``LayerRecord`` that prints as a table, also in a notebook.
 
     ``missing`` lists what the table lacks: ``(name, reason)`` for each part of the network with weights that no row
-    stands for, and ``unfolded`` the BatchNorm and ``NoisyAffine2d`` whose gains ``folded=True`` could not put into the
+    stands for, and ``unfolded`` the BatchNorm and ``NoisyAffine`` whose gains ``folded=True`` could not put into the
     layer before. The printed table names them below.
 
     >>> table = layer_table(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2), columns=["norm1"])
@@ -157,7 +157,7 @@ def layer_table(
     number is as exact as the function of its name; ``LayerRecord`` describes what is measured where a layer has no
     Fourier blocks. With ``torus=True`` the norm 2 of such a layer (zero padding, mostly) is bounded by that of
     ``A.torus()``, at a fraction of the cost. ``folded=True`` includes the gains in evaluation mode of the BatchNorm or
-    ``NoisyAffine2d`` into which all outputs of a layer go when ``model(x)`` runs; ``table.unfolded`` names those that
+    ``NoisyAffine`` into which all outputs of a layer go when ``model(x)`` runs; ``table.unfolded`` names those that
     have no such layer. What takes more than a few seconds shows a progress bar, unless ``progress=False``. The model is
     left as it was. Raises ``ValueError`` for unknown names and for weights that are not finite.
 

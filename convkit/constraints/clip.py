@@ -44,7 +44,7 @@ def clip_operator_norm(
     the last clip, its ``step``, and the ``geometry`` of both: ``"exact"`` for the layer's own operator where it has
     Fourier blocks, ``"torus"`` for zero padding: that is ``A.torus()``, whose norm is an upper bound of the layer's.
 
-    With ``folded`` the composition of a layer with the gains of the BatchNorm or ``NoisyAffine2d`` behind it is clipped
+    With ``folded`` the composition of a layer with the gains of the BatchNorm or ``NoisyAffine`` behind it is clipped
     (Boroojeny et al. 2024), in evaluation mode, and the gains are divided out again: the layer's weight alone changes.
     An output channel whose gain is 0, or so small that its part of the composition is lost in rounding, keeps its
     weight. ``True`` folds the next module in an ``nn.Sequential``, a batch of inputs x the one to which the outputs go

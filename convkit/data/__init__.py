@@ -1,4 +1,4 @@
-"""Data sets of labeled images, by name: subsets of them, label noise, augmentation."""
+"""Data sets of labeled images and point clouds, by name: subsets of them, label noise, augmentation."""
 
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from convkit.data.augmentation import cutout as cutout
     from convkit.data.augmentation import random_crop as random_crop
     from convkit.data.augmentation import random_flip as random_flip
+    from convkit.data.clouds import Clouds as Clouds
+    from convkit.data.clouds import jittered as jittered
+    from convkit.data.clouds import modelnet40 as modelnet40
+    from convkit.data.clouds import solids as solids
+    from convkit.data.clouds import turn as turn
     from convkit.data.dataset import Data as Data
     from convkit.data.folder import FolderData as FolderData
     from convkit.data.label_noise import noisy_labels as noisy_labels

@@ -1,4 +1,4 @@
-"""`DATA`: the registry of data sets, two that come with the kit and three that are read from their official files."""
+"""`DATA`: the registry of data sets, three that come with the kit and four that are read from their official files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 
 from convkit.checks import Registry, whole
 from convkit.data.catalog import CIFAR10, CIFAR100, DIGITS, MNIST
+from convkit.data.clouds import modelnet40, solids
 from convkit.data.dataset import Data
 from convkit.data.figures import FIGURES, draw
 from convkit.data.files import load_source
@@ -100,10 +101,12 @@ class Loader:
     Args:
         load: Returns the data. Its first argument is a folder of files, unless the data set is ``offline``.
         offline: Whether the data set needs neither files nor a network.
+        clouds: Whether it holds point clouds, for which a network of images does not do.
     """
 
     load: Callable[..., Data]
     offline: bool = False
+    clouds: bool = False
 
 
 DATA: Registry[Loader] = Registry(
@@ -111,6 +114,7 @@ DATA: Registry[Loader] = Registry(
     {
         **{"digits": Loader(digits, offline=True), "shapes": Loader(shapes, offline=True)},
         **{"mnist": Loader(mnist), "cifar10": Loader(cifar10), "cifar100": Loader(cifar100)},
+        **{"solids": Loader(solids, offline=True, clouds=True), "modelnet40": Loader(modelnet40, clouds=True)},
     },
 )
 

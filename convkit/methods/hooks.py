@@ -16,7 +16,7 @@ def sphere(center: bool, scale: bool) -> Constrain:
     """Return the constraint of Ikami et al. 2021: rows of mean 0 (``center``) and of norm ``radius`` (``scale``)."""
 
     def constrain(optimizer: Optimizer, model: nn.Module, shapes: Shapes, knobs: Settings) -> Handle:
-        kernels = {name: m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+        kernels = {name: m.weight for name, m in model.named_modules() if isinstance(m, CONVOLUTIONS)}
         return centered_sphere(optimizer, kernels, float(knobs.get("radius", 1.0)), center=center, scale=scale)
 
     return constrain

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from convkit.methods.method import KnobValue, MakeLayer, Settings, Shapes
 from convkit.models.layers import ConvAndNorm, LayerFactory, Place
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.normalization.operator_norm import OperatorNorm
 from convkit.normalization.weights import NewtonOrthogonal, WeightStandardization
 from convkit.operators.network import naming
@@ -94,7 +94,7 @@ def layers(norm: str = "", change: Callable[[Convolution, Settings], object] | N
 
 
 def sphere_layers(knobs: Settings) -> LayerFactory:
-    """Return the layer factory of Ikami et al. 2021: a convolution without bias, then ``NoisyAffine2d``.
+    """Return the layer factory of Ikami et al. 2021: a convolution without bias, then ``NoisyAffine``.
 
     The paper leaves the start of the gain open. Here the last gain of each residual block starts at 0, or as the knob
     ``residual_start`` says (our variant): with 1, a sum of many blocks is lost in its first steps.
@@ -102,13 +102,11 @@ def sphere_layers(knobs: Settings) -> LayerFactory:
 
     def conv(*geometry: Any) -> nn.Module:
         *sizes, place = geometry
-        if place.axes != 2:
-            raise ValueError(f"NoisyAffine2d needs a convolution of 2 axes, got one of {place.axes}")
         return _conv(False, sizes, place)
 
     def norm(channels: int, place: Place) -> nn.Module:
         share = 1.0 if knobs["noise"] == "constant" else place.depth
-        return _started(NoisyAffine2d(channels, float(knobs["sigma"]), share), knobs, place)
+        return _started(NoisyAffine(channels, float(knobs["sigma"]), share), knobs, place)
 
     return ConvAndNorm(conv, norm)
 
@@ -120,7 +118,7 @@ def noise_by_depth(model: nn.Module, shapes: Shapes, x: Tensor, knobs: Settings)
     """
     if knobs["noise"] == "as in W" and not getattr(model, "residual", False):
         for layer in model.modules():
-            if isinstance(layer, NoisyAffine2d):
+            if isinstance(layer, NoisyAffine):
                 layer.depth = 1.0
 
 
@@ -174,8 +172,8 @@ def read_groups(model: nn.Module) -> dict[str, KnobValue]:
 
 
 def read_noise(model: nn.Module) -> dict[str, KnobValue]:
-    """Return the knob ``sigma`` of a network with ``NoisyAffine2d``."""
-    layer = _first(model, NoisyAffine2d)
+    """Return the knob ``sigma`` of a network with ``NoisyAffine``."""
+    layer = _first(model, NoisyAffine)
     return {"sigma": layer.sigma} if layer else {}
 
 
@@ -186,8 +184,8 @@ def read_convnorm(model: nn.Module) -> dict[str, KnobValue]:
 
 
 def set_noise(model: nn.Module, knobs: Settings) -> None:
-    """Set the noise of every ``NoisyAffine2d`` to the knob ``sigma``."""
+    """Set the noise of every ``NoisyAffine`` to the knob ``sigma``."""
     sigma = float(knobs["sigma"])
     for layer in model.modules():
-        if isinstance(layer, NoisyAffine2d):
+        if isinstance(layer, NoisyAffine):
             layer.sigma = sigma

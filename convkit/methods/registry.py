@@ -27,7 +27,7 @@ from convkit.methods.steps import muon, polar_layers
 from convkit.models.activations import MaxMin
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.layer_polar import LayerPolar2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.normalization.operator_norm import OperatorNorm
 from convkit.normalization.weights import NewtonOrthogonal, WeightStandardization
 from convkit.penalties import orthogonality
@@ -79,7 +79,7 @@ _SPHERE = {"noise": NOISE, "residual_start": _residual_start("zero")}
 _BATCH = {"layers": (BatchNorm,)}
 _CHOICE = {"optional": {"batchnorm": BatchNorm}}
 _GROUP = {"layers": (nn.GroupNorm,), "read": read_groups}
-_NOISE = {"layers": (NoisyAffine2d,), "read": read_noise, "steer": set_noise, "finish": noise_by_depth}
+_NOISE = {"layers": (NoisyAffine,), "read": read_noise, "steer": set_noise, "finish": noise_by_depth}
 _FRAMES = {"layers": (ConvNorm2d,), "read": read_convnorm, **_CHOICE}
 _CLIP = {**_CHOICE, "unsettles": after_each_clip}
 

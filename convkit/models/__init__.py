@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from convkit.models.activations import MaxMin as MaxMin
     from convkit.models.checkpoints import load_torchvision as load_torchvision
     from convkit.models.checkpoints import torchvision_names as torchvision_names
+    from convkit.models.dgcnn import DGCNN as DGCNN
+    from convkit.models.dgcnn import EdgeConv as EdgeConv
+    from convkit.models.dgcnn import edge_features as edge_features
+    from convkit.models.dgcnn import nearest_neighbors as nearest_neighbors
     from convkit.models.layers import ConvAndNorm as ConvAndNorm
     from convkit.models.layers import LayerFactory as LayerFactory
     from convkit.models.layers import Place as Place

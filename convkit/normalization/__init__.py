@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from convkit.normalization.conversion import convert as convert
     from convkit.normalization.convnorm import ConvNorm2d as ConvNorm2d
     from convkit.normalization.layer_polar import LayerPolar2d as LayerPolar2d
-    from convkit.normalization.noisy_affine import NoisyAffine2d as NoisyAffine2d
+    from convkit.normalization.noisy_affine import NoisyAffine as NoisyAffine
     from convkit.normalization.operator_norm import OperatorNorm as OperatorNorm
     from convkit.normalization.weights import CenteredWeightNorm as CenteredWeightNorm
     from convkit.normalization.weights import NewtonOrthogonal as NewtonOrthogonal

@@ -43,7 +43,7 @@ def convert(model: nn.Module, factory: Callable[..., nn.Module], batchnorm: bool
     ``factory(c_in, c_out, kernel_size, stride, padding, dilation, groups, depth=...)`` makes each new layer, where
     ``depth`` is its number divided by the number of layers. Sizes are tuples of one number per axis, so that
     ``len(kernel_size)`` tells a factory whether ``Conv1d``, ``Conv2d`` or ``Conv3d`` is wanted; the factories of the
-    methods in ``METHODS`` make all three, except those of ConvNorm and the sphere, whose layers are for images. The old
+    methods in ``METHODS`` make all three, except those of ConvNorm, whose layers are for images. The old
     weight goes to the new layer's convolution (through ``right_inverse`` where it is parametrized), the old bias to its
     bias, or to the shift after it in the new layer. With ``batchnorm=True`` each BatchNorm that alone takes the output
     of a swapped layer is removed: its statistics and gains are lost. What is frozen, shared by two layers or watched by

@@ -1,4 +1,4 @@
-"""The per-channel gains of BatchNorm and ``NoisyAffine2d`` after a convolution, and how to fold them into it."""
+"""The per-channel gains of BatchNorm and ``NoisyAffine`` after a convolution, and how to fold them into it."""
 
 import copy
 import itertools
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.operators.dtypes import widened
 from convkit.operators.operator import ConvOperator
 from convkit.operators.recording import Constant, Place, Step, copy_to_run, record_run, states_its_operator
@@ -21,7 +21,7 @@ from convkit.operators.trees import leaves
 
 @torch.no_grad()
 def channel_gains(model: nn.Module, x: Tensor | None = None) -> dict[str, tuple[str, Tensor]]:
-    """Return the gains that BatchNorm or ``NoisyAffine2d`` applies to each layer's output channels in evaluation mode.
+    """Return the gains that BatchNorm or ``NoisyAffine`` applies to each layer's output channels in evaluation mode.
 
     The result is ``{layer: (kind, gains)}``, with the class name of the module after the layer and a tensor of shape
     ``(c_out,)``. Those of BatchNorm are ``gamma / sqrt(running variance + eps)``, exactly what it multiplies by; shifts
@@ -43,8 +43,8 @@ def channel_gains(model: nn.Module, x: Tensor | None = None) -> dict[str, tuple[
 
 
 def channel_gain(layer: nn.Module) -> Tensor | None:
-    """Return what a BatchNorm in evaluation mode or a ``NoisyAffine2d`` multiplies channels by; ``None`` for others."""
-    if isinstance(layer, NoisyAffine2d):
+    """Return what a BatchNorm in evaluation mode or a ``NoisyAffine`` multiplies channels by; ``None`` for others."""
+    if isinstance(layer, NoisyAffine):
         return widened(layer.weight)
     if isinstance(layer, _BatchNorm) and layer.running_var is not None:
         gain = (widened(layer.running_var) + layer.eps).rsqrt()
@@ -53,7 +53,7 @@ def channel_gain(layer: nn.Module) -> Tensor | None:
 
 
 def followers(model: nn.Module, x: Tensor | None = None) -> dict[str, str]:
-    """Return ``{layer: BatchNorm or NoisyAffine2d behind it}``, names of modules.
+    """Return ``{layer: BatchNorm or NoisyAffine behind it}``, names of modules.
 
     Without ``x`` two neighbors in an ``nn.Sequential`` count. With a batch of inputs a copy of the network is run and
     recorded, and those count where all outputs of the layer go into that module and nowhere else, wherever they stand
@@ -144,7 +144,7 @@ def _follower(model: nn.Module, step: Step) -> str | None:
     if gain is None:
         return None
     constants = [arg.value for arg in step.args if isinstance(arg, Constant)]
-    if isinstance(layer, NoisyAffine2d):
+    if isinstance(layer, NoisyAffine):
         fits = packet is torch.ops.aten.mul and any(torch.equal(c.flatten(), gain) for c in constants)
     else:
         known = [t for t in (layer.weight, layer.running_var) if t is not None]

@@ -9,16 +9,16 @@ from convkit.operators.dtypes import autocasts
 from convkit.operators.geometry import positive_ints
 
 
-class NoisyAffine2d(nn.Module):
+class NoisyAffine(nn.Module):
     """A learnable scale and bias per channel, with noise on the scale during training (eq. 6-8 of Ikami et al. 2021).
 
-    From ``(batch, channels, height, width)`` to the same shape: ``y = gamma x + beta``; in training
+    From ``(batch, channels, ...)``, with any number of axes, to the same shape: ``y = gamma x + beta``; in training
     ``y = (1 + n) gamma x + beta`` with ``n ~ N(0, (sigma * depth)^2)`` drawn for each sample and channel. ``depth`` is
     l / L for layer l of L in residual networks, 1 otherwise. ``sigma`` may be changed at any time. Under autocast the
     outputs have the dtype of the inputs, rounded once from that of the parameters. Raises ``ValueError`` for a negative
     ``sigma``, a ``depth`` outside (0, 1] and inputs of another shape.
 
-    >>> layer = NoisyAffine2d(1, sigma=0.5)
+    >>> layer = NoisyAffine(1, sigma=0.5)
     >>> x = torch.ones(8, 1, 2, 2)
     >>> layer(x).std().item() > 0, layer.eval()(x).std().item()
     (True, 0.0)
@@ -46,18 +46,18 @@ class NoisyAffine2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scaled, noisy and shifted batch."""
-        if x.ndim != 4 or x.shape[1] != self.channels:
+        if x.ndim < 2 or x.shape[1] != self.channels:
             raise ValueError(
-                f"needed a batch of shape (batch, {self.channels}, height, width), got {tuple(x.shape)}; "
-                "the channels come second"
+                f"needed a batch of shape (batch, {self.channels}, ...), got {tuple(x.shape)}; the channels come second"
             )
-        scale = self.weight[:, None, None]
+        axes = [None] * (x.ndim - 2)
+        scale = self.weight[:, *axes]
         if self.training and self.sigma > 0:
             # on a GPU by its own generator: a copy from the host would wait
             where = x.device if x.is_cuda else "cpu"
-            noise = torch.randn(len(x), self.channels, 1, 1, dtype=torch.float32, device=where).to(x)
+            noise = torch.randn(*x.shape[:2], *[1 for _ in axes], dtype=torch.float32, device=where).to(x)
             scale = scale * (1 + self.sigma * self.depth * noise)
-        y = scale * x + self.bias[:, None, None]
+        y = scale * x + self.bias[:, *axes]
         return y.to(x.dtype) if autocasts(x) else y
 
     def extra_repr(self) -> str:

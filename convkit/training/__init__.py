@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from convkit.training.distributed import Ranks as Ranks
     from convkit.training.distributed import joined as joined
     from convkit.training.evaluation import evaluate as evaluate
+    from convkit.training.evaluation import mean_class_accuracy as mean_class_accuracy
     from convkit.training.loop import cross_entropy as cross_entropy
     from convkit.training.loop import fit as fit
     from convkit.training.margin import Margin as Margin

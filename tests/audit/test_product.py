@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from convkit.audit.product.bound import product_bound
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from tests.helpers.geometries import normal
@@ -147,7 +147,7 @@ LAYERS = {
     "ConvNorm": lambda: ConvNorm2d(2, 3, 3, padding=1),
     "ConvNorm, strided and grouped": lambda: ConvNorm2d(2, 4, (3, 2), stride=(2, 1), padding=1, groups=2),
     "ConvNorm without affine": lambda: ConvNorm2d(2, 3, (1, 3), padding="same", affine=False),
-    "noisy affine": lambda: NoisyAffine2d(2, sigma=0.5),
+    "noisy affine": lambda: NoisyAffine(2, sigma=0.5),
     "normalized twice": lambda: NormalizedTwice(2),
     "changed forward": Changed,
     "one layer twice": lambda: (lambda conv: nn.Sequential(conv, nn.Tanh(), conv))(nn.Conv2d(2, 2, 3)),

@@ -19,7 +19,7 @@ from convkit.audit.table import COLUMNS, LayerTable, layer_table
 from convkit.bounds import torus_bound
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.folding import channel_gains, fold_batchnorm, with_gain
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
@@ -205,7 +205,7 @@ def test_folded_gains_are_part_of_the_numbers(device):
     model = nn.Sequential(
         nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False), nn.BatchNorm2d(3)),
         nn.ReLU(),
-        nn.Sequential(nn.Conv2d(3, 4, (1, 3), padding=(0, 1)), NoisyAffine2d(4, sigma=0.5)),
+        nn.Sequential(nn.Conv2d(3, 4, (1, 3), padding=(0, 1)), NoisyAffine(4, sigma=0.5)),
         *(nn.Conv2d(4, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)),
     ).to(device, torch.float64)
     with torch.no_grad():
@@ -214,7 +214,7 @@ def test_folded_gains_are_part_of_the_numbers(device):
         model[2][1].weight.copy_(torch.tensor([1.0, -2.0, 3.0, 0.1]))
     x = torch.randn(1, 2, 5, 4, dtype=torch.float64, device=device)
     plain, folded = layer_table(model, x), layer_table(model, x, folded=True)
-    assert [record.folded for record in folded] == ["BatchNorm2d", "NoisyAffine2d", ""]
+    assert [record.folded for record in folded] == ["BatchNorm2d", "NoisyAffine", ""]
     assert [record.folded for record in plain] == ["", "", ""]
     assert folded[2] == plain[2]  # the BatchNorm behind the ReLU is not next to it
     model.eval()

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from convkit.constraints import clip_operator_norm
 from convkit.normalization.folding import channel_gain, with_gain
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.operators.network import input_shapes
 from convkit.operators.operator import ConvOperator
 from convkit.projections import clip_and_crop
@@ -26,7 +26,7 @@ class Block(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(2, 5, (3, 5), padding=(1, 2), padding_mode="circular"), nn.BatchNorm2d(5)
         self.conv2, self.bn2 = nn.ConvTranspose2d(5, 2, 3, padding=1, bias=False), nn.BatchNorm2d(2)
-        self.last = nn.Sequential(nn.Conv2d(2, 4, 1), NoisyAffine2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+        self.last = nn.Sequential(nn.Conv2d(2, 4, 1), NoisyAffine(4), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))

@@ -276,10 +276,10 @@ def test_data_sets_load_by_name_also_from_outside(monkeypatch, tmp_path):
     def stored(folder, count=600):
         return replace(made(count), name=f"stored in {folder}")
 
-    assert list(DATA) == ["digits", "shapes", "mnist", "cifar10", "cifar100"]
+    assert list(DATA) == ["digits", "shapes", "mnist", "cifar10", "cifar100", "solids", "modelnet40"]
     assert torch.equal(load("digits").images, digits().images)
     assert len(load("shapes", count=30, test_count=10)) == 30
-    assert {name for name, loader in DATA.items() if loader.offline} == {"digits", "shapes"}
+    assert {name for name, loader in DATA.items() if loader.offline} == {"digits", "shapes", "solids"}
     monkeypatch.setattr(DATA, "_entries", dict(DATA))
     DATA.register("stored", Loader(stored))
     DATA.register("made", Loader(made, offline=True))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.normalization.weights import CenteredWeightNorm, NewtonOrthogonal, WeightStandardization, parametrized
 
 NEEDED = "needs the pretended CUDA device: python3 -m convkit test --pretend-gpu"
@@ -104,4 +104,4 @@ def test_weights_are_made_and_derived_without_a_wait(name, gpu):
 
 
 def test_the_noisy_affine_launches_12(gpu):
-    assert_few(counts(passes(NoisyAffine2d(8, sigma=0.0).to(gpu), image(gpu))), 12)
+    assert_few(counts(passes(NoisyAffine(8, sigma=0.0).to(gpu), image(gpu))), 12)

@@ -140,7 +140,7 @@ def test_a_network_is_known_by_its_layers_however_it_is_wrapped(name):
             for other in {"plain", "sphere", "batchnorm", "oni", "convnorm", "own"} - fits:
                 words = f"{other} needs a network with .* make it by network"
                 if (name, other) == ("batchnorm", "sphere"):
-                    words = "sphere needs a network with NoisyAffine2d, got one without .* and with BatchNorm"
+                    words = "sphere needs a network with NoisyAffine, got one without .* and with BatchNorm"
                 refused(words, fit, wrapped, DATA, other, steps=1, batch_size=20)
 
 

@@ -12,7 +12,7 @@ from convkit.data import digits, subset
 from convkit.methods.build import network
 from convkit.methods.registry import METHODS, get_method
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.norms import operator_norm
 from convkit.operators.network import conv_operators
 from convkit.operators.operator import ConvOperator
@@ -81,12 +81,12 @@ def test_every_method_reaches_networks_in_the_published_order(method):
 
 # ---- each told from its neighbors ------------------------------------------------------------------------------------
 def test_layers_behind_the_convolutions_and_weights_that_are_functions_of_others():
-    behind = {nn.BatchNorm2d, nn.GroupNorm, NoisyAffine2d}
+    behind = {nn.BatchNorm2d, nn.GroupNorm, NoisyAffine}
     expected = {name: {nn.BatchNorm2d} for name in METHODS}
     bare = "plain", "weight_standardization", "weight_norm", "oni", "convnorm", "lipschitz"
     expected |= {name: set() for name in (*bare, "muon", "conv_muon", "layer_polar")}
     expected |= {name: {nn.GroupNorm} for name in ("groupnorm", "weight_standardization+groupnorm")}
-    expected |= {name: {NoisyAffine2d} for name in METHODS if name.startswith(("sphere", "centre"))}
+    expected |= {name: {NoisyAffine} for name in METHODS if name.startswith(("sphere", "centre"))}
     models = {name: made(name) for name in METHODS}
     assert {name: kinds(model) & behind for name, model in models.items()} == expected
     changed = {name for name, model in models.items() if any(map(parametrize.is_parametrized, model.modules()))}
@@ -134,16 +134,16 @@ def test_rows_after_training(name, centered, scaled):
 
 def test_noise_constant_or_growing_with_depth():
     def deviations(**knobs):
-        return [m.sigma * m.depth for m in made("sphere", knobs=knobs).modules() if isinstance(m, NoisyAffine2d)]
+        return [m.sigma * m.depth for m in made("sphere", knobs=knobs).modules() if isinstance(m, NoisyAffine)]
 
     assert deviations(sigma=0.3) == [0.3] * 9
     assert deviations(sigma=0.3, noise="constant") == [0.3] * 9
-    residual = [m for m in network("resnet18", DATA, "sphere", width=0.25).modules() if isinstance(m, NoisyAffine2d)]
+    residual = [m for m in network("resnet18", DATA, "sphere", width=0.25).modules() if isinstance(m, NoisyAffine)]
     assert residual[0].depth < residual[-1].depth
     linear = deviations(sigma=0.3, noise="linear")
     assert linear == sorted(linear)
     assert linear[0] < linear[-1] <= 0.3
-    assert set(m.sigma for m in made("sphere_without_noise").modules() if isinstance(m, NoisyAffine2d)) == {0.0}
+    assert set(m.sigma for m in made("sphere_without_noise").modules() if isinstance(m, NoisyAffine)) == {0.0}
 
 
 def test_clips_bound_the_layer_or_the_reshaped_kernel():

@@ -12,7 +12,7 @@ from convkit.methods.build import network
 from convkit.methods.registry import METHODS, read_knobs
 from convkit.models.residual import Residual
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
 from tests.helpers.refusals import refused
@@ -37,7 +37,7 @@ def gains(model):
         if isinstance(module, ConvNorm2d) and module.affine_weight is not None:
             found[name] = module.affine_weight.detach()[:, 0].flatten(1)[:, module.affine_weight[0, 0].numel() // 2]
             assert torch.equal(found[name], module.affine_weight.sum((1, 2, 3)))
-        elif isinstance(module, NoisyAffine2d | nn.BatchNorm2d | nn.GroupNorm):
+        elif isinstance(module, NoisyAffine | nn.BatchNorm2d | nn.GroupNorm):
             found[name] = module.weight.detach()
     return found
 
@@ -113,11 +113,11 @@ def test_gains_in_front_of_a_relu_cannot_start_at_zero_and_layers_without_a_gain
 def test_the_noise_of_a_residual_network_grows_with_depth_whatever_the_start():
     for start in FACTOR:
         model = made("sphere", sigma=0.3, residual_start=start)
-        depths = [layer.depth for layer in model.modules() if isinstance(layer, NoisyAffine2d)]
+        depths = [layer.depth for layer in model.modules() if isinstance(layer, NoisyAffine)]
         assert depths == pytest.approx([layer / 31 for layer in range(1, 32)])  # eq. 8 of Ikami et al.
-        assert {layer.sigma for layer in model.modules() if isinstance(layer, NoisyAffine2d)} == {0.3}
+        assert {layer.sigma for layer in model.modules() if isinstance(layer, NoisyAffine)} == {0.3}
     published = network("resnet32", DATA, "sphere", knobs={"residual_start": "one"}, width=0.5, norm_first=True)
-    noises = {name: layer.depth for name, layer in published.named_modules() if isinstance(layer, NoisyAffine2d)}
+    noises = {name: layer.depth for name, layer in published.named_modules() if isinstance(layer, NoisyAffine)}
     assert noises.pop("norm") == 1
     assert sorted(noises.values()) == pytest.approx([layer / 31 for layer in range(1, 31)])
     assert noises["block1.norm1"] == pytest.approx(1 / 31)  # behind the stem, on the sum of no block yet

@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from convkit.audit.product.bound import product_bound
 from convkit.data import digits, subset
 from convkit.methods.build import network
-from convkit.models import MODELS, GroupSort, MaxMin
+from convkit.models import GroupSort, MaxMin
 from convkit.models.activations import with_activation
+from tests.helpers.image_models import IMAGE_MODELS
 from tests.helpers.refusals import refused
 
 DATA = subset(digits(), 60)
@@ -52,7 +53,7 @@ def test_channels_that_the_size_does_not_divide_are_refused(device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_every_model_can_have_another_activation_everywhere(name):
     model = network(name, DATA, "plain", activation=MaxMin)
     kinds = [type(module) for module in model.modules()]

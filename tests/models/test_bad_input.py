@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
+from convkit.models import batchnorm_layer, build_model, plain_layer
 from convkit.models.network import Assembly
+from tests.helpers.image_models import IMAGE_MODELS
 from tests.helpers.refusals import refused
 
-names = pytest.mark.parametrize("name", MODELS)
+names = pytest.mark.parametrize("name", IMAGE_MODELS)
 
 
 # ---- what is left out is said --------------------------------------------------------------------------------------
@@ -23,7 +24,7 @@ def test_poolings_that_no_longer_fit_are_left_out_and_said(name, size, left_out)
 
 def test_other_departures_are_said_and_only_those():
     with torch.device("meta"):
-        said = {name: builder().notes for name, builder in MODELS.items()}
+        said = {name: builder().notes for name, builder in IMAGE_MODELS.items()}
         assert {name for name, notes in said.items() if notes} == {"wrn28_10", "senet18", "resnet50", "alexnet"}
         assert "pre-activated" in said["senet18"][0]
         for name in ("wrn28_10", "senet18", "resnet32"):

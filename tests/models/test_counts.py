@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
+from convkit.models import batchnorm_layer, build_model, plain_layer
 from convkit.models.layers import ConvAndNorm, Place
+from tests.helpers.image_models import IMAGE_MODELS
 
 PATH = {  # convolutions on the way to the head, from the papers' tables
     **{"cnn9": 9, "resnet18": 17, "resnet32": 31, "resnet110": 109, "wrn28_10": 25, "vgg11": 8, "vgg16": 13},
     **{"senet18": 17, "regnetx_200mf": 1 + 3 * (1 + 1 + 4 + 7), "resnet50": 49, "alexnet": 5},
 }
 BESIDE = {"resnet18": 3, "senet18": 3, "wrn28_10": 3, "regnetx_200mf": 4, "resnet50": 4}  # shortcuts with weights
-names = pytest.mark.parametrize("name", MODELS)
+names = pytest.mark.parametrize("name", IMAGE_MODELS)
 
 
 def count(name: str, layer=batchnorm_layer, **options: object) -> int:

@@ -11,9 +11,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from convkit.audit.product.bound import product_bound
-from convkit.models import MODELS, batchnorm_layer, build_model, plain_layer
+from convkit.models import batchnorm_layer, build_model, plain_layer
 from convkit.operators.network import input_shapes
 from convkit.operators.operator import ConvOperator
+from tests.helpers.image_models import IMAGE_MODELS
 from tests.helpers.refusals import refused
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,7 @@ SMALL = {  # narrow forms, for what must be computed; their layers are those of 
     **{name: {"width": 0.25} for name in ("resnet18", "vgg11", "vgg16", "senet18", "resnet50")},
     **{"resnet32": {"width": 0.5}, "regnetx_200mf": {}, "alexnet": {"width": 0.0625}},
 }
-names = pytest.mark.parametrize("name", MODELS)
+names = pytest.mark.parametrize("name", IMAGE_MODELS)
 layers = pytest.mark.parametrize("layer", [plain_layer, batchnorm_layer])
 
 
@@ -99,7 +100,12 @@ def test_the_seed_draws_the_weights_and_state_travels_through_state_dict_copies_
 
 def test_plain_networks_and_residual_ones_are_told_apart_and_a_part_of_a_network_is_a_network():
     with torch.device("meta"):
-        assert {name for name, make in MODELS.items() if not make().residual} == {"cnn9", "vgg11", "vgg16", "alexnet"}
+        assert {name for name, make in IMAGE_MODELS.items() if not make().residual} == {
+            "cnn9",
+            "vgg11",
+            "vgg16",
+            "alexnet",
+        }
     model = small("cnn9")
     first = model[:2]
     assert isinstance(first[0], nn.Sequential)

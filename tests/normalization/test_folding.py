@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from convkit.audit.measurement import measure
 from convkit.audit.table import layer_table
 from convkit.normalization.folding import channel_gain, channel_gains, followers, with_gain
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from convkit.operators.network import conv_operators
 from tests.helpers.geometries import normal
 from tests.helpers.refusals import refused
@@ -48,7 +48,7 @@ class Many(nn.Module):
         self.conv4, self.bn4 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)  # the outputs also go elsewhere
         self.conv5, self.bn5, self.bn6 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)  # one after the other
         self.conv6, self.bn7 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)  # with an activation between them
-        self.conv7, self.noisy = nn.Conv2d(4, 2, 1), NoisyAffine2d(2)
+        self.conv7, self.noisy = nn.Conv2d(4, 2, 1), NoisyAffine(2)
         self.conv8, self.bn8 = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)  # twice, and behind it always the same
         self.conv9, self.bn9, self.bn10 = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(2)
         self.order = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))

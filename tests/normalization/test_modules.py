@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from convkit.normalization.convnorm import ConvNorm2d
-from convkit.normalization.noisy_affine import NoisyAffine2d
+from convkit.normalization.noisy_affine import NoisyAffine
 from tests.helpers.geometries import normal
 from tests.helpers.refusals import refused
 from tests.normalization.test_evaluation import image, network
@@ -61,7 +61,7 @@ def test_convnorm_refuses_images(device):
 
 # ---- the noisy affine ----------------------------------------------------------------------------------------------
 def test_noise_is_drawn_for_each_sample_and_channel_with_the_stated_deviation(device):
-    layer = NoisyAffine2d(5, sigma=0.8, depth=0.25).to(device)
+    layer = NoisyAffine(5, sigma=0.8, depth=0.25).to(device)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(1.0, 6.0))
         layer.bias.copy_(torch.arange(5.0))
@@ -77,7 +77,7 @@ def test_noise_is_drawn_for_each_sample_and_channel_with_the_stated_deviation(de
 
 
 def test_noise_stays_away_in_evaluation_and_from_the_global_order_of_sigma_zero(device):
-    layer, x = NoisyAffine2d(3, sigma=0.5).to(device), normal(2, 3, 4, 5, device=device, dtype=torch.float32)
+    layer, x = NoisyAffine(3, sigma=0.5).to(device), normal(2, 3, 4, 5, device=device, dtype=torch.float32)
     assert_close(layer.eval()(x), x)
     assert not torch.equal(layer.train()(x), x)
     torch.manual_seed(3)
@@ -90,7 +90,7 @@ def test_noise_stays_away_in_evaluation_and_from_the_global_order_of_sigma_zero(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_noisy_affine_keeps_the_dtype_of_its_images_under_autocast_and_rounds_once(dtype, device):
-    layer, x = NoisyAffine2d(3).to(device), normal(2, 3, 4, 5, device=device).to(dtype)
+    layer, x = NoisyAffine(3).to(device), normal(2, 3, 4, 5, device=device).to(dtype)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.003, -0.7, 3.0]))
         layer.bias.copy_(torch.tensor([0.001, 2.0, -1.0]))
@@ -104,10 +104,25 @@ def test_the_noisy_affine_keeps_the_dtype_of_its_images_under_autocast_and_round
 
 
 def test_noisy_affine_refuses():
-    layer = NoisyAffine2d(3)
+    layer = NoisyAffine(3)
     for sigma in (-0.1, math.nan, math.inf):
-        refused("sigma must be a finite number", NoisyAffine2d, 3, sigma)
+        refused("sigma must be a finite number", NoisyAffine, 3, sigma)
         refused("sigma must be a finite number", setattr, layer, "sigma", sigma)
     for depth in (0, 1.5):
-        refused("depth must be", NoisyAffine2d, 3, depth=depth)
+        refused("depth must be", NoisyAffine, 3, depth=depth)
     refused("needed a batch of shape", layer, torch.zeros(2, 4, 5, 5))
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5), (6, 3, 4, 2), (6, 3, 2, 1, 4)], ids=str)
+def test_the_noisy_affine_takes_any_number_of_axes_and_draws_one_number_for_a_channel(shape, device):
+    layer, x = NoisyAffine(3, sigma=0.4).to(device), torch.ones(shape, device=device)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -2.0, 3.0]))
+        layer.bias.copy_(torch.tensor([0.5, 0.0, -1.0]))
+    y = layer(x)
+    assert y.shape == x.shape
+    flat = y.reshape(6, 3, -1)
+    assert_close(flat, flat[..., :1].expand_as(flat))
+    assert len(flat[..., 0].unique()) == 18
+    expected = torch.tensor([1.5, -2.0, 2.0], device=device).expand(6, 3)
+    assert_close(layer.eval()(x).reshape(6, 3, -1)[..., 0], expected)

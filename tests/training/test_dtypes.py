@@ -14,12 +14,13 @@ from convkit.data import digits, noisy_labels, scarce, shapes, subset
 from convkit.data.augmentation import AUGMENTATIONS, OPERATIONS, augment
 from convkit.methods.build import network
 from convkit.methods.registry import METHODS
-from convkit.models import MODELS, build_model
+from convkit.models import build_model
 from convkit.operators.dtypes import default_dtype, input_dtype
 from convkit.training.checkpoint import load_checkpoint
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
 from tests.helpers.histories import assert_same_training
+from tests.helpers.image_models import IMAGE_MODELS
 from tests.helpers.refusals import refused
 from tests.models.test_networks import SMALL
 
@@ -49,7 +50,7 @@ def kinds(model):
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_every_model_is_built_the_same_under_every_default(data, name):
     def make():
         torch.manual_seed(0)
@@ -124,7 +125,7 @@ def test_data_are_the_same_under_every_default(make):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "turn+jitter"])  # of clouds
 def test_augmentations_are_the_same_under_every_default(device, name, dtype):
     x = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=dtype).to(device)
 

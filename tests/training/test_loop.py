@@ -438,7 +438,7 @@ def test_what_cannot_be_trained_is_refused_before_any_step(data, options, words)
 
 
 def test_labels_out_of_range_and_networks_for_another_method_or_with_too_few_outputs_are_refused(data):
-    words = "sphere needs a network with NoisyAffine2d, got one without"
+    words = "sphere needs a network with NoisyAffine, got one without"
     refused(words, fit, made(data, "plain"), data, "sphere", steps=1)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 7)).to(data.device)
     refused(r"10 logits per image, got outputs of shape \(2, 7\)", fit, model, data, "plain", steps=1)

@@ -57,7 +57,8 @@ class ChoicesPanel(LivePanel):
         self._models = {model_name(*one): one for one in (own, *_MODELS)}
         self._data = {data.name: data} if isinstance(data, Data) else {}
         self._given = tuple(self._data)
-        self._names = list(dict.fromkeys([*(self._given or [str(data)]), *DATA]))
+        images = [name for name, loader in DATA.items() if not loader.clouds]  # the networks on offer take no others
+        self._names = list(dict.fromkeys([*(self._given or [str(data)]), *images]))
         self._methods, self._starts = [get_method(name).name for name in methods], dict(knobs or {})
         self._numbers, self._every, self._folder = dict(numbers), every, folder
         super().__init__()
