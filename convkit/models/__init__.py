@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from convkit.models.activations import MaxMin as MaxMin
     from convkit.models.checkpoints import load_torchvision as load_torchvision
     from convkit.models.checkpoints import torchvision_names as torchvision_names
+    from convkit.models.gan import sngan_discriminator as sngan_discriminator
+    from convkit.models.gan import sngan_generator as sngan_generator
     from convkit.models.layers import ConvAndNorm as ConvAndNorm
     from convkit.models.layers import LayerFactory as LayerFactory
     from convkit.models.layers import Place as Place
