@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convkit.methods.method import Method as Method
     from convkit.methods.method import Settings as Settings
     from convkit.methods.method import Shapes as Shapes
+    from convkit.methods.pair import gan_pair as gan_pair
     from convkit.methods.registry import METHODS as METHODS
     from convkit.methods.registry import get_method as get_method
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from convkit.models.dgcnn import EdgeConv as EdgeConv
     from convkit.models.dgcnn import edge_features as edge_features
     from convkit.models.dgcnn import nearest_neighbors as nearest_neighbors
+    from convkit.models.gan import sngan_discriminator as sngan_discriminator
+    from convkit.models.gan import sngan_generator as sngan_generator
     from convkit.models.layers import ConvAndNorm as ConvAndNorm
     from convkit.models.layers import LayerFactory as LayerFactory
     from convkit.models.layers import Place as Place

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -114,11 +114,10 @@ def fit(
         facts = {"its data": content(data), "its code": code_version(), "knobs": run.start, "steps done": run.steps}
         ranks.agree(facts | belongs_to(run))
         run.network = ranks.wrap(model, run.device)
-    return _records(run, place, every)
+    return records_of(run, place, every)
 
 
-# ---- private ---------------------------------------------------------------------------------------------------------
-def _records(run: TrainingRun, place: RunCheckpoint | None, every: int) -> Generator[Record, None, None]:
+def records_of(run: Any, place: RunCheckpoint | None, every: int) -> Generator[Any, None, None]:
     """Yield the records of the steps that are done, then those of further steps; write the checkpoints."""
     for record in list(run.history):
         yield record

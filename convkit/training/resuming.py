@@ -7,10 +7,11 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from convkit.checks import plain
 from convkit.training.checkpoint import EXTRA, load_checkpoint, save_checkpoint, state_of
-from convkit.training.plan import Plan, Record
-from convkit.training.run import TrainingRun
+from convkit.training.plan import Plan
 
 FORMAT = 2  # of a run's checkpoint; in format 1, without a number, each save wrote the whole history
 
@@ -23,11 +24,11 @@ class RunCheckpoint:
     lines behind them, which are ignored. The last checkpoint of a run holds all records, and the second file goes.
 
     Args:
-        run: The run.
+        run: The run, a ``TrainingRun`` or a ``GanRun``.
         path: The file.
     """
 
-    def __init__(self, run: TrainingRun, path: str | Path) -> None:
+    def __init__(self, run: Any, path: str | Path) -> None:
         self.run, self.path = run, Path(path)
         self.lines = _Lines(self.path.with_name(f"{self.path.name}.history"))
 
@@ -68,13 +69,13 @@ class RunCheckpoint:
         run.prepared = False
         if hasattr(run.objective, "load_state_dict"):
             run.objective.load_state_dict(state["objective"])  # pyright: ignore
-        run.history = [Record(**record) for record in history]
+        run.history = [run.entry(**record) for record in history]
         run.first_loss = state.get("first_loss", run.history[0].loss if run.history else None)
         if run.done:
             self.lines.path.unlink(missing_ok=True)  # a kill after the last save left it
 
 
-def state_of_run(run: TrainingRun) -> dict[str, object]:
+def state_of_run(run: Any) -> dict[str, object]:
     """Return what a checkpoint of the run holds, besides its history."""
     return {
         "format": FORMAT,
@@ -95,7 +96,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self.path, self.count, self.size, self.digest = path, 0, 0, hashlib.sha256()
 
-    def append(self, history: Sequence[Record]) -> dict[str, object]:
+    def append(self, history: Sequence[Any]) -> dict[str, object]:
         """Write the records that the file does not have; return what identifies all of them."""
         if not self.path.exists() or self.path.stat().st_size < self.size:  # somebody has removed it: all anew
             self.count, self.size, self.digest = 0, 0, hashlib.sha256()
@@ -127,14 +128,17 @@ class _Lines:
         return list(map(json.loads, text.decode().splitlines()))
 
 
-def _as_lines(history: Sequence[Record]) -> str:
-    """Return records as lines of JSON, without the fields that are ``None``."""
-    entries = ({name: value for name, value in vars(record).items() if value is not None} for record in history)
+def _as_lines(history: Sequence[Any]) -> str:
+    """Return records as lines of JSON, without the fields that are ``None`` or hold images."""
+    entries = (
+        {name: value for name, value in vars(record).items() if not isinstance(value, Tensor | None)}
+        for record in history
+    )
     return "".join(f"{json.dumps(entry)}\n" for entry in entries)
 
 
 # ---- identity --------------------------------------------------------------------------------------------------------
-def belongs_to(run: TrainingRun) -> dict[str, Any]:
+def belongs_to(run: Any) -> dict[str, Any]:
     """Return what identifies the run in a checkpoint."""
     tensors = {name: t for name, t in run.model.state_dict().items() if not name.endswith(EXTRA)}
     weights = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}

@@ -56,6 +56,8 @@ class TrainingRun:
     Raises ``ValueError`` for arguments that do not fit each other (see ``fit``).
     """
 
+    entry = Record  # of its history
+
     def __init__(
         self,
         model: nn.Module,
@@ -173,7 +175,7 @@ class TrainingRun:
         They are read at once and after all else, since reading makes the host wait for a GPU.
         """
         settings, precision, seen = self._steer(number - 1), self.plan.precision, dict[str, Tensor]()
-        with seeded(_mixed(self.plan.seed, number - 1, self.ranks.rank), self.device):
+        with seeded(step_seed(self.plan.seed, number - 1, self.ranks.rank), self.device):
             try:
                 x, y = self._batch(number - 1)
                 self.model.train()
@@ -192,7 +194,7 @@ class TrainingRun:
                     self._prepare_momenta()
                     self.scaler.scale(total).backward()
                     if self.ranks.count > 1:  # what a constraint draws is the same in all processes
-                        torch.manual_seed(_mixed(self.plan.seed, number - 1))
+                        torch.manual_seed(step_seed(self.plan.seed, number - 1))
                     self.scaler.step(self.optimizer)
                     self.scaler.update()
             except ValueError:  # from a hook or a penalty that met weights that are not finite
@@ -238,12 +240,12 @@ class TrainingRun:
             order = torch.randperm(len(self.data), generator=self._generator(-1 - epoch), device=self.device)
             self.orders = {**dict(list(self.orders.items())[-1:]), epoch: order}  # two: recalibration looks ahead
         batch = self.ranks.part(self.orders[epoch][place * self.plan.batch_size :][: self.plan.batch_size])
-        x, y = self.data.train_batch(batch, seed=_mixed(self.plan.seed, number))  # FolderData crops by it
+        x, y = self.data.train_batch(batch, seed=step_seed(self.plan.seed, number))  # FolderData crops by it
         return self.augment(x, self._generator(number, self.ranks.rank)).to(self.x.dtype), y
 
     def _generator(self, number: int, rank: int = 0) -> torch.Generator:
         """Return a new generator on the device, seeded for one step or, from -1 down, for one epoch."""
-        return torch.Generator(self.device).manual_seed(_mixed(self.plan.seed, number, rank))
+        return torch.Generator(self.device).manual_seed(step_seed(self.plan.seed, number, rank))
 
     def _divergence(self, number: int, loss: float) -> str | None:
         """Return why a run with this loss at this step has diverged; ``None`` if it has not."""
@@ -276,6 +278,6 @@ def _gains(model: nn.Module) -> set[int]:
     return gains
 
 
-def _mixed(seed: int, number: int, rank: int = 0) -> int:
+def step_seed(seed: int, number: int, rank: int = 0) -> int:
     """Return a seed for one step of one process, different for every step."""
     return (seed * 1_000_003 + number * 7919 + rank * 15_485_863 * 2**24 + 2**40) % 2**63
