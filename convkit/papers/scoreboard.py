@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,15 +46,21 @@ class Line:
 
 
 class Scoreboard(list[Line]):
-    """The lines of some claims; a notebook shows them as a table, ``print`` as Markdown."""
+    """The lines of some claims; a notebook shows them as a table, with those not tested folded below it.
 
-    def __str__(self) -> str:
+    ``print`` shows them as Markdown.
+    """
+
+    def __repr__(self) -> str:
         return markdown(HEADS, [line.texts for line in self])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in HEADS)
-        rows = ("".join(f"<td>{html.escape(text)}</td>" for text in line.texts) for line in self)
-        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+        tested, others = ([line for line in self if (line.verdict == NOT_TESTED) == no] for no in (False, True))
+        if not tested or not others:
+            return _html(self)
+        return (
+            f"{_html(tested)}<details><summary>Not tested yet: {len(others)} claims</summary>{_html(others)}</details>"
+        )
 
 
 def claims(folder: str | Path, *keys: str) -> Scoreboard:
@@ -174,6 +181,13 @@ scoreboard` writes this page from the results in this folder; no word of it is w
 
 
 # ---- private ---------------------------------------------------------------------------------------------------------
+def _html(lines: Iterable[Line]) -> str:
+    """Return lines as a table in HTML, the code between backticks set as code."""
+    rows = ("".join(f"<td>{_CODE.sub(_SET, html.escape(text))}</td>" for text in line.texts) for line in lines)
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in HEADS)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
 def _number(run: Mapping[str, Any], metric: str) -> float | None:
     """Return a number of a run as it is compared: percent, the logarithm of a norm, or itself."""
     value = run.get(metric)
@@ -236,6 +250,7 @@ def _cost(protocol: Protocol) -> str:
     return ", ".join(f"{name} {scale.minutes:g}" for name, scale in protocol.scales.items() if name != "tiny")
 
 
+_CODE, _SET = re.compile("`(.*?)`"), r"<code>\1</code>"
 _NOT_METRICS = ("cell", "knobs", "held_out", "seed", "lost")
 
 
