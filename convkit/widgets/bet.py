@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convkit.plots.style import BLUE, FAINT, VERMILION
 from convkit.widgets.depth import after_layers, norms_by_layer, pictures
-from convkit.widgets.panel import Panel
+from convkit.widgets.drawing import DrawnPanel
 
 DEPTH = 30
 OTHERS = 20  # draws of thirty layers beside the one that is shown
@@ -32,7 +32,7 @@ _LEVELS |= {1e-12: "10⁻¹², a trillionth"}
 _SMALL, _NORMAL, _LARGE = 9, 10, 12  # points
 
 
-class BetPanel(Panel):
+class BetPanel(DrawnPanel):
     """A panel with a slider for the bet and a button that draws the answer, which nothing shows before.
 
     Once the answer is drawn the bet cannot change. Reset hides the answer and gives the slider back.
@@ -72,7 +72,6 @@ class BetPanel(Panel):
                 self._passed = DEPTH
 
     def draw(self, figure: Figure, bet: float, shown: bool) -> str:
-        figure.set_layout_engine(None)  # fixed places: faster, and nothing jumps while the slider moves
         before, way, guess, after = (figure.add_axes(place) for place in _PLACES)
         photograph = pictures()[_SOURCE]
         white = float(photograph.max())
