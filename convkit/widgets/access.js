@@ -6,7 +6,7 @@ const STYLE = `
   color: #b3001b; color: color-mix(in srgb, #d0021b 60%, var(--jp-content-font-color1, #222)) }
 [aria-invalid=true] { outline: 2px solid; outline-color: #d0021b }`;
 
-let count = 0;
+const newId = () => `convkit-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
 
 function name(root) {
   for (const part of root.querySelectorAll('.jupyter-widgets')) {
@@ -14,7 +14,7 @@ function name(root) {
     if (label?.title === 'null') label.removeAttribute('title');
     const readout = part.querySelector(':scope > .widget-readout');
     if (readout && words && !readout.hasAttribute('aria-label')) {
-      readout.id ||= `convkit-readout-${count++}`;
+      readout.id ||= newId();
       readout.setAttribute('aria-label', `${words}, as a number`);
       if (readout.isContentEditable) readout.setAttribute('role', 'textbox');
     }
@@ -45,7 +45,7 @@ function render({ model, el }) {
     if (!place) return;
     const note = document.createElement('span');
     note.className = 'convkit-fault';
-    note.id = `convkit-fault-${count++}`;
+    note.id = newId();
     note.textContent = words;
     place.classList.add('convkit-faulty');
     place.append(note);

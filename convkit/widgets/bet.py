@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.plots.style import BLUE, FAINT, VERMILION
+from convkit.widgets.controls import WHOLE_ROW
 from convkit.widgets.depth import after_layers, norms_by_layer, pictures
 from convkit.widgets.drawing import DrawnPanel
 
@@ -48,9 +49,8 @@ class BetPanel(DrawnPanel):
     def controls(self) -> dict[str, Any]:
         values = [digit * 10.0**-zeros for zeros in range(1, 13) for digit in (3, 1)]  # .3, .1, .03, ... to 1e-12
         options = [(number(value), value) for value in (1.0, *values)]
-        width = {"width": "42em", "margin": "2px 16px 2px 2px"}
-        look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": width}
-        bet = ipywidgets.SelectionSlider(options=options, value=1.0, description="norm of what comes out", **look)
+        look = {"grid_area": WHOLE_ROW}
+        bet = ipywidgets.SelectionSlider(options=options, value=1.0, description="norm of what comes out", layout=look)
         shown = Press(description="Show what comes out", button_style="primary", layout={"width": "14em"})
         for control in (bet, shown):
             traitlets.dlink((shown, "value"), (control, "disabled"))

@@ -9,6 +9,8 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+WHOLE_ROW = "auto / 1 / auto / -1"  # of a grid; ipywidgets resets grid-column
+
 
 def slider(label: str, value: float, min: float, max: float, step: float = 1) -> ipywidgets.Widget:
     """Return a slider over whole numbers, if value, limits and step are ints, or decimals.
@@ -55,11 +57,11 @@ def aligned(controls: Mapping[str, Any], headings: Mapping[str, str], width: str
     cells: list[ipywidgets.Widget] = []
     for name, control in controls.items():
         if name in headings:
-            cells.append(ipywidgets.HTML(f"<i>{headings[name]}</i>", layout={"grid_column": "1 / -1"}))
+            cells.append(ipywidgets.HTML(f"<i>{headings[name]}</i>", layout={"grid_area": WHOLE_ROW}))
         if not isinstance(control, short):
             control.layout.width, control.style.description_width = "auto", f"{longest}ch"
         cells.append(control)
-    columns = f"repeat(auto-fill, minmax(min(100%, calc({longest}ch + 15em)), 1fr))"
+    columns = f"repeat(auto-fill, minmax(min(100%, calc({longest}ch + 17em)), 1fr))"
     look = {"grid_template_columns": columns, "align_items": "center", "max_width": width, "grid_gap": "2px 16px"}
     return ipywidgets.GridBox(cells, layout=look)
 
@@ -86,8 +88,7 @@ class NumberGrid(ipywidgets.VBox):
         if tuple(map(len, texts)) != tuple(map(len, self.texts)):
             self._fields = [[self._field(i, j, text) for j, text in enumerate(row)] for i, row in enumerate(texts)]
             heading = ipywidgets.Label(self.description)
-            self.layout.grid_row = f"span {len(texts) + 1}"  # in a grid of controls
-            self.layout.grid_column = "1 / -1" if len(texts[0]) > 4 else None
+            self.layout.grid_area = f"span {len(texts) + 1} / auto / auto / {-1 if len(texts[0]) > 4 else 'auto'}"
             self.children = [heading, *(ipywidgets.HBox(row) for row in self._fields)]
         self.texts = texts
         for fields, row in zip(self._fields, texts, strict=True):

@@ -2,13 +2,13 @@
 const PT = 4 / 3, NS = 'http://www.w3.org/2000/svg', REACH = 24;  // REACH: how near, in pixels, the mouse must be
 const SUPER = '⁰¹²³⁴⁵⁶⁷⁸⁹';
 const STYLE = `
-.convkit-box { position: relative; line-height: normal }
+.convkit-box { position: relative; line-height: normal; font-family: var(--jp-ui-font-family, sans-serif) }
 .convkit-box svg { display: block; max-width: 100%; height: auto; touch-action: pan-y; user-select: none }
-.convkit-box text { font-family: var(--jp-ui-font-family, sans-serif) }
 .convkit-entry { cursor: pointer }
 .convkit-entry:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) }
 .convkit-tip { position: absolute; pointer-events: none; padding: 2px 6px; white-space: pre; z-index: 5;
   border: 1px solid; border-radius: 3px; font-size: 12px; line-height: 1.35 }
+button.convkit-whole[hidden] { display: none }
 .convkit-whole { position: absolute; right: 0; top: 0 }
 .convkit-words { margin: 0; line-height: 1.4 }
 .convkit-words[role=alert] { color: #b3001b;
@@ -44,13 +44,14 @@ function themeOf(el) {
     return known.get(kind + color);
   };
   const base = rgb => css(rgb) === 'rgb(34,34,34)' ? ink : css(rgb) === 'rgb(255,255,255)' ? paper : rgb;
-  const clear = ratio => rgb => {  // AA: 3 to 1 for what is drawn, 4.5 to 1 for words
+  const soft = rgb => dark ? mix(paper, ink, Math.min(0.5, 2 * (1 - (Math.max(...rgb) + Math.min(...rgb)) / 510))) : rgb;
+  const clear = ratio => rgb => {  // AA: 3 to 1 for what is drawn, 4.5 to 1 for words; what is pale is background
     let found = base(rgb);
+    if (found === rgb && luminance(rgb) > 0.8) return soft(rgb);
     for (let part = 0.05; found !== paper && part < 1 && contrast(found, paper) < ratio; part += 0.05)
       found = mix(base(rgb), ink, part);
     return found;
   };
-  const soft = rgb => dark ? mix(paper, ink, Math.min(0.5, 2 * (1 - (Math.max(...rgb) + Math.min(...rgb)) / 510))) : rgb;
   const signed = rgb => dark ? rgb.map(value => value + 255 - Math.max(...rgb) - Math.min(...rgb)) : rgb;
   return {
     dark, ink: css(ink), paper: css(paper), faint: css(mix(paper, ink, 0.25)),
@@ -161,7 +162,8 @@ function words(x, y, mark, theme, turned = '') {
 }
 
 const scratch = document.createElement('canvas'), ruler = document.createElement('canvas').getContext('2d');
-const widthOf = (text, size) => { ruler.font = `${size}px sans-serif`; return ruler.measureText(text).width; };
+let family = 'sans-serif';
+const widthOf = (text, size) => { ruler.font = `${size}px ${family}`; return ruler.measureText(text).width; };
 
 function picture(mark, X, Y, theme) {
   const { values, rows, columns, channels, extent: [left, right, bottom, top] } = mark;
@@ -170,7 +172,8 @@ function picture(mark, X, Y, theme) {
   const stops = (mark.colors ?? []).map(color => theme.map(parse(color), mark.signed));
   for (let i = 0; i < rows * columns; i++) {
     let rgb;
-    if (channels > 1) rgb = [0, 1, 2].map(k => values[i * channels + k]);
+    if (channels === 4) rgb = parse(theme.mark(`rgb(${[...values.slice(4 * i, 4 * i + 3)]})`));  // the colors of curves
+    else if (channels > 1) rgb = values.slice(3 * i, 3 * i + 3);
     else if (Number.isNaN(values[i])) continue;  // nothing there
     else {
       const at = Math.min(1, Math.max(0, (values[i] - low) / (high - low || 1))) * (stops.length - 1), k = Math.floor(at);
@@ -266,7 +269,7 @@ function around(ax, { room: [left, top, width, height], x, y, X, Y }, theme) {
   const tall = shown(ax.x) && ticks(ax.x, x, width, true).length ? (ax.x.size_ticks + 3) * PT : 0;
   if (ax.x.label) found += words(left + width / 2, top + height + long(ax.x) + tall + 4 * PT, { ...look, size: ax.x.size, words: ax.x.label, ha: 'center', va: 'top' }, theme);
   if (ax.y.label) {
-    const [lx, ly] = [left - long(ax.y) - wide - 7 * PT, top + height / 2];
+    const [lx, ly] = [left - long(ax.y) - wide - 9 * PT, top + height / 2];
     found += words(lx, ly, { ...look, size: ax.y.size, words: ax.y.label, ha: 'center' }, theme, `transform="rotate(-90 ${f(lx)} ${f(ly)})"`);
   }
   const edge = ax.open ? `M${left} ${top}v${height}h${width}` : rectangle(left, top, left + width, top + height);
@@ -357,10 +360,8 @@ function tell(ax, view, px, py) {
 }
 
 // ---- the view -----------------------------------------------------------------------------------------------------
-let views = 0;
-
 function render({ model, el }) {
-  const uid = `convkit-${views++}`, make = (tag, name) => Object.assign(document.createElement(tag), { className: name });
+  const uid = `convkit-${crypto.getRandomValues(new Uint32Array(1))[0]}`, make = (tag, name) => Object.assign(document.createElement(tag), { className: name });
   const box = make('div', 'convkit-box'), tip = make('div', 'convkit-tip'), line = make('p', 'convkit-words');
   const style = document.createElement('style'), whole = make('button', 'convkit-whole jupyter-button');
   const svg = document.createElementNS(NS, 'svg'), zoom = new Map();
@@ -405,7 +406,7 @@ function render({ model, el }) {
   }
 
   const take = () => { const next = model.get('scene'); if (next?.data) { scene = unpack(next); draw(); } };
-  const dress = () => { theme = themeOf(el); Object.assign(tip.style, { background: theme.paper, color: theme.ink }); draw(); };
+  const dress = () => { theme = themeOf(el); family = getComputedStyle(box).fontFamily; Object.assign(tip.style, { background: theme.paper, color: theme.ink }); draw(); };
 
   function at(event) {  // pixels of the scene, and the axes below them
     const bounds = svg.getBoundingClientRect(), scale = scene.size[0] / bounds.width;

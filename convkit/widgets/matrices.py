@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convkit.operators.operator import ConvOperator
 from convkit.plots.matrices import plot_matrix, plot_patch
-from convkit.widgets.controls import choice, numbers, slider, toggle
+from convkit.widgets.controls import WHOLE_ROW, choice, numbers, slider, toggle
 from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.panel import Words
 
@@ -61,7 +61,7 @@ class MatrixPanel(DrawnPanel):
             "columns": toggle("Stack columns, not rows"),
             "row": slider("Row of the matrix", 12, 0, 24),
         }
-        controls["row"].layout.grid_column = "1 / -1"  # a long one
+        controls["row"].layout.grid_area = WHOLE_ROW
         # Observed here, not in react(): Reset and set() must keep the grid and the row's limit in step, too.
         controls["preset"].observe(lambda change: self._fill_grid(change["new"]), "value")
         controls["kernel"].observe(lambda _: self._forget_preset(), "texts")

@@ -320,7 +320,7 @@ class SheetAxes:
         self.look["equal"] = aspect == "equal"
 
     def set_facecolor(self, color: str) -> None:
-        self.look["face"] = color
+        self.look["face"] = _hex(color)
 
     def set_axis_off(self) -> None:
         self.look["bare"] = True
@@ -393,7 +393,7 @@ def _marker(marker: Any) -> str:
 
 
 def _hex(color: Any) -> str:
-    return color if isinstance(color, str) else to_hex(color)
+    return "none" if isinstance(color, str) and color == "none" else to_hex(color)
 
 
 @functools.lru_cache(maxsize=64)
