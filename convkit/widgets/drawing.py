@@ -18,7 +18,7 @@ from convkit.widgets.panel import Panel, Words, new_figure
 from convkit.widgets.sheet import Sheet, SheetAxes, Side
 
 MOST_BYTES = 19_000  # of a message, without its envelope
-SIDES = (0, 128, 112, 96, 64, 48, 32, 24, 16)  # of matrices and images when numbers must be fewer; 0: as they are
+SIDES = (0, 128, 112, 96, 64, 48, 32, 24, 16, 8)  # of matrices and images when numbers must be fewer; 0: as they are
 POINTS = 8  # of a curve, for each entry along a side of a matrix
 GAP = 65_535  # in 16 bits: no number
 
@@ -61,7 +61,7 @@ class DrawnPanel(Panel):
     def figure(self) -> Figure:
         """Return the picture as Matplotlib draws it."""
         if not self._painted:
-            self._figure, self._png, self._painted = new_figure(self.size, "none"), b"", True
+            self._figure, self._png, self._painted = new_figure(self.size, None), b"", True
             self.draw(self._figure, **self._shown)
         return self._figure
 
@@ -130,7 +130,7 @@ class _Packer:
         low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
         step = (high - low) / (GAP - 1) or 1.0
         codes = np.where(known, np.rint((np.where(known, values, low) - low) / step), GAP)
-        return [2, self.store(codes.astype("<u2")), len(values), low, step]
+        return [2, self.store(codes.astype("<u2")), len(values), float(f"{low:.6g}"), float(f"{step:.6g}")]
 
     def image(self, values: np.ndarray, mark: dict[str, Any]) -> dict[str, Any]:
         """Return bytes per entry, where they begin, rows and columns before and after the reduction, and channels."""

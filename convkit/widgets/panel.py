@@ -32,7 +32,7 @@ class Words(str):
         return words
 
 
-def new_figure(size: tuple[float, float], layout: Literal["constrained", "none"] = "constrained") -> Figure:
+def new_figure(size: tuple[float, float], layout: Literal["constrained"] | None = "constrained") -> Figure:
     """Return a figure of Matplotlib for a panel's picture, its size in inches."""
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, to_hex
+from matplotlib.colors import to_hex
 
 from convkit.plots.numbers import numbers
 from convkit.plots.style import BLUE, INK, SIGNED
@@ -46,7 +46,8 @@ class Side:
     """The horizontal or the vertical axis of `SheetAxes`: its scale, limits, ticks and words."""
 
     def __init__(self) -> None:
-        self.log, self.limits, self.label, self.label_size = False, (None, None), "", 10.0
+        self.log, self.label, self.label_size = False, "", 10.0
+        self.limits: tuple[float | None, float | None] = None, None
         self.ticks: dict[str, Any] = {"size_ticks": 10, "length": 3.5}
         self.numbers: list[np.ndarray] = []  # what must be seen
         self.edges: list[float] = []  # without a margin beyond them
@@ -76,7 +77,7 @@ class Side:
         finite = np.concatenate(seen)
         finite = finite[np.isfinite(finite)] if np.isfinite(finite).any() else np.zeros(1)
         low, high = float(finite.min()), float(finite.max())
-        room = MARGIN * (high - low) or 0.05 * abs(low) or 0.05
+        room = MARGIN * (high - low) or 0.055 * (abs(low) or 1.0)
         edges = [float(edge) for edge in self.scaled(self.edges)]
         found = low if low in edges else low - room, high if high in edges else high + room
         given = [None if limit is None else float(self.scaled(limit)) for limit in self.limits]
@@ -124,26 +125,16 @@ class SheetAxes:
         marker = args[-1] if isinstance(args[-1], str) else marker
         *xs, y = (np.atleast_1d(numbers(values, float)) for values in args if not isinstance(values, str))
         x = xs[0] if xs else np.arange(len(y))
+        dash = None if isinstance(args[-1], str) and ls is None else _dash("-" if ls is None else ls)
+        look: dict[str, Any] = {"color": _hex(color), "width": lw, "dash": dash, "free": not clip_on}
+        if alpha != 1:
+            look["alpha"] = alpha
+        if marker:
+            look |= {"marker": _marker(marker), "size": ms, "border": mew, "every": markevery}
+            look |= {"fill": _hex(color if mfc is None else mfc), "edge": _hex(color if mec is None else mec)}
         for number, column in enumerate(y.reshape(len(y), -1).T):
             self._see(x, column)
-            self._mark(
-                "line",
-                zorder,
-                x=x,
-                y=column,
-                color=_hex(color),
-                dash=None if isinstance(args[-1], str) and ls is None else _dash("-" if ls is None else ls),
-                width=lw,
-                marker=_marker(marker),
-                size=ms,
-                fill=_hex(color if mfc is None else mfc),
-                edge=_hex(color if mec is None else mec),
-                border=mew,
-                alpha=alpha,
-                name=label if number == 0 else None,
-                every=markevery,
-                free=not clip_on,
-            )
+            self._mark("line", zorder, x=x, y=column, name=label if number == 0 else None, **look)
 
     def bar(self, x: Any, height: Any, width: float = 0.8, color: Any = BLUE) -> None:
         self._bars(numbers(x, float) - width / 2, 0.0, numbers(x, float) + width / 2, height, color)
@@ -222,7 +213,7 @@ class SheetAxes:
         self.marks[-1] |= {"grid": edgecolors, "width": linewidth}
 
     def _image(
-        self, values: np.ndarray, cmap: str | Colormap, vmin: float | None, vmax: float | None, extent: Sequence[float]
+        self, values: np.ndarray, cmap: str, vmin: float | None, vmax: float | None, extent: Sequence[float]
     ) -> None:
         self._see(np.array(extent[:2]), np.array(extent[2:]))
         mark = self._mark("image", 0, image=values, extent=[float(end) for end in extent])
@@ -389,7 +380,7 @@ def _dash(style: Any) -> list[float] | None:
 
 
 def _marker(marker: Any) -> str:
-    return f"star{marker[0]}" if isinstance(marker, tuple) else marker or ""
+    return f"star{marker[0]}" if isinstance(marker, tuple) else marker
 
 
 def _hex(color: Any) -> str:
@@ -397,7 +388,7 @@ def _hex(color: Any) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _stops(cmap: str | Colormap) -> list[str]:
+def _stops(cmap: str) -> list[str]:
     """Return some colors of a color map, evenly spaced; all of them if it has few."""
-    colors = colormaps[cmap] if isinstance(cmap, str) else cmap
+    colors = colormaps[cmap]
     return [to_hex(colors(place)) for place in np.linspace(0, 1, min(STOPS, colors.N))]
