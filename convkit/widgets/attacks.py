@@ -25,7 +25,8 @@ from convkit.plots.style import INK
 from convkit.training.adversarial import get_objective
 from convkit.training.loop import fit
 from convkit.widgets.controls import choice, slider, toggle
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 SIZES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)  # epsilons of the curves
 TESTED = 40  # images of the curves
@@ -46,7 +47,7 @@ class Outcome:
     queries: int | None
 
 
-class AttackPanel(Panel):
+class AttackPanel(DrawnPanel):
     """A panel that attacks an image of ``data`` and shows the predictions of two networks, and accuracies by epsilon.
 
     ``models`` maps one or two names to networks for images like those of ``data``, whose test images are attacked, in
@@ -97,7 +98,6 @@ class AttackPanel(Panel):
     def draw(self, figure: Figure, image: int, attack: str, eps: float, steps: int, masked: bool) -> str:
         label, names = int(self.labels[image]), self.data.class_names
         done = {name: self.outcome(name, image, attack, eps, steps, masked) for name in self.models}
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         x = self.images[image].cpu()
         tall = 0.86 / len(done) - 0.08
         for row, (name, outcome) in enumerate(done.items()):

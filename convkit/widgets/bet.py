@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.plots.style import BLUE, FAINT, VERMILION
+from convkit.widgets.controls import WHOLE_ROW
 from convkit.widgets.depth import after_layers, norms_by_layer, pictures
-from convkit.widgets.panel import Panel
+from convkit.widgets.drawing import DrawnPanel
 
 DEPTH = 30
 OTHERS = 20  # draws of thirty layers beside the one that is shown
@@ -32,7 +33,7 @@ _LEVELS |= {1e-12: "10⁻¹², a trillionth"}
 _SMALL, _NORMAL, _LARGE = 9, 10, 12  # points
 
 
-class BetPanel(Panel):
+class BetPanel(DrawnPanel):
     """A panel with a slider for the bet and a button that draws the answer, which nothing shows before.
 
     Once the answer is drawn the bet cannot change. Reset hides the answer and gives the slider back.
@@ -48,9 +49,8 @@ class BetPanel(Panel):
     def controls(self) -> dict[str, Any]:
         values = [digit * 10.0**-zeros for zeros in range(1, 13) for digit in (3, 1)]  # .3, .1, .03, ... to 1e-12
         options = [(number(value), value) for value in (1.0, *values)]
-        width = {"width": "42em", "margin": "2px 16px 2px 2px"}
-        look: dict[str, Any] = {"style": {"description_width": "initial"}, "layout": width}
-        bet = ipywidgets.SelectionSlider(options=options, value=1.0, description="norm of what comes out", **look)
+        look = {"grid_area": WHOLE_ROW}
+        bet = ipywidgets.SelectionSlider(options=options, value=1.0, description="norm of what comes out", layout=look)
         shown = Press(description="Show what comes out", button_style="primary", layout={"width": "14em"})
         for control in (bet, shown):
             traitlets.dlink((shown, "value"), (control, "disabled"))
@@ -72,7 +72,6 @@ class BetPanel(Panel):
                 self._passed = DEPTH
 
     def draw(self, figure: Figure, bet: float, shown: bool) -> str:
-        figure.set_layout_engine(None)  # fixed places: faster, and nothing jumps while the slider moves
         before, way, guess, after = (figure.add_axes(place) for place in _PLACES)
         photograph = pictures()[_SOURCE]
         white = float(photograph.max())

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import ipywidgets
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -13,7 +12,8 @@ from convkit.operators.operator import ConvOperator
 from convkit.plots.curves import plot_spectra, plot_symbol
 from convkit.spectra import singular_values, spectrum
 from convkit.widgets.controls import choice, numbers, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -28,7 +28,7 @@ _KERNELS = [
 _SAME, _FULL, _NONE, _CIRCULAR = "zeros, output as large", "zeros, every tap touches", "no padding", "circular"
 
 
-class BoundaryPanel(Panel):
+class BoundaryPanel(DrawnPanel):
     """A panel with the exact spectrum of a 1-D layer, that of its circular relative, and that of its torus."""
 
     title = "One layer, three spectra: as it is, circular on the same pixels, and on the larger torus"
@@ -45,16 +45,6 @@ class BoundaryPanel(Panel):
             "boundary": choice("boundary", [_SAME, _FULL, _NONE, _CIRCULAR]),
         }
 
-    def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        def row(*names: str) -> ipywidgets.Widget:
-            return ipywidgets.Box(
-                [controls[name] for name in names], layout={"flex_flow": "row wrap", "align_items": "center"}
-            )
-
-        return ipywidgets.VBox(
-            [row("preset", "taps"), row("pixels", "stride", "dilation", "groups"), row("boundary", "reset")]
-        )
-
     def react(self, name: str) -> None:
         taps, groups = self._controls["taps"], self._controls["groups"].value
         if name == "preset":
@@ -67,7 +57,6 @@ class BoundaryPanel(Panel):
         exact, circular, larger = three_spectra(layer)
         third = "torus" if larger.stride == layer.stride else "stride 1"
         names = ("this layer, exact", _pixels("circular", circular), _pixels(third, larger))
-        figure.set_layout_engine("none")  # fixed places: half the time, and nothing jumps while a slider moves
         left, right = (figure.add_axes(place) for place in _PLACES)
         sorted_values = (exact, *(_sorted(A) for A in (circular, larger)))
         plot_spectra(dict(zip(names, sorted_values, strict=True)), left)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import ipywidgets
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -24,7 +23,8 @@ from convkit.operators.geometry import NoFourierBlocks, PaddingMode
 from convkit.operators.operator import ConvOperator
 from convkit.plots.bars import plot_bounds
 from convkit.widgets.controls import choice, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 EQUAL = 1e-6  # relative: what counts as the norm itself (zero-padded norms are converged to less than that)
 _PLACE = (0.185, 0.155, 0.795, 0.755)
@@ -70,7 +70,7 @@ BOUNDS: dict[str, Callable[[ConvOperator], Tensor]] = {  # from crude to fine
 SUM_OF_SQUARES = tuple(BOUNDS)[:2]
 
 
-class BoundsPanel(Panel):
+class BoundsPanel(DrawnPanel):
     """A panel with eight bounds of the norm 2 of a layer, divided by it, for any geometry and five kernels."""
 
     title = "Upper bounds of the norm 2, divided by the exact norm"
@@ -88,18 +88,9 @@ class BoundsPanel(Panel):
             "c_out": slider("channels out", 3, 1, 8),
         }
 
-    def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        def row(*names: str) -> ipywidgets.Widget:
-            look = {"flex_flow": "row wrap", "align_items": "center"}
-            return ipywidgets.Box([controls[name] for name in names], layout=look)
-
-        rows = (("kernel", "padding", "reset"), ("n", "k", "stride"), ("dilation", "c_in", "c_out"))
-        return ipywidgets.VBox([row(*names) for names in rows])
-
     def draw(self, figure: Figure, **values: Any) -> str:
         layer = make_layer(**values)
         norm, ratios, reasons = compare(layer)
-        figure.set_layout_engine("none")  # fixed places: half the time, and nothing jumps while a slider moves
         largest = max(ratio for ratio in ratios.values() if ratio is not None)
         limit = next(limit for limit in _LIMITS if limit > 1.3 * largest)  # so that the axis seldom jumps
         ax = plot_bounds(ratios, figure.add_axes(_PLACE), limit)

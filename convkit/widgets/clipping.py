@@ -25,7 +25,8 @@ from convkit.projections.clipping import (
 )
 from convkit.spectra import singular_values
 from convkit.widgets.controls import choice, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 PIXELS = 10
 MOST_ROUNDS = 20
@@ -38,7 +39,7 @@ _RESCALE = "rescale"
 _METHODS = [_CROP, _TURNS, _DYKSTRA, _CLIP, _RESCALE, _RESHAPED]
 
 
-class ClippingPanel(Panel):
+class ClippingPanel(DrawnPanel):
     """A panel that bounds the norm of a circular layer: singular values, kernel and distance, before and after."""
 
     title = f"Bounding the norm of a 3 × 3 layer on {PIXELS} × {PIXELS} pixels, circular"
@@ -59,7 +60,6 @@ class ClippingPanel(Panel):
         bound = relative * norm
         after = bounded(before, bound, method, rounds)
         new_values = singular_values(after)
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
         plot_spectra({"before": values, "after": new_values}, left)
         left.axhline(bound, color=INK, ls="--", lw=1.5, label="bound")

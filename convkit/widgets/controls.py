@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets
 import traitlets
+
+WHOLE_ROW = "auto / 1 / auto / -1"  # of a grid; ipywidgets resets grid-column
 
 
 def slider(label: str, value: float, min: float, max: float, step: float = 1) -> ipywidgets.Widget:
@@ -48,6 +50,22 @@ def label_style(label: str, room: float) -> dict[str, Any]:
     return {"style": {"description_width": "initial"}, "layout": layout}
 
 
+def aligned(controls: Mapping[str, Any], headings: Mapping[str, str], width: str) -> ipywidgets.GridBox:
+    """Return controls in columns, as many as the page has room for, below headings; all labels have one width."""
+    short = ipywidgets.Checkbox | ipywidgets.Button | NumberGrid
+    longest = max([len(one.description) for one in controls.values() if not isinstance(one, short)], default=0)
+    cells: list[ipywidgets.Widget] = []
+    for name, control in controls.items():
+        if name in headings:
+            cells.append(ipywidgets.HTML(f"<i>{headings[name]}</i>", layout={"grid_area": WHOLE_ROW}))
+        if not isinstance(control, short):
+            control.layout.width, control.style.description_width = "auto", f"{longest}ch"
+        cells.append(control)
+    columns = f"repeat(auto-fill, minmax(min(100%, calc({longest}ch + 17em)), 1fr))"
+    look = {"grid_template_columns": columns, "align_items": "center", "max_width": width, "grid_gap": "2px 16px"}
+    return ipywidgets.GridBox(cells, layout=look)
+
+
 class NumberGrid(ipywidgets.VBox):
     """A grid of number fields; ``value`` is a tuple of rows, and raises ``ValueError`` that names an invalid field."""
 
@@ -70,6 +88,7 @@ class NumberGrid(ipywidgets.VBox):
         if tuple(map(len, texts)) != tuple(map(len, self.texts)):
             self._fields = [[self._field(i, j, text) for j, text in enumerate(row)] for i, row in enumerate(texts)]
             heading = ipywidgets.Label(self.description)
+            self.layout.grid_area = f"span {len(texts) + 1} / auto / auto / {-1 if len(texts[0]) > 4 else 'auto'}"
             self.children = [heading, *(ipywidgets.HBox(row) for row in self._fields)]
         self.texts = texts
         for fields, row in zip(self._fields, texts, strict=True):
@@ -78,7 +97,7 @@ class NumberGrid(ipywidgets.VBox):
 
     def _field(self, i: int, j: int, text: str) -> ipywidgets.Text:
         place = f"{self.description}, row {i + 1}, column {j + 1}"
-        field = ipywidgets.Text(text, continuous_update=False, tooltip=place, layout={"width": "4.5em"})
+        field = ipywidgets.Text(text, continuous_update=False, tooltip=place, layout={"width": "5.5em"})
         field.observe(lambda change: self._typed(i, j, change["new"]), names="value")
         return field
 

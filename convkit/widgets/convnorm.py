@@ -15,7 +15,8 @@ from convkit.plots.curves import plot_channels
 from convkit.plots.matrices import plot_matrix
 from convkit.spectra import from_symbol, symbol
 from convkit.widgets.controls import choice, slider, toggle
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 SLACK = 1e-6  # of singular values that should be 1: above rounding and the floor's tie, below what a reader can see
 _PLACES = ((0.07, 0.15, 0.36, 0.74), (0.45, 0.1, 0.17, 0.74), (0.635, 0.1, 0.17, 0.74), (0.82, 0.1, 0.17, 0.74))
@@ -42,7 +43,7 @@ class Comparison:
     least: float
 
 
-class ConvNormPanel(Panel):
+class ConvNormPanel(DrawnPanel):
     """A panel with each channel's singular values before and after ConvNorm, and an image through the layer."""
 
     title = "A 3 × 3 layer, every channel normalized: its singular values, and an image through channel 1"
@@ -61,7 +62,6 @@ class ConvNormPanel(Panel):
 
     def draw(self, figure: Figure, **values: Any) -> str:
         view = through(**values)
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, *others = (figure.add_axes(place) for place in _PLACES)
         finite = bool(view.after.isfinite().all())
         plot_channels({"before": view.before} | ({"after": view.after} if finite else {}), left)

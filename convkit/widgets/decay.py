@@ -15,7 +15,8 @@ from convkit.operators.operator import ConvOperator
 from convkit.plots.matrices import plot_kernel_gradient
 from convkit.plots.style import BLUE, INK, ORANGE
 from convkit.widgets.controls import choice, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 MOST_STEPS = 40
 RATE = 0.01  # times beta: what a step takes off an entry that is pulled in full
@@ -29,7 +30,7 @@ _IMAGES: dict[str, tuple[int, PaddingMode]] = {
 _RIGHT, _REPLACED, _EXCHANGED = "Algorithm 1", "momentum replaces entries", "axes exchanged in the index"
 
 
-class DecayPanel(Panel):
+class DecayPanel(DrawnPanel):
     """A panel with norm decay alone on one layer, without a loss: gradient, moving average and norm."""
 
     title = "What the gradient of a norm pulls on: a 3 × 3 layer with 3 channels in and 4 out, no other loss"
@@ -57,7 +58,6 @@ class DecayPanel(Panel):
     ) -> str:
         path = walk(ord, momentum, stride, image, way)
         now = path[steps]
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, middle, top, bottom = (figure.add_axes(place) for place in _PLACES)
         plot_kernel_gradient(now.p, left).set_title(f"gradient of the norm, step {steps}", fontsize=10)
         plot_kernel_gradient(torch.where(now.h.abs() < THRESHOLD, 0, now.h), middle).set_title(

@@ -15,7 +15,8 @@ from convkit.plots.curves import plot_by_layer, plot_spectra
 from convkit.plots.matrices import plot_image
 from convkit.spectra import from_symbol, singular_values, symbol
 from convkit.widgets.controls import choice, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 DEEPEST = 40
 LOST = 1e-6  # beyond a factor of a million a network does not train in float32 (24 binary digits)
@@ -25,7 +26,7 @@ _PHOTOGRAPH, _DIGIT, _NOISE = "photograph", "handwritten digit", "noise"
 _BINOMIAL = torch.tensor([1, 2, 1], dtype=torch.float64).outer(torch.tensor([1, 2, 1], dtype=torch.float64))
 
 
-class DepthPanel(Panel):
+class DepthPanel(DrawnPanel):
     """A panel with the norms of signal and gradient layer by layer, for circular layers of one operator norm."""
 
     title = "Many circular one-channel convolutions and nothing between them: what becomes of signal and gradient"
@@ -42,7 +43,6 @@ class DepthPanel(Panel):
     def draw(self, figure: Figure, norm: float, depth: int, kind: str, source: str) -> str:
         signal, gradient = norms_by_layer(norm, depth, kind, source)
         spectrum = norm * singular_values(layers(kind, tuple(pictures()[source].shape))[0])
-        figure.set_layout_engine(None)  # fixed places: a third of the time, and nothing jumps while a slider moves
         curves, values, before, after = (figure.add_axes(place) for place in _PLACES)
         plot_by_layer({"signal, forward": signal, "gradient, backward": gradient}, curves, norm ** np.arange(depth + 1))
         curves.set(ylabel="norm (1 at the start)", title="signal and gradient on their way")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import ipywidgets
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,18 +12,20 @@ from convkit.plots.curves import plot_two_spectra
 from convkit.plots.matrices import plot_frequencies, plot_matrix
 from convkit.spectra import singular_values, spectrum, symbol
 from convkit.widgets.controls import choice, slider, toggle
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 TOLERANCE = 1e-10  # float64: rounding leaves about 1e-14
 _PLACES = ((0.06, 0.15, 0.43, 0.76), (0.535, 0.15, 0.19, 0.76), (0.79, 0.15, 0.2, 0.76))
 _CIRCULAR, _ZEROS, _NONE = "circular", "zero padding", "none, only whole windows"
 
 
-class FourierPanel(Panel):
+class FourierPanel(DrawnPanel):
     """A panel with the spectrum of a random layer by the FFT and by its dense matrix; switches break one of them."""
 
     title = "All singular values: two lines with the FFT against the SVD of the dense matrix"
     size = (10, 3.5)
+    headings = {"n": "the layer", "border": "break the layer", "fft": "break the two lines"}  # noqa: RUF012
 
     def controls(self) -> dict[str, Any]:
         return {
@@ -40,27 +41,10 @@ class FourierPanel(Panel):
             "axes": toggle("SVD over the wrong axes"),
         }
 
-    def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        def row(text: str, *names: str) -> ipywidgets.Widget:
-            label = ipywidgets.HTML(f"<i>{text}</i>", layout={"width": "11em"})
-            return ipywidgets.Box(
-                [label, *(controls[name] for name in names)], layout={"flex_flow": "row wrap", "align_items": "center"}
-            )
-
-        return ipywidgets.VBox(
-            [
-                row("the layer", "n", "k", "seed"),
-                row("its channels", "c_in", "c_out", "reset"),
-                row("break the layer", "border", "stride"),
-                row("break the two lines", "fft", "crop", "axes"),
-            ]
-        )
-
     def draw(self, figure: Figure, **values: Any) -> str:
         layer, believed = layer_and_belief(**values)
         dense = torch.linalg.svdvals(layer.matrix())
         fast = two_lines(believed, values["axes"])
-        figure.set_layout_engine("none")  # fixed places: half the time, and nothing jumps while a slider moves
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
         plot_two_spectra(dense, fast, left)
         plot_matrix(layer.matrix(), middle)

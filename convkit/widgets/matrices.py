@@ -4,15 +4,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import ipywidgets
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from convkit.operators.operator import ConvOperator
 from convkit.plots.matrices import plot_matrix, plot_patch
-from convkit.widgets.controls import choice, numbers, slider, toggle
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.controls import WHOLE_ROW, choice, numbers, slider, toggle
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 PRESETS: dict[str, tuple[tuple[float, ...], ...]] = {
     "1 to 9": ((1, 2, 3), (4, 5, 6), (7, 8, 9)),
@@ -43,7 +43,7 @@ def structure(A: ConvOperator, M: Tensor) -> str:
     return "Toeplitz" if all(torch.equal(block[1:, 1:], block[:-1, :-1]) for block in blocks) else "neither"
 
 
-class MatrixPanel(Panel):
+class MatrixPanel(DrawnPanel):
     """A panel that shows the matrix of a convolution, and each of its rows."""
 
     title = "The matrix of a convolution, and the pixels that one of its rows reads"
@@ -61,22 +61,13 @@ class MatrixPanel(Panel):
             "columns": toggle("Stack columns, not rows"),
             "row": slider("Row of the matrix", 12, 0, 24),
         }
+        controls["row"].layout.grid_area = WHOLE_ROW
         # Observed here, not in react(): Reset and set() must keep the grid and the row's limit in step, too.
         controls["preset"].observe(lambda change: self._fill_grid(change["new"]), "value")
         controls["kernel"].observe(lambda _: self._forget_preset(), "texts")
         for name in ("size", "c_out", "stride"):
             controls[name].observe(lambda _: self._limit_row(), "value")
         return controls
-
-    def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        """Return the layout: kernel, geometry, sizes, and below them a long slider for the row."""
-        columns = [("kernel",), ("preset", "boundary", "columns", "reset"), ("size", "c_in", "c_out", "stride")]
-        boxes = [ipywidgets.VBox([controls[name] for name in names]) for names in columns]
-        for box in boxes[:2]:
-            box.layout.margin = "0 2em 0 0"
-        controls["row"].layout.width = "100%"
-        rows = ipywidgets.Box(boxes, layout={"flex_flow": "row wrap"})
-        return ipywidgets.VBox([rows, controls["row"]], layout={"max_width": f"{96 * self.size[0]:.0f}px"})
 
     def draw(self, figure: Figure, **values: Any) -> Words:
         taps, size, row = values["kernel"], values["size"], values["row"]
@@ -93,7 +84,6 @@ class MatrixPanel(Panel):
         if values["columns"]:
             (i, j), patches = (j, i), patches.mT
 
-        figure.set_layout_engine(None)  # places given by hand: a constrained layout would draw everything twice
         blocks = [(side, size)] + [(pixels, size * size)] * (len(kernel) * len(patches) > 1)
         ax = plot_matrix(M, figure.add_axes((0.06, 0.1, 0.54, 0.8)), blocks, row)
         ax.set_title(f"the matrix, {len(M)} × {M.shape[1]}")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import ipywidgets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from convkit.teaching.pictures import DPI, few_colors, picture_bundle, picture_html, png_bytes
-from convkit.widgets.controls import NumberGrid
+from convkit.widgets.access import Access
+from convkit.widgets.controls import aligned
 from convkit.widgets.kernel import prepare
 
 _drawing = threading.RLock()  # a subshell is a thread, and matplotlib's font cache is not made for two of them
-_RED = "#b3001b"  # on white: contrast 7 to 1
+# The first is for pages that cannot mix: 7 to 1 on white. Mixed with a theme's own ink: 10 to 1 on white, 5.8 on #111.
+_RED = "; color: #b3001b; color: color-mix(in srgb, #d0021b 60%, var(--jp-content-font-color1, #222))"
 
 
 class Words(str):
@@ -30,6 +32,13 @@ class Words(str):
         return words
 
 
+def new_figure(size: tuple[float, float], layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Return a figure of Matplotlib for a panel's picture, its size in inches."""
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 class Panel:
     """Controls around a plot.
 
@@ -39,26 +48,26 @@ class Panel:
 
     title: str = ""
     size: tuple[float, float] = (9, 4)
+    headings: Mapping[str, str] = {}  # words above the control of this name
 
     def __init__(self) -> None:
         prepare()
-        self.figure = Figure(figsize=self.size, dpi=DPI, facecolor="white", layout="constrained")
-        FigureCanvasAgg(self.figure)
         self._controls = self.controls()
         for name, control in self._controls.items():
             if not getattr(control, "description", ""):
                 raise ValueError(f"control {name!r} needs a description in plain words, got none; give it a label")
         self._quiet = False  # set while several controls change at once: they are painted once
         self._first = {name: control.value for name, control in self._controls.items()}
-        self._picture, self._line = ipywidgets.HTML(), ipywidgets.HTML()
-        self.words, self.png = Words(""), b""
-        for name, control in self._controls.items():
+        self._moved = -1  # the number of the control that was moved last
+        self._access, self.words = Access(), Words("")
+        for number, (name, control) in enumerate(self._controls.items()):
+            control.add_class(f"convkit-control-{number}")
             control.observe(self._observer(name), names=getattr(control, "watched", "value"))
         reset = ipywidgets.Button(description="Reset", tooltip="back to the first values", layout={"width": "5em"})
         reset.on_click(lambda _: self._paint(self.reset))
         heading = ipywidgets.HTML(f"<b>{html.escape(self.title)}</b>")
         self._root = ipywidgets.VBox(
-            [heading, self.layout({**self._controls, "reset": reset}), self._picture, self._line]
+            [heading, self.layout({**self._controls, "reset": reset}), *self._views(), self._access]
         )
         self._root.add_class("convkit-panel")
         self._redraw()  # a first state that cannot be drawn is the author's mistake: raise it here
@@ -75,11 +84,8 @@ class Panel:
         raise NotImplementedError
 
     def layout(self, controls: dict[str, Any]) -> ipywidgets.Widget:
-        """Return the layout of the controls, the last of which, ``reset``, is a button: rows, then number grids."""
-        grids = [control for control in controls.values() if isinstance(control, NumberGrid)]
-        others = [control for control in controls.values() if control not in grids]
-        rows = ipywidgets.Box(others, layout={"flex_flow": "row wrap", "align_items": "center"})
-        return ipywidgets.VBox([rows, ipywidgets.Box(grids, layout={"flex_flow": "row wrap"})]) if grids else rows
+        """Return the layout of the controls, the last of which, ``reset``, is a button: columns, with ``headings``."""
+        return aligned(controls, self.headings, f"{96 * self.size[0]:.0f}px")
 
     def react(self, name: str) -> None:
         """Adjust other controls after control ``name`` has changed, before drawing (a preset fills a grid)."""
@@ -120,6 +126,7 @@ class Panel:
         # value of a control only when the message before it is done, and then only the latest one.
         def changed(_: Any) -> None:
             if not self._quiet:
+                self._moved = list(self._controls).index(name)
                 self._paint(lambda: self._quietly(lambda: self.react(name)))
 
         return changed
@@ -129,30 +136,59 @@ class Panel:
             words = self._drawn()
             if not isinstance(words, str) or not words.strip():
                 raise TypeError(f"draw must return words that say what is to be seen, got {words!r}")
-            self.png = png_bytes(self.figure)
-            self._picture.value = picture_html(self.png, words)
-            self._say(words)
+            self._show(words)
+            self._access.fault = {}
+
+    # ---- the picture as a PNG; `DrawnPanel` has its page draw it ----------------------------------------------------
+    def _views(self) -> list[ipywidgets.DOMWidget]:
+        self._figure, self._png = new_figure(self.size), b""
+        self._picture, self._line = ipywidgets.HTML(), ipywidgets.HTML()
+        self._picture.add_class("convkit-picture")
+        return [self._picture, self._line]
+
+    @property
+    def figure(self) -> Figure:
+        """Return the figure of the picture."""
+        return self._figure
+
+    @property
+    def png(self) -> bytes:
+        """Return the picture."""
+        return self._png
 
     def _drawn(self) -> str:
         values = self.values
         self.figure.clear()
         return self.draw(self.figure, **values)
 
-    def _paint(self, before: Callable[[], None] = lambda: None) -> None:
-        try:
-            before()
-            self._redraw()
-        except ValueError as error:
-            self._say(Words(str(error), alert=True))
-        except Exception as error:  # an exception in a callback shows nowhere
-            self._say(Words(f"this is a bug in the panel: {type(error).__name__}: {error}", alert=True))
+    def _show(self, words: str) -> None:
+        self._png = png_bytes(self.figure)
+        self._picture.value = picture_html(self._png, words)
+        self._say(words)
 
     def _say(self, words: str) -> None:
         self.words = words if isinstance(words, Words) else Words(words)
         self._line.value = self._caption()
 
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _paint(self, before: Callable[[], None] = lambda: None) -> None:
+        try:
+            before()
+            self._redraw()
+        except ValueError as error:
+            self._fail(str(error))
+        except Exception as error:  # an exception in a callback shows nowhere
+            self._fail(f"this is a bug in the panel: {type(error).__name__}: {error}")
+        finally:
+            self._moved = -1
+
+    def _fail(self, sentence: str) -> None:
+        self._say(Words(sentence, alert=True))
+        self._access.fault = {"control": self._moved, "words": sentence}
+
     def _caption(self) -> str:
-        role, color = ("alert", f"; color: {_RED}") if self.words.alert else ("status", "")
+        role, color = ("alert", _RED) if self.words.alert else ("status", "")
         style = f"margin: 0; line-height: 1.4; max-width: {96 * self.size[0]:.0f}px{color}"
         return f'<p class="convkit-words" role="{role}" style="{style}">{html.escape(self.words)}</p>'
 

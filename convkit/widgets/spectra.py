@@ -19,7 +19,8 @@ from convkit.plots.spectra import ROUNDING, layer_colors, plot_layer_spectra
 from convkit.randomness import seeded
 from convkit.spectra import singular_values
 from convkit.widgets.controls import choice, toggle
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 ALL = "all layers"
 THRESHOLD = 0.1  # of a layer's largest value: what is smaller counts as little
@@ -27,7 +28,7 @@ _VIEWS = {"as they are": "raw", "relative to the largest": "ratio", "by relative
 _TORUS, _CIRCULAR = "zeros, by their torus", "made circular"
 
 
-class SpectraPanel(Panel):
+class SpectraPanel(DrawnPanel):
     """A panel with the singular values of every convolution and linear layer that ``model(x)`` calls.
 
     ``other`` is a second network with layers of the same names, such as the network before training; ``names`` are the
@@ -76,7 +77,6 @@ class SpectraPanel(Panel):
     def draw(
         self, figure: Figure, layer: str, view: str, weights: str, folded: bool, log: bool, boundary: str
     ) -> Words:
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps
         ax = figure.add_axes((0.085, 0.12, 0.81, 0.81))
         shown = list(self._models) if weights == "both" else [weights]
         picked = None if layer == ALL else layer

@@ -11,7 +11,8 @@ from convkit.constraints.sphere import centered_sphere
 from convkit.plots.sphere import REACH, plot_sphere_step
 from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION
 from convkit.widgets.controls import slider, toggle
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 RADIUS = 2**0.5
 START = (1.0, -1.0, 0.0)  # mean 0, norm sqrt 2
@@ -49,7 +50,7 @@ def walk(rate: float, steps: int, center: bool, rescale: bool) -> Walk:
     return Walk(torch.cat(path), plain[0], plain[0] - plain.mean() if center else None)
 
 
-class SpherePanel(Panel):
+class SpherePanel(DrawnPanel):
     """A panel with a row of three weights and its steps on the sphere and in the plane of mean 0, from any side."""
 
     title = "A step on the sphere: three weights, mean 0 and norm √2"
@@ -68,7 +69,6 @@ class SpherePanel(Panel):
     def draw(self, figure: Figure, rate: float, steps: int, turn: int, tilt: int, center: bool, rescale: bool) -> str:
         done = walk(rate, steps, center, rescale)
         norms, means = done.path.norm(dim=1), done.path.mean(1)
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         space, upper, lower = (figure.add_axes(place) for place in _PLACES)
         plot_sphere_step(done.path, done.plain, done.centered, RADIUS, turn, tilt, space)
         room = 1.16 * max(REACH * RADIUS, float(norms.max()), float(done.plain.norm()))

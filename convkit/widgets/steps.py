@@ -16,7 +16,8 @@ from convkit.operators.operator import ConvOperator
 from convkit.plots.style import BLUE, FAINT, INK, VERMILION
 from convkit.randomness import seeded
 from convkit.widgets.controls import choice, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 MOST = 30
 CHANNELS, SIZE, BATCH = 8, 8, 64
@@ -80,7 +81,7 @@ def torus_norm(kernel: Tensor) -> float:
     return float(operator_norm(ConvOperator(kernel, SIZE, padding_mode="zeros").torus(), 2))
 
 
-class StepPanel(Panel):
+class StepPanel(DrawnPanel):
     """A panel with the steps of an optimizer on a small network: loss, norm of each step, norm of the weight."""
 
     title = "How long is a step? Two convolutions learn digits; the norms are those of the second one"
@@ -99,7 +100,6 @@ class StepPanel(Panel):
         losses, steps, weights = done.losses[: count + 1], done.steps[:count], done.weights[: count + 1]
         bound = [weights[0] + t * rate for t in range(count + 1)]
         broken = way != SGD and any(w > b * (1 + SLACK) for w, b in zip(weights, bound, strict=True))
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
         left.plot(losses, color=BLUE, lw=1.6)
         left.set(title="loss of each batch", ylim=(0, max(2.6, 1.05 * max(losses))))

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 READ = """panel => {
     const words = panel.querySelector('.convkit-words'), image = panel.querySelector('img');
+    const drawn = panel.querySelector('svg.convkit-drawing [role=img]');
     let hash = 0;
-    for (const letter of image?.src ?? '') hash = (31 * hash + letter.charCodeAt(0)) | 0;
+    for (const letter of drawn?.innerHTML ?? image?.src ?? '') hash = (31 * hash + letter.charCodeAt(0)) | 0;
     return {
         words: words?.innerText ?? '',
         alert: words?.getAttribute('role') === 'alert',
-        alt: image?.alt ?? '',
+        alt: drawn?.getAttribute('aria-label') ?? image?.alt ?? '',
         picture: hash,
     };
 }"""

@@ -49,7 +49,7 @@ def test_before_the_button_nothing_computes_the_answer_and_every_bet_moves_pictu
     for name in ("norms_by_layer", "after_layers", "other_draws"):
         monkeypatch.setattr(bet, name, refuse)
     panel, seen = BetPanel(), set()
-    monkeypatch.setattr(panel, "png", png_bytes(panel.figure))
+    monkeypatch.setattr(panel, "_png", png_bytes(panel.figure))
     assert "Run this cell" in str(panel._repr_mimebundle_())  # what the notebook stores
     for value in BETS:
         panel.set(bet=value)

@@ -1,0 +1,17 @@
+"""What the page must do for readers who use a keyboard or a screen reader: names of controls, and where a fault is."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+
+class Access(anywidget.AnyWidget):
+    """An unseen part of a panel that names its controls for a screen reader and marks a fault beside its control.
+
+    ``fault`` is empty, or has the number of the ``control`` (-1: none) and the ``words``; the picture is pale while
+    there is one.
+    """
+
+    _esm = (Path(__file__).parent / "access.js").read_text(encoding="utf-8")
+    fault = traitlets.Dict().tag(sync=True)

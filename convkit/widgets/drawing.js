@@ -1,0 +1,494 @@
+// Draws a scene (see drawing.py) as SVG. Sizes of letters and lines are in points, as in Matplotlib.
+const PT = 4 / 3, NS = 'http://www.w3.org/2000/svg', REACH = 24;  // REACH: how near, in pixels, the mouse must be
+const SUPER = '⁰¹²³⁴⁵⁶⁷⁸⁹';
+const STYLE = `
+.convkit-box { position: relative; line-height: normal; font-family: var(--jp-ui-font-family, sans-serif) }
+.convkit-box svg { display: block; max-width: 100%; height: auto; touch-action: pan-y; user-select: none }
+.convkit-entry { cursor: pointer }
+.convkit-entry:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) }
+.convkit-tip { position: absolute; pointer-events: none; padding: 2px 6px; white-space: pre; z-index: 5;
+  border: 1px solid; border-radius: 3px; font-size: 12px; line-height: 1.35 }
+button.convkit-whole[hidden] { display: none }
+.convkit-whole { position: absolute; right: 0; top: 0 }
+.convkit-words { margin: 0; line-height: 1.4 }
+.convkit-words[role=alert] { color: #b3001b;
+  color: color-mix(in srgb, #d0021b 60%, var(--jp-content-font-color1, #222)) }`;
+
+// ---- colors: those of the page's theme, and marks that stand out from it ------------------------------------------
+const parse = color => {
+  if (color.startsWith('#')) return [1, 3, 5].map(at => parseInt(color.slice(at, at + 2), 16));
+  const [r, g, b] = color.match(/[\d.]+/g) ?? [0, 0, 0];
+  return [+r, +g, +b];
+};
+const css = rgb => `rgb(${rgb.map(Math.round)})`;
+const mix = (a, b, part) => a.map((value, i) => value + part * (b[i] - value));
+const luminance = rgb => {
+  const [r, g, b] = rgb.map(value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const contrast = (a, b) => {
+  const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+  return (high + 0.05) / (low + 0.05);
+};
+
+function themeOf(el) {
+  let node = el, paper = 'rgb(255, 255, 255)';
+  for (; node; node = node.parentElement) {
+    const color = getComputedStyle(node).backgroundColor;
+    if (!/, 0\)$|transparent/.test(color)) { paper = color; break; }
+  }
+  paper = parse(paper);
+  const dark = luminance(paper) < 0.3, ink = dark ? [238, 238, 238] : [34, 34, 34], known = new Map();
+  const cached = (kind, make) => color => {
+    if (!known.has(kind + color)) known.set(kind + color, css(make(parse(color))));
+    return known.get(kind + color);
+  };
+  const base = rgb => css(rgb) === 'rgb(34,34,34)' ? ink : css(rgb) === 'rgb(255,255,255)' ? paper : rgb;
+  const soft = rgb => dark ? mix(paper, ink, Math.min(0.5, 2 * (1 - (Math.max(...rgb) + Math.min(...rgb)) / 510))) : rgb;
+  const clear = ratio => rgb => {  // AA: 3 to 1 for what is drawn, 4.5 to 1 for words; what is pale is background
+    let found = base(rgb);
+    if (found === rgb && luminance(rgb) > 0.8) return soft(rgb);
+    for (let part = 0.05; found !== paper && part < 1 && contrast(found, paper) < ratio; part += 0.05)
+      found = mix(base(rgb), ink, part);
+    return found;
+  };
+  const signed = rgb => dark ? rgb.map(value => value + 255 - Math.max(...rgb) - Math.min(...rgb)) : rgb;
+  return {
+    dark, ink: css(ink), paper: css(paper), faint: css(mix(paper, ink, 0.25)),
+    mark: cached('mark', clear(3)), words: cached('words', clear(4.5)), soft: cached('soft', soft),
+    exact: cached('exact', base), map: (rgb, both) => both ? signed(rgb) : rgb,
+  };
+}
+
+// ---- numbers ------------------------------------------------------------------------------------------------------
+const short = value => Number.isFinite(value) ? String(Number(value.toPrecision(4))) : 'none';
+
+function unpack(scene) {
+  const view = scene.data, bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
+  const line = ([kind, at, count, low, step]) => kind === 4
+    ? new Float32Array(bytes, at, count)
+    : Float64Array.from(new Uint16Array(bytes, at, count), code => code === 65535 ? NaN : low + step * code);
+  const mark = one => {
+    const found = { ...one };
+    for (const name of ['x', 'y', 'x1', 'y1']) if (one[name]) found[name] = line(one[name]);
+    if (one.image) {
+      const [kind, at, whole, [rows, columns], channels] = one.image, count = rows * columns * channels;
+      const codes = kind === 4 ? new Float32Array(bytes, at, count) : new Uint8Array(bytes, at, count);
+      const [low, high] = one.range ?? [0, 255];
+      const values = channels > 1 || kind === 4 ? codes
+        : Float64Array.from(codes, code => code === 255 ? NaN : low + (high - low) * code / 254);
+      Object.assign(found, { values, rows, columns, channels, whole, about: kind !== 4 });
+    }
+    return found;
+  };
+  return { ...scene, texts: scene.texts.map(mark), axes: scene.axes.map(ax => ({ ...ax, marks: ax.marks.map(mark) })) };
+}
+
+function ticks(side, [low, high], pixels, across) {
+  const [a, b] = [Math.min(low, high), Math.max(low, high)], slack = 1e-9 * (b - a);
+  const inside = values => values.filter(value => value >= a - slack && value <= b + slack);
+  if (side.at) {
+    const at = side.log ? side.at.map(Math.log10) : side.at;
+    const label = i => side.labels ? side.labels[i] : short(side.at[i]);
+    return at.map((value, i) => [value, label(i)]).filter(([value]) => inside([value]).length);
+  }
+  if (side.log) {
+    const power = k => k >= -2 && k <= 3 ? short(10 ** k)
+      : `10${k < 0 ? '⁻' : ''}${[...String(Math.abs(k))].map(digit => SUPER[digit]).join('')}`;
+    const every = Math.max(1, Math.ceil((b - a) / Math.max(2, pixels / 45)));
+    const powers = [];
+    for (let k = Math.ceil(a); k <= b; k++) if (k % every === 0) powers.push([k, power(k)]);
+    if (b - a > 1.5) return powers;
+    const fine = [];
+    for (let k = Math.floor(a); k <= b; k++) for (const d of [1, 2, 5]) fine.push(k + Math.log10(d));
+    return inside(fine).map(value => [value, short(10 ** value)]);
+  }
+  const most = Math.max(1, Math.min(side.most || 9, Math.floor(pixels / (across ? 44 : 30))));
+  const rough = (b - a) / most, power = 10 ** Math.floor(Math.log10(rough));
+  let step = [1, 2, 2.5, 5, 10].map(digit => digit * power).find(size => size >= rough * (1 - 1e-9));
+  if (side.integer) step = Math.max(1, Number.isInteger(step) ? step : Math.ceil(step));
+  const found = [];
+  for (let k = Math.ceil((a - slack) / step); k * step <= b + slack; k++) found.push(k * step);
+  const digits = Math.max(0, ...found.map(value => (String(Number(value.toPrecision(6))).split('.')[1] ?? '').length));
+  return found.map(value => [value, value.toFixed(Math.min(digits, 6)).replace('-', '−')]);
+}
+
+// ---- shapes -------------------------------------------------------------------------------------------------------
+const f = value => Math.round(value * 10) / 10;
+const escaped = words => String(words).replace(/[&<>"]/g, sign => `&#${sign.charCodeAt(0)};`);
+const polygon = (x, y, corners, r, turn = -90, inner = 1) => {
+  let path = '';
+  for (let i = 0; i < corners; i++) {
+    const angle = (turn + 360 * i / corners) * Math.PI / 180, far = i % 2 ? r * inner : r;
+    path += `${i ? 'L' : 'M'}${f(x + far * Math.cos(angle))} ${f(y + far * Math.sin(angle))}`;
+  }
+  return path + 'Z';
+};
+const rectangle = (x0, y0, x1, y1) => `M${f(x0)} ${f(y0)}H${f(x1)}V${f(y1)}H${f(x0)}Z`;
+const cross = (x, y, r) => `M${f(x - r)} ${f(y - r)}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`;
+const plus = (x, y, r) => `M${f(x - r)} ${f(y)}h${2 * r}M${f(x)} ${f(y - r)}v${2 * r}`;
+const SHAPES = {
+  o: (x, y, r) => `M${f(x - r)} ${f(y)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`,
+  s: (x, y, r) => rectangle(x - r, y - r, x + r, y + r),
+  '^': (x, y, r) => polygon(x, y, 3, 1.15 * r), v: (x, y, r) => polygon(x, y, 3, 1.15 * r, 90),
+  D: (x, y, r) => polygon(x, y, 4, 1.3 * r), '|': (x, y, r) => `M${f(x)} ${f(y - r)}v${2 * r}`,
+  x: cross, X: cross, '+': plus, P: plus,
+};
+const shape = (kind, x, y, r) =>
+  (SHAPES[kind] ?? ((a, b, c) => polygon(a, b, 2 * parseInt(kind.slice(4) || 5), c, -90, 0.5)))(x, y, f(r));
+const STROKES = { x: 1, '|': 1, '+': 1, X: 2.5, P: 2.5 };
+
+function markerLook(mark, theme) {
+  const edge = theme.mark(mark.edge), fill = mark.fill === 'none' ? 'none' : theme.mark(mark.fill);
+  return mark.marker in STROKES
+    ? `fill="none" stroke="${edge}" stroke-width="${(mark.border || 1) * STROKES[mark.marker] * PT}"`
+    : `fill="${fill}" stroke="${edge}" stroke-width="${(mark.border || 0) * PT}"`;
+}
+
+function lineLook(mark, theme) {
+  const dash = mark.dash?.length ? `stroke-dasharray="${mark.dash.map(part => f(part * mark.width * PT))}"` : '';
+  return `fill="none" stroke="${theme.mark(mark.color)}" stroke-width="${mark.width * PT}" stroke-linejoin="round" ${dash}`;
+}
+
+function words(x, y, mark, theme, turned = '') {
+  const size = mark.size * PT, color = theme.words(mark.color), anchor = { center: 'middle', right: 'end' }[mark.ha];
+  const rise = { center: 0.35, top: 0.8, bottom: -0.2 }[mark.va] ?? 0;
+  const look = `${mark.style === 'italic' ? 'font-style="italic"' : ''} ${mark.weight === 'bold' ? 'font-weight="bold"' : ''}`;
+  const lines = escaped(mark.words).replace(/\$(\w)_(\w)\$/g,
+    '<tspan font-style="italic">$1</tspan><tspan dy="3" font-size="70%">$2</tspan>').split('\n');
+  const rows = lines.map((line, i) =>
+    `<tspan x="${f(x)}" y="${f(y + size * (rise + i * (mark.leading ?? 1.2)))}">${line}</tspan>`);
+  return `<text font-size="${f(size)}" fill="${color}" text-anchor="${anchor ?? 'start'}" ${look} ${turned}>${rows.join('')}</text>`;
+}
+
+const scratch = document.createElement('canvas'), ruler = document.createElement('canvas').getContext('2d');
+let family = 'sans-serif';
+const widthOf = (text, size) => { ruler.font = `${size}px ${family}`; return ruler.measureText(text).width; };
+
+function picture(mark, X, Y, theme) {
+  const { values, rows, columns, channels, extent: [left, right, bottom, top] } = mark;
+  scratch.width = columns; scratch.height = rows;
+  const g = scratch.getContext('2d'), pixels = g.createImageData(columns, rows), [low, high] = mark.range ?? [0, 1];
+  const stops = (mark.colors ?? []).map(color => theme.map(parse(color), mark.signed));
+  for (let i = 0; i < rows * columns; i++) {
+    let rgb;
+    if (channels === 4) rgb = parse(theme.mark(`rgb(${[...values.slice(4 * i, 4 * i + 3)]})`));  // the colors of curves
+    else if (channels > 1) rgb = values.slice(3 * i, 3 * i + 3);
+    else if (Number.isNaN(values[i])) continue;  // nothing there
+    else {
+      const at = Math.min(1, Math.max(0, (values[i] - low) / (high - low || 1))) * (stops.length - 1), k = Math.floor(at);
+      rgb = mix(stops[k], stops[Math.min(k + 1, stops.length - 1)], at - k);
+    }
+    pixels.data.set([...rgb, 255], 4 * i);
+  }
+  g.putImageData(pixels, 0, 0);
+  const [x, y, w, h] = [X(left), Y(top), X(right) - X(left), Y(bottom) - Y(top)];
+  let found = `<image x="${f(x)}" y="${f(y)}" width="${f(w)}" height="${f(h)}" preserveAspectRatio="none"
+    style="image-rendering: pixelated" href="${scratch.toDataURL()}"/>`;
+  if (mark.grid) {
+    let path = '';
+    for (let i = 0; i <= columns; i++) path += `M${f(x + i * w / columns)} ${f(y)}v${f(h)}`;
+    for (let i = 0; i <= rows; i++) path += `M${f(x)} ${f(y + i * h / rows)}h${f(w)}`;
+    found += `<path d="${path}" fill="none" stroke="${theme.faint}" stroke-width="${mark.width * PT}"/>`;
+  }
+  return found;
+}
+
+function markPath(mark, X, Y, room, theme) {
+  const { x, y } = mark, [left, top, width, height] = room;
+  const limit = value => Math.max(-9999, Math.min(9999, value));
+  if (mark.kind === 'line') {
+    let path = '', dots = '', pen = 'M';
+    if (mark.dash) for (let i = 0; i < x.length; i++) {
+      if (Number.isNaN(x[i]) || Number.isNaN(y[i])) { pen = 'M'; continue; }
+      path += `${pen}${f(limit(X(x[i])))} ${f(limit(Y(y[i])))}`;
+      pen = 'L';
+    }
+    if (mark.marker) for (let i = 0; i < x.length; i += mark.every)
+      if (!Number.isNaN(x[i]) && !Number.isNaN(y[i]))
+        dots += shape(mark.marker, limit(X(x[i])), limit(Y(y[i])), mark.size * PT / 2);
+    return (path && `<path d="${path}" ${lineLook(mark, theme)}/>`) + (dots && `<path d="${dots}" ${markerLook(mark, theme)}/>`);
+  }
+  if (mark.kind === 'rule') {
+    const path = x ? `M${f(X(x[0]))} ${top}v${height}` : `M${left} ${f(Y(y[0]))}h${width}`;
+    return `<path d="${path}" ${lineLook(mark, theme)}/>`;
+  }
+  if (mark.kind === 'bars') return [...x].map((_, i) =>
+    `<path d="${rectangle(X(x[i]), Y(y[i]), X(mark.x1[i]), Y(mark.y1[i]))}" fill="${theme.mark(mark.colors[i % mark.colors.length])}"/>`).join('');
+  if (mark.kind === 'span')
+    return `<path d="${rectangle(left, Y(y[0]), left + width, Y(y[1]))}" fill="${theme.soft(mark.color)}"/>`;
+  if (mark.kind === 'area')
+    return `<path d="M${[...x].map((_, i) => `${f(X(x[i]))} ${f(Y(y[i]))}`).join('L')}Z" fill="${mark.color}" opacity="${mark.alpha}"/>`;
+  if (mark.kind === 'arrow') {
+    const [x0, y0, x1, y1] = [X(x[0]), Y(y[0]), X(x[1]), Y(y[1])], turn = Math.atan2(y1 - y0, x1 - x0);
+    const barb = side => `L${f(x1 - 8 * Math.cos(turn + side))} ${f(y1 - 8 * Math.sin(turn + side))}`;
+    return `<path d="M${f(x0)} ${f(y0)}L${f(x1)} ${f(y1)}M${f(x1)} ${f(y1)}${barb(0.45)}M${f(x1)} ${f(y1)}${barb(-0.45)}" ${lineLook(mark, theme)}/>`;
+  }
+  if (mark.kind === 'image') return picture(mark, X, Y, theme);
+  const [dx, dy] = mark.shift ?? [0, 0];
+  const at = mark.framed ? [left + x[0] * width, top + (1 - y[0]) * height] : [X(x[0]) + dx * PT, Y(y[0]) - dy * PT];
+  return words(...at, mark, theme);
+}
+
+// ---- axes ---------------------------------------------------------------------------------------------------------
+function frame(ax, size, zoom) {
+  let [left, low, width, height] = ax.place.map((part, i) => part * size[i % 2]);
+  let top = size[1] - low - height;
+  const x = zoom?.x ?? ax.x.span, y = zoom?.y ?? ax.y.span;
+  if (ax.equal) {
+    const scale = Math.min(width / Math.abs(x[1] - x[0]), height / Math.abs(y[1] - y[0]));
+    const [w, h] = [scale * Math.abs(x[1] - x[0]), scale * Math.abs(y[1] - y[0])];
+    [left, top, width, height] = [left + (width - w) / 2, top + (height - h) / 2, w, h];
+  }
+  return {
+    room: [left, top, width, height], x, y,
+    X: value => left + (value - x[0]) / (x[1] - x[0]) * width,
+    Y: value => top + height - (value - y[0]) / (y[1] - y[0]) * height,
+    fromX: at => x[0] + (at - left) / width * (x[1] - x[0]),
+    fromY: at => y[0] + (top + height - at) / height * (y[1] - y[0]),
+  };
+}
+
+function around(ax, { room: [left, top, width, height], x, y, X, Y }, theme) {
+  const title = { center: [left + width / 2, 'center'], left: [left, 'left'] }[ax.title.loc];
+  const look = { color: '#222222', va: 'baseline' };
+  let found = ax.title.words ? words(title[0], top - 6 * PT, { ...look, ...ax.title, ha: title[1] }, theme) : '';
+  if (ax.bare) return found;
+  let path = '', wide = 0;
+  const long = side => side.length * PT, shown = side => side.shown !== false;
+  for (const [value, label] of ticks(ax.x, x, width, true)) {
+    path += `M${f(X(value))} ${f(top + height)}v${long(ax.x)}`;
+    if (shown(ax.x)) found += words(X(value), top + height + long(ax.x) + 3 * PT, { ...look, size: ax.x.size_ticks, words: label, ha: 'center', va: 'top' }, theme);
+  }
+  for (const [value, label] of ticks(ax.y, y, height, false)) {
+    path += `M${left} ${f(Y(value))}h${-long(ax.y)}`;
+    if (!shown(ax.y)) continue;
+    found += words(left - long(ax.y) - 3 * PT, Y(value), { ...look, size: ax.y.size_ticks, words: label, ha: 'right', va: 'center' }, theme);
+    wide = Math.max(wide, widthOf(label, ax.y.size_ticks * PT));
+  }
+  const tall = shown(ax.x) && ticks(ax.x, x, width, true).length ? (ax.x.size_ticks + 3) * PT : 0;
+  if (ax.x.label) found += words(left + width / 2, top + height + long(ax.x) + tall + 4 * PT, { ...look, size: ax.x.size, words: ax.x.label, ha: 'center', va: 'top' }, theme);
+  if (ax.y.label) {
+    const [lx, ly] = [left - long(ax.y) - wide - 9 * PT, top + height / 2];
+    found += words(lx, ly, { ...look, size: ax.y.size, words: ax.y.label, ha: 'center' }, theme, `transform="rotate(-90 ${f(lx)} ${f(ly)})"`);
+  }
+  const edge = ax.open ? `M${left} ${top}v${height}h${width}` : rectangle(left, top, left + width, top + height);
+  return `${found}<path d="${path}${edge}" fill="none" stroke="${theme.ink}" stroke-width="1"/>`;
+}
+
+function gridLines(ax, { room: [left, top, width, height], x, y, X, Y }, theme) {
+  let path = '';
+  if (ax.grid !== 'y') for (const [value] of ticks(ax.x, x, width, true)) path += `M${f(X(value))} ${top}v${height}`;
+  if (ax.grid !== 'x') for (const [value] of ticks(ax.y, y, height, false)) path += `M${left} ${f(Y(value))}h${width}`;
+  return `<path d="${path}" stroke="${theme.faint}" stroke-width="0.6"/>`;
+}
+
+function legend(ax, number, { room: [left, top, width, height], X, Y }, theme, picked) {
+  const listed = ax.marks.filter(mark => mark.name && (!ax.legend.names || ax.legend.names.includes(mark.name)));
+  if (!listed.length) return '';
+  const size = ax.legend.size * PT, row = 1.25 * size, columns = Math.min(ax.legend.columns, listed.length);
+  const rows = Math.ceil(listed.length / columns), box = [0, rows * row + 0.6 * size], starts = [];
+  for (let column = 0; column < columns; column++) {
+    starts.push(box[0] + 8);
+    const part = listed.slice(column * rows, (column + 1) * rows);
+    box[0] += 2.6 * size + 14 + Math.max(0, ...part.map(mark => widthOf(mark.name, size)));
+  }
+  const corners = { 'upper right': [1, 0], 'upper left': [0, 0], 'lower left': [0, 1], 'lower right': [1, 1], 'center left': [0, 0.5] };
+  const place = ([a, b]) => [left + a * (width - box[0]), top + 4 + b * (height - box[1] - 8)];
+  const covered = corner => {  // points below a legend there
+    const [x0, y0] = place(corner);
+    let count = 0;
+    for (const { kind, x, y } of ax.marks) if (kind === 'line') for (let i = 0; i < x.length; i++) {
+      const [px, py] = [X(x[i]) - x0, Y(y[i]) - y0];
+      if (px >= 0 && px <= box[0] && py >= 0 && py <= box[1]) count += 1;
+    }
+    return count;
+  };
+  const best = () => Object.values(corners).reduce((a, b) => covered(b) < covered(a) ? b : a);
+  const [x0, y0] = place(corners[ax.legend.loc] ?? best());
+  return listed.map((mark, i) => {
+    const [x, y] = [x0 + starts[Math.floor(i / rows)], y0 + 0.3 * size + (i % rows + 0.5) * row], end = x + 2 * size;
+    const curve = mark.dash ? `<path d="M${f(x)} ${f(y)}H${f(end)}" ${lineLook(mark, theme)}/>` : '';
+    const dot = mark.marker ? `<path d="${shape(mark.marker, (x + end) / 2, y, mark.size * PT / 2)}" ${markerLook(mark, theme)}/>` : '';
+    const text = words(end + 6, y, { words: mark.name, size: ax.legend.size, color: '#222222', va: 'center', ha: 'left' }, theme);
+    const area = rectangle(x - 4, y - row / 2, end + 10 + widthOf(mark.name, size), y + row / 2);
+    return `<g class="convkit-entry" role="button" tabindex="0" aria-pressed="${picked === mark.name}" data-name="${escaped(mark.name)}"
+      aria-label="pick ${escaped(mark.name)}" opacity="${picked && picked !== mark.name ? 0.5 : 1}"><path d="${area}" fill="transparent"/>${curve}${dot}${text}</g>`;
+  }).join('');
+}
+
+// ---- the mouse ----------------------------------------------------------------------------------------------------
+function tellImage(mark, x, y) {
+  const [left, right, bottom, top] = mark.extent, [u, v] = [(x - left) / (right - left), (y - top) / (bottom - top)];
+  if (u < 0 || u >= 1 || v < 0 || v >= 1) return null;
+  const i = Math.floor(v * mark.rows), j = Math.floor(u * mark.columns), at = (i * mark.columns + j) * mark.channels;
+  const [height, width] = mark.whole, place = (value, whole, size) => {
+    const each = Math.ceil(whole / size), first = value * each;
+    return each > 1 ? `${first}–${Math.min(whole, first + each) - 1}` : first;
+  };
+  const value = mark.channels > 1 ? [0, 1, 2].map(k => short(mark.values[at + k] / 255)).join(', ') : short(mark.values[at]);
+  return `row ${place(i, height, mark.rows)}, column ${place(j, width, mark.columns)}: ${mark.about ? '≈ ' : ''}${value}`;
+}
+
+function tell(ax, view, px, py) {
+  const say = (side, value) => {
+    const label = side.labels?.[side.at.findIndex(at => Math.abs((side.log ? Math.log10(at) : at) - value) < 1e-6)];
+    return label ?? short(side.log ? 10 ** value : value);
+  };
+  let near = REACH, found = null;
+  for (const mark of [...ax.marks].reverse()) {
+    if (mark.kind === 'line' && !(mark.x.length === 5 && !mark.name)) for (let i = 0; i < mark.x.length; i++) {
+      const far = Math.hypot(view.X(mark.x[i]) - px, view.Y(mark.y[i]) - py);
+      if (far < near) {
+        const name = mark.name ? `${mark.name}\n` : '';
+        [near, found] = [far, { text: `${name}${ax.x.label || 'x'}: ${say(ax.x, mark.x[i])}\n${ax.y.label || ax.title.words || 'y'}: ${say(ax.y, mark.y[i])}`, name: mark.name, x: view.X(mark.x[i]), y: view.Y(mark.y[i]) }];
+      }
+    }
+    if (mark.kind === 'bars' && !found) for (let i = 0; i < mark.x.length; i++) {
+      const [a, b, c, d] = [view.X(mark.x[i]), view.Y(mark.y[i]), view.X(mark.x1[i]), view.Y(mark.y1[i])];
+      if ((px - a) * (px - c) <= 0 && (py - b) * (py - d) <= 0) {
+        const flat = ax.y.labels, value = flat ? say(ax.x, mark.x1[i]) : say(ax.y, mark.y1[i]);
+        found = { text: `${flat ? say(ax.y, (mark.y[i] + mark.y1[i]) / 2) : say(ax.x, (mark.x[i] + mark.x1[i]) / 2)}: ${value}` };
+      }
+    }
+    if (mark.kind === 'image' && !found) {
+      const text = tellImage(mark, view.fromX(px), view.fromY(py));
+      if (text) found = { text };
+    }
+  }
+  return found;
+}
+
+// ---- the view -----------------------------------------------------------------------------------------------------
+function render({ model, el }) {
+  const uid = `convkit-${crypto.getRandomValues(new Uint32Array(1))[0]}`, make = (tag, name) => Object.assign(document.createElement(tag), { className: name });
+  const box = make('div', 'convkit-box'), tip = make('div', 'convkit-tip'), line = make('p', 'convkit-words');
+  const style = document.createElement('style'), whole = make('button', 'convkit-whole jupyter-button');
+  const svg = document.createElementNS(NS, 'svg'), zoom = new Map();
+  let picked = null, scene = null, frames = [], theme = null, start = null, painted = 0;
+  style.textContent = STYLE;
+  svg.classList.add('convkit-drawing');
+  whole.textContent = 'Whole picture';
+  tip.hidden = whole.hidden = true;
+  box.append(svg, tip, whole);
+  el.append(style, box, line);
+
+  function draw() {
+    if (!scene) return;
+    const [width, height] = scene.size, focus = svg.contains(document.activeElement) && document.activeElement.dataset.name;
+    if (zoom.size && Math.max(...zoom.keys()) >= scene.axes.length) zoom.clear();
+    frames = scene.axes.map((ax, i) => frame(ax, scene.size, zoom.get(i)));
+    let inside = '', over = '';
+    scene.axes.forEach((ax, i) => {
+      const view = frames[i], [left, top, w, h] = view.room, chosen = picked && ax.marks.some(mark => mark.name === picked);
+      const clip = `${uid}-${i}`;
+      inside += `<clipPath id="${clip}"><rect x="${left}" y="${top}" width="${w}" height="${h}"/></clipPath>`;
+      if (ax.face) inside += `<path d="${rectangle(left, top, left + w, top + h)}" fill="${theme.soft(ax.face)}"/>`;
+      if (ax.grid) inside += gridLines(ax, view, theme);
+      for (const mark of ax.marks) {
+        const pale = chosen && mark.kind === 'line' && mark.name !== picked ? 0.15 : mark.alpha ?? 1;
+        const free = mark.free || mark.kind === 'text' || mark.kind === 'arrow';
+        inside += `<g ${free ? '' : `clip-path="url(#${clip})"`} opacity="${mark.kind === 'area' ? 1 : pale}">${markPath(mark, view.X, view.Y, view.room, theme)}</g>`;
+      }
+      inside += around(ax, view, theme);
+      if (ax.legend) over += legend(ax, i, view, theme, picked);
+    });
+    for (const text of scene.texts) inside += words(text.x[0] * width, (1 - text.y[0]) * height, text, theme);
+    svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
+    svg.setAttribute('width', width);
+    svg.innerHTML = `<g role="img" aria-label="${escaped(scene.words)}">${inside}</g>${over}<rect class="convkit-lasso" fill="none" stroke="${theme.ink}" stroke-dasharray="4 3"/><circle class="convkit-spot" r="6" fill="none" stroke="${theme.ink}" stroke-width="1.5" visibility="hidden"/>`;
+    if (focus) svg.querySelector(`[data-name="${CSS.escape(focus)}"]`)?.focus();
+    whole.hidden = zoom.size === 0;
+    line.style.maxWidth = `${width}px`;
+    if (line.textContent !== scene.words) line.textContent = scene.words;
+    line.setAttribute('role', scene.alert ? 'alert' : 'status');
+    svg.dataset.painted = ++painted;
+  }
+
+  const take = () => { const next = model.get('scene'); if (next?.data) { scene = unpack(next); draw(); } };
+  const dress = () => { theme = themeOf(el); family = getComputedStyle(box).fontFamily; Object.assign(tip.style, { background: theme.paper, color: theme.ink }); draw(); };
+
+  function at(event) {  // pixels of the scene, and the axes below them
+    const bounds = svg.getBoundingClientRect(), scale = scene.size[0] / bounds.width;
+    const x = (event.clientX - bounds.left) * scale, y = (event.clientY - bounds.top) * scale;
+    const number = frames.findLastIndex(({ room: [left, top, w, h] }) => x >= left - 4 && x <= left + w + 4 && y >= top - 4 && y <= top + h + 4);
+    return { x, y, number, scale };
+  }
+
+  function hover(event) {
+    const { x, y, number, scale } = at(event), spot = svg.querySelector('.convkit-spot');
+    if (start) {
+      const lasso = svg.querySelector('.convkit-lasso'), [a, b] = [Math.min(x, start.x), Math.min(y, start.y)];
+      for (const [name, value] of Object.entries({ x: a, y: b, width: Math.abs(x - start.x), height: Math.abs(y - start.y) })) lasso.setAttribute(name, value);
+    }
+    const found = number < 0 || start ? null : tell(scene.axes[number], frames[number], x, y);
+    tip.hidden = !found;
+    spot.setAttribute('visibility', found?.x === undefined ? 'hidden' : 'visible');
+    if (!found) return;
+    tip.textContent = found.text;
+    if (found.x !== undefined) { spot.setAttribute('cx', found.x); spot.setAttribute('cy', found.y); }
+    const right = x / scale + 14 + tip.offsetWidth > box.clientWidth;
+    tip.style.left = `${x / scale + (right ? -tip.offsetWidth - 10 : 14)}px`;
+    tip.style.top = `${Math.max(0, y / scale - tip.offsetHeight - 6)}px`;
+  }
+
+  function pick(name) { picked = picked === name ? null : name; draw(); }
+
+  function drop(event) {
+    const from = start, to = at(event);
+    start = null;
+    if (!from || from.number < 0) return;
+    if (Math.hypot(to.x - from.x, to.y - from.y) < 6) {
+      const found = tell(scene.axes[from.number], frames[from.number], to.x, to.y);
+      if (found?.name) pick(found.name);
+      return;
+    }
+    const view = frames[from.number], ax = scene.axes[from.number];
+    const cut = (a, b, [low, high]) => { const ends = [Math.min(a, b), Math.max(a, b)]; return low < high ? ends : ends.reverse(); };
+    let x = cut(view.fromX(from.x), view.fromX(to.x), view.x), y = cut(view.fromY(from.y), view.fromY(to.y), view.y);
+    if (ax.equal) {  // as much of both axes as the longer side of the drag
+      const part = Math.max((x[1] - x[0]) / (view.x[1] - view.x[0]), (y[1] - y[0]) / (view.y[1] - view.y[0]));
+      const about = (ends, whole) => { const m = (ends[0] + ends[1]) / 2, r = part * (whole[1] - whole[0]) / 2; return [m - r, m + r]; };
+      [x, y] = [about(x, view.x), about(y, view.y)];
+    }
+    zoom.set(from.number, { x, y });
+    draw();
+  }
+
+  const entry = event => event.target.closest?.('.convkit-entry');
+  svg.addEventListener('pointermove', hover);
+  svg.addEventListener('pointerleave', () => { tip.hidden = true; svg.querySelector('.convkit-spot')?.setAttribute('visibility', 'hidden'); });
+  svg.addEventListener('pointerdown', event => {
+    if (event.button || entry(event)) return;
+    start = at(event);
+    svg.setPointerCapture(event.pointerId);
+  });
+  svg.addEventListener('pointerup', drop);
+  svg.addEventListener('pointercancel', () => { start = null; draw(); });
+  svg.addEventListener('click', event => { if (entry(event)) pick(entry(event).dataset.name); });
+  svg.addEventListener('keydown', event => {
+    if (!entry(event) || !['Enter', ' '].includes(event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    pick(entry(event).dataset.name);
+  });
+  svg.addEventListener('dblclick', () => { zoom.clear(); draw(); });
+  whole.addEventListener('click', () => { zoom.clear(); draw(); });
+
+  const watcher = new MutationObserver(() => setTimeout(dress, 50));
+  watcher.observe(document.body, { attributes: true });
+  const light = matchMedia('(prefers-color-scheme: dark)');
+  light.addEventListener('change', dress);
+  model.on('change:scene', take);
+  theme = themeOf(document.body);
+  take();
+  const first = requestAnimationFrame(dress);  // on the page only now
+  return () => {
+    cancelAnimationFrame(first);
+    watcher.disconnect();
+    light.removeEventListener('change', dress);
+    model.off('change:scene', take);
+  };
+}
+
+export default { render };
