@@ -38,6 +38,7 @@ class Line:
     where: str
     verdict: str
     command: str
+    points: tuple[float, float, float] | None = None  # the difference and its interval, where it is one of accuracies
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -207,7 +208,9 @@ def _lines(key: str, protocol: Protocol, claim: Claim, folder: Path) -> list[Lin
         if ours:
             found = judged(claim, protocol, stored)
             result = _measured(claim, ours, theirs, found), _where(name, scale), word(claim, found, scale)
-            lines.append(Line(key, words, printed, *result, _command(key, protocol, name)))
+            accuracy = found is not None and claim.metric not in NORMS and not claim.metric.startswith("queries")
+            points = (found.difference, *found.interval) if found and accuracy else None
+            lines.append(Line(key, words, printed, *result, _command(key, protocol, name), points))
     return lines or [Line(key, words, printed, "", "", NOT_TESTED, _command(key, protocol, None))]
 
 

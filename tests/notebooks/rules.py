@@ -3,6 +3,7 @@
 import ast
 import copy
 import html
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,24 @@ def opening(book: Book, path: Path) -> list[str]:
         "how many minutes it takes": re.search(r"\bminutes?\b", top),
     }
     return [f"the opening lacks {what}" for what, there in wanted.items() if not there]
+
+
+def minutes_of(book: Book) -> tuple[int, int]:
+    """Minutes to read the prose, 150 words each; and with 5 more for each exercise and panel, rounded up to 5."""
+    prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    prose = re.sub(r"<details>.*?</details>", "", prose, flags=re.DOTALL)
+    prose = re.sub(r"\*\*Minutes:\*\*.*|\]\([^)]*\)", "", prose)
+    prose = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", " formula ", prose, flags=re.DOTALL)
+    read = math.ceil(len(re.findall(r"[^\W_][\w'’.-]*", prose)) / 150)
+    panels = sum(any("convkit-words" in word for word in words_of(cell)) for cell in book.cells)
+    return read, 5 * math.ceil((read + 5 * len(exercises(book)) + 5 * panels) / 5)
+
+
+def minutes(book: Book, path: Path) -> list[str]:
+    """The minutes that a notebook names are computed from what is in it."""
+    read, whole = minutes_of(book)
+    wanted = f"**Minutes:** {read} to read, {whole} with exercises and panels"
+    return [] if any(wanted in cell.source for cell in book.cells[:3]) else [f"the opening must say {wanted!r}"]
 
 
 def closing(book: Book, path: Path) -> list[str]:
@@ -309,6 +328,6 @@ def file_text(book: Book, path: Path) -> list[str]:
 
 
 RULES: list[Callable[[Book, Path], list[str]]] = [
-    opening, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, runs,
+    opening, minutes, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, runs,
     links, outputs, html_after_a_site, file_text,
 ]  # fmt: skip

@@ -14,11 +14,13 @@ from convkit.widgets import panel as module
 from convkit.widgets.attacks import AttackPanel
 from convkit.widgets.boundaries import BoundaryPanel
 from convkit.widgets.bounds import BoundsPanel
+from convkit.widgets.claims import ClaimsPanel
 from convkit.widgets.controls import NumberGrid
 from convkit.widgets.fourier import FourierPanel
 from convkit.widgets.matrices import MatrixPanel
 from convkit.widgets.spectra import SpectraPanel
 from convkit.widgets.training.panel import TrainingPanel
+from tests import RESULTS
 from tests.helpers.panels import drawn, kinds, press
 from tests.helpers.training_panels import DATA, SMALL
 
@@ -42,6 +44,7 @@ def own(dtype, seed=0):
 IMAGES, X = subset(digits(), 200, test_count=20), torch.zeros(1, 1, 8, 8)
 NETWORKS = own(torch.float32), own(torch.float32, 1).eval()
 PANELS = {kind.__name__: kind for kind in kinds()} | {
+    "ClaimsPanel": lambda: ClaimsPanel(RESULTS / "papers"),
     "AttackPanel": lambda: AttackPanel(dict(zip(("one", "two"), NETWORKS, strict=True)), IMAGES),
     "SpectraPanel of networks": lambda: SpectraPanel(NETWORKS[0], X, NETWORKS[1]),
 }
@@ -157,7 +160,7 @@ def test_a_panel_shows_the_same_under_both_defaults(name):
 
 
 def test_every_panel_is_looked_at():
-    assert len(list(kinds())) == 13
+    assert len(list(kinds())) == 14
 
 
 def test_a_reader_whose_default_is_float64_can_show_networks_of_both_dtypes():
