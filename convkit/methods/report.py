@@ -171,13 +171,12 @@ def load(
 
 def as_page(title: str, file: Path, model: nn.Module, table: LayerTable) -> str:
     """Return a page of HTML about the layers of a network, which loads nothing from elsewhere."""
-    import convkit
-
     count = sum(weight.numel() for weight in model.parameters())
+    version = sys.modules["convkit"].__version__  # this package, whose names are loaded on first use
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     facts = [
         f"{count:,} parameters, {len(table)} layers. {' '.join(getattr(model, 'notes', []))}",
-        f"SHA-256 of the file: {digest}. Measured by convkit {convkit.__version__} with torch {torch.__version__}.",
+        f"SHA-256 of the file: {digest}. Measured by convkit {version} with torch {torch.__version__}.",
     ]
     missing = "Every part of the network that has weights and is a linear map has a row."
     if table.missing or table.unfolded:
