@@ -36,15 +36,15 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5 }}
-body {{ max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ max-width: 85rem; margin: 2rem auto; padding: 0 1rem }}
 div {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #8884 }}
+th, td {{ padding: .2rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884 }}
 </style>
 </head>
 <body>
 <h1>{title}</h1>
-{facts}<div>{table}</div>
+{facts}<div tabindex="0">{table}</div>
 <h2>How to read the table</h2>
 <p>A layer is a linear map between its inputs and outputs, so it is a matrix. Norm 1 and norm inf are the largest sums
 of absolute values in a column and in a row of it. Norm 2 is the largest factor by which the layer stretches an input;
