@@ -129,7 +129,7 @@ def refuse_older_torch() -> None:
             found = re.match(r"torch-(\d+)\.(\d+)", path.name)
             if needed and found and tuple(map(int, found.groups())) < tuple(map(int, needed.groups())):
                 raise SentenceError(
-                    f"convkit needs torch {needed[1]}.{needed[2]} or newer and .venv, which you made yourself, has "
+                    f"torch {needed[1]}.{needed[2]} or newer is needed, and .venv, which you made yourself, has "
                     f"{found[1]}.{found[2]}: update torch there or move .venv away, then type the command again."
                 )
 
@@ -155,7 +155,7 @@ def uv_install(kit: list[object]) -> bool:
     try:
         run_step([uv, "pip", "install", "--python", PYTHON, "--torch-backend=auto", *kit])
     except SentenceError as error:
-        print(f"uv could not take a torch without CUDA, so pip installs: {error}", flush=True)
+        print(f"uv could not take a torch without CUDA, so pip installs: {str(error).splitlines()[-1]}", flush=True)
         return False
     return True
 

@@ -198,7 +198,7 @@ def test_an_older_torch_in_somebody_elses_venv_is_named_and_not_replaced(clone, 
     (clone.venv / name / f"torch-{torch}.dist-info").mkdir(parents=True)
     if refuses:
         has = ".".join(torch.split(".")[:2])
-        refused(rf"needs torch 2\.11 or newer and .venv, .* has {has}: update", clone.make, error=SentenceError)
+        refused(rf"torch 2\.11 or newer is needed, and \.venv, .* has {has}: update", clone.make, error=SentenceError)
         assert clone.steps == []
     else:
         assert clone.make() == ["pip without pins"]

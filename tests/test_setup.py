@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import convkit
 import convkit.__main__ as commands
 from tests import ROOT
 
@@ -128,7 +129,7 @@ def test_the_pins_hold_and_are_met(requirements, name, within, without):
 def test_the_citation_names_this_version(project):
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == project["version"]
+    assert citation["version"] == project["version"] == convkit.__version__
     assert [author["name"].lower() for author in citation["authors"]] == [one["name"] for one in project["authors"]]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"Version {project['version']}" in readme

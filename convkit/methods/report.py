@@ -36,15 +36,15 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5 }}
-body {{ max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ max-width: 85rem; margin: 2rem auto; padding: 0 1rem }}
 div {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #8884 }}
+th, td {{ padding: .2rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884 }}
 </style>
 </head>
 <body>
 <h1>{title}</h1>
-{facts}<div>{table}</div>
+{facts}<div tabindex="0">{table}</div>
 <h2>How to read the table</h2>
 <p>A layer is a linear map between its inputs and outputs, so it is a matrix. Norm 1 and norm inf are the largest sums
 of absolute values in a column and in a row of it. Norm 2 is the largest factor by which the layer stretches an input;
@@ -171,13 +171,12 @@ def load(
 
 def as_page(title: str, file: Path, model: nn.Module, table: LayerTable) -> str:
     """Return a page of HTML about the layers of a network, which loads nothing from elsewhere."""
-    import convkit
-
     count = sum(weight.numel() for weight in model.parameters())
+    version = sys.modules["convkit"].__version__  # this package, whose names are loaded on first use
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     facts = [
         f"{count:,} parameters, {len(table)} layers. {' '.join(getattr(model, 'notes', []))}",
-        f"SHA-256 of the file: {digest}. Measured by convkit {convkit.__version__} with torch {torch.__version__}.",
+        f"SHA-256 of the file: {digest}. Measured by convkit {version} with torch {torch.__version__}.",
     ]
     missing = "Every part of the network that has weights and is a linear map has a row."
     if table.missing or table.unfolded:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import convkit
 import convkit.methods.report as report
 from convkit.audit.table import layer_table
 from convkit.data.registry import shapes
@@ -36,6 +37,7 @@ def test_the_printed_table_and_the_page_are_those_of_the_network(tmp_path, capsy
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert table._repr_html_() in page
     assert "weights.pt as cnn9, on images of 12 × 12 pixels" in page
+    assert f"convkit {convkit.__version__} with torch {torch.__version__}" in page
     assert "Content-Security-Policy\" content=\"default-src 'none'" in page
     assert not re.findall(r"src=|href=|url\(|@import|https?:", page)
 
