@@ -49,6 +49,7 @@ BROKEN = ("BoundaryPanel", "ClippingPanel")  # their first state breaks a bound
 SAME_PICTURE = {"ConvNormPanel": {"floor"}, "FourierPanel": {"crop"}, "SpectraPanel": {"folded"}}  # idle at first
 SAME_WORDS = {
     "BoundaryPanel": {"groups"},
+    "CloudPanel": {"turn"},
     "FourierPanel": {"k", "seed"},
     "MatrixPanel": {"kernel"},
     "SpectraPanel": {"view", "folded", "log"},
@@ -157,7 +158,7 @@ def test_a_panel_shows_the_same_under_both_defaults(name):
 
 
 def test_every_panel_is_looked_at():
-    assert len(list(kinds())) == 13
+    assert len(list(kinds())) == 14
 
 
 def test_a_reader_whose_default_is_float64_can_show_networks_of_both_dtypes():
