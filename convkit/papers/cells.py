@@ -13,13 +13,14 @@ from convkit.attacks.blackbox import simba
 from convkit.attacks.evaluation import robust_accuracy
 from convkit.attacks.registry import ATTACKS
 from convkit.audit.table import layer_table
+from convkit.data.clouds import Clouds
 from convkit.data.dataset import Data
 from convkit.data.label_noise import noisy_labels
 from convkit.data.subsets import holdout, subset, unused
 from convkit.papers.protocols import NORMS
 from convkit.papers.runs import load_part, rounded, train
 from convkit.training.adversarial import get_objective
-from convkit.training.evaluation import evaluate
+from convkit.training.evaluation import evaluate, mean_class_accuracy
 from convkit.training.plan import Plan, Record
 
 HELD_OUT = 0.1  # of the training images, on which runs are stopped, and rates chosen where no others are left
@@ -65,10 +66,13 @@ def run_cell(
     watch = functools.partial(_each, watches) if watches else None
     trained = train(data if best is None else best.data, method, seed=seed, watch=watch, **network, **plan)
     if trained.diverged:
-        result |= {"lost": trained.diverged} | dict.fromkeys(("clean", *setting["attacks"]), 0.0)
+        metrics = ("clean", *setting["attacks"], *(["mean class"] if isinstance(data, Clouds) else []))
+        result |= {"lost": trained.diverged} | dict.fromkeys(metrics, 0.0)
     else:
         model = trained.model if best is None else best.restore(trained.model)
         result["clean"] = evaluate(model, data)
+        if isinstance(data, Clouds):  # papers on clouds print both
+            result["mean class"] = mean_class_accuracy(model, data)
         wanted = {setting["choose"]} if held_out else set(setting["attacks"])
         for metric, attack in setting["attacks"].items():
             if metric in wanted:

@@ -17,7 +17,8 @@ class Claim:
     Attributes:
         words: The sentence, in our words.
         ours, theirs: Names of cells; the mean over the cells is compared, seed by seed.
-        metric: The number: ``"clean"``, the name of an attack, or what else ``Scale`` lets a run measure.
+        metric: The number: ``"clean"``, the name of an attack, ``"mean class"`` of clouds (see
+            ``mean_class_accuracy``), or what else ``Scale`` lets a run measure.
         printed: What the paper says of ours.
     """
 

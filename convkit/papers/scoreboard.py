@@ -245,7 +245,7 @@ def _command(key: str, protocol: Protocol, scale: str | None) -> str:
     if not protocol.cells:
         return protocol.instead
     chosen = scale or next(iter(name for name in protocol.scales if name != "tiny"))
-    data = "" if protocol.scales[chosen].data in ("digits", "shapes") else " --data DIR"
+    data = "" if protocol.scales[chosen].data in ("digits", "shapes", "solids") else " --data DIR"
     return f"`python3 -m convkit papers {key} --scale {chosen}{data}`"
 
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 pytest.importorskip("sklearn")
 pytest.importorskip("pyautoattack")
-from convkit.data import digits
+from convkit.data import DATA, digits
 from convkit.methods.registry import METHODS
 from convkit.models.registry import MODELS
 from convkit.papers import cells, command, tables
@@ -102,6 +102,7 @@ def test_every_row_can_be_run_or_says_what_to_do_instead():
             measured = {"clean", *scale.attacks, *(f"after {100 * part:g} %" for part in scale.looks)}
             measured |= {f"queries of {name}" for name, attack in scale.attacks.items() if attack["attack"] == "simba"}
             measured |= {"norm1", "norm2", "norm_inf"} if scale.norms else set()
+            measured |= {"mean class"} if DATA[scale.data.removesuffix("-jpeg")].clouds else set()
             assert {claim.metric for claim in protocol.claims} <= measured, key
             assert {name for cell in protocol.cells for name in cell.printed} <= measured, key
 
@@ -361,3 +362,32 @@ def test_tiny_scales_take_few_images_and_steps():
     for scale in (tiny(SCALE), tiny(replace(SCALE, plan={"epochs": 3, "batch_size": 128}))):
         assert scale.plan == {"steps": 3, "batch_size": 10}
         assert scale.images == 60
+
+
+# ---- point clouds ----------------------------------------------------------------------------------------------------
+def test_the_table_of_point_clouds_replaces_every_batchnorm_and_prints_both_accuracies(monkeypatch):
+    protocol = PAPERS["W-table5"]
+    claims = {(claim.theirs[0], claim.metric): claim.printed for claim in protocol.claims}
+    assert claims == {
+        **{("GN", "clean"): "higher", ("WS+GN", "clean"): "higher", ("BN", "clean"): "lower"},
+        **{("WS+BN", "clean"): "lower", ("GN", "mean class"): "higher"},
+    }
+    full, small = protocol.scales["full"], protocol.scales["small"]
+    assert (full.options, full.knobs, full.rates) == ({}, {}, ())  # as published
+    assert small.seeds == 8
+    data, models = [], []
+    measured = cells.mean_class_accuracy
+    monkeypatch.setattr(
+        cells, "mean_class_accuracy", lambda model, d: data.append(d) or models.append(model) or measured(model, d)
+    )
+    tiny = protocol.scales["tiny"]
+    for cell in protocol.cells:
+        result = run_cell(cell.name, cell.method, tables.knobs_of(cell, tiny), tables.setting_of(cell, tiny), seed=0)
+        assert result["lost"] is None
+        counts = data[-1].test_labels.bincount(minlength=8)
+        assert (result["clean"] == result["mean class"]) or len(set(counts.tolist())) > 1
+    assert data[0].image_size == 128
+    batchnorms = [any("BatchNorm" in type(m).__name__ for m in model.modules()) for model in models]
+    assert batchnorms == [cell.name.endswith("BN") for cell in protocol.cells]
+    sigmas = [{m.sigma for m in model.modules() if hasattr(m, "sigma")} for model in models[:2]]
+    assert sigmas == [{0.4}, {0.0}]

@@ -52,6 +52,7 @@ BROKEN = ("BoundaryPanel", "ClippingPanel")  # their first state breaks a bound
 SAME_PICTURE = {"ConvNormPanel": {"floor"}, "FourierPanel": {"crop"}, "SpectraPanel": {"folded"}}  # idle at first
 SAME_WORDS = {
     "BoundaryPanel": {"groups"},
+    "CloudPanel": {"turn"},
     "FourierPanel": {"k", "seed"},
     "MatrixPanel": {"kernel"},
     "SpectraPanel": {"view", "folded", "log"},

@@ -1,0 +1,92 @@
+"""Judges of notebook 14: neighbors in two spaces, weights of an EdgeConv, edges that a move spares, pooling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convkit.models.dgcnn import edge_features, nearest_neighbors
+from convkit.teaching.checks import hints
+from convkit.teaching.judges.numbers import array, number, whole
+
+_NEAR = 1e-6  # what a reader may lose by rounding
+
+
+def bet(share: Any) -> str | None:
+    """Judge the share of test clouds that a trained network still gets right from half of their points."""
+    found = number(share, "one number, the share of right answers")
+    if not 0 <= found <= 1:
+        return "a share lies between 0 and 1"
+    if 0.4 <= found <= 0.6:
+        return "this is the tempting belief: half of the points, half of the answers; open the picture below"
+    if found < 0.85:
+        return "more of them stay right: what do the points that are left still show?"
+    return None if found < 0.9874 else "a few clouds are lost: it was not trained on so few points"
+
+
+@hints(
+    "Each of the k edges of a point is one pixel, each number of an edge one channel. Count the numbers of one edge.",
+    "An edge has the features of the point and as many differences. Then one weight for each output and number.",
+)
+def weights(answer: Any) -> str | None:
+    """Judge the number of weights of the second EdgeConv of the published network, from 64 to 64 channels, k = 20."""
+    found = whole(answer, "one whole number, the number of weights")
+    if found == 64 * 64:
+        return "an edge has more numbers than a point"
+    if found in (2 * 64 * 64 * 20, 64 * 64 * 20):
+        return "all edges share one kernel, as all pixels of an image do"
+    if found == 2 * 64 * 64 * 9:
+        return "the kernel is 1 × 1: there is no grid for other taps"
+    if found <= 0:
+        return "a number of weights is positive"
+    return None if found == 2 * 64 * 64 else "count again: outputs times the numbers of an edge"
+
+
+@hints(
+    "A move adds one vector to all points. Which part of an edge's features feels it?",
+    "A difference of two moved points is what it was. Leave the other part out.",
+)
+def moved(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
+    """Judge a function that should return edge features that a move of the cloud leaves as they are."""
+    for seed, (channels, points, k) in enumerate(((3, 7, 2), (2, 5, 4))):
+        x = torch.randn(1, channels, points, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        neighbors = nearest_neighbors(x, k)
+        shift = torch.arange(1.0, channels + 1, dtype=torch.float64)[:, None]
+        wanted = "a function that gives features"
+        here, there = (array(answer(cloud.clone(), neighbors), wanted) for cloud in (x, x + shift))
+        if here.ndim != 4 or here.shape[2:] != (points, k):
+            return (
+                f"for {points} points with {k} edges each the shape should end with {(points, k)}: {tuple(here.shape)}"
+            )
+        if (here - there).abs().max() > _NEAR:
+            return "a move of the whole cloud still changes these features"
+        expected = edge_features(x, neighbors)[:, channels:]
+        if here.shape != expected.shape:
+            return f"an edge should have {channels} numbers here, as a point has, and not {here.shape[1]}"
+        if (here + expected).abs().max() <= _NEAR:
+            return "these point from the neighbor to the point: turn them around"
+        if (here - expected).abs().max() > _NEAR:
+            return "a move changes nothing, but these numbers do not tell where the neighbor lies"
+    return None
+
+
+@hints(
+    "The maximum over points and their mean both forget the order. What else forgets it, and keeps more, or less?",
+    "A sum forgets the order of its terms, whatever is done to each of them before. A single point does not.",
+)
+def pooled(answer: Callable[[Tensor], Any]) -> str | None:
+    """Judge a function from ``(batch, channels, points)`` to ``(batch, channels)``: the same in any order of points."""
+    x = torch.randn(2, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    here, there = (array(answer(cloud.clone()), "a function that gives numbers") for cloud in (x, x[..., order]))
+    if here.shape != (2, 3):
+        return f"2 clouds with 3 channels should give numbers of shape (2, 3): {tuple(here.shape)}"
+    if (here - there).abs().max() > _NEAR:
+        return "another order of the same points gives another result"
+    if (here[0] - here[1]).abs().max() <= _NEAR:
+        return "two different clouds give the same result: it says nothing about a cloud"
+    for known, name in ((x.amax(2), "maximum"), (x.mean(2), "mean")):
+        if (here - known).abs().max() <= _NEAR:
+            return f"this is the {name}, which the network has already"
+    return None

@@ -1,0 +1,121 @@
+"""The panel of notebook 14: a cloud of points from any side, the neighbors of a point in two spaces, the answer."""
+
+import functools
+import math
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from convkit.data.clouds import Clouds, solids
+from convkit.data.surfaces import SOLIDS
+from convkit.methods.build import network
+from convkit.models.dgcnn import DGCNN, nearest_neighbors
+from convkit.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, VERMILION
+from convkit.training.loop import fit
+from convkit.widgets.controls import choice, slider
+from convkit.widgets.panel import Panel, Words
+
+K, POINTS, STEPS, TILT = 8, 128, 100, math.radians(20)
+NUMBER = slice(0, len(SOLIDS))  # the first test clouds: one of each solid
+_PLACES = ((0.005, 0.02, 0.33, 0.86), (0.345, 0.02, 0.33, 0.86), (0.79, 0.14, 0.2, 0.74))
+
+
+@functools.cache
+def trained() -> tuple[DGCNN, Clouds]:
+    """Return a narrow DGCNN with BatchNorm after 100 steps on solids, in evaluation mode, and its data."""
+    data = solids(400, 160, points=POINTS)
+    model: Any = network("dgcnn", data, "batchnorm", k=K, width=1 / 8, dropout=0)
+    for _ in fit(model, data, "batchnorm", steps=STEPS, batch_size=16, record_every=STEPS):
+        pass
+    return model.eval(), data
+
+
+@functools.lru_cache(64)
+def seen(solid: str, points: int) -> tuple[list[Tensor], Tensor]:
+    """Return what the network makes of the first points of a solid: the spaces of its graphs, and its answers.
+
+    The spaces are the positions ``(3, points)`` and the features after each EdgeConv but the last; the answers are the
+    probabilities of the classes.
+    """
+    model, data = trained()
+    x, y = data.test_batch(NUMBER)
+    cloud = x[y == SOLIDS.index(solid)][..., :points]
+    spaces = [cloud]
+    with torch.no_grad():
+        for edge in list(model.edges)[:-1]:
+            spaces.append(edge(spaces[-1]))
+        answers = model(cloud).softmax(1)[0]
+    return [space[0] for space in spaces], answers
+
+
+class CloudPanel(Panel):
+    """A panel with a cloud that turns, the neighbors of a picked point in two spaces, and the network's answer."""
+
+    title = "Who is near whom? The neighbors of a point in space, and in the features of a trained network"
+    size = (10.5, 4.3)
+
+    def controls(self) -> dict[str, Any]:
+        return {
+            "solid": choice("solid", SOLIDS, "torus"),
+            "turn": slider("turn", 30, -180, 180, 10),
+            "point": slider("picked point", 0, 0, POINTS - 1),
+            "layer": choice("features after", [(f"EdgeConv {i}", i) for i in (3, 2, 1)]),
+            "dropped": slider("points dropped", 0, 0, POINTS - K, 8),
+        }
+
+    def draw(self, figure: Figure, solid: str, turn: int, point: int, layer: int, dropped: int) -> str:
+        count = POINTS - dropped
+        if point >= count:
+            raise ValueError(f"point {point} is among the {dropped} points dropped; pick one below {count}")
+        spaces, answers = seen(solid, count)
+        near = [nearest_neighbors(space[None], K)[0, point] for space in (spaces[0], spaces[layer])]
+        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
+        left, middle, right = (figure.add_axes(place) for place in _PLACES)
+        flat = turned(spaces[0], turn)
+        words = "nearest in space", f"nearest in the features after EdgeConv {layer}"
+        for ax, neighbors, title, color in zip((left, middle), near, words, (BLUE, ORANGE), strict=True):
+            _draw_cloud(ax, flat, point, neighbors, color)
+            ax.set_title(f"{K} {title}", fontsize=10)
+        best = int(answers.argmax())
+        colors = [GREEN if name == solid else VERMILION if i == best else FAINT for i, name in enumerate(SOLIDS)]
+        right.barh(range(len(SOLIDS)), answers.tolist(), color=colors)
+        right.set_yticks(range(len(SOLIDS)), SOLIDS, fontsize=9)
+        right.set(xlim=(0, 1.05), xticks=(0, 0.5, 1), xlabel="probability")
+        right.invert_yaxis()
+        right.set_title(f"the answer, from {count} points", fontsize=10)
+        right.spines[["top", "right"]].set_visible(False)
+        far = [float((spaces[0][:, own] - spaces[0][:, [point]]).norm(dim=0).max()) for own in near]
+        same = len({*near[0].tolist()} & {*near[1].tolist()})
+        return Words(
+            f"Point {point}: the {K} nearest in space, itself included, lie within {far[0]:.2f}. Those in the features "
+            f"lie up to {far[1]:.2f} away in space, and {same} of them are the same. From {count} points the network "
+            f"says {SOLIDS[best]}, with probability {answers[best]:.2f}"
+            + ("." if SOLIDS[best] == solid else f"; it is a {solid}."),
+            alert=SOLIDS[best] != solid,
+        )
+
+
+def turned(points: Tensor, degrees: float) -> Tensor:
+    """Return points ``(3, n)`` as one sees them after a turn about the second axis: right, up, and toward the eye."""
+    angle = math.radians(degrees)
+    a, up, b = points
+    right, toward = math.cos(angle) * a + math.sin(angle) * b, math.cos(angle) * b - math.sin(angle) * a
+    return torch.stack(
+        [right, math.cos(TILT) * up - math.sin(TILT) * toward, math.cos(TILT) * toward + math.sin(TILT) * up]
+    )
+
+
+def _draw_cloud(ax: Axes, flat: Tensor, point: int, neighbors: Tensor, color: str) -> None:
+    """Draw the points, nearer ones larger, and lines from the picked point to its neighbors."""
+    x, y, toward = flat.tolist()
+    others = [i for i in neighbors.tolist() if i != point]
+    ax.scatter(x, y, [12 + 8 * near for near in toward], color="#888888", lw=0)
+    for i in others:
+        ax.plot([x[point], x[i]], [y[point], y[i]], color=color, lw=1, zorder=2)
+    ax.scatter([x[i] for i in others], [y[i] for i in others], 34, color=color, zorder=3, lw=0)
+    ax.scatter(x[point], y[point], 110, color=VERMILION, marker="*", zorder=4, edgecolor=INK, lw=0.5)
+    ax.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
+    ax.set_axis_off()
