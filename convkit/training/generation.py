@@ -191,7 +191,7 @@ def generation_scores(
         features = [torch.cat([body(as_input(classifier, x)) for x in _parts(images)]) for images in (real, made)]
         probabilities = copy.get_submodule("head")(features[1]).softmax(1)
     sure = probabilities.max(1)
-    precision, recall = precision_recall(*features, k)
+    precision, recall = precision_recall(features[0], features[1], k)
     return {
         f"IS-{name}": inception_score(probabilities),
         f"FD-{name}": frechet_distance(*moments(features[0]), *moments(features[1])),
