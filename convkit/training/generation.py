@@ -36,7 +36,10 @@ def make_images(generator: nn.Module, z: Tensor | int, seed: int = 0, batch_size
     """
     if not isinstance(z, Tensor):
         z = torch.randn(
-            whole("z", z, 1), latent_of(generator), generator=torch.Generator().manual_seed(seed), device="cpu"
+            *(whole("z", z, 1), latent_of(generator)),
+            generator=torch.Generator().manual_seed(seed),
+            dtype=torch.float32,
+            device="cpu",
         )
     with evaluation_copy(generator, None, apart) as copy:
         return torch.cat([copy(as_input(generator, part)) for part in z.split(batch_size)])
