@@ -11,6 +11,7 @@ from typing import Any
 
 import ipywidgets
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -165,7 +166,8 @@ class GanPanel(LivePanel):
         walker = math.cos(part) * ends[:1] + math.sin(part) * ends[1:]
         images = make_images(self.averaged, torch.cat([walker, self._z]))
         _show_image(one, images[0, 0], f"z at {values['z']} %")
-        grid = images[1:, 0].view(ROWS, COLUMNS, *images.shape[2:]).transpose(1, 2).flatten(2).flatten(0, 1)
+        framed = F.pad(images[1:, 0], (1, 1, 1, 1))
+        grid = framed.view(ROWS, COLUMNS, *framed.shape[1:]).transpose(1, 2).flatten(2).flatten(0, 1)
         _show_image(many, grid, f"samples after {len(history)} steps")
         steps = [record.step for record in history]
         losses.plot(steps, [record.discriminator_loss for record in history], color=BLUE, lw=1)
