@@ -58,7 +58,7 @@ def run_cell(
     watches += [look] if looks else []
     best = Best(data, steps) if setting["early_stop"] else None
     watches += [best.look] if best is not None else []
-    place = _checkpoint(cell, knobs, seed, held_out, checkpoints) if not watches else None
+    place = checkpoint_of(cell, knobs, seed, held_out, checkpoints) if not watches else None
     if place is not None:
         plan |= {"checkpoint": place, "checkpoint_every": max(100, steps // 10)}
     goal = get_objective(setting["objective"], setting["eps"])
@@ -122,8 +122,7 @@ class Best:
         return model
 
 
-# ---- private ---------------------------------------------------------------------------------------------------------
-def _checkpoint(cell: str, knobs: Mapping[str, Any], seed: int, held_out: bool, folder: str | None) -> Path | None:
+def checkpoint_of(cell: str, knobs: Mapping[str, Any], seed: int, held_out: bool, folder: str | None) -> Path | None:
     """Return the file in which an interrupted run goes on; its name tells the runs of a protocol apart."""
     if folder is None:
         return None
@@ -132,6 +131,7 @@ def _checkpoint(cell: str, knobs: Mapping[str, Any], seed: int, held_out: bool, 
     return Path(folder) / name.replace("/", " of ")
 
 
+# ---- private ---------------------------------------------------------------------------------------------------------
 def _each(watches: list[Callable[[nn.Module, Record], None]], model: nn.Module, record: Record) -> None:
     for watch in watches:
         watch(model, record)

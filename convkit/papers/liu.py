@@ -179,7 +179,6 @@ ELSEWHERE = {
     "C-figure1": ("Figure 1", "what is normalized", "a drawing"),
     "C-figure2": ("Figure 2", "condition numbers and norms by layer", "`python3 -m convkit papers convnorm-training`"),
     "C-figure4-imagenet": ("Figure 4, right", "speed of convergence", "needs ImageNet"),
-    "C-table3": ("Table 3", "normalization in GANs", "not built yet"),
     "C-table8": ("Table 8", "training time", "`python3 -m convkit bench`"),
 }
 for key, (item, words, how) in ELSEWHERE.items():

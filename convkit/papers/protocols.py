@@ -1,12 +1,13 @@
 """`PAPERS`: the tables and figures of the papers as data: networks, plans, attacks, printed numbers, claims."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from convkit.checks import Registry
 
 NORMS = ("norm1", "norm2", "norm_inf")  # columns of the layer table
+SCORES = ("IS", "FID", "FD", "classes")  # beginnings of numbers that judge made images: no percents
 CHOOSING_SEEDS = (100, 101, 102)  # of the runs on which learning rates are chosen
 
 
@@ -105,6 +106,7 @@ class Protocol:
         words: What it shows.
         cells, scales, claims: What is trained, how large, and what is compared.
         instead: For items without cells: which command makes it, or why it cannot be made here.
+        run: Trains one cell and returns its numbers; ``None`` for a classifier (``run_cell``).
     """
 
     paper: str
@@ -114,6 +116,7 @@ class Protocol:
     scales: Mapping[str, Scale] = field(default_factory=dict)
     claims: Sequence[Claim] = ()
     instead: str = ""
+    run: Callable[..., dict[str, Any]] | None = None
 
 
 PAPERS: Registry[Protocol] = Registry("PAPERS")

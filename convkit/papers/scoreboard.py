@@ -12,7 +12,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from convkit.papers.protocols import NORMS, PAPERS, Claim, Protocol, Scale
+from convkit.papers.protocols import NORMS, PAPERS, SCORES, Claim, Protocol, Scale
 from convkit.papers.tables import finals
 from convkit.statistics import Verdict, compare
 
@@ -171,8 +171,8 @@ own is treated in the same way: what is "printed" there was expected before the 
 scoreboard` writes this page from the results in this folder; no word of it is written by hand.
 
 - The difference is that of the means over the named cells, paired seed by seed, in percentage points of accuracy (a
-  factor for norms). Its 95 % interval is Student's t; a verdict needs an interval without 0. Of twenty comparisons of
-  equals one is expected to give a verdict.
+  factor for norms, a plain number for IS, FID and their like). Its 95 % interval is Student's t; a verdict needs an
+  interval without 0. Of twenty comparisons of equals one is expected to give a verdict.
 - *Same sign* and *opposite sign* compare the direction alone: a narrow network on digits is not the paper's experiment.
   *Agrees* and *disagrees* are kept for the paper's network on its data, or on their JPEG copy, and need its seeds.
 - Where learning rates (and strengths of penalties) were chosen, each cell had its own grid, on training images that the
@@ -196,7 +196,7 @@ def _number(run: Mapping[str, Any], metric: str) -> float | None:
         return None
     if metric in NORMS:
         return math.log(value)
-    return float(value) if metric.startswith("queries") else 100 * value
+    return float(value) if metric.startswith(("queries", *SCORES)) else 100 * value
 
 
 def _lines(key: str, protocol: Protocol, claim: Claim, folder: Path) -> list[Line]:
@@ -228,7 +228,9 @@ def _measured(claim: Claim, ours: Sequence[float], theirs: Sequence[float], foun
     """Return the difference with its interval and the number of seeds."""
 
     def text(value: float) -> str:
-        return f"× {math.exp(value):.3g}" if claim.metric in NORMS else f"{value:+.1f}"
+        if claim.metric in NORMS:
+            return f"× {math.exp(value):.3g}"
+        return f"{value:+.2f}" if claim.metric.startswith(SCORES) else f"{value:+.1f}"
 
     if found is None:
         return f"{text(ours[0] - theirs[0])} (1)"
@@ -265,7 +267,7 @@ def _mean(values: Sequence[float], metric: str) -> str:
     """Return a mean, and the half width of its 95 % interval where there are two values or more."""
     if not values:
         return "-"
-    factor = 1.0 if metric in NORMS or metric.startswith("queries") else 100.0
+    factor = 1.0 if metric in NORMS or metric.startswith(("queries", *SCORES)) else 100.0
     numbers = [factor * value for value in values]
     text = f"{statistics.mean(numbers):.3g}" if factor == 1 else f"{statistics.mean(numbers):.1f}"
     if len(numbers) < 2:

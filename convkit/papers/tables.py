@@ -27,7 +27,7 @@ def run_protocol(protocol: Protocol, scale: Scale, runs: Runs, seeds: int | None
     """
     folder = runs.results_file.with_suffix(".checkpoints")
     folder.mkdir(parents=True, exist_ok=True)
-    one = functools.partial(run_cell, folder=runs.folder, checkpoints=str(folder))
+    one = functools.partial(protocol.run or run_cell, folder=runs.folder, checkpoints=str(folder))
     tried = runs.sweep(one, dict(_trials(protocol, scale)))
     chosen = choose(protocol, scale, [_entry(job, tried[name]) for name, job in _trials(protocol, scale)])
     runs.sweep(one, dict(_finals(protocol, scale, chosen, seeds)))

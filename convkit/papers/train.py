@@ -58,6 +58,8 @@ def train(options: argparse.Namespace, say: Callable[[str], object]) -> None:
 
     load_experiments()
     protocol = PAPERS[options.key]
+    if protocol.run is not None:
+        raise ValueError(f"{options.key} trains no classifier; take convkit papers {options.key}")
     scale = _named(protocol.scales, options.scale, f"{options.key} has the scales")
     cell = _named({cell.name: cell for cell in protocol.cells}, options.cell, f"{options.key} has the cells")
     setting, knobs = setting_of(cell, scale), knobs_of(cell, scale)

@@ -36,7 +36,10 @@ def make_images(generator: nn.Module, z: Tensor | int, seed: int = 0, batch_size
     """
     if not isinstance(z, Tensor):
         z = torch.randn(
-            whole("z", z, 1), latent_of(generator), generator=torch.Generator().manual_seed(seed), device="cpu"
+            *(whole("z", z, 1), latent_of(generator)),
+            generator=torch.Generator().manual_seed(seed),
+            dtype=torch.float32,
+            device="cpu",
         )
     with evaluation_copy(generator, None, apart) as copy:
         return torch.cat([copy(as_input(generator, part)) for part in z.split(batch_size)])
@@ -191,7 +194,7 @@ def generation_scores(
         features = [torch.cat([body(as_input(classifier, x)) for x in _parts(images)]) for images in (real, made)]
         probabilities = copy.get_submodule("head")(features[1]).softmax(1)
     sure = probabilities.max(1)
-    precision, recall = precision_recall(*features, k)
+    precision, recall = precision_recall(features[0], features[1], k)
     return {
         f"IS-{name}": inception_score(probabilities),
         f"FD-{name}": frechet_distance(*moments(features[0]), *moments(features[1])),

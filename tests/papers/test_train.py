@@ -32,6 +32,7 @@ def test_a_network_of_a_table_is_trained_saved_and_told_again(tmp_path, capsys):
             "has the scales 'tiny', 'small', 'medium', 'short', 'full', got 'huge'",
         ),
         (["L-table2", "--cell", "none, stopped early"], "'none, stopped early' is stopped early"),
+        (["C-table3-digits"], "C-table3-digits trains no classifier; take convkit papers"),
         (["L-table2", "--scale", "short"], "L-table2 needs --data DIR, where cifar10-jpeg lies"),
         (["L-table2", "--device", "gpu"], "--device gpu cannot be used here: needed cpu, cuda"),
     ],

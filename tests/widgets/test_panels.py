@@ -50,10 +50,12 @@ PANELS = {kind.__name__: kind for kind in kinds()} | {
 }
 BROKEN = ("BoundaryPanel", "ClippingPanel")  # their first state breaks a bound
 SAME_PICTURE = {"ConvNormPanel": {"floor"}, "FourierPanel": {"crop"}, "SpectraPanel": {"folded"}}  # idle at first
+SAME_PICTURE["GanPanel"] = {"method", "judge steps", "judge rate", "maker rate"}  # until it trains
 SAME_WORDS = {
     "BoundaryPanel": {"groups"},
     "CloudPanel": {"turn"},
     "FourierPanel": {"k", "seed"},
+    "GanPanel": {"z"},
     "MatrixPanel": {"kernel"},
     "SpectraPanel": {"view", "folded", "log"},
     "SpectraPanel of networks": {"view", "log"},
