@@ -74,7 +74,7 @@ def job(
     goal = Margin(EPS) if objective == "margin" else cross_entropy
     model = small(seed, TRAINING["width"])
     plan = {"steps": steps, "batch_size": min(TRAINING["batch_size"], len(data)), "schedule": TRAINING["schedule"]}
-    model, diverged, _ = train(
+    model, diverged = train(
         data, method, seed=seed, model=model.to(device), options={}, knobs=knobs, objective=goal, **plan
     )
     if choosing:

@@ -169,7 +169,7 @@ PAPERS.register(
 )
 PAPERS.register("W-table5", TABLE5)
 ELSEWHERE = {
-    "W-figure1": ("Figure 1", "a step on the sphere", "a drawing; notebook 07 draws ours"),
+    "W-figure1": ("Figure 1", "a step on the sphere", "a drawing; notebook 08 draws ours"),
     "W-figure2": ("Figure 2, CIFAR-100", "learning curves by noise", "no data here: CIFAR-100"),
     "W-table2-cifar100": ("Table 2, CIFAR-100", "small batches", "no data here: CIFAR-100"),
     "W-table3-cifar100": ("Table 3, CIFAR-100", "centering, sphere and noise", "no data here: CIFAR-100"),

@@ -177,7 +177,7 @@ for model, words in {"resnet18": "middle, ResNet-18", "vgg16": "left, VGG-16"}.i
     )
 ELSEWHERE = {
     "C-figure1": ("Figure 1", "what is normalized", "a drawing"),
-    "C-figure2": ("Figure 2", "condition numbers and norms by layer", "`python3 -m convkit papers convnorm-training`"),
+    "C-figure2": ("Figure 2", "condition numbers and norms by layer", "notebook 07 draws ours, in small"),
     "C-figure4-imagenet": ("Figure 4, right", "speed of convergence", "needs ImageNet"),
     "C-table8": ("Table 8", "training time", "`python3 -m convkit bench`"),
 }

@@ -2,9 +2,7 @@
 
 import math
 import pkgutil
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -112,11 +110,10 @@ def load_experiments() -> Registry[Experiment]:
 
 # ---- training --------------------------------------------------------------------------------------------------------
 class Trained(NamedTuple):
-    """A trained network; ``diverged`` says why the run ended early, ``seconds`` holds the CPU time of each step."""
+    """A trained network; ``diverged`` says why the run ended early."""
 
     model: nn.Module
     diverged: str | None
-    seconds: list[float]
 
 
 def train(
@@ -127,30 +124,22 @@ def train(
     model: str | nn.Module = "cnn9",
     options: Mapping[str, Any] = NINE,
     knobs: Mapping[str, Any] | None = None,
-    start: Callable[[nn.Module], object] | None = None,
     watch: Callable[[nn.Module, Record], object] | None = None,
     **plan: Any,
 ) -> Trained:
     """Make a network (``options`` go to its builder) and train it by ``fit``, both with this seed and these knobs.
 
-    ``method`` is a name of ``METHODS`` or ``VARIANTS``. ``start(network)`` is called before the first step and may
-    change the weights, ``watch(network, record)`` after each step of a run that has not diverged.
+    ``method`` is a name of ``METHODS`` or ``VARIANTS``. ``watch(network, record)`` is called after each step of a run
+    that has not diverged.
     """
     chosen = VARIANTS.get(method) or METHODS[method]
     built = network(model, data, chosen, seed=seed, knobs=knobs, **options)
-    if start is not None:
-        start(built)
-    run = fit(built, data, chosen, seed=seed, knobs=knobs, **plan)
-    seconds: list[float] = []
-    began = time.process_time()
-    for record in run:
-        seconds.append(time.process_time() - began)
+    for record in fit(built, data, chosen, seed=seed, knobs=knobs, **plan):
         if record.diverged:
-            return Trained(built, record.diverged, seconds)
+            return Trained(built, record.diverged)
         if watch is not None:
             watch(built, record)
-        began = time.process_time()
-    return Trained(built, None, seconds)
+    return Trained(built, None)
 
 
 def load_part(
@@ -182,21 +171,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(inner) for inner in value]
     return (short(value) if math.isfinite(value) else None) if isinstance(value, float) else value
-
-
-def append(curves: dict[str, Any], values: Mapping[str, float | Tensor], digits: int = 4) -> None:
-    """Append each value to the list of its name, whole numbers as they are, others rounded to ``digits`` digits."""
-    for name, value in values.items():
-        curves.setdefault(name, []).append(value if isinstance(value, int) else short(value, digits))
-
-
-def columns(runs: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Return the numbers of several runs by name, run by run; ``None`` where a run has no such number."""
-    return {name: [run.get(name) for run in runs] for name in names}
-
-
-def percents(values: Sequence[float | None], mean: bool = False) -> str:
-    """Return the accuracies of several seeds in percent, and their mean if asked and no run diverged (``None``)."""
-    text = " ".join(" lost" if value is None else f"{100 * value:5.1f}" for value in values)
-    found = [value for value in values if value is not None]
-    return f"{text}   mean {100 * statistics.mean(found):5.1f}" if mean and len(found) == len(values) else text

@@ -112,7 +112,7 @@ PAPERS.register(
 )
 ELSEWHERE = {
     "S-figure1": ("Figure 1", "seconds to compute singular values", "`python3 -m convkit bench --figure1`"),
-    "S-figure4": ("Figure 4", "test error over seconds", "`python3 -m convkit papers clipping-training`"),
+    "S-figure4": ("Figure 4", "test error over seconds", "not run here; `python3 -m convkit bench` times the clips"),
     "S-figures5-7": ("Figures 5-7", "spectra of a trained network", "`python3 -m convkit papers spectra-network`"),
 }
 for key, (item, words, command) in ELSEWHERE.items():

@@ -73,7 +73,7 @@ def job(
     """
     data = load_part(SMALL["data"], device=device)
     start = shallow(seed) if model == "shallow" else model
-    network, diverged, _ = train(data, method, model=start, options=options, seed=seed, knobs=knobs, steps=steps)
+    network, diverged = train(data, method, model=start, options=options, seed=seed, knobs=knobs, steps=steps)
     if diverged:
         return {"accuracy": None, "lost": diverged}
     x, y = data.test_batch(slice(0, images))

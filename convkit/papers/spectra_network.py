@@ -12,7 +12,7 @@ from convkit.data.dataset import Data
 from convkit.models.layers import batchnorm_layer
 from convkit.models.registry import build_model
 from convkit.normalization.folding import fold_batchnorm
-from convkit.papers.runs import Runs, append, experiment, load_part, rounded, short, train
+from convkit.papers.runs import Runs, experiment, load_part, rounded, short, train
 from convkit.papers.spectra import measured, summary
 from convkit.robustness.lipschitz import jacobian_norm
 from convkit.training.evaluation import evaluate
@@ -56,11 +56,12 @@ def train_on(data: Data, results_file: Path, steps: int, look_every: int) -> dic
     def watch(_: nn.Module, record: Record) -> None:
         losses.append(record.loss)
         if record.step % look_every == 0:
-            append(looks, {"steps": record.step, "loss": sum(losses[-look_every:]) / look_every})
+            looks["steps"].append(record.step)
+            looks["loss"].append(short(sum(losses[-look_every:]) / look_every))
             print(f"step {record.step}: loss {looks['loss'][-1]:.3f}", flush=True)
 
     checkpoint = results_file.with_suffix(".checkpoint")
-    model, diverged, _ = train(
+    model, diverged = train(
         data,
         NETWORK["method"],
         model=NETWORK["model"],

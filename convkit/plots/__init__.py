@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from convkit.plots.curves import plot_layers as plot_layers
     from convkit.plots.curves import plot_plane as plot_plane
     from convkit.plots.curves import plot_points as plot_points
-    from convkit.plots.curves import plot_prediction as plot_prediction
     from convkit.plots.curves import plot_spectra as plot_spectra
     from convkit.plots.curves import plot_symbol as plot_symbol
     from convkit.plots.curves import plot_two_spectra as plot_two_spectra

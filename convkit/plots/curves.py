@@ -92,14 +92,6 @@ def plot_plane(points: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_prediction(groups: Mapping[str, Curve], ax: Axes | None = None, log: bool = True) -> Axes:
-    """Plot one dot per network, with a color and a marker for each group: a predictor against the outcome."""
-    ax = plot_points(groups, ax, ms=5.5, alpha=0.8, mec="white", mew=0.4)
-    ax.set(xscale="log" if log else "linear")
-    ax.grid(color=FAINT, lw=0.4)
-    return ax
-
-
 def plot_wave(values: Any, ax: Axes | None = None, limit: float | None = None) -> Axes:
     """Plot a short signal as bars on a zero line."""
     ax, values = new_ax(ax, (5, 2)), numbers(values)

@@ -5,19 +5,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from convkit.papers import (
-    certified,
-    clipping,
-    convnorm,
-    decay,
-    methods,
-    robustness,
-    robustness_images,
-    separation,
-    spectra,
-    sphere,
-)
-from convkit.papers.robustness import Row
+from convkit.papers import certified, separation, spectra
 from convkit.papers.runs import Runs, load_experiments
 from tests import RESULTS
 
@@ -57,35 +45,10 @@ def stored(name: str) -> dict:
 
 
 HERE = Serial(Path("unused"))
-BRIEF = {True: {"steps": 3, "clip_every": 2}, False: {"steps": 3, "clip_every": 2, "model": "resnet32"}}
-GROUPS = {
-    "norms": [Row("none", "batchnorm", {}, "clean", 2)],
-    "free": [Row("ConvNorm", "convnorm", {}, "free", 2)],
-    "without BatchNorm": [Row("sphere", "sphere_without_noise", {}, "clean", 2)],
-    "objectives": [Row("trades", "batchnorm", {}, "trades", 2)],
-}
-PHOTOGRAPHS = [Row("none", "batchnorm", {"lr": 0.02}, "clean", 2), Row("free", "oni", {"lr": 0.02}, "free", 2)]
 TINY = {
     "certified": partial(certified.run, HERE, seeds=(0,), steps=2, choosing_seeds=(7,), rates=(0.1, 0.05), images=40),
-    "clipping-training": partial(clipping.training, HERE, 4, 2, 2, seeds=(0,), images=20, batch_size=10),
-    "clipping-rates": partial(clipping.rates, HERE, seeds=(0,), rates=(0.1,), plans=BRIEF),
-    "convnorm-training": partial(convnorm.training, HERE, steps=5, seeds=(0,)),
-    "convnorm-race": partial(convnorm.race, HERE, steps=15, seeds=(0,)),
-    "convnorm-noise": partial(convnorm.noise, HERE, steps=5, seeds=(0,)),
-    "convnorm-noise-rates": partial(convnorm.noise_rates, HERE, steps=5, seeds=(0,)),
-    "convnorm-affine": partial(convnorm.affine, HERE, steps=5, seeds=(0,)),
-    "decay-norms": partial(decay.norms, HERE, steps=2, look_every=1, seeds=(0,)),
-    "decay-generalization": partial(decay.generalization, HERE, steps=2, seeds=(0,)),
-    "methods-digits": partial(methods.run, "digits", HERE, ["batchnorm", "sphere"]),
-    "robustness-networks": partial(robustness.networks, HERE, GROUPS, seeds=(0,), tests=8, ensemble=4),
-    "robustness-images": partial(robustness_images.networks, HERE, PHOTOGRAPHS, seeds=(0,), count=70, tests=10),
     "separation": partial(separation.run, HERE, [("digits", "training"), ("digits", "test")]),
     "spectra-methods": partial(spectra.methods, HERE, (0,), ("BatchNorm", "sphere, no BatchNorm")),
     "spectra-depths": partial(spectra.depths, HERE, (0,), (10,)),
     "spectra-bounds": partial(spectra.bounds, HERE, (0,), (None, 0.5)),
-    "sphere-row-norms": partial(sphere.row_norms, HERE, steps=2, seeds=(0, 1)),
-    "sphere-weight-decay": partial(sphere.weight_decay, HERE, steps=2, seeds=(0,)),
-    "sphere-small-batches": partial(sphere.small_batches, HERE, images=8, seeds=(0,), batches=(2, 4)),
-    "sphere-ablation": partial(sphere.ablation, HERE, steps=2, seeds=(0,), images=100),
 }
-PROTOCOL = {"steps": 4, "choosing_steps": 2, "choosing_seeds": (7,), "every": 2, "goal": 0.05}

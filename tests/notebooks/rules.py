@@ -327,7 +327,51 @@ def file_text(book: Book, path: Path) -> list[str]:
     return [] if same else ["the file is not as `python3 -m convkit build` writes it"]
 
 
+METHOD = re.compile(
+    r"\b(?:\w+Norm|BN|GN|OCNN|ONI|Muon|SGD|Adam|(?:centered )?sphere|(?:weight|norm|l1|l∞) decay|clip(?:s|ped|ping)?"
+    r"|weight standardization|spectral norm|flattened (?:norm|clip)|true norm|free training)\b",
+    re.IGNORECASE,
+)
+COMPARED = re.compile(
+    r"\b(?:(?:better|worse|faster|slower|higher|lower) than|beats?|outperform\w*|(?:more|less) (?:accurate|robust) than"
+    r"|improves? (?:on|upon|over)|superior|inferior|ahead of|(?:falls?|fell|not|points) behind|wins?"
+    r"|loses? (?:less|more|to)|as (?:good|well|robust|accurate) as|(?:best|worst) method"
+    r"|(?:most|least) (?:robust|accurate))\b",
+    re.IGNORECASE,
+)
+ALLOWED = {  # notebook and cell -> why it may compare methods
+    (
+        "07",
+        "race-again",
+    ): "a check of a race in this notebook, whose gap comes from running averages",
+    ("09", "table2"): "counts in the numbers that the paper prints",
+    ("10", "take-along"): "says that it is not shown",
+    ("11", "c-text"): "what a paper expects",
+    ("11", "proof-check"): "a check of the words of convkit.statistics.compare",
+}
+
+
+def sentences(cell: Book) -> list[str]:
+    """The sentences of a text without formulas and code; the texts in code, such as claims and alt texts."""
+    if cell.cell_type == "markdown":
+        text = re.sub(r"```.*?```|\$\$.*?\$\$", "", cell.source, flags=re.DOTALL)
+        return re.split(r"(?<=[.!?:;])\s+|\n+", text)
+    constants = (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Constant))
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def comparisons(book: Book, path: Path) -> list[str]:
+    """Which method is better is said by verdicts over paired seeds, not by hand."""
+    return [
+        f"cell {cell.id} compares methods by hand: {sentence!r}; show a verdict of convkit.papers.claims instead"
+        for cell in book.cells
+        if (path.name[:2], cell.id) not in ALLOWED
+        for sentence in sentences(cell)
+        if METHOD.search(sentence) and COMPARED.search(sentence)
+    ]
+
+
 RULES: list[Callable[[Book, Path], list[str]]] = [
-    opening, minutes, closing, panel, three_exercises, checks, imports, folding, judging, bets, names, no_global_dtype, runs,
-    links, outputs, html_after_a_site, file_text,
+    opening, minutes, closing, panel, three_exercises, checks, imports, folding, judging, bets, names,
+    no_global_dtype, runs, links, outputs, html_after_a_site, file_text, comparisons,
 ]  # fmt: skip

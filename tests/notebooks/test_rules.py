@@ -201,6 +201,10 @@ BROKEN: dict[str, dict[str, tuple[Callable[[Book], None], str]]] = {
         "a picture from a script": (edit_output(4, "<img ", "<canvas></canvas><img "), "cell 4 has HTML"),
         "a picture of another page": (edit_output(4, 'src="data:', 'src="file:'), "cell 4 has HTML"),
     },
+    "comparisons": {
+        "a sentence": (edit(1, "see", "and OCNN beats BatchNorm, see"), "compares methods by hand"),
+        "a claim of a check": (edit(3, "order", "Muon trains faster than SGD"), "compares methods by hand"),
+    },
     "file_text": {"an editor's metadata": (lambda book: book.cells[3].outputs[0].update(text="other"), "build")},
 }
 
@@ -214,3 +218,35 @@ def test_broken_sample_is_told_by_its_rule(sample, rule, name):
 
 def test_every_rule_is_broken_once():
     assert BROKEN.keys() == {rule.__name__ for rule in RULES}
+
+
+REFUSED = (
+    "ConvNorm is better than BatchNorm here.",
+    "With three seeds, weight decay improves on the clip.",
+    "The sphere is more accurate than GN, and OCNN falls behind.",
+    "All of ONI's runs beat those of the flattened clip.",
+)
+KEPT = (
+    "BatchNorm divides by the deviation of the batch.",
+    "A second layer is better than one.",
+    "Is ConvNorm the right name? The larger number is higher than 3.",
+    "$$\\text{BN beats GN}$$",
+)
+
+
+@pytest.mark.parametrize("sentence", REFUSED + KEPT)
+def test_only_a_sentence_that_compares_methods_is_refused(sentence):
+    book = nbformat.v4.new_notebook(cells=[text(sentence)])
+    assert bool(rules.comparisons(book, Path("06_x.ipynb"))) == (sentence in REFUSED)
+
+
+def test_a_cell_on_the_list_may_compare_methods_and_each_one_does(monkeypatch):
+    book = nbformat.v4.new_notebook(cells=[text(REFUSED[0], id="named")])
+    monkeypatch.setitem(rules.ALLOWED, ("06", "named"), "for a reason")
+    assert rules.comparisons(book, Path("06_x.ipynb")) == []
+    assert rules.comparisons(book, Path("07_x.ipynb")) != []
+    monkeypatch.undo()
+    needed = dict(rules.ALLOWED)
+    monkeypatch.setattr(rules, "ALLOWED", {})
+    found = {path.name[:2]: str(rules.comparisons(read_notebook(path), path)) for path in NOTEBOOKS}
+    assert [key for key in needed if f"cell {key[1]} " not in found[key[0]]] == []

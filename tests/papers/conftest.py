@@ -4,19 +4,15 @@ import copy
 
 import pytest
 
-from convkit.papers import clipping, methods, robustness_images, runs, separation, spectra, spectra_network
+from convkit.papers import runs, separation, spectra, spectra_network
 
 
 @pytest.fixture
 def few(monkeypatch):
-    from convkit.data import digits, shapes, subset
-    from tests.helpers.experiments import PROTOCOL
+    from convkit.data import digits, subset
 
     monkeypatch.setitem(runs.NINE, "widths", [4, 4, 4])
-    monkeypatch.setitem(clipping.OPTIONS, "resnet32", {"width": 0.25})
-    monkeypatch.setitem(methods.PROTOCOLS, "digits", PROTOCOL)
-    photographs, handwriting = subset(shapes(100, 20), 70, test_count=10), subset(digits(), 40, test_count=20)
-    monkeypatch.setattr(robustness_images, "load_part", lambda *of: photographs.to(of[-1]))
+    handwriting = subset(digits(), 40, test_count=20)
     monkeypatch.setattr(separation, "load_part", lambda *_, device="cpu", **__: handwriting.to(device))
     for key, value in {"steps": 2, "images": 3}.items():
         monkeypatch.setitem(spectra.SMALL, key, value)

@@ -108,10 +108,10 @@ try:
 except SystemExit:
     pass
 assert not any(name.startswith("torch") for name in sys.modules)
-import convkit.papers.clipping
-assert "convkit.papers.sphere" not in sys.modules
+import convkit.papers.runs
+assert "convkit.papers.certified" not in sys.modules
 from convkit.papers import EXPERIMENTS
-assert {"clipping-rates", "sphere-ablation", "spectra-slopes"} < set(EXPERIMENTS)
+assert {"certified", "separation", "spectra-slopes"} < set(EXPERIMENTS)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -193,7 +193,7 @@ def test_images_and_noise_are_drawn_by_the_seed():
 
 
 def test_a_lost_run_counts_as_accuracy_zero(monkeypatch):
-    monkeypatch.setattr(cells, "train", lambda *_, **__: Trained(nn.Identity(), "the loss is nan at step 3", [0.1]))
+    monkeypatch.setattr(cells, "train", lambda *_, **__: Trained(nn.Identity(), "the loss is nan at step 3"))
     settings = setting(attacks={"robust": {"attack": "fgsm", "images": 4, "eps": 0.1}})
     lost = run_cell("plain", "plain", {"lr": 0.1}, settings, seed=0)
     assert lost == {"lost": "the loss is nan at step 3", "clean": 0.0, "robust": 0.0}
@@ -342,8 +342,8 @@ def test_the_command_writes_a_table_and_goes_on_from_it(monkeypatch, tmp_path, c
         (["L-table2", "--scale", "huge"], "has the scales tiny, small"),
         (["L-table2", "--scale", "short"], "needs --data DIR"),
         (["W-table6"], "needs ImageNet"),
-        (["C-figure2"], "papers convnorm-training"),
-        (["decay-norms", "--scale", "small"], "leave --scale"),
+        (["C-figure2"], "notebook 07"),
+        (["separation", "--scale", "small"], "leave --scale"),
         (["L-table2", "--seeds", "0"], "at least 1"),
     ],
 )

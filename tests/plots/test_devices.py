@@ -41,7 +41,6 @@ CHARTS = {  # each from a function that makes the tensors of the arrays
     "plot_picture": lambda T: plots.plot_picture(T(IMAGE)),
     "plot_plane": lambda T: plots.plot_plane({"a": T(LINE + 1j * FALLING), "b": T(LINE)}),
     "plot_points": lambda T: plots.plot_points({"a": (T(LINE), T(FALLING))}),
-    "plot_prediction": lambda T: plots.plot_prediction({"a": (T(LINE), T(FALLING))}),
     "plot_radii": lambda T: plots.plot_radii({"a": (T(LINE), T(FALLING))}),
     "plot_ratios": lambda T: plots.plot_ratios([("a", T(np.array(2.5)), 2.0), ("b", T(np.array(0.5)), None)]),
     "plot_regions": lambda T: plots.plot_regions(

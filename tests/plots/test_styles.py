@@ -27,7 +27,6 @@ CHARTS = {
     "curves by seed": lambda: plots.plot_curves({name: [pair, pair] for name, pair in PAIRS.items()}),
     "points": lambda: plots.plot_points(PAIRS),
     "growth": lambda: plots.plot_growth(PAIRS),
-    "prediction": lambda: plots.plot_prediction(PAIRS),
     "radii": lambda: plots.plot_radii(PAIRS),
     "spectra": lambda: plots.plot_spectra(Y),
     "layer spectra": lambda: plots.plot_layer_spectra(Y),
