@@ -162,8 +162,8 @@ function words(x, y, mark, theme, turned = '') {
 }
 
 const scratch = document.createElement('canvas'), ruler = document.createElement('canvas').getContext('2d');
-let family = 'sans-serif';
-const widthOf = (text, size) => { ruler.font = `${size}px ${family}`; return ruler.measureText(text).width; };
+let family = '';
+const widthOf = (text, size) => { ruler.font = `${size}px ${family || 'sans-serif'}`; return ruler.measureText(text).width; };
 
 function picture(mark, X, Y, theme) {
   const { values, rows, columns, channels, extent: [left, right, bottom, top] } = mark;
@@ -406,7 +406,13 @@ function render({ model, el }) {
   }
 
   const take = () => { const next = model.get('scene'); if (next?.data) { scene = unpack(next); draw(); } };
-  const dress = () => { theme = themeOf(el); family = getComputedStyle(box).fontFamily; Object.assign(tip.style, { background: theme.paper, color: theme.ink }); draw(); };
+  const dress = () => {
+    const found = themeOf(el), same = theme && found.ink === theme.ink && found.paper === theme.paper && family;
+    if (same) return;
+    theme = found;
+    family = getComputedStyle(box).fontFamily; Object.assign(tip.style, { background: theme.paper, color: theme.ink });
+    draw();
+  };
 
   function at(event) {  // pixels of the scene, and the axes below them
     const bounds = svg.getBoundingClientRect(), scale = scene.size[0] / bounds.width;
@@ -476,7 +482,7 @@ function render({ model, el }) {
   whole.addEventListener('click', () => { zoom.clear(); draw(); });
 
   const watcher = new MutationObserver(() => setTimeout(dress, 50));
-  watcher.observe(document.body, { attributes: true });
+  watcher.observe(document.body, { attributeFilter: ['data-jp-theme-name', 'data-jp-theme-light', 'data-vscode-theme-kind'] });
   const light = matchMedia('(prefers-color-scheme: dark)');
   light.addEventListener('change', dress);
   model.on('change:scene', take);
