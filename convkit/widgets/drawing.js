@@ -93,7 +93,7 @@ function ticks(side, [low, high], pixels, across) {
     return at.map((value, i) => [value, label(i)]).filter(([value]) => inside([value]).length);
   }
   if (side.log) {
-    const power = k => k >= -2 && k <= 3 ? short(10 ** k)
+    const power = k => k >= -3 && k <= 3 ? short(10 ** k)
       : `10${k < 0 ? '⁻' : ''}${[...String(Math.abs(k))].map(digit => SUPER[digit]).join('')}`;
     const every = Math.max(1, Math.ceil((b - a) / Math.max(2, pixels / 45)));
     const powers = [];
@@ -154,11 +154,12 @@ function words(x, y, mark, theme, turned = '') {
   const size = mark.size * PT, color = theme.words(mark.color), anchor = { center: 'middle', right: 'end' }[mark.ha];
   const rise = { center: 0.35, top: 0.8, bottom: -0.2 }[mark.va] ?? 0;
   const look = `${mark.style === 'italic' ? 'font-style="italic"' : ''} ${mark.weight === 'bold' ? 'font-weight="bold"' : ''}`;
+  const halo = mark.halo ? `paint-order="stroke" stroke="${theme.paper}" stroke-opacity="0.8" stroke-width="5"` : '';
   const lines = escaped(mark.words).replace(/\$(\w)_(\w)\$/g,
     '<tspan font-style="italic">$1</tspan><tspan dy="3" font-size="70%">$2</tspan>').split('\n');
   const rows = lines.map((line, i) =>
     `<tspan x="${f(x)}" y="${f(y + size * (rise + i * (mark.leading ?? 1.2)))}">${line}</tspan>`);
-  return `<text font-size="${f(size)}" fill="${color}" text-anchor="${anchor ?? 'start'}" ${look} ${turned}>${rows.join('')}</text>`;
+  return `<text font-size="${f(size)}" fill="${color}" text-anchor="${anchor ?? 'start'}" ${look} ${halo} ${turned}>${rows.join('')}</text>`;
 }
 
 const scratch = document.createElement('canvas'), ruler = document.createElement('canvas').getContext('2d');
