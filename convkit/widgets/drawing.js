@@ -170,17 +170,18 @@ function picture(mark, X, Y, theme) {
   const { values, rows, columns, channels, extent: [left, right, bottom, top] } = mark;
   scratch.width = columns; scratch.height = rows;
   const g = scratch.getContext('2d'), pixels = g.createImageData(columns, rows), [low, high] = mark.range ?? [0, 1];
-  const stops = (mark.colors ?? []).map(color => theme.map(parse(color), mark.signed));
+  const dots = new Uint32Array(pixels.data.buffer), dot = ([r, g, b]) => 255 << 24 | b << 16 | g << 8 | r;
+  const stops = (mark.colors ?? []).map(color => theme.map(parse(color), mark.signed)), most = stops.length - 1;
+  const shades = Uint32Array.from({ length: mark.colors ? 256 : 0 }, (_, i) => {
+    const at = i / 255 * most, k = Math.floor(at);
+    return dot(mix(stops[k], stops[Math.min(k + 1, most)], at - k).map(Math.round));
+  });
+  const scale = 255 / (high - low || 1);
   for (let i = 0; i < rows * columns; i++) {
-    let rgb;
-    if (channels === 4) rgb = parse(theme.mark(`rgb(${[...values.slice(4 * i, 4 * i + 3)]})`));  // the colors of curves
-    else if (channels > 1) rgb = values.slice(3 * i, 3 * i + 3);
-    else if (Number.isNaN(values[i])) continue;  // nothing there
-    else {
-      const at = Math.min(1, Math.max(0, (values[i] - low) / (high - low || 1))) * (stops.length - 1), k = Math.floor(at);
-      rgb = mix(stops[k], stops[Math.min(k + 1, stops.length - 1)], at - k);
-    }
-    pixels.data.set([...rgb, 255], 4 * i);
+    const at = i * channels;
+    if (channels === 4) dots[i] = dot(parse(theme.mark(`rgb(${values.slice(at, at + 3)})`)));  // the colors of curves
+    else if (channels > 1) dots[i] = dot(values.slice(at, at + 3));
+    else if (!Number.isNaN(values[i])) dots[i] = shades[Math.min(255, Math.max(0, Math.round((values[i] - low) * scale)))];
   }
   g.putImageData(pixels, 0, 0);
   const [x, y, w, h] = [X(left), Y(top), X(right) - X(left), Y(bottom) - Y(top)];
