@@ -9,8 +9,9 @@ from tests.browser.view import PanelView
 CELLS = [
     "from convkit.widgets.matrices import MatrixPanel\nMatrixPanel()",
     "from convkit.widgets.fourier import FourierPanel\nFourierPanel()",
+    "from convkit.widgets.bet import BetPanel\nBetPanel()",  # a slider over a list has another view
 ]
-MATRIX, FOURIER = range(len(CELLS))
+MATRIX, FOURIER, BET = range(len(CELLS))
 ROLES = ("slider", "combobox", "checkbox", "textbox", "button", "image")
 FOCUSED = """() => {
     const part = document.activeElement.closest('.widget-inline-hbox, .widget-checkbox, button');
@@ -137,7 +138,7 @@ def test_an_impossible_state_dims_the_picture_and_its_fault_stands_beside_the_fi
 
 def test_every_control_has_a_name_and_a_place_in_the_order_of_the_keyboard(page):
     session = page.context.new_cdp_session(page.page)
-    for cell in (MATRIX, FOURIER):
+    for cell in (MATRIX, FOURIER, BET):
         panel = view(page, cell)
         root = panel.root.element_handle()
         root.evaluate("root => root.setAttribute('data-asked', '')")
