@@ -2,4 +2,4 @@
 
 from convkit.loading import require
 
-require("kit", "convkit.widgets", "ipywidgets", "matplotlib")
+require("kit", "convkit.widgets", "ipywidgets", "anywidget", "matplotlib")

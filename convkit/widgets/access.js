@@ -9,7 +9,7 @@ const STYLE = `
 const newId = () => `convkit-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
 
 function name(root) {
-  for (const part of root.querySelectorAll('.jupyter-widgets')) {
+  for (const part of root.querySelectorAll('.jupyter-widgets, .widget-inline-hbox')) {
     const label = part.querySelector(':scope > label'), words = label?.innerText.trim();
     if (label?.title === 'null') label.removeAttribute('title');
     const readout = part.querySelector(':scope > .widget-readout');

@@ -93,7 +93,7 @@ function ticks(side, [low, high], pixels, across) {
     return at.map((value, i) => [value, label(i)]).filter(([value]) => inside([value]).length);
   }
   if (side.log) {
-    const power = k => k >= -2 && k <= 3 ? short(10 ** k)
+    const power = k => k >= -3 && k <= 3 ? short(10 ** k)
       : `10${k < 0 ? '⁻' : ''}${[...String(Math.abs(k))].map(digit => SUPER[digit]).join('')}`;
     const every = Math.max(1, Math.ceil((b - a) / Math.max(2, pixels / 45)));
     const powers = [];
@@ -154,32 +154,34 @@ function words(x, y, mark, theme, turned = '') {
   const size = mark.size * PT, color = theme.words(mark.color), anchor = { center: 'middle', right: 'end' }[mark.ha];
   const rise = { center: 0.35, top: 0.8, bottom: -0.2 }[mark.va] ?? 0;
   const look = `${mark.style === 'italic' ? 'font-style="italic"' : ''} ${mark.weight === 'bold' ? 'font-weight="bold"' : ''}`;
+  const halo = mark.halo ? `paint-order="stroke" stroke="${theme.paper}" stroke-opacity="0.8" stroke-width="5"` : '';
   const lines = escaped(mark.words).replace(/\$(\w)_(\w)\$/g,
     '<tspan font-style="italic">$1</tspan><tspan dy="3" font-size="70%">$2</tspan>').split('\n');
   const rows = lines.map((line, i) =>
     `<tspan x="${f(x)}" y="${f(y + size * (rise + i * (mark.leading ?? 1.2)))}">${line}</tspan>`);
-  return `<text font-size="${f(size)}" fill="${color}" text-anchor="${anchor ?? 'start'}" ${look} ${turned}>${rows.join('')}</text>`;
+  return `<text font-size="${f(size)}" fill="${color}" text-anchor="${anchor ?? 'start'}" ${look} ${halo} ${turned}>${rows.join('')}</text>`;
 }
 
 const scratch = document.createElement('canvas'), ruler = document.createElement('canvas').getContext('2d');
-let family = 'sans-serif';
-const widthOf = (text, size) => { ruler.font = `${size}px ${family}`; return ruler.measureText(text).width; };
+let family = '';
+const widthOf = (text, size) => { ruler.font = `${size}px ${family || 'sans-serif'}`; return ruler.measureText(text).width; };
 
 function picture(mark, X, Y, theme) {
   const { values, rows, columns, channels, extent: [left, right, bottom, top] } = mark;
   scratch.width = columns; scratch.height = rows;
   const g = scratch.getContext('2d'), pixels = g.createImageData(columns, rows), [low, high] = mark.range ?? [0, 1];
-  const stops = (mark.colors ?? []).map(color => theme.map(parse(color), mark.signed));
+  const dots = new Uint32Array(pixels.data.buffer), dot = ([r, g, b]) => 255 << 24 | b << 16 | g << 8 | r;
+  const stops = (mark.colors ?? []).map(color => theme.map(parse(color), mark.signed)), most = stops.length - 1;
+  const shades = Uint32Array.from({ length: mark.colors ? 256 : 0 }, (_, i) => {
+    const at = i / 255 * most, k = Math.floor(at);
+    return dot(mix(stops[k], stops[Math.min(k + 1, most)], at - k).map(Math.round));
+  });
+  const scale = 255 / (high - low || 1);
   for (let i = 0; i < rows * columns; i++) {
-    let rgb;
-    if (channels === 4) rgb = parse(theme.mark(`rgb(${[...values.slice(4 * i, 4 * i + 3)]})`));  // the colors of curves
-    else if (channels > 1) rgb = values.slice(3 * i, 3 * i + 3);
-    else if (Number.isNaN(values[i])) continue;  // nothing there
-    else {
-      const at = Math.min(1, Math.max(0, (values[i] - low) / (high - low || 1))) * (stops.length - 1), k = Math.floor(at);
-      rgb = mix(stops[k], stops[Math.min(k + 1, stops.length - 1)], at - k);
-    }
-    pixels.data.set([...rgb, 255], 4 * i);
+    const at = i * channels;
+    if (channels === 4) dots[i] = dot(parse(theme.mark(`rgb(${values.slice(at, at + 3)})`)));  // the colors of curves
+    else if (channels > 1) dots[i] = dot(values.slice(at, at + 3));
+    else if (!Number.isNaN(values[i])) dots[i] = shades[Math.min(255, Math.max(0, Math.round((values[i] - low) * scale)))];
   }
   g.putImageData(pixels, 0, 0);
   const [x, y, w, h] = [X(left), Y(top), X(right) - X(left), Y(bottom) - Y(top)];
@@ -406,7 +408,13 @@ function render({ model, el }) {
   }
 
   const take = () => { const next = model.get('scene'); if (next?.data) { scene = unpack(next); draw(); } };
-  const dress = () => { theme = themeOf(el); family = getComputedStyle(box).fontFamily; Object.assign(tip.style, { background: theme.paper, color: theme.ink }); draw(); };
+  const dress = () => {
+    const found = themeOf(el), same = theme && found.ink === theme.ink && found.paper === theme.paper && family;
+    if (same) return;
+    theme = found;
+    family = getComputedStyle(box).fontFamily; Object.assign(tip.style, { background: theme.paper, color: theme.ink });
+    draw();
+  };
 
   function at(event) {  // pixels of the scene, and the axes below them
     const bounds = svg.getBoundingClientRect(), scale = scene.size[0] / bounds.width;
@@ -476,7 +484,7 @@ function render({ model, el }) {
   whole.addEventListener('click', () => { zoom.clear(); draw(); });
 
   const watcher = new MutationObserver(() => setTimeout(dress, 50));
-  watcher.observe(document.body, { attributes: true });
+  watcher.observe(document.body, { attributeFilter: ['data-jp-theme-name', 'data-jp-theme-light', 'data-vscode-theme-kind'] });
   const light = matchMedia('(prefers-color-scheme: dark)');
   light.addEventListener('change', dress);
   model.on('change:scene', take);

@@ -242,7 +242,8 @@ class SheetAxes:
             ends = {"x": np.array([float(xytext[0]), x]), "y": np.array([float(xytext[1]), y])}
             self._mark("arrow", zorder, **ends, color=_hex(arrowprops["color"]), width=arrowprops["lw"])
         else:
-            self._mark("text", zorder, **_text(x, y, words, **look), shift=[float(part) for part in xytext])
+            shift = [float(part) for part in xytext]
+            self._mark("text", zorder, **_text(x, y, words, **look), shift=shift, halo=bbox is not None)
 
     def _mark(self, kind: str, zorder: float, **parts: Any) -> dict[str, Any]:
         self.marks.append({"kind": kind, "zorder": zorder, **parts})

@@ -125,7 +125,7 @@ def test_run_puts_the_live_panel_in_place_of_the_picture_and_every_kind_of_contr
     assert panel.seen()["alt"] == panel.seen()["words"]
     labels = [label for _, label, _ in panel.controls()]
     assert labels[:4] == ["how high it climbs", "how far it is moved", "kind of curve", "draw it bold"]
-    assert labels[5:] == [f"kernel, row {i}, column {j}" for i in (1, 2) for j in (1, 2)]
+    assert labels[4:] == [*(f"kernel, row {i}, column {j}" for i in (1, 2) for j in (1, 2)), "Reset"]
     cut_off = """panel => [...panel.querySelectorAll('label')]
         .filter(label => label.scrollWidth > label.clientWidth).map(label => label.innerText)"""
     assert opened.ask(cut_off, panel.root.element_handle()) == []
