@@ -67,6 +67,7 @@ class Scoreboard(list[Line]):
 def claims(folder: str | Path, *keys: str) -> Scoreboard:
     """Return the claims of some protocols, by key or first letters of it, with the results stored in a folder.
 
+    >>> from convkit.papers import claims
     >>> claims("results/papers", "L-table2")[0].verdict
     'not tested at this scale'
     """
