@@ -113,6 +113,10 @@ class GanPanel(LivePanel):
             self.runner.stopping = True
         super().reset()
 
+    def _assign(self, values: dict[str, Any]) -> None:
+        self._notice = Words("")
+        super()._assign(values)
+
     def react(self, name: str) -> None:
         """Pass a changed number of steps, or a rate, to the run."""
         self._notice = Words("")
