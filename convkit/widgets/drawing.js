@@ -337,9 +337,10 @@ function tell(ax, view, px, py) {
     const label = side.labels?.[side.at.findIndex(at => Math.abs((side.log ? Math.log10(at) : at) - value) < 1e-6)];
     return label ?? short(side.log ? 10 ** value : value);
   };
+  const pictured = ax.marks.some(mark => mark.kind === 'image');  // its frames have no names and tell nothing
   let near = REACH, found = null;
   for (const mark of [...ax.marks].reverse()) {
-    if (mark.kind === 'line' && !(mark.x.length === 5 && !mark.name)) for (let i = 0; i < mark.x.length; i++) {
+    if (mark.kind === 'line' && (mark.name || !pictured)) for (let i = 0; i < mark.x.length; i++) {
       const far = Math.hypot(view.X(mark.x[i]) - px, view.Y(mark.y[i]) - py);
       if (far < near) {
         const name = mark.name ? `${mark.name}\n` : '';

@@ -42,7 +42,8 @@ class Panel:
     """Controls around a plot.
 
     A subclass defines ``title``, ``size`` (inches), ``controls()`` and ``draw(figure, **values)``. As the last
-    expression of a cell a panel is interactive; the stored notebook shows its first picture and words.
+    expression of a cell a panel is interactive; the stored notebook shows its first picture and words. Each picture is
+    a PNG; derive from ``DrawnPanel`` where the picture should follow the mouse.
     """
 
     title: str = ""
