@@ -16,7 +16,8 @@ from convkit.models.dgcnn import DGCNN, nearest_neighbors
 from convkit.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, VERMILION
 from convkit.training.loop import fit
 from convkit.widgets.controls import choice, slider
-from convkit.widgets.panel import Panel, Words
+from convkit.widgets.drawing import DrawnPanel
+from convkit.widgets.panel import Words
 
 K, POINTS, STEPS, TILT = 8, 128, 100, math.radians(20)
 NUMBER = slice(0, len(SOLIDS))  # the first test clouds: one of each solid
@@ -51,7 +52,7 @@ def seen(solid: str, points: int) -> tuple[list[Tensor], Tensor]:
     return [space[0] for space in spaces], answers
 
 
-class CloudPanel(Panel):
+class CloudPanel(DrawnPanel):
     """A panel with a cloud that turns, the neighbors of a picked point in two spaces, and the network's answer."""
 
     title = "Who is near whom? The neighbors of a point in space, and in the features of a trained network"
@@ -72,7 +73,6 @@ class CloudPanel(Panel):
             raise ValueError(f"point {point} is among the {dropped} points dropped; pick one below {count}")
         spaces, answers = seen(solid, count)
         near = [nearest_neighbors(space[None], K)[0, point] for space in (spaces[0], spaces[layer])]
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps while a slider moves
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
         flat = turned(spaces[0], turn)
         words = "nearest in space", f"nearest in the features after EdgeConv {layer}"
@@ -83,8 +83,7 @@ class CloudPanel(Panel):
         colors = [GREEN if name == solid else VERMILION if i == best else FAINT for i, name in enumerate(SOLIDS)]
         right.barh(range(len(SOLIDS)), answers.tolist(), color=colors)
         right.set_yticks(range(len(SOLIDS)), SOLIDS, fontsize=9)
-        right.set(xlim=(0, 1.05), xticks=(0, 0.5, 1), xlabel="probability")
-        right.invert_yaxis()
+        right.set(ylim=(len(SOLIDS) - 0.5, -0.5), xlim=(0, 1.05), xticks=(0, 0.5, 1), xlabel="probability")
         right.set_title(f"the answer, from {count} points", fontsize=10)
         right.spines[["top", "right"]].set_visible(False)
         far = [float((spaces[0][:, own] - spaces[0][:, [point]]).norm(dim=0).max()) for own in near]
@@ -112,10 +111,12 @@ def _draw_cloud(ax: Axes, flat: Tensor, point: int, neighbors: Tensor, color: st
     """Draw the points, nearer ones larger, and lines from the picked point to its neighbors."""
     x, y, toward = flat.tolist()
     others = [i for i in neighbors.tolist() if i != point]
-    ax.scatter(x, y, [12 + 8 * near for near in toward], color="#888888", lw=0)
+    for size, low, high in ((2.8, -math.inf, -0.35), (3.6, -0.35, 0.35), (4.4, 0.35, math.inf)):
+        layer = [i for i, near in enumerate(toward) if low <= near < high]
+        ax.plot([x[i] for i in layer], [y[i] for i in layer], "o", color="#888888", ms=size, mew=0, zorder=1)
     for i in others:
         ax.plot([x[point], x[i]], [y[point], y[i]], color=color, lw=1, zorder=2)
-    ax.scatter([x[i] for i in others], [y[i] for i in others], 34, color=color, zorder=3, lw=0)
-    ax.scatter(x[point], y[point], 110, color=VERMILION, marker="*", zorder=4, edgecolor=INK, lw=0.5)
+    ax.plot([x[i] for i in others], [y[i] for i in others], "o", color=color, ms=5.8, mew=0, zorder=3)
+    ax.plot([x[point]], [y[point]], "D", color=VERMILION, mec=INK, mew=0.5, ms=7, zorder=4)
     ax.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
     ax.set_axis_off()
