@@ -24,9 +24,14 @@ def random_crop(x: Tensor, padding: int, generator: Generator | None = None) -> 
         padding: The largest shift in pixels.
         generator: Source of the random numbers; torch's global one if ``None``.
 
-    Raises ``ValueError`` for a ``padding`` that is not a whole number of at least 0.
+    Raises ``ValueError`` for a ``padding`` that is not a whole number of at least 0 and for a batch of another shape.
     """
     padding = whole("random_crop's padding", padding, 0)
+    if x.ndim != 4:
+        raise ValueError(
+            f"random_crop needs images (n, channels, height, width), got shape {tuple(x.shape)}; for clouds of points "
+            "use the augmentation 'turn+jitter'"
+        )
     n, _, height, width = x.shape
     down, right = integers(0, 2 * padding + 1, (2, n), x, generator)
     windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view of every possible crop

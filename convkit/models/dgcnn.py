@@ -154,7 +154,7 @@ def dgcnn(
 
     Wang et al. 2019. All 1 x 1 convolutions are made by the layer factory, those of the two hidden layers, too, with
     their normalizations: they act on an image of one pixel, whose channels are the maximum and the mean over all
-    points. So ``network("dgcnn", data, "sphere")`` has no BatchNorm at all, as in section 4.2 of Ikami et al. 2022.
+    points. So ``network("dgcnn", data, "sphere")`` has no BatchNorm at all, as in section 4.2 of Ikami et al. 2021.
 
     Args:
         layer: The layer factory that makes every convolution.

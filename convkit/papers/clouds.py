@@ -1,4 +1,4 @@
-"""Table 5 of Ikami et al. 2022, point clouds, as a protocol."""
+"""Table 5 of Ikami et al. 2021, point clouds, as a protocol."""
 
 from dataclasses import replace
 from typing import Any

@@ -46,7 +46,8 @@ def prepare() -> ipywidgets.Widget | None:
         return ipywidgets.Layout()
     if sentence := kernel_sentence(version_info):
         print(sentence)
-    answer_on_the_subshell_that_asked()
+    else:  # older ones have other classes
+        answer_on_the_subshell_that_asked()
     return ipywidgets.Layout()
 
 

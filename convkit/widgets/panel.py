@@ -195,6 +195,6 @@ class Panel:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         # JupyterLab shows the live view wherever its model lives. The picture is for all others: a page made by
         # nbconvert, GitHub, and JupyterLab before the first run (seen: picture and words, with the alt text).
-        live = self._root._repr_mimebundle_() or {}
+        live = getattr(self._root, "_repr_mimebundle_", dict)() or {}  # ipywidgets 7 has no such method
         hint = "<p><em>Run this cell to move the controls.</em></p>"
         return {**live, **picture_bundle(few_colors(self.png), self.words, self._caption() + hint)}

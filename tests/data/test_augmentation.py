@@ -219,3 +219,9 @@ def test_an_augmentation_from_outside_is_used_by_its_name(device, monkeypatch):
     model = network("cnn9", data, "plain", widths=(2, 2, 2))
     assert len(list(fit(model, data, "plain", steps=2, batch_size=8, augmentation="dark"))) == 2
     assert len(set(seen)) == len(seen) == 4  # each batch has random numbers of its own
+
+
+@pytest.mark.parametrize("name", ["crop", "crop+flip", "auto"])
+def test_augmentations_of_images_refuse_clouds(name):
+    with pytest.raises(ValueError, match=r"needs images .* got shape \(2, 3, 30\); for clouds of points use"):
+        augment(name)(torch.rand(2, 3, 30))

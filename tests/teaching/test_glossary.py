@@ -10,7 +10,7 @@ PAGE = (ROOT / "notebooks" / "GLOSSARY.md").read_text(encoding="utf-8")
 REFERENCES = PAGE.partition("## References")[2]
 NAME = r"[A-Z][A-Za-zÀ-ž-]+"
 CITATION = re.compile(rf"({NAME})(?: et al\.|(?: and| &) {NAME}|, {NAME}(?: and| &) {NAME})?,? \(?((?:19|20)\d\d)\)?")
-NOT_AUTHORS = {"ICLR", "ICML", "NeurIPS", "AAAI", "WACV", "January", "July", "Newhouse", "Anthology"}
+NOT_AUTHORS = {"ICLR", "ICML", "NeurIPS", "AAAI", "WACV", "TOG", "January", "July", "Newhouse", "Anthology"}
 
 
 def cited(text: str) -> set[tuple[str, str]]:

@@ -163,7 +163,7 @@ def test_a_panel_shows_the_same_under_both_defaults(name):
 
 
 def test_every_panel_is_looked_at():
-    assert len(list(kinds())) == 14
+    assert len(list(kinds())) == 16
 
 
 def test_a_reader_whose_default_is_float64_can_show_networks_of_both_dtypes():
