@@ -40,7 +40,7 @@ def make_images(generator: nn.Module, z: Tensor | int, seed: int = 0, batch_size
             generator=torch.Generator().manual_seed(seed),
             dtype=torch.float32,
             device="cpu",
-        )
+        ).to(next(generator.parameters()).device)
     with evaluation_copy(generator, None, apart) as copy:
         return torch.cat([copy(as_input(generator, part)) for part in z.split(batch_size)])
 

@@ -107,17 +107,18 @@ def test_precision_and_recall_are_those_of_all_distances():
 
 
 # ---- the kit's own classifier ----------------------------------------------------------------------------------------
-def test_scores_are_named_after_the_classifier_and_use_what_its_head_sees():
-    model = network("cnn9", DATA, "batchnorm", seed=0, widths=(4, 5, 6))
+def test_scores_are_named_after_the_classifier_and_use_what_its_head_sees(device):
+    data = DATA.to(device)
+    model = network("cnn9", data, "batchnorm", seed=0, widths=(4, 5, 6))
     with torch.no_grad():
         model.head.weight *= 1e6  # sure of itself
-    made = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    scores = generation_scores(model, DATA, made, "narrow")
+    made = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(device)
+    scores = generation_scores(model, data, made, "narrow")
     seen = []
     model.head.register_forward_hook(lambda _, args, __: seen.append(args[0]))
     model.eval()
     with torch.no_grad():
-        logits = [model(x) for x in (DATA.test_images.float(), made)][1]
+        logits = [model(x) for x in (data.test_images.float(), made)][1]
     assert scores["FD-narrow"] == pytest.approx(frechet_distance(*moments(seen[0]), *moments(seen[1])), rel=1e-5)
     assert scores["IS-narrow"] == pytest.approx(inception_score(logits.softmax(1)), rel=1e-5)
     assert (scores["precision-narrow"], scores["recall-narrow"]) == pytest.approx(precision_recall(*seen))
@@ -125,8 +126,8 @@ def test_scores_are_named_after_the_classifier_and_use_what_its_head_sees():
     assert scores["classes-narrow"] == len({*sure.indices[sure.values >= 0.9].tolist()}) > 0
     with torch.no_grad():
         model.head.weight *= 0
-    assert generation_scores(model, DATA, made)["classes-cnn9"] == 0
-    assert generation_scores(model, DATA, DATA.test_images)["FD-cnn9"] == pytest.approx(0, abs=1e-6)
+    assert generation_scores(model, data, made)["classes-cnn9"] == 0
+    assert generation_scores(model, data, data.test_images)["FD-cnn9"] == pytest.approx(0, abs=1e-6)
 
 
 # ---- torchmetrics ----------------------------------------------------------------------------------------------------
