@@ -181,10 +181,13 @@ def test_links_and_pictures_of_the_readme_exist():
 
 def test_readme_and_notebook_00_map_every_notebook():
     notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    rows = re.findall(r"^\| \[(.*)\]\(notebooks/(.+\.ipynb)\) \| (.*) \| (\d+) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| \[(.*)\]\(notebooks/(.+\.ipynb)\) \| (.*) \| (\d+ / \d+) \|$", README, re.MULTILINE)
     assert [name for _, name, _, _ in rows] == notebooks != []
     for _, name, _, minutes in rows:
-        assert f"**Minutes:** {minutes}" in (ROOT / "notebooks" / name).read_text(encoding="utf-8")
+        read, whole = minutes.split(" / ")
+        assert f"**Minutes:** {read} to read, {whole} with exercises and panels" in (
+            ROOT / "notebooks" / name
+        ).read_text(encoding="utf-8")
     book = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "markdown")
     found = re.findall(r"^\| \[(.*)\]\((.+\.ipynb)\) \| (.*) \|$", text, re.MULTILINE)

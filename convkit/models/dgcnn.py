@@ -114,7 +114,7 @@ class DGCNN(nn.Module):
         widths = [scaled(channels, width) for channels in EDGES]
         self.edges = nn.ModuleList(
             EdgeConv(net.make(2 * c_in, c_out, 1), k)
-            for c_in, c_out in zip([net.in_channels, *widths], widths, strict=False)
+            for c_in, c_out in zip([net.in_channels, *widths[:-1]], widths, strict=True)
         )
         embedding = scaled(EMBEDDING, width)
         self.embed = nn.Sequential(net.make(sum(widths), embedding, 1), nn.LeakyReLU(SLOPE))

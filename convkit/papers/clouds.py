@@ -38,7 +38,7 @@ ACCURACIES = {  # overall, mean over the classes; without noise W prints nothing
 }
 METRICS = ("clean", "mean class")
 CELLS = {
-    name: Cell(name, method, {**KNOBS, **own}, dict(zip(METRICS, printed, strict=False)))
+    name: Cell(name, method, {**KNOBS, **own}, dict(zip(METRICS, printed, strict=True)) if printed else {})
     for name, (method, own, printed) in ACCURACIES.items()
 }
 TABLE5 = Protocol(

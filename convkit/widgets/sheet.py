@@ -132,7 +132,7 @@ class SheetAxes:
         if marker:
             look |= {"marker": _marker(marker), "size": ms, "border": mew, "every": markevery}
             look |= {"fill": _hex(color if mfc is None else mfc), "edge": _hex(color if mec is None else mec)}
-        for number, column in enumerate(y.reshape(len(y), -1).T):
+        for number, column in enumerate(y.reshape(len(y), -1).T if y.size else [y]):
             self._see(x, column)
             self._mark("line", zorder, x=x, y=column, name=label if number == 0 else None, **look)
 

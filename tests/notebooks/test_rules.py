@@ -48,6 +48,7 @@ CLAIMS = """
 check("(1) one is one", 0, 1e-9)
 check_that("(2a) order", True)
 check("three", 0, 1)"""
+MINUTES = "**Minutes:** 1 to read, 25 with exercises and panels"
 DRAWN = "figure, ax = plt.subplots(figsize=(2, 1))\nshow(figure, 'a frame', folded='What settles it')\n"
 
 
@@ -57,7 +58,7 @@ def sample(tmp_path_factory) -> tuple[Book, Path]:
     folder = tmp_path_factory.mktemp("sample")
     path = folder / "00_sample.ipynb"
     cells = [
-        text("# 00 · A sample\n**Is it so?**\n\nYou need: nothing. You will learn: little. Two minutes."),
+        text(f"# 00 · A sample\n**Is it so?**\n\nYou need: nothing. You will learn: little.\n\n{MINUTES}"),
         text("$$1 = 1 \\tag{1}$$ and $$2 \\tag{2a}$$ see [the next](01_next.ipynb#top) and [out](https://example.org)"),
         *(code(SETUP + LINE, folded=True), code(CLAIMS), code("Line()")),
     ]
@@ -132,8 +133,9 @@ BROKEN: dict[str, dict[str, tuple[Callable[[Book], None], str]]] = {
         "no question": (edit(0, "?", "."), "a question"),
         "no needs": (edit(0, "You need: nothing.", ""), "needs"),
         "no gain": (edit(0, "You will learn", "There is"), "learns"),
-        "no minutes": (edit(0, "minutes", "hours"), "minutes"),
+        "no minutes": (edit(0, MINUTES, ""), "minutes"),
     },
+    "minutes": {"guessed minutes": (edit(0, MINUTES, MINUTES.replace("25", "20")), "the opening must say")},
     "closing": {"no way on": (edit(-1, "01_next", "02_next"), "01_next.ipynb")},
     "panel": {"no panel": (lost(4), "no panel")},
     "three_exercises": {
