@@ -173,6 +173,7 @@ def test_two_panels_train_at_once_and_each_keeps_its_own_numbers(reader, books):
 def test_a_diverging_run_ends_with_a_sentence_and_bad_fields_get_one(reader, books):
     (panel,) = opened(reader, books, WILD)
     panel.drag(panel.control("learning rate"), 1)
+    panel.settle()  # ipywidgets sends the last value of a drag when the one before it has been dealt with
     press(panel, "Start")
     seen = panel.until(says(r"ConvNorm: the run has ended, the \w+ .* step \d+"))
     assert seen["alert"]
