@@ -61,7 +61,7 @@ class CloudPanel(DrawnPanel):
     def controls(self) -> dict[str, Any]:
         return {
             "solid": choice("solid", SOLIDS, "torus"),
-            "turn": slider("turn", 30, -180, 180, 10),
+            "turn": slider("turn", 30, -180, 170, 10),
             "point": slider("picked point", 0, 0, POINTS - 1),
             "layer": choice("features after", [(f"EdgeConv {i}", i) for i in (3, 2, 1)]),
             "dropped": slider("points dropped", 0, 0, POINTS - K, 8),

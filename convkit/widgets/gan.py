@@ -62,6 +62,7 @@ class GanPanel(LivePanel):
         self._make("spectral_norm", {"lr": 1e-3, "discriminator_lr": 1e-3, "discriminator_steps": 2})
         for _ in range(first):
             self._going().step()
+        self._opening = self.method, self._going(), self.averaged
         super().__init__()
         self.take_place()
 
@@ -108,9 +109,11 @@ class GanPanel(LivePanel):
         self._busy().stopping = True
 
     def reset(self) -> None:
-        """Stop the training and restore the first settings; the pair stays as it is."""
+        """Stop the training, and restore the first settings and the first pair."""
         if self.runner is not None:
             self.runner.stopping = True
+            self.runner = None
+        self.method, self.track, self.averaged = self._opening
         super().reset()
 
     def _assign(self, values: dict[str, Any]) -> None:
