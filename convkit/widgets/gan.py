@@ -6,7 +6,6 @@ import asyncio
 import copy
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -116,10 +115,6 @@ class GanPanel(LivePanel):
         self.method, self.track, self.averaged = self._opening
         super().reset()
 
-    def _assign(self, values: dict[str, Any]) -> None:
-        self._notice = Words("")
-        super()._assign(values)
-
     def react(self, name: str) -> None:
         """Pass a changed number of steps, or a rate, to the run."""
         self._notice = Words("")
@@ -147,16 +142,6 @@ class GanPanel(LivePanel):
         if self.runner is None or self.runner.over:
             raise ValueError("nothing trains: press Start first")
         return self.runner
-
-    def _pressed(self, action: Callable[[], None], _: Any) -> None:
-        def act() -> None:
-            self._notice = Words("")
-            try:
-                action()
-            except ValueError as error:
-                self._notice = Words(f"{error}.", alert=True)
-
-        self._paint(act)
 
     # ---- what is seen ------------------------------------------------------------------------------------------------
     def _drawn(self) -> str:

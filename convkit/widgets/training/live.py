@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -17,6 +17,11 @@ from convkit.widgets.training.runner import Runner, Track
 _live: weakref.WeakSet[LivePanel] = weakref.WeakSet()  # those made in a notebook's cell
 
 
+def red(text: str) -> Words:
+    """Return a sentence as red words."""
+    return Words(f"{text.rstrip('.')}.", alert=True)
+
+
 class LivePanel(Panel):
     """A panel that shows training in progress, whose picture ``show`` updates without new artists.
 
@@ -28,6 +33,7 @@ class LivePanel(Panel):
     runner: Runner | None = None
     cell: Cell | None = None
     news: str = ""
+    _notice = Words("")  # what is said in place of the usual words
     _plot: TrainingPlot | None = None
 
     @property
@@ -35,6 +41,22 @@ class LivePanel(Panel):
         """Return whether the runner will draw soon, also if it was paused in the middle of a step."""
         runner = self.runner
         return runner is not None and not runner.over and (not runner.paused or runner.stepping)
+
+    def _assign(self, values: dict[str, Any]) -> None:
+        self._notice = Words("")
+        super()._assign(values)
+
+    def _pressed(self, action: Callable[[], None], _: Any) -> None:
+        """Do what a button asks for, and say why if that is refused."""
+
+        def act() -> None:
+            self._notice = Words("")
+            try:
+                action()
+            except ValueError as error:
+                self._notice = red(str(error))
+
+        self._paint(act)
 
     def take_place(self) -> None:
         """End the training that earlier runs of this panel's cell have left; panels of other cells go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from convkit.training.plan import Record
 from convkit.widgets.panel import Words
 from convkit.widgets.training.choices import ABOUT, ChoicesPanel, knob_label
 from convkit.widgets.training.knobs import number_text
-from convkit.widgets.training.live import progress
+from convkit.widgets.training.live import progress, red
 from convkit.widgets.training.runner import Runner
 from convkit.widgets.training.runs import PanelRun, Setting, link, records_csv, table_csv, table_html
 
@@ -172,20 +172,6 @@ class TrainingPanel(ChoicesPanel):
         choices = [controls[name] for name in ABOUT]
         return ipywidgets.VBox([row(*choices), *self.slots.values(), row(*buttons, controls["reset"])])
 
-    def _assign(self, values: dict[str, Any]) -> None:
-        self._notice = Words("")
-        super()._assign(values)
-
-    def _pressed(self, action: Callable[[], None], _: Any) -> None:
-        def act() -> None:
-            self._notice = Words("")
-            try:
-                action()
-            except ValueError as error:
-                self._notice = _red(str(error))
-
-        self._paint(act)
-
     def react(self, name: str) -> None:
         """Pass a changed knob to the run of its slot, if that is training with the same method."""
         self._notice = Words("")
@@ -208,9 +194,9 @@ class TrainingPanel(ChoicesPanel):
         try:
             new = self.make(settings)
         except (ValueError, OSError, ImportError) as error:  # what does not fit together, files that are not there
-            new, self._notice = [], _red(" ".join(str(error).split()))
+            new, self._notice = [], red(" ".join(str(error).split()))
         except Exception as error:  # an exception in a task shows nowhere
-            new, self._notice = [], _red(f"this is a bug in the panel: {type(error).__name__}: {error}")
+            new, self._notice = [], red(f"this is a bug in the panel: {type(error).__name__}: {error}")
         if turn != self._turn:  # Clear or Reset has come before
             return
         self._starting = False
@@ -276,7 +262,3 @@ class TrainingPanel(ChoicesPanel):
                 f"<details><summary>{html.escape(words)}</summary><pre>{html.escape(run.code)}</pre></details>"
             )
         self._below.value = "".join(parts)
-
-
-def _red(text: str) -> Words:
-    return Words(f"{text.rstrip('.')}.", alert=True)
