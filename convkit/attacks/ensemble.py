@@ -17,6 +17,7 @@ from convkit.attacks.checks import (
     check_classes,
     check_images,
     check_labels,
+    check_limits,
     check_logits,
     check_norm,
     check_size,
@@ -44,6 +45,8 @@ def autoattack(
     attacks: Sequence[str] = STANDARD,
     batch_size: int = 250,
     generator: torch.Generator | None = None,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Tensor:
     """Return images within ``eps`` of ``x`` that the model gets wrong, by AutoAttack; ``x`` where none is found.
 
@@ -52,6 +55,7 @@ def autoattack(
     logits ratio, targeted FAB, and Square, a black-box attack of 5000 queries, each on the images that survived the
     attacks before; ``attacks`` names the ones to run. With fewer than ten classes the targeted attacks take all others
     as targets; at least four classes are needed. An image that survives takes thousands of passes: minutes on a CPU.
+    ``low`` and ``high`` take the place of 0 and 1, and must be finite.
 
     Needs ``pyautoattack``, the extra ``attacks``. The global random state is left as it was. Raises ``ValueError`` for
     images, labels, sizes or logits that are out of range, and ``MissingExtraError`` without the package.
@@ -60,7 +64,11 @@ def autoattack(
     Traceback (most recent call last):
     ValueError: AutoAttack needs images of shape (N, C, H, W), got (1, 4)
     """
-    check_images(x)
+    limits = check_limits(low, high)
+    low, width = limits[0], limits[1] - limits[0]
+    if not width < math.inf:
+        raise ValueError(f"AutoAttack needs finite limits, got low {low:g} and high {high:g}; take pgd without limits")
+    check_images(x, limits=limits)
     check_labels(y, x)
     batch_size = whole("batch_size", batch_size, 1)
     check_size("eps", eps, x)
@@ -83,18 +91,18 @@ def autoattack(
         if classes < 4:
             raise ValueError(f"AutoAttack needs at least 4 classes, the model has {classes}; use pgd with restarts")
         # it is only called; the library computes in float32, whatever dtype the images have
-        ask = cast(nn.Module, lambda z: copy(z.to(x.dtype, copy=True)).float())
-        how = {"norm": "Linf" if kind == math.inf else "L2", "eps": size, "seed": _seed(generator), "device": x.device}
-        runner = AutoAttack(ask, **how)
+        ask = cast(nn.Module, lambda z: copy(z.to(x.dtype, copy=True) * width + low).float())  # z lies in [0, 1]
+        how = {"eps": size / width, "seed": _seed(generator), "device": x.device}
+        runner = AutoAttack(ask, norm="Linf" if kind == math.inf else "L2", **how)
         runner.attacks_to_run = list(attacks)
         runner.fab.n_target_classes = runner.apgd_targeted.n_target_classes = min(9, classes - 1)
         for attack in (runner.apgd, runner.apgd_targeted, runner.fab, runner.square):
             _draw_privately(attack)
-        found, _ = runner.run_standard_evaluation(x.float(), y, batch_size=batch_size)
-        found = found.to(x.dtype)
+        found, _ = runner.run_standard_evaluation(((x - low) / width).float(), y, batch_size=batch_size)
+        found = found.to(x.dtype) * width + low
     if kind == math.inf:
         found = torch.minimum(torch.maximum(found, x - size), x + size)  # it may leave the ball by a rounding
-    return found.detach().clamp(0, 1)
+    return found.detach().clamp(*limits)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ ARGUMENTS = {  # of torch's own functions, whose signatures Python cannot read
         for f in TRANSPOSED_CONVOLUTIONS
     },
 }
+MATRIX_PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.addmm, Tensor.addmm)
 ATTENTION = inspect.signature(F.multi_head_attention_forward)
 LOOKED_UP = (nn.Embedding, nn.EmbeddingBag)  # tables, of which rows are taken
 QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
@@ -135,11 +136,16 @@ class Recorder(TorchFunctionMode):
         kwargs, products = kwargs or {}, self._products
         if self._quiet:
             return func(*args, **kwargs)
-        recorded = func in ARGUMENTS or func is F.multi_head_attention_forward
-        if recorded:
-            with products.paused():
-                if func in ARGUMENTS:
-                    self._call(func, dict(zip(ARGUMENTS[func][: len(args)], args, strict=True)) | kwargs)
+        found = None
+        with products.paused():
+            if func in ARGUMENTS:
+                found = dict(zip(ARGUMENTS[func][: len(args)], args, strict=True)) | kwargs
+            elif func in MATRIX_PRODUCTS and not kwargs:
+                found = self._as_linear(*args[-2:])
+            recorded = found is not None or func is F.multi_head_attention_forward
+            if recorded:
+                if found is not None:
+                    self._call(func, found)
                 else:
                     self._attention(ATTENTION.bind(*args, **kwargs).arguments)
         products.quiet, products.function = recorded, func.__name__.strip("_")
@@ -188,10 +194,17 @@ class Recorder(TorchFunctionMode):
         except (TypeError, ValueError) as error:
             self.missing.append(Missing(name, f"{func.__name__}: {error}"))
             return
-        self._kernel(name, func.__name__, found["weight"], A)
+        self._kernel(name, func.__name__.strip("_"), found["weight"], A)
+
+    def _as_linear(self, left: Any, right: Any) -> dict[str, Any] | None:
+        """Return the product of the data and one matrix of weights as arguments of ``F.linear``; None for others."""
+        for weight, x in ((right, left), (left, right)):
+            if self._products.origin(weight) and self._products.origin(x) is None and weight.ndim == 2 <= x.ndim:
+                return {"input": x if weight is right else x.mT, "weight": weight.mT if weight is right else weight}
+        return None
 
     def _operator(self, func: Any, x: Tensor, kernel: Tensor, found: dict[str, Any]) -> ConvOperator:
-        if func is F.linear:
+        if func not in CONVOLUTIONS + TRANSPOSED_CONVOLUTIONS:
             size = positions(x)
             return ConvOperator(kernel[(..., *[None] * len(size))], size)
         axes = kernel.ndim - 2
@@ -237,7 +250,7 @@ class Recorder(TorchFunctionMode):
     def _kernel(self, name: str, kind: str, weight: Tensor, A: ConvOperator, row: str | None = None) -> None:
         """Add the row of a recorded kernel, unless there is one of the same kernel on the same size."""
         base = self._base(name, weight.detach(), row)
-        self._add(base, Row(kind, name, A.input_shape, A), kind in ("linear", "attention"))
+        self._add(base, Row(kind, name, A.input_shape, A), not kind.startswith("conv"))
 
     def _base(self, name: str, kernel: Tensor | None, row: str | None = None) -> str:
         """Return the name that the rows of a kernel in this module have."""

@@ -87,9 +87,9 @@ def conv_operators(model: nn.Module, x: Tensor, missing: Literal["raise", "note"
 
     A layer whose forward is torch's own, or that has a method ``operator``, is read by ``ConvOperator.from_layer``,
     with the weights of evaluation mode and with gradients. Elsewhere the calls that run are recorded: ``F.conv1d``,
-    ``F.conv_transpose1d`` and so on (with an ``F.pad`` just before them), ``F.linear``, and attention. A recorded
-    kernel that is a parameter or a part of one, such as the three of attention's ``in_proj_weight``, has its gradient;
-    one that was computed during the run is a constant.
+    ``F.conv_transpose1d`` and so on (with an ``F.pad`` just before them), ``F.linear``, products such as ``x @ w`` with
+    one matrix of weights, and attention. A recorded kernel that is a parameter or a part of one, such as the three of
+    attention's ``in_proj_weight``, has its gradient; one that was computed during the run is a constant.
 
     The name is that of the innermost module, with ``#2`` for a second kernel in it, ``@HxW`` for a second size of the
     same convolution, and ``.q``, ``.k``, ``.v``, ``.out`` for attention. Weights in half precision are measured in

@@ -118,6 +118,8 @@ def test_autoattack_says_what_it_cannot_do(device):
     refused("images of shape", autoattack, model, x.flatten(1), y, 0.1)
     refused("attacks must be some of", autoattack, model, x, y, 0.1, attacks=("pgd",))
     refused("at least 5 x 5", autoattack, model, x, y, 0.1, norm=2)
+    refused("finite limits, got low -1 and high inf", autoattack, model, x, y, 0.1, low=-1, high=math.inf)
+    refused(r"lie in \[0.5, 1\]", autoattack, model, x - 0.1, y, 0.1, low=0.5)
 
 
 def test_autoattack_without_its_library_is_one_sentence(monkeypatch):

@@ -84,7 +84,7 @@ def test_rows_beside_a_weight_that_is_no_map_are_read_alone(device):
     """The module computes one kernel from one weight and multiplies by another."""
     model = Mixed().to(device, torch.float64)
     operators = conv_operators(model, normal(1, 4, device=device), missing="note")
-    assert (list(operators), operators.missing) == ([""], [("", "Mixed multiplies its weight by matmul")])
+    assert (list(operators), operators.missing) == ([""], [("", "Mixed multiplies its weight by einsum")])
     refused("missing must be 'raise' or 'note', got 'skip'", conv_operators, model, torch.ones(1, 4), missing="skip")
 
 
@@ -94,7 +94,7 @@ class Mixed(nn.Module):
         self.one, self.two = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
 
     def forward(self, x):
-        return F.linear(x, 2 * self.one) @ self.two
+        return torch.einsum("bi,ij->bj", F.linear(x, 2 * self.one), self.two)
 
 
 def test_the_second_call_of_a_module_may_meet_another_weight(device):
@@ -203,7 +203,7 @@ class Product(nn.Module):
         self.weight = nn.Parameter(normal(4, 4, device="cpu"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.weight
+        return torch.einsum("...i,ij->...j", x, self.weight)
 
 
 class Computing(nn.Module):
@@ -224,5 +224,78 @@ def test_a_kernel_of_several_weights_stands_for_them_and_not_for_what_runs_besid
     operators = conv_operators(Computing().to(device, x.dtype), x, "note")
     assert list(operators) == [""]
     assert [(name, reason) for name, reason in operators.missing] == [
-        ("other", "Product multiplies its weight by matmul")
+        ("other", "Product multiplies its weight by einsum")
     ]
+
+
+MATRIX_PRODUCTS = {  # of data (batch, 5, 4) or (batch, 4) and a weight (4, 3) or its transpose
+    "@": (lambda x, w: x @ w, (5,)),
+    "a matrix of the data": (lambda x, w: x @ w, None),
+    "matmul, the weight first": (lambda x, w: torch.matmul(w.mT, x.mT), (5,)),
+    "twice the weight": (lambda x, w: x.matmul(2 * w), (5,)),
+    "mm": (torch.mm, None),
+    "mm, the weight first": (lambda x, w: w.mT.mm(x.mT).mT, None),
+    "addmm, as in GPT-2": (lambda x, w: torch.addmm(w[0], x, w), None),
+}
+
+
+class Function(nn.Module):
+    def __init__(self, function, device):
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(normal(4, 3, device=device))
+
+    def forward(self, x):
+        return self.function(x, self.weight)
+
+
+@pytest.mark.parametrize("name", sorted(MATRIX_PRODUCTS))
+def test_a_product_with_a_matrix_of_weights_is_a_linear_map(name, device):
+    function, length = MATRIX_PRODUCTS[name]
+    model = Function(function, device)
+    x = normal(2, *(length or ()), 4, device=device)
+    operators = conv_operators(model, x)
+    (A,) = operators.values()
+    assert (operators.missing, A.input_shape) == ([], length or (1, 1))
+    linear = A.kernel.flatten(1)
+    weight = model.weight * (2 if "twice" in name else 1)
+    assert_close(linear, weight.mT, rtol=0, atol=0)
+    jacobian = torch.func.jacrev(lambda one: model(one[None]).flatten())(x[0]).flatten(1)
+    assert_close(A.matrix().mT @ A.matrix(), jacobian_gram(jacobian, x[0], A), rtol=0, atol=1e-12)
+
+
+def jacobian_gram(jacobian, x, A):
+    """Return J^T J with the inputs ordered as the operator has them: channels first."""
+    channels_first = torch.arange(x.numel(), device=x.device).view(x.shape).movedim(-1, 0).flatten()
+    return (jacobian.mT @ jacobian)[channels_first][:, channels_first]
+
+
+def test_a_learned_matrix_product_has_its_gradient_and_one_row_for_each_weight(device):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            weight = normal(4, 3, device=device)
+            self.one, self.two = nn.Parameter(weight), nn.Parameter(weight + 1)
+
+        def forward(self, x):
+            return x @ self.one + x @ self.two + x @ self.one
+
+    model = Two()
+    operators = conv_operators(model, normal(2, 4, device=device))
+    assert list(operators) == ["", "#2"]
+    operators["#2"].kernel.square().sum().backward()
+    assert_close(model.two.grad, 2 * model.two.detach())
+    assert model.one.grad is None
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("matmul", lambda x, w: x @ w[None]),  # a stack of matrices
+        ("addmm", lambda x, w: torch.addmm(w[0], x, w, alpha=2)),
+        ("einsum", lambda x, w: torch.einsum("bi,ij->bj", x, w)),
+    ],
+)
+def test_other_products_with_weights_are_named(name, function, device):
+    model = Function(function, device)
+    operators = conv_operators(model, normal(2, 4, device=device), "note")
+    assert (list(operators), operators.missing) == ([], [("", f"Function multiplies its weight by {name}")])
