@@ -1,10 +1,11 @@
 """`network`: builds a network with the layers of a method."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.checks import described, seed_number
@@ -23,6 +24,12 @@ from convkit.randomness import seeded
 POWER_STEPS = 15  # spectral_norm's power iteration does one at each reading, and so many for a first weight
 
 
+STARTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "xavier": nn.init.xavier_uniform_,
+    "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+}
+
+
 def network(
     model: str | nn.Module,
     data: Data,
@@ -32,7 +39,7 @@ def network(
     knobs: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
     activation: MakeActivation | None = None,
-    start: Literal["default", "xavier"] = "default",
+    start: Literal["default", "xavier", "he"] = "default",
     **options: object,
 ) -> nn.Module:
     """Return a network for the data with the layers of a method.
@@ -53,7 +60,8 @@ def network(
             the activation of the method.
         start: ``"default"`` for weights as torch, or the method, draws them; or those of the network ``model``.
             ``"xavier"`` draws the weights of all convolutions and linear layers anew, as Liu et al. 2021 do: uniform
-            within ``sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010). Biases and gains stay.
+            within ``sqrt(6 / (fan_in + fan_out))`` (Glorot & Bengio 2010), and ``"he"`` normal with variance
+            ``2 / fan_in`` (He et al. 2015). Biases and gains stay.
         options: Arguments of the function in ``MODELS``, such as ``widths=(16, 32, 64)``.
 
     Raises ``ValueError`` for unknown names, a knob that the method does not have, and numbers that are out of range.
@@ -64,8 +72,8 @@ def network(
     True
     """
     method = get_method(method)
-    if start not in ("default", "xavier"):
-        raise ValueError(f"start must be 'default' or 'xavier', got {described(start)}; the first is torch's")
+    if start not in ("default", *STARTS):
+        raise ValueError(f"start must be 'default', 'xavier' or 'he', got {described(start)}; the first is torch's")
     settings, seed = method.settings(knobs), seed_number(seed)
     if dtype is not None:
         floating(dtype)
@@ -82,8 +90,8 @@ def network(
             }
             defaults |= {"mean": data.mean, "std": data.std, "dtype": dtype}
             built = build_model(model, layer=method.layer(settings), **(defaults | options))
-        if start == "xavier":
-            _draw_xavier(built)
+        if start != "default":
+            _draw(built, STARTS[start])
         activation = activation or method.activation
         if activation is not None:
             built = with_activation(built, activation)
@@ -94,14 +102,14 @@ def network(
     return built
 
 
-def _draw_xavier(model: nn.Module) -> None:
+def _draw(model: nn.Module, start: Callable[[Tensor], Tensor]) -> None:
     """Draw the weights of all convolutions and linear layers anew, also where they are parametrized."""
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, ConvNorm2d, LayerPolar2d)
     layers: list[Any] = [module for module in model.modules() if isinstance(module, kinds)]
     for layer in layers:
         if parametrize.is_parametrized(layer, "weight"):
-            layer.weight = nn.init.xavier_uniform_(torch.empty_like(layer.weight))
+            layer.weight = start(torch.empty_like(layer.weight))
             for _ in range(POWER_STEPS):
                 _ = layer.weight
         else:
-            nn.init.xavier_uniform_(layer.weight)
+            start(layer.weight)

@@ -168,14 +168,13 @@ def test_the_papers_networks_train_at_the_papers_rates(method, model):
     assert accuracy >= 0.8
 
 
-# ---- Xavier --------------------------------------------------------------------------------------------------------
+# ---- Xavier and He --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("start", ["xavier", "he"])
 @pytest.mark.parametrize(
     "method", ["plain", "convnorm", "sphere", "spectral_norm", "weight_norm", "oni", "layer_polar"]
 )
-def test_xavier_draws_every_weight_anew_and_leaves_biases_and_gains(method):
-    usual, model = (
-        network("senet18", DATA, method, width=0.25, seed=3, start=start) for start in ("default", "xavier")
-    )
+def test_a_start_draws_every_weight_anew_and_leaves_biases_and_gains(method, start):
+    usual, model = (network("senet18", DATA, method, width=0.25, seed=3, start=name) for name in ("default", start))
     others = dict(usual.named_parameters())
     drawn = 0
     for name, weight in model.named_parameters():
@@ -185,10 +184,11 @@ def test_xavier_draws_every_weight_anew_and_leaves_biases_and_gains(method):
             continue
         drawn += 1
         fans = weight.shape[0] * weight[0, 0].numel() + weight[0].numel()
-        bound = (6 / fans) ** 0.5
-        assert float(weight.detach().abs().max()) <= bound
+        std = (2 / fans) ** 0.5 if start == "xavier" else (2 / weight[0].numel()) ** 0.5
+        if start == "xavier":
+            assert float(weight.detach().abs().max()) <= 3**0.5 * std
         if weight.numel() > 500:
-            assert float(weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+            assert float(weight.detach().std()) == pytest.approx(std, rel=0.1)
     assert drawn == 17 + 3 + 2 * 8 + 1  # on the path, shortcuts, gates, the head
     if method == "spectral_norm":
         parametrized = [m for m in model.eval().modules() if parametrize.is_parametrized(m)]
@@ -203,7 +203,7 @@ def test_xavier_follows_the_seed_and_other_starts_are_refused():
     assert torch.equal(first.head.weight, again.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
     assert math.isfinite(next(fit(first, DATA, "batchnorm", steps=1, batch_size=20)).loss)
-    refused("start must be 'default' or 'xavier', got 'he'", network, "cnn9", DATA, "batchnorm", start="he")
+    refused("start must be 'default', 'xavier' or 'he', got 'one'", network, "cnn9", DATA, "batchnorm", start="one")
 
 
 # ---- with and without BatchNorm ------------------------------------------------------------------------------------
