@@ -15,7 +15,8 @@ Task = Callable[[], Any]
 class Case:
     """A case of the benchmark: an operation, our implementation, and the baselines.
 
-    ``targets`` holds, by the name of a baseline, how many times faster than it ours should be.
+    ``targets`` holds, by the name of a baseline, how many times faster than it ours should be; ``limit`` says what
+    keeps ours from being faster, for the table of a run that misses a target.
     """
 
     question: str
@@ -23,6 +24,7 @@ class Case:
     ours: Task
     baselines: dict[str, Task]
     targets: Mapping[str, float] = field(default_factory=dict)
+    limit: str = ""
 
 
 def numpy_kernel(A: ConvOperator) -> np.ndarray:

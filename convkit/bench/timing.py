@@ -43,6 +43,7 @@ class Result:
     others: dict[str, float]
     targets: dict[str, float]
     rounds: dict[str, int]
+    limit: str = ""
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -74,7 +75,7 @@ def time_case(case: Case, budget: Budget, synchronize: Task) -> Result:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ours = medians.pop("convkit")
     counts = {name: len(times) for name, times in seconds.items()}
-    return Result(case.question, case.inputs, ours, medians, dict(case.targets), counts)
+    return Result(case.question, case.inputs, ours, medians, dict(case.targets), counts, case.limit)
 
 
 def growth(device: torch.device, budget: Budget, synchronize: Task) -> dict[str, float]:
@@ -104,6 +105,8 @@ def table(results: list[Result]) -> str:
             wanted = result.targets.get(name)
             verdict = "" if wanted is None else f"   target {wanted:.3g}: {'met' if ratio >= wanted else 'MISSED'}"
             lines.append(f"    {name:<44} {ratio:>10.3g} x{verdict}")
+        if result.limit and any(result.ratios[name] < wanted for name, wanted in result.targets.items()):
+            lines.append(f"    what limits ours: {result.limit}")
     return "\n".join(lines)
 
 
@@ -119,6 +122,17 @@ def plot(results: list[Result], file: Path) -> None:
     plot_ratios(rows).figure.savefig(file, dpi=120, bbox_inches="tight")  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def _write(file: Path | None, device: torch.device, exponents: dict[str, float], results: list[Result]) -> None:
+    """Write what was measured so far, if there is a file for it."""
+    if file is not None:
+        record = {
+            "versions": versions(device),
+            "growth": exponents,
+            "results": [asdict(r) | {"ratios": r.ratios} for r in results],
+        }
+        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command ``python3 -m convkit bench`` and return its exit status."""
     parser = argparse.ArgumentParser(prog="convkit bench", description=__doc__)
@@ -126,6 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small cases and few rounds: about a minute")
     figure = "in place of the cases, Figure 1 of Sedghi et al. 2019: seconds over channels, up to 60 s a point"
     parser.add_argument("--figure1", action="store_true", help=f"{figure} (2 s with --quick)")
+    parser.add_argument("--only", default="", metavar="WORDS", help="only cases with these words in their question")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture of the ratios or curves there")
     options = parser.parse_args(arguments)
@@ -153,11 +168,15 @@ def main(arguments: list[str] | None = None) -> int:
     planned: list[Case] = []
     status = 0
     try:
-        planned += cases(device, options.quick)
+        planned += (case for case in cases(device, options.quick) if options.only in case.question)
+        if not planned:
+            known = ", ".join(dict.fromkeys(case.question for case in cases(device, options.quick)))
+            parser.error(f"no case has {options.only!r} in its question; there are {known}")
         for case in progress_bar(planned, desc="cases", disable=not sys.stderr.isatty()):
             targets = case.targets if device.type == "cpu" else {}  # they are for a CPU
             results.append(time_case(replace(case, targets=targets), budget, synchronize))
-        exponents = growth(device, budget, synchronize)
+            _write(options.json, device, exponents, results)  # a run that is ended keeps what it measured
+        exponents = {} if options.only else growth(device, budget, synchronize)
     except KeyboardInterrupt:
         print(f"stopped after {len(results)} of {len(planned)} cases")
     except torch.OutOfMemoryError as error:
@@ -171,13 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     if exponents:
         print("all singular values take time ~ " + ", ".join(f"({name})^{p:.1f}" for name, p in exponents.items()))
     print(", ".join(f"{name} {value}" for name, value in versions(device).items()))
-    if options.json:
-        record = {
-            "versions": versions(device),
-            "growth": exponents,
-            "results": [asdict(r) | {"ratios": r.ratios} for r in results],
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _write(options.json, device, exponents, results)
     if options.plot:
         plot(results, options.plot)
     return status

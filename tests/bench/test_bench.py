@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,9 +117,42 @@ def test_quick_tasks_are_called_several_times_a_turn(task):
 
 def test_the_table_says_met_and_missed():
     result = Result("norm", "a case", 0.5, {"one": 1.0, "two": 5.0}, {"one": 4.0, "two": 4.0}, {})
-    text = table([result])
+    text = table([replace(result, limit="a reason")])
     assert "2 x   target 4: MISSED" in text
     assert "10 x   target 4: met" in text
+    assert text.endswith("what limits ours: a reason")
+    assert "limits" not in table([result])
+    assert "limits" not in table([replace(result, limit="a reason", targets={"two": 4.0})])  # none missed
+
+
+def test_a_run_of_some_cases_leaves_the_others_and_refuses_words_that_no_case_has(monkeypatch, tmp_path, capsys):
+    def some(device, quick):
+        yield Case("a norm", "small", nothing, {"other": nothing})
+        yield Case("a clip", "small", nothing, {"other": nothing})
+
+    monkeypatch.setattr(bench, "cases", some)
+    file = tmp_path / "b.json"
+    assert bench.main(["--quick", "--only", "clip", "--json", str(file)]) == 0
+    record = json.loads(file.read_text(encoding="utf-8"))
+    assert ([result["question"] for result in record["results"]], record["growth"]) == (["a clip"], {})
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "clap"])
+    assert "no case has 'clap' in its question; there are a norm, a clip" in capsys.readouterr().err
+
+
+def test_a_run_that_is_killed_keeps_the_cases_before(monkeypatch, tmp_path):
+    def some(device, quick):
+        yield Case("first", "small", nothing, {"other": nothing})
+        yield Case("second", "small", nothing, {"other": killed})
+
+    def killed():
+        raise SystemExit(1)  # nothing is left to be done by the command
+
+    monkeypatch.setattr(bench, "cases", some)
+    with pytest.raises(SystemExit):
+        bench.main(["--quick", "--json", str(tmp_path / "b.json")])
+    record = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert [result["question"] for result in record["results"]] == ["first"]
 
 
 def test_a_run_writes_what_it_measured_and_an_interrupted_one_prints_it(monkeypatch, tmp_path, capsys):
