@@ -156,9 +156,7 @@ def test_letters_stay_readable_on_a_narrow_page(page, panel, width):
         svg = panel.root.locator("svg.convkit-drawing")
         page.until("document.querySelector('svg.convkit-drawing').getBoundingClientRect().right <= innerWidth")
         scale = svg.evaluate("svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width")
-        sizes = svg.locator("text").evaluate_all(
-            "all => all.map(one => parseFloat(one.getAttribute("font-size")))"
-        )
+        sizes = svg.locator("text").evaluate_all("all => all.map(one => parseFloat(one.getAttribute('font-size')))")
         assert scale * min(sizes) >= 10
         over = panel.root.evaluate("root => root.scrollWidth - root.clientWidth")
         assert over <= 1
