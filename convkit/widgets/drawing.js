@@ -441,34 +441,40 @@ const make = (tag, name = '') => Object.assign(document.createElement(tag), { cl
 function player(model, show) {
   const bar = make('div', 'convkit-player'), button = make('button', 'jupyter-button'), slider = make('input');
   const told = make('output'), speed = make('select'), calm = matchMedia('(prefers-reduced-motion: reduce)');
-  let film = null, now = 0, last = 0, playing = false, next = 0;
+  let film = null, now = 0, last = 0, playing = false, next = 0, seen = -1;
   Object.assign(slider, { type: 'range', min: 0, step: 1 });
   speed.setAttribute('aria-label', 'speed');
+  told.setAttribute('aria-live', 'off');  // a slider tells its value
   for (const [times, name] of [[0.5, '½ ×'], [1, '1 ×'], [2, '2 ×']]) speed.append(new Option(name, times, times === 1, times === 1));
   bar.append(button, slider, told, speed);
   const end = () => film.moments - 1;
 
-  function go(to) {
+  function go(to, always = true) {
     now = to;
     const at = Math.floor(now), part = calm.matches ? 0 : now - at, moving = film.rests ? Math.max(0, 2 * part - 1) : part;
+    if (at + moving === seen && !always) return;  // it rests
+    seen = at + moving;
     slider.value = at;
     told.textContent = `${at} of ${end()}`;
-    button.textContent = playing ? '❚❚ Pause' : now < end() ? '▶ Play' : '▶ Play again';
+    slider.setAttribute('aria-valuetext', told.textContent);
+    const word = playing ? 'Pause' : now < end() ? 'Play' : 'Play again';
+    button.textContent = `${playing ? '❚❚' : '▶'} ${word}`;
+    button.setAttribute('aria-label', word);
     show(at, film.rests ? moving * moving * (3 - 2 * moving) : moving);
   }
   function tick(time) {
     const to = now + Math.min(0.1, (time - last) / 1000) * film.pace * speed.value;  // a page that was away goes on where it was
     last = time;
     if (to >= end()) return stop(end());
-    go(to);
+    go(to, false);
     next = requestAnimationFrame(tick);
   }
   function stop(at = Math.round(now)) {
     cancelAnimationFrame(next);
     playing = false;
     go(at);
-    model.set('value', at);
-    model.save_changes();
+    model.set?.('value', at);  // a page without a kernel may have nobody to tell
+    model.save_changes?.();
   }
   button.addEventListener('click', () => {
     if (playing) return stop();
