@@ -100,7 +100,7 @@ const moment = (value, at) => {
 const between = (a, b, part) => {  // numbers change evenly, all else is that of a
   if (typeof a === 'number' && typeof b === 'number') return a + part * (b - a);
   if (!a || !b || typeof a !== 'object' || typeof b !== 'object' || a.length !== b.length) return a;
-  if (ArrayBuffer.isView(a) || Array.isArray(a)) return a.map((value, i) => between(value, b[i], part));
+  if (a.map) return a.map((value, i) => between(value, b[i], part));
   return Object.fromEntries(Object.entries(a).map(([name, value]) => [name, name in b ? between(value, b[name], part) : value]));
 };
 
