@@ -26,21 +26,16 @@ class View:
         return points @ self.right, points @ self.up
 
 
-def plot_sphere_step(
-    path: Any, plain: Any, centered: Any, radius: float, turn: float, tilt: float, ax: Axes | None = None
-) -> Axes:
-    """Plot the steps of a row of three weights: the sphere, the plane of mean 0, and their common circle.
+PLANE = np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5  # a basis of the rows of mean 0
 
-    ``path`` holds the row before and after each step, ``(steps + 1, 3)``; ``plain`` is where the last step would lead
-    without constraints, ``centered`` where its centered gradient leads (``None``: it was not centered). The part of the
-    circle behind the ball is dotted.
+
+def plot_sphere(ax: Axes, view: View, radius: float, edge: float) -> None:
+    """Plot the ball, the plane of mean 0 up to ``edge``, their common circle, and the axes of three weights.
+
+    The part of the circle behind the ball is dotted.
     """
-    ax, view = new_ax(ax, (5, 5)), View(turn, tilt)
-    path = numbers(path)
-    reach, angle = REACH * radius, np.linspace(0, 2 * np.pi, 121)
-    across, along = np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5  # a basis of the plane
+    reach, angle, (across, along) = REACH * radius, np.linspace(0, 2 * np.pi, 121), PLANE
     ring = np.outer(np.cos(angle), across) + np.outer(np.sin(angle), along)
-    edge = np.max([reach, *np.abs(path @ across), *np.abs(path @ along)])
     ax.fill(*view(edge * ring), color=ORANGE, alpha=0.14, lw=0, zorder=0)
     ax.fill(radius * np.cos(angle), radius * np.sin(angle), color=SKY, alpha=0.22, lw=0, zorder=1)
     ax.plot(radius * np.cos(angle), radius * np.sin(angle), color=SKY, lw=1, zorder=1)
@@ -49,6 +44,22 @@ def plot_sphere_step(
         ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": FAINT, "lw": 1}, zorder=1)
         ax.text(1.07 * x, 1.07 * y, f"$w_{number}$", color="#777777", ha="center", va="center")
     _curve(ax, view, radius * ring, radius, BLUE, 2.2)
+    ax.set(aspect="equal")
+    ax.set_axis_off()
+
+
+def plot_sphere_step(
+    path: Any, plain: Any, centered: Any, radius: float, turn: float, tilt: float, ax: Axes | None = None
+) -> Axes:
+    """Plot the steps of a row of three weights: the sphere, the plane of mean 0, and their common circle.
+
+    ``path`` holds the row before and after each step, ``(steps + 1, 3)``; ``plain`` is where the last step would lead
+    without constraints, ``centered`` where its centered gradient leads (``None``: it was not centered).
+    """
+    ax, view = new_ax(ax, (5, 5)), View(turn, tilt)
+    path = numbers(path)
+    across, along = PLANE
+    plot_sphere(ax, view, radius, np.max([REACH * radius, *np.abs(path @ across), *np.abs(path @ along)]))
     ax.annotate("", view(plain), view(path[-2]), arrowprops={"arrowstyle": "->", "color": VERMILION, "lw": 2}, zorder=4)
     ways = [(plain, path[-1], GREEN)]
     if centered is not None:
@@ -65,8 +76,6 @@ def plot_sphere_step(
         if point is not None:
             ax.plot(*view(point), marker, color=color, ms=8, zorder=6, label=name, ls="none")
     ax.plot(*view(path[0]), "o", mfc="white", mec=INK, ms=8, zorder=6, label="start", ls="none")
-    ax.set(aspect="equal")
-    ax.set_axis_off()
     return ax
 
 

@@ -5,7 +5,13 @@ const STYLE = `
 .convkit-box { position: relative; line-height: normal; font-family: var(--jp-ui-font-family, sans-serif) }
 .convkit-box svg { display: block; max-width: 100%; height: auto; touch-action: pan-y; user-select: none }
 .convkit-entry { cursor: pointer }
-.convkit-entry:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) }
+.convkit-pane { pointer-events: none }
+.convkit-entry:focus-visible, .convkit-pane:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) }
+.convkit-player { display: flex; align-items: center; gap: 4px 12px; flex-wrap: wrap; margin: 4px 0 }
+.convkit-player[hidden] { display: none }
+.convkit-player button { min-width: 7em }
+.convkit-player input { flex: 1 1 8em; min-width: 8em; accent-color: var(--jp-brand-color1, #1976d2) }
+.convkit-player output { min-width: 4.5em; font-variant-numeric: tabular-nums }
 .convkit-tip { position: absolute; pointer-events: none; padding: 2px 6px; white-space: pre; z-index: 5;
   border: 1px solid; border-radius: 3px; font-size: 12px; line-height: 1.35 }
 button.convkit-whole[hidden] { display: none }
@@ -70,7 +76,7 @@ function unpack(scene) {
     : Float64Array.from(new Uint16Array(bytes, at, count), code => code === 65535 ? NaN : low + step * code);
   const mark = one => {
     const found = { ...one };
-    for (const name of ['x', 'y', 'x1', 'y1']) if (one[name]) found[name] = line(one[name]);
+    for (const name of ['x', 'y', 'z', 'x1', 'y1']) if (one[name]) found[name] = line(one[name]);
     if (one.image) {
       const [kind, at, whole, [rows, columns], channels] = one.image, count = rows * columns * channels;
       const codes = kind === 4 ? new Float32Array(bytes, at, count) : new Uint8Array(bytes, at, count);
@@ -83,6 +89,20 @@ function unpack(scene) {
   };
   return { ...scene, texts: scene.texts.map(mark), axes: scene.axes.map(ax => ({ ...ax, marks: ax.marks.map(mark) })) };
 }
+
+// ---- moments: where they differ, a film has {each: [...]} ---------------------------------------------------------
+const moment = (value, at) => {
+  if (value === null || typeof value !== 'object' || ArrayBuffer.isView(value)) return value;
+  if (value.each) return value.each[at];
+  return Array.isArray(value) ? value.map(part => moment(part, at))
+    : Object.fromEntries(Object.entries(value).map(([name, part]) => [name, moment(part, at)]));
+};
+const between = (a, b, part) => {  // numbers change evenly, all else is that of a
+  if (typeof a === 'number' && typeof b === 'number') return a + part * (b - a);
+  if (!a || !b || typeof a !== 'object' || typeof b !== 'object' || a.length !== b.length) return a;
+  if (a.map) return a.map((value, i) => between(value, b[i], part));
+  return Object.fromEntries(Object.entries(a).map(([name, value]) => [name, name in b ? between(value, b[name], part) : value]));
+};
 
 function ticks(side, [low, high], pixels, across) {
   const [a, b] = [Math.min(low, high), Math.max(low, high)], slack = 1e-9 * (b - a);
@@ -196,6 +216,20 @@ function picture(mark, X, Y, theme) {
   return found;
 }
 
+function surface({ x, y, z, columns, colors, codes }, X, Y, theme) {
+  const faces = [...codes].map((code, i) => {
+    const a = i + Math.floor(i / columns), at = [a, a + 1, a + columns + 2, a + columns + 1];
+    const side = (i, j) => [x, y, z].map(line => line[at[j]] - line[at[i]]), [p, q] = [side(0, 2), side(1, 3)];
+    const normal = [0, 1, 2].map(k => p[(k + 1) % 3] * q[(k + 2) % 3] - p[(k + 2) % 3] * q[(k + 1) % 3]);
+    const facing = Math.abs(normal[2]) / (Math.hypot(...normal) || 1);
+    return { at, facing, color: colors[code], depth: at.reduce((sum, j) => sum + z[j], 0) };
+  });
+  return faces.sort((a, b) => a.depth - b.depth).map(({ at, facing, color }) => {
+    const path = at.map(j => `${f(X(x[j]))} ${f(Y(y[j]))}`).join('L'), fill = css(mix([34, 34, 34], parse(color), 0.45 + 0.55 * facing));
+    return `<path d="M${path}Z" fill="${fill}" stroke="${theme.paper}" stroke-width="0.7" stroke-linejoin="round"/>`;
+  }).join('');
+}
+
 function markPath(mark, X, Y, room, theme) {
   const { x, y } = mark, [left, top, width, height] = room;
   const limit = value => Math.max(-9999, Math.min(9999, value));
@@ -223,13 +257,52 @@ function markPath(mark, X, Y, room, theme) {
     return `<path d="M${[...x].map((_, i) => `${f(X(x[i]))} ${f(Y(y[i]))}`).join('L')}Z" fill="${mark.color}" opacity="${mark.alpha}"/>`;
   if (mark.kind === 'arrow') {
     const [x0, y0, x1, y1] = [X(x[0]), Y(y[0]), X(x[1]), Y(y[1])], turn = Math.atan2(y1 - y0, x1 - x0);
-    const barb = side => `L${f(x1 - 8 * Math.cos(turn + side))} ${f(y1 - 8 * Math.sin(turn + side))}`;
+    const far = Math.min(8, Math.hypot(x1 - x0, y1 - y0));
+    const barb = side => `L${f(x1 - far * Math.cos(turn + side))} ${f(y1 - far * Math.sin(turn + side))}`;
     return `<path d="M${f(x0)} ${f(y0)}L${f(x1)} ${f(y1)}M${f(x1)} ${f(y1)}${barb(0.45)}M${f(x1)} ${f(y1)}${barb(-0.45)}" ${lineLook(mark, theme)}/>`;
   }
   if (mark.kind === 'image') return picture(mark, X, Y, theme);
+  if (mark.kind === 'mesh') return surface(mark, X, Y, theme);
   const [dx, dy] = mark.shift ?? [0, 0];
-  const at = mark.framed ? [left + x[0] * width, top + (1 - y[0]) * height] : [X(x[0]) + dx * PT, Y(y[0]) - dy * PT];
-  return words(...at, mark, theme);
+  return mark.words.map((text, i) => {
+    const at = mark.framed ? [left + x[i] * width, top + (1 - y[i]) * height] : [X(x[i]) + dx * PT, Y(y[i]) - dy * PT];
+    return text && words(...at, { ...mark, words: text }, theme);
+  }).join('');
+}
+
+// ---- where the page is narrower than the picture, its columns flow like words -------------------------------------
+function flowed(scene, page) {
+  const [width, height] = scene.size, columns = [], places = new Map();
+  if (!page || page > width - 2 || !scene.axes.length) return scene;
+  for (const ax of [...scene.axes].sort((a, b) => a.place[0] - b.place[0])) {
+    const [left, right] = [ax.place[0] * width, (ax.place[0] + ax.place[2]) * width], last = columns.at(-1);
+    if (last && left < last.right) Object.assign(last, { right: Math.max(last.right, right), axes: [...last.axes, ax] });
+    else columns.push({ left, right, axes: [ax] });
+  }
+  columns.forEach((column, i) => {  // a number below an end of an axis sticks out
+    column.end = i + 1 < columns.length ? column.right + Math.min(12, (columns[i + 1].left - column.right) / 2) : width;
+    column.begin = i ? columns[i - 1].end : 0;
+  });
+  let [x, row, wide] = [0, 0, page];
+  for (const column of columns) {
+    const { begin, end, left, right } = column, own = right - left, rest = end - begin - own;
+    const part = Math.min(1, Math.max(0.3, (page - rest) / own)), taken = rest + part * own;  // only the axes shrink
+    if (x && x + taken > page) [x, row] = [0, row + 1];
+    Object.assign(column, { row, at: value => column.x + (value < left ? value - begin : left - begin + part * (value - left)), x });
+    for (const ax of column.axes) places.set(ax, column);
+    [x, wide] = [x + taken, Math.max(wide, x + taken)];
+  }
+  const tall = (row + 1) * height, up = (row, y) => (tall - (row + 1) * height + y * height) / tall;
+  const place = ([left, low, w, h], { at, row }) => {
+    const [from, to] = [at(left * width), at((left + w) * width)];
+    return [from / wide, up(row, low), (to - from) / wide, h * height / tall];
+  };
+  const text = mark => {
+    const value = mark.x[0] * width, column = columns.find(({ end }) => value <= end) ?? columns.at(-1);
+    return { ...mark, x: [column.at(value) / wide], y: [up(column.row, mark.y[0])] };
+  };
+  const axes = scene.axes.map(ax => ({ ...ax, place: place(ax.place, places.get(ax)) }));
+  return { ...scene, size: [wide, tall], axes, texts: scene.texts.map(text) };
 }
 
 // ---- axes ---------------------------------------------------------------------------------------------------------
@@ -362,22 +435,95 @@ function tell(ax, view, px, py) {
   return found;
 }
 
+// ---- the player: nothing moves before its button is pressed, and it stops at the last moment ----------------------
+const make = (tag, name = '') => Object.assign(document.createElement(tag), { className: name });
+
+function player(model, show) {
+  const bar = make('div', 'convkit-player'), button = make('button', 'jupyter-button'), slider = make('input');
+  const told = make('output'), speed = make('select'), calm = matchMedia('(prefers-reduced-motion: reduce)');
+  let film = null, now = 0, last = 0, playing = false, next = 0, seen = -1;
+  Object.assign(slider, { type: 'range', min: 0, step: 1 });
+  speed.setAttribute('aria-label', 'speed');
+  told.setAttribute('aria-live', 'off');  // a slider tells its value
+  for (const [times, name] of [[0.5, '½ ×'], [1, '1 ×'], [2, '2 ×']]) speed.append(new Option(name, times, times === 1, times === 1));
+  bar.append(button, slider, told, speed);
+  const end = () => film.moments - 1;
+
+  function go(to, always = true) {
+    now = to;
+    const at = Math.floor(now), part = calm.matches ? 0 : now - at, moving = film.rests ? Math.max(0, 2 * part - 1) : part;
+    if (at + moving === seen && !always) return;  // it rests
+    seen = at + moving;
+    slider.value = at;
+    told.textContent = `${at} of ${end()}`;
+    slider.setAttribute('aria-valuetext', told.textContent);
+    const word = playing ? 'Pause' : now < end() ? 'Play' : 'Play again';
+    button.textContent = `${playing ? '❚❚' : '▶'} ${word}`;
+    button.setAttribute('aria-label', word);
+    show(at, film.rests ? moving * moving * (3 - 2 * moving) : moving);
+  }
+  function tick(time) {
+    const to = now + Math.min(0.1, (time - last) / 1000) * film.pace * speed.value;  // a page that was away goes on where it was
+    last = time;
+    if (to >= end()) return stop(end());
+    go(to, false);
+    next = requestAnimationFrame(tick);
+  }
+  function stop(at = Math.round(now)) {
+    cancelAnimationFrame(next);
+    playing = false;
+    go(at);
+    model.set?.('value', at);  // a page without a kernel may have nobody to tell
+    model.save_changes?.();
+  }
+  button.addEventListener('click', () => {
+    if (playing) return stop();
+    [playing, last] = [true, performance.now()];
+    go(now < end() ? now : 0);
+    next = requestAnimationFrame(tick);
+  });
+  slider.addEventListener('input', () => {
+    if (playing) cancelAnimationFrame(next);
+    playing = false;
+    go(Number(slider.value));
+  });
+  slider.addEventListener('change', () => stop(Number(slider.value)));
+  return {
+    bar, playing: () => playing, close: () => cancelAnimationFrame(next),
+    take(given) {
+      film = given;
+      bar.hidden = !film.moments;
+      if (bar.hidden) return show(0, 0);
+      slider.max = end();
+      slider.setAttribute('aria-label', model.get('description') ?? 'moment');
+      go(Math.min(playing ? now : model.get('value') ?? end(), end()));
+    },
+  };
+}
+
 // ---- the view -----------------------------------------------------------------------------------------------------
 function render({ model, el }) {
-  const uid = `convkit-${crypto.getRandomValues(new Uint32Array(1))[0]}`, make = (tag, name) => Object.assign(document.createElement(tag), { className: name });
+  const uid = `convkit-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
   const box = make('div', 'convkit-box'), tip = make('div', 'convkit-tip'), line = make('p', 'convkit-words');
   const style = document.createElement('style'), whole = make('button', 'convkit-whole jupyter-button');
-  const svg = document.createElementNS(NS, 'svg'), zoom = new Map();
-  let picked = null, scene = null, frames = [], theme = null, start = null, painted = 0;
+  const svg = document.createElementNS(NS, 'svg'), zoom = new Map(), shots = new Map();
+  let picked = null, film = null, found = null, scene = null, frames = [], theme = null, start = null, painted = 0, page = 0;
+  const shot = at => {
+    if (!shots.has(at)) shots.set(at, unpack(film.moments ? moment(film, at) : film));
+    return shots.get(at);
+  };
+  const play = player(model, (at, part) => { found = part ? between(shot(at), shot(at + 1), part) : shot(at); draw(); });
   style.textContent = STYLE;
   svg.classList.add('convkit-drawing');
   whole.textContent = 'Whole picture';
   tip.hidden = whole.hidden = true;
   box.append(svg, tip, whole);
-  el.append(style, box, line);
+  for (const part of [box, play.bar]) part.dataset.lmSuppressShortcuts = 'true';  // JupyterLab would take their keys
+  el.append(style, box, play.bar, line);
 
   function draw() {
-    if (!scene) return;
+    if (!found) return;
+    scene = flowed(found, page);
     const [width, height] = scene.size, focus = svg.contains(document.activeElement) && document.activeElement.dataset.name;
     if (zoom.size && Math.max(...zoom.keys()) >= scene.axes.length) zoom.clear();
     frames = scene.axes.map((ax, i) => frame(ax, scene.size, zoom.get(i)));
@@ -395,6 +541,9 @@ function render({ model, el }) {
       }
       inside += around(ax, view, theme);
       if (ax.legend) over += legend(ax, i, view, theme, picked);
+      const name = `${ax.title.words || ax.y.label || 'part'} (${i + 1} of ${scene.axes.length})`;
+      over += `<rect class="convkit-pane" data-name="pane ${i}" data-pane="${i}" tabindex="0" role="application" fill="none"
+        aria-label="${escaped(name)}: + and − zoom, arrows move, Home shows all" x="${left}" y="${top}" width="${w}" height="${h}"/>`;
     });
     for (const text of scene.texts) inside += words(text.x[0] * width, (1 - text.y[0]) * height, text, theme);
     svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
@@ -402,13 +551,15 @@ function render({ model, el }) {
     svg.innerHTML = `<g role="img" aria-label="${escaped(scene.words)}">${inside}</g>${over}<rect class="convkit-lasso" fill="none" stroke="${theme.ink}" stroke-dasharray="4 3"/><circle class="convkit-spot" r="6" fill="none" stroke="${theme.ink}" stroke-width="1.5" visibility="hidden"/>`;
     if (focus) svg.querySelector(`[data-name="${CSS.escape(focus)}"]`)?.focus();
     whole.hidden = zoom.size === 0;
-    line.style.maxWidth = `${width}px`;
+    line.style.maxWidth = play.bar.style.maxWidth = `${width}px`;
     if (line.textContent !== scene.words) line.textContent = scene.words;
     line.setAttribute('role', scene.alert ? 'alert' : 'status');
+    line.setAttribute('aria-live', play.playing() ? 'off' : scene.alert ? 'assertive' : 'polite');
     svg.dataset.painted = ++painted;
   }
 
-  const take = () => { const next = model.get('scene'); if (next?.data) { scene = unpack(next); draw(); } };
+  const take = () => { const next = model.get('scene'); if (next?.data) { film = next; shots.clear(); play.take(film); } };
+  const jump = () => { if (film?.moments && !play.playing()) play.take(film); };
   const dress = () => {
     const found = themeOf(el), same = theme && found.ink === theme.ink && found.paper === theme.paper && family;
     if (same) return;
@@ -475,6 +626,20 @@ function render({ model, el }) {
   svg.addEventListener('pointerup', drop);
   svg.addEventListener('pointercancel', () => { start = null; draw(); });
   svg.addEventListener('click', event => { if (entry(event)) pick(entry(event).dataset.name); });
+  function keyed(event) {  // zoom of the axes that have the focus
+    const number = event.target.dataset.pane, view = frames[number];
+    const part = { '+': 1 / 1.5, '=': 1 / 1.5, '-': 1.5 }[event.key], zoomed = zoom.has(Number(number));
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (!view || !(part || zoomed && (move || event.key === 'Home'))) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const seen = ([low, high], by) => { const m = (low + high) / 2 + 0.2 * by * (high - low), r = (part ?? 1) * (high - low) / 2; return [m - r, m + r]; };
+    const [x, y] = [seen(view.x, move?.[0] ?? 0), seen(view.y, move?.[1] ?? 0)], [low, high] = scene.axes[number].x.span;
+    if (!part && !move || Math.abs(x[1] - x[0]) > 0.999 * Math.abs(high - low)) zoom.delete(Number(number));
+    else zoom.set(Number(number), { x, y });
+    draw();
+  }
+  svg.addEventListener('keydown', keyed);
   svg.addEventListener('keydown', event => {
     if (!entry(event) || !['Enter', ' '].includes(event.key)) return;
     event.preventDefault();
@@ -488,15 +653,24 @@ function render({ model, el }) {
   watcher.observe(document.body, { attributeFilter: ['data-jp-theme-name', 'data-jp-theme-light', 'data-vscode-theme-kind'] });
   const light = matchMedia('(prefers-color-scheme: dark)');
   light.addEventListener('change', dress);
+  const resized = new ResizeObserver(() => {
+    const before = [page, page = el.clientWidth];
+    if (found && flowed(found, before[0]) !== flowed(found, page)) draw();
+  });
+  resized.observe(el);
   model.on('change:scene', take);
+  model.on('change:value', jump);
   theme = themeOf(document.body);
   take();
   const first = requestAnimationFrame(dress);  // on the page only now
   return () => {
     cancelAnimationFrame(first);
     watcher.disconnect();
+    resized.disconnect();
+    play.close();
     light.removeEventListener('change', dress);
     model.off('change:scene', take);
+    model.off('change:value', jump);
   };
 }
 

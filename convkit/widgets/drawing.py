@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,12 +81,36 @@ def scene(sheet: Sheet) -> dict[str, Any]:
     matrices lose entries (of each block of neighbors the largest magnitude stays), images pixels (means), and curves
     points.
     """
+    return film([sheet])
+
+
+def film(sheets: Sequence[Sheet]) -> dict[str, Any]:
+    """Return what is drawn on sheets that follow one another, as ``scene`` does for one: each value is `merged`."""
     for side in SIDES:
         packed = _Packer(side)
-        found = packed.sheet(sheet)
+        found = merged([packed.sheet(sheet) for sheet in sheets])
+        found["data"] = bytes(packed.data)
         if len(found["data"]) + len(json.dumps(found | {"data": 0})) <= MOST_BYTES:
             break
     return found  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def merged(values: list[Any]) -> Any:
+    """Return what all values are, if they are equal; otherwise merge dicts and lists of one shape, part by part.
+
+    Where they differ stands ``{"each": values}``.
+
+    >>> merged([{"x": [4, 0, 2], "name": "a"}, {"x": [4, 8, 2], "name": "a"}])
+    {'x': [4, {'each': [0, 8]}, 2], 'name': 'a'}
+    """
+    first = values[0]
+    if all(value == first for value in values):
+        return first
+    if all(isinstance(value, dict) and value.keys() == first.keys() for value in values):
+        return {name: merged([value[name] for value in values]) for name in first}
+    if all(isinstance(value, list | tuple) and len(value) == len(first) for value in values):
+        return [merged(list(parts)) for parts in zip(*values, strict=True)]
+    return {"each": values}
 
 
 class _Packer:
@@ -98,11 +123,10 @@ class _Packer:
     def sheet(self, sheet: Sheet) -> dict[str, Any]:
         axes = [self.axes(ax) for ax in sheet.axes]
         texts = [self.mark(text, Side(), Side()) for text in sheet.texts]
-        size = [inches * sheet.dpi for inches in sheet.size]
-        return {"size": size, "axes": axes, "texts": texts, "data": bytes(self.data)}
+        return {"size": [inches * sheet.dpi for inches in sheet.size], "axes": axes, "texts": texts}
 
     def axes(self, ax: SheetAxes) -> dict[str, Any]:
-        marks = [self.mark(mark, ax.xaxis, ax.yaxis) for mark in sorted(ax.marks, key=lambda mark: mark["zorder"])]
+        marks = [self.mark(mark, ax.xaxis, ax.yaxis) for mark in _texts_joined(ax.marks)]
         sides = {
             name: {"log": side.log, "span": side.span(), "label": side.label, "size": side.label_size} | side.ticks
             for name, side in (("x", ax.xaxis), ("y", ax.yaxis))
@@ -116,16 +140,18 @@ class _Packer:
             if name == "image":
                 packed |= self.image(value, mark)
             elif isinstance(value, np.ndarray):
-                packed[name] = self.line((x if name[0] == "x" else y).scaled(value))
+                packed[name] = self.line(
+                    (x if name[0] == "x" else y).scaled(value), mark.get("kind") in ("text", "mesh")
+                )
             elif value not in (None, False) and name != "zorder":
                 packed[name] = value
         return packed
 
-    def line(self, values: np.ndarray) -> list[float]:
+    def line(self, values: np.ndarray, whole: bool) -> list[float]:
         """Return ``[4, place, count]``, or ``[2, place, count, low, step]`` for numbers of 16 bits."""
         if not self.side:
             return [4, self.store(values.astype("<f4")), len(values)]
-        values = values[:: math.ceil(len(values) / (POINTS * self.side))]
+        values = values if whole else values[:: math.ceil(len(values) / (POINTS * self.side))]
         known = np.isfinite(values)
         low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
         step = (high - low) / (GAP - 1) or 1.0
@@ -152,6 +178,23 @@ class _Packer:
             self.places[raw] = len(self.data)
             self.data += raw + bytes(-len(raw) % 4)  # numbers of four bytes begin at multiples of four
         return self.places[raw]
+
+
+def _texts_joined(marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return marks from the lowest to the highest, neighboring texts of one look as one mark with all their words."""
+    found: list[dict[str, Any]] = []
+    for mark in sorted(marks, key=lambda mark: mark["zorder"]):
+        last = found[-1] if found else {"kind": ""}
+        if mark["kind"] == last["kind"] == "text" and _look(mark) == _look(last):
+            places = {name: np.concatenate([last[name], mark[name]]) for name in ("x", "y")}
+            found[-1] = last | places | {"words": [*last["words"], mark["words"]]}
+        else:
+            found.append(mark | {"words": [mark["words"]]} if mark["kind"] == "text" else mark)
+    return found
+
+
+def _look(text: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in text.items() if name not in ("x", "y", "words")}
 
 
 def reduced(values: np.ndarray, factor: int, signed: bool = False) -> np.ndarray:

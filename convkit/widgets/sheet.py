@@ -212,6 +212,18 @@ class SheetAxes:
         self._image(numbers(values, float), cmap, vmin, vmax, extent)
         self.marks[-1] |= {"grid": edgecolors, "width": linewidth}
 
+    def mesh(self, corners: Any, colors: Sequence[str], codes: Any) -> None:
+        """Keep a surface of colored faces (Matplotlib's axes have none): the page hides what is behind, and shades.
+
+        ``corners``, ``(rows + 1, columns + 1, 3)``, go right, up and towards the reader; ``codes``, ``(rows,
+        columns)``, say which color each face has.
+        """
+        corners, codes = numbers(corners, float), numbers(codes)
+        x, y, z = corners.reshape(-1, 3).T
+        self._see(x, y)
+        palette, letters = [_hex(color) for color in colors], "".join(map(str, codes.ravel()))
+        self._mark("mesh", 0, x=x, y=y, z=z, columns=codes.shape[1], colors=palette, codes=letters)
+
     def _image(
         self, values: np.ndarray, cmap: str, vmin: float | None, vmax: float | None, extent: Sequence[float]
     ) -> None:

@@ -60,6 +60,7 @@ SAME_WORDS = {
     "SpectraPanel": {"view", "folded", "log"},
     "SpectraPanel of networks": {"view", "log"},
     "SpherePanel": {"turn", "tilt"},
+    "SphereStepAnimation": {"turn", "tilt"},
 }
 
 
@@ -73,7 +74,7 @@ def other_places(control):
     if hasattr(control, "options"):
         options = [option[1] if isinstance(option, tuple) else option for option in control.options]
         return [option for option in dict.fromkeys((*options[:4], options[-1])) if option != now]
-    return [control.max] if hasattr(control, "max") else []
+    return [end for end in (control.max, control.min) if end != now][:1] if hasattr(control, "max") else []
 
 
 def seen(make):
@@ -163,7 +164,7 @@ def test_a_panel_shows_the_same_under_both_defaults(name):
 
 
 def test_every_panel_is_looked_at():
-    assert len(list(kinds())) == 16
+    assert len(list(kinds())) == 23
 
 
 def test_a_reader_whose_default_is_float64_can_show_networks_of_both_dtypes():
