@@ -30,7 +30,9 @@ def test_the_notebooks_of_linear_algebra_have_buttons():
 @pytest.mark.parametrize("number, call", PANELS, ids=[number for number, _ in PANELS])
 def test_every_button_shows_a_state_of_its_own_without_a_fault(number, call):
     made = call.func.value
-    assert isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and not made.args and not made.keywords
+    assert isinstance(made, ast.Call)
+    assert isinstance(made.func, ast.Name)
+    assert not made.args + made.keywords
     states = ast.literal_eval(call.args[0])
     module = importlib.import_module(f"convkit.widgets.{MODULES[made.func.id]}")
     panel = getattr(module, made.func.id)().with_states(states)

@@ -173,7 +173,7 @@ def _wrong_kernel(found: Tensor, kernel: Tensor) -> str | None:
     "For the second count change the line that draws the taps, and nothing else; the image is drawn after them.",
 )
 def hidden(answer: Any) -> str | None:
-    """Judge for how many of 200 kernels, of zeros and ones and by randn, stacked columns pass a test on 4 × 4 pixels."""
+    """Judge for how many of 200 kernels stacked columns pass a test: with taps of 0 and 1, and with taps by randn."""
     counts = array(answer, "two whole numbers, one for each kind of kernel", (2,))
     if not torch.equal(counts, counts.round()) or counts.min() < 0 or counts.max() > 200:
         return "these are counts among 200 kernels: whole numbers from 0 to 200"

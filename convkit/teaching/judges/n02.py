@@ -2,6 +2,7 @@
 how often a bound fails.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -195,6 +196,7 @@ def failures(answer: Any) -> str | None:
     return f"not right on {' and on '.join(wrong)} pixels"
 
 
+@functools.cache
 def _below(pixels: int) -> int:
     kernels = [
         torch.randn(1, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in range(100)

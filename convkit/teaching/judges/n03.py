@@ -1,4 +1,4 @@
-"""Judges of notebook 03: circular against zero padding, a counterexample, the spectrum of a stride, dilations, the law."""
+"""Judges of notebook 03: circular against zero padding, a counterexample, a spectrum at stride 2, dilations, a law."""
 
 import math
 from collections.abc import Callable

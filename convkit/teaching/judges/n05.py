@@ -2,6 +2,7 @@
 many rounds.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -144,6 +145,7 @@ def rounds(answer: Any) -> str | None:
     return f"on {side} × {side} pixels after {count} rounds: {few}"
 
 
+@functools.cache
 def _rounds(side: int) -> int:
     A = ConvOperator(trained_kernels()["64 to 64"][:6, :6].double(), (side, side))
     bound, count = 0.4 * _norm(A), 0
