@@ -136,7 +136,7 @@ class Panel:
         """Give every control its first value; the Reset button calls this before it draws."""
         self._assign(self._first)
 
-    def _assign(self, values: dict[str, Any]) -> None:
+    def _assign(self, values: Mapping[str, Any]) -> None:
         self._quietly(lambda: [setattr(self._controls[name], "value", value) for name, value in values.items()])
 
     def _quietly(self, change: Callable[[], Any]) -> None:
