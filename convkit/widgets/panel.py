@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ipywidgets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -101,17 +101,42 @@ class Panel:
 
     def set(self, **values: Any) -> None:
         """Change controls from code, with one picture for all of them."""
+        self._known(values)
+        self._assign(values)
+        self._paint()
+
+    def with_states(self, states: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Return the panel with a button for each state that a text speaks of, between the controls and the picture.
+
+        A press gives every control its first value, and then those of the state.
+
+        Args:
+            states: The values of controls, by the words on the button.
+
+        Raises ``ValueError`` for a control that the panel does not have.
+        """
+        buttons = []
+        for words, values in states.items():
+            self._known(values)
+            told = ", ".join(f"{self._controls[name].description}: {value}" for name, value in values.items())
+            button = ipywidgets.Button(description=words, tooltip=told, layout={"width": "auto"})
+            button.on_click(lambda _, values=values: self._paint(lambda: (self.reset(), self._assign(values))))
+            buttons.append(button)
+        heading, controls, *others = self._root.children
+        row = ipywidgets.HBox([ipywidgets.Label("show:"), *buttons], layout={"flex_flow": "row wrap"})
+        self._root.children = (heading, controls, row, *others)
+        return self
+
+    def _known(self, values: Mapping[str, Any]) -> None:
         unknown = values.keys() - self._controls.keys()
         if unknown:
             raise ValueError(f"{type(self).__name__} has controls {list(self._controls)}, got {sorted(unknown)}")
-        self._assign(values)
-        self._paint()
 
     def reset(self) -> None:
         """Give every control its first value; the Reset button calls this before it draws."""
         self._assign(self._first)
 
-    def _assign(self, values: dict[str, Any]) -> None:
+    def _assign(self, values: Mapping[str, Any]) -> None:
         self._quietly(lambda: [setattr(self._controls[name], "value", value) for name, value in values.items()])
 
     def _quietly(self, change: Callable[[], Any]) -> None:
@@ -172,7 +197,7 @@ class Panel:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _paint(self, before: Callable[[], None] = lambda: None) -> None:
+    def _paint(self, before: Callable[[], Any] = lambda: None) -> None:
         try:
             before()
             self._redraw()

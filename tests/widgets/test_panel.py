@@ -110,6 +110,28 @@ def test_reset_brings_the_first_state_back_with_one_drawing_or_says_what_failed(
     assert wave.words.startswith("this is a bug in the panel: TraitError: ")
 
 
+def test_a_button_shows_its_state_whatever_was_moved_before_with_one_drawing(wave):
+    fresh = Wave()
+    fresh.set(count=5, kind="bent")
+    assert wave.with_states({"five, bent": {"count": 5, "kind": "bent"}, "nine": {"count": 9}, "as it was": {}}) is wave
+    wave.set(shift=0.5, bold=True)
+    drawings = wave.drawings
+    press(wave, "five, bent")
+    assert (wave.png, wave.words, wave.drawings) == (fresh.png, fresh.words, drawings + 1)
+    press(wave, "nine")
+    assert (wave.words, wave.words.alert) == ("nine is too many; take at most 8", True)
+    press(wave, "as it was")
+    assert (wave.png, wave.words) == (Wave().png, Wave().words)
+
+
+def test_a_button_says_in_its_tooltip_what_it_sets_and_refuses_a_control_that_is_not_there(wave):
+    wave.with_states({"bent": {"kind": "bent", "count": 3}})
+    [button] = [part for part in parts(wave._root) if getattr(part, "description", "") == "bent"]
+    assert button.tooltip == "which curve: bent, how many: 3"
+    refused(r"Wave has controls \['count', .*\], got \['colour'\]", wave.with_states, {"red": {"colour": 1}})
+    assert [part.description for part in parts(wave._root) if isinstance(part, ipywidgets.Button)] == ["Reset", "bent"]
+
+
 FAILURES = {
     9: "nine is too many; take at most 8",
     8: "this is a bug in the panel: KeyError: 'lost'",

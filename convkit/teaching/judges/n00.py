@@ -19,7 +19,10 @@ _LAYERS, _LEFT = 30, 1e-6
 _ROWS = "three rows of three numbers"
 
 
-@hints("On an image of ones, each entry of the kernel meets a 1. What does the window then add up?")
+@hints(
+    "On an image of ones, each entry of the kernel meets a 1. What does the window then add up?",
+    "Positive and negative entries must cancel. Start from any kernel, and change its middle entry.",
+)
 def stops_constants(kernel: Any) -> str | None:
     """Judge a 3 × 3 kernel that should turn every constant image into zero."""
     total = float(array(kernel, _ROWS, (3, 3)).sum())

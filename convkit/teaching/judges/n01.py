@@ -1,5 +1,5 @@
 """Judges of notebook 01: the entries of a layer's matrix, circ(a), the shift of torch's output, a kernel from its
-matrix.
+matrix, how often a test misses a mistake.
 """
 
 from collections.abc import Callable
@@ -166,3 +166,26 @@ def _wrong_kernel(found: Tensor, kernel: Tensor) -> str | None:
     if set(found.flatten().tolist()) <= set(kernel.flatten().tolist()):
         return "these are taps of the kernel, but not in their places"
     return "these are not the taps of the kernel: each of them stands in the matrix as it is"
+
+
+@hints(
+    "sum() over passes(seed) counts, because True counts as 1.",
+    "For the second count change the line that draws the taps, and nothing else; the image is drawn after them.",
+)
+def hidden(answer: Any) -> str | None:
+    """Judge for how many of 200 kernels stacked columns pass a test: with taps of 0 and 1, and with taps by randn."""
+    counts = array(answer, "two whole numbers, one for each kind of kernel", (2,))
+    if not torch.equal(counts, counts.round()) or counts.min() < 0 or counts.max() > 200:
+        return "these are counts among 200 kernels: whole numbers from 0 to 200"
+    drawn = [torch.randint(0, 2, (2, 2), generator=torch.Generator().manual_seed(seed)) for seed in range(200)]
+    symmetric = sum(torch.equal(taps, taps.T) for taps in drawn)  # columns pass for these alone
+    first, second = (int(count) for count in counts)
+    if (first, second) == (symmetric, 0):
+        return None
+    if first == 200 - symmetric:
+        return "you have counted the kernels that find the mistake; asked for are those that miss it"
+    if first == second:
+        return "the two counts differ: draw the taps of the second by torch.randn"
+    if first == symmetric:
+        return "the first count is right, the second is not: have you rounded the taps?"
+    return "the first count is not right: seeds 0 to 199, each with a generator of its own"

@@ -1,5 +1,8 @@
-"""Judges of notebook 02: the largest gain, the two lines in torch, a blur that removes a wave, an all-pass kernel."""
+"""Judges of notebook 02: the largest gain, the two lines in torch, a blur that removes a wave, an all-pass kernel, and
+how often a bound fails.
+"""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -8,6 +11,7 @@ from torch import Tensor
 from torch.fft import fft2, fftn, rfft2
 from torch.linalg import svdvals
 
+from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import spectrum
 from convkit.teaching.checks import hints
@@ -167,3 +171,35 @@ def all_pass(answer: Any) -> str | None:
     if taps.abs().max() > 0.999:
         return "all singular values are 1, but a single tap only moves the signal (and may turn its sign)"
     return None
+
+
+@hints(
+    "Write a function of seed and size that says whether the norm is below the flattened norm, then count.",
+    "One channel in and one out: the flattened kernel is a single row. What is the norm of a row?",
+    "The norm of the layer is operator_norm(ConvOperator(kernel, (n, n)), 2). Leave room for rounding, such as 1e-9.",
+)
+def failures(answer: Any) -> str | None:
+    """Judge how many of 100 random kernels have a layer norm below the flattened one, on 1, 2 and 3 pixels a side."""
+    counts = array(answer, "three whole numbers, one for each size of the image", (3,))
+    if not torch.equal(counts, counts.round()) or counts.min() < 0 or counts.max() > 100:
+        return "these are counts among 100 kernels: whole numbers from 0 to 100"
+    right = [_below(pixels) for pixels in (1, 2, 3)]
+    wrong = [f"{n} × {n}" for n, found, count in zip((1, 2, 3), counts.tolist(), right, strict=True) if found != count]
+    if not wrong:
+        return None
+    if counts.tolist() == [100 - count for count in right]:
+        return "you have counted the kernels for which the bound holds"
+    if counts.tolist() == right[::-1]:
+        return "the three numbers are right, but in the opposite order"
+    if wrong == ["3 × 3"]:
+        return "on 3 × 3 pixels the window fits: what does (14) promise then? Leave room for rounding"
+    return f"not right on {' and on '.join(wrong)} pixels"
+
+
+@functools.cache
+def _below(pixels: int) -> int:
+    kernels = [
+        torch.randn(1, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in range(100)
+    ]
+    norms = [operator_norm(ConvOperator(taps, (pixels, pixels)), 2) for taps in kernels]
+    return sum(bool(norm < taps.norm() - 1e-9) for norm, taps in zip(norms, kernels, strict=True))

@@ -1,4 +1,4 @@
-"""Judges of notebook 03: circular against zero padding, a counterexample, the spectrum of a stride, dilations."""
+"""Judges of notebook 03: circular against zero padding, a counterexample, a spectrum at stride 2, dilations, a law."""
 
 import math
 from collections.abc import Callable
@@ -162,3 +162,31 @@ def dilations(answer: Any) -> str | None:
             return f"dilation {d} reads {12 // q} of the 12 frequencies, each {q} times"
     missing = 4 - len(chosen)
     return f"right so far, but {missing} {'is' if missing == 1 else 'are'} missing" if missing else None
+
+
+@hints(
+    "One loop is enough: raise the number of pixels until the norm is large enough.",
+    "The supremum is the circular norm on very many pixels, not that on as many pixels as the layer has.",
+    "The law says that the gap falls with the square of the number of pixels. What makes it four times smaller?",
+)
+def enough(answer: Any) -> str | None:
+    """Judge from how many pixels on a zero-padded norm is less than 1 and less than 0.25 percent below the supremum."""
+    pair = array(answer, "two whole numbers of pixels", (2,))
+    if not torch.equal(pair, pair.round()):
+        return "this needs whole numbers of pixels"
+    K = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    most = float(operator_norm(ConvOperator(K, 4096), 2))
+    for n, share, words in zip((int(n) for n in pair), (0.01, 0.0025), ("1 percent", "a quarter"), strict=True):
+        if not 5 <= n <= 300:
+            return f"for {words}: take between 5 pixels, as many as the taps, and 300, got {n}"
+        missing = 1 - _padded(K, n) / most
+        if missing >= share:
+            return f"for {words}: on {n} pixels the norm is still {missing:.2%} below the supremum"
+        if n > 5 and 1 - _padded(K, n - 1) / most < share:
+            return f"for {words}: {n} pixels are enough, but fewer are enough, too"
+    return None
+
+
+def _padded(K: Tensor, n: int) -> float:
+    M = ConvOperator(K, n, padding_mode="zeros").matrix()
+    return float(torch.linalg.matrix_norm(M, 2))

@@ -1,5 +1,5 @@
 """Judges of notebook 04: the norm 1 at stride 2, a blur of equal column sums, the norm 1 in two lines, signs far from
-Hölder.
+Hölder, and where two bounds change their order.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.bounds import holder_bound
+from convkit.bounds import flattened_bound, holder_bound
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.teaching.checks import hints
@@ -140,3 +140,29 @@ def signs(answer: Any) -> str | None:
 
 def _all_alike(taps: Tensor) -> bool:
     return bool((taps == taps[0, 0]).all())
+
+
+@hints(
+    "Print both bounds for some t between 0 and 1 first. Between which two of them does the order change?",
+    "Halve that interval again and again: keep the half at whose ends the order differs.",
+)
+def equal_at(answer: Any) -> str | None:
+    """Judge for how much noise Hölder's bound and the flattened one of a noisy identity are equal."""
+    t = number(answer, "one number, the t that the noise is multiplied by")
+    if t < 0:
+        return "look between 0 and 1: there is no noise at 0, and hardly anything else at 1"
+    if t == 0:
+        return "at 0 Hölder's bound is the norm, 1, and the flattened one is 3"
+    below, above = (_difference(t + step) for step in (-1.01e-3, 1.01e-3))
+    if below < 0 < above:
+        return None
+    first, move = ("the flattened bound", "smaller") if below > 0 else ("Hölder's bound", "larger")
+    return f"here {first} is the smaller one: take a {move} t"
+
+
+def _difference(t: float) -> float:
+    """Return Hölder's bound minus the flattened one for the exercise's layer, seed 0."""
+    taps = t * torch.randn(16, 16, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    taps[:, :, 1, 1] += torch.eye(16, dtype=torch.float64)
+    A = ConvOperator(taps, (8, 8))
+    return float(holder_bound(A) - flattened_bound(A))

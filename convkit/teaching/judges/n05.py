@@ -1,6 +1,10 @@
-"""Judges of notebook 05: the norm after one round, the clip of blocks, the bound to ask for, a norm after a clip."""
+"""Judges of notebook 05: the norm after one round, the clip of blocks, the bound to ask for, a norm after a clip, how
+many rounds.
+"""
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -119,3 +123,32 @@ def true_norm(answer: Callable[[float, int, int, float], Any]) -> str | None:
             return f"{case}: it is the norm before the clip"
         return f"{case}: it is too {'large' if value > right else 'small'}"
     return None
+
+
+@hints(
+    "clip_and_crop takes a layer and returns one, so its result can go into it again.",
+    "The bound stays where it is: 0.4 times the norm of the layer that you began with, on the same image.",
+)
+def rounds(answer: Any) -> str | None:
+    """Judge after how many rounds of clip and crop the excess is below 1 percent, on 10 × 10 and 20 × 20 pixels."""
+    pair = array(answer, "two whole numbers of rounds", (2,))
+    if not torch.equal(pair, pair.round()) or pair.min() < 1:
+        return "rounds are counted: this needs whole numbers from 1 on"
+    right = [_rounds(side) for side in (10, 20)]
+    found = [int(count) for count in pair]
+    if found == right:
+        return None
+    if found == right[::-1]:
+        return "both numbers are right, but in the other order"
+    side, count, needed = next(case for case in zip((10, 20), found, right, strict=True) if case[1] != case[2])
+    few = "the excess is still 1 percent or more" if count < needed else "the excess was below 1 percent earlier"
+    return f"on {side} × {side} pixels after {count} rounds: {few}"
+
+
+@functools.cache
+def _rounds(side: int) -> int:
+    A = ConvOperator(trained_kernels()["64 to 64"][:6, :6].double(), (side, side))
+    bound, count = 0.4 * _norm(A), 0
+    while _norm(A) >= 1.01 * bound:
+        A, count = replace(A, kernel=clip_and_crop(A, bound).kernel), count + 1
+    return count

@@ -6,7 +6,7 @@ import torch
 from torch.fft import fft, ifft
 
 from convkit.operators.circulants import circulant
-from convkit.teaching.judges.n01 import bet, circ, read_kernel, shift
+from convkit.teaching.judges.n01 import bet, circ, hidden, read_kernel, shift
 from tests.teaching.judges import Case
 
 ENTRIES = 50_331_648
@@ -67,5 +67,13 @@ CASES = {
         "but not all: do": [lambda M: M[M != 0].unique().reshape(2, 3, 3, 3)],
         "not the taps": [lambda M: 2 * row(M), lambda M: grid(M).sum((1, 2))[:, :, :3, :3]],
         "over the edge, or you cut the row beside": [cut(1, 0), cut(1, 1, 1)],
+    },
+    Case(hidden, "two whole numbers|counts among 200", r"\b(97|103)\b"): {
+        **{None: [(97, 0), [97, 0.0]], "those that miss it": [(103, 200), (103, 0)]},
+        "the two counts differ": [(97, 97), (0, 0)],
+        "the second is not": [(97, 3), (97, 200)],
+        "the first count is not right": [(0, 97), (100, 0), (96, 0), (200, 199)],
+        "counts among 200": [(-1, 0), (97, 201), (0.485, 0)],
+        "two whole numbers, one for each": [97, (97,), (97, 0, 0), "97", ("97", "0")],
     },
 }

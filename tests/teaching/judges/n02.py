@@ -9,7 +9,7 @@ from torch.linalg import svdvals
 
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
-from convkit.teaching.judges.n02 import all_pass, bet, blur, two_lines
+from convkit.teaching.judges.n02 import all_pass, bet, blur, failures, two_lines
 from tests.teaching.judges import Case
 
 
@@ -68,5 +68,13 @@ CASES = {
         "real numbers": [torch.exp(1j * torch.arange(8.0)), ifft(torch.exp(1j * torch.arange(8.0) ** 2))],
         "eight numbers": [TAPS[:5], TAPS[:, None], TAPS[None, None]],
         "single tap": [*torch.eye(8)[[0, 3]], -torch.eye(8)[5], from_phases(0, 0.01, 0, 0, 0)],
+    },
+    Case(failures, "three whole numbers|counts among 100", r"\b(64|16)\b"): {
+        **{None: [(64, 16, 0), [64.0, 16, 0]], "for which the bound holds": [(36, 84, 100)]},
+        "in the opposite order": [(0, 16, 64)],
+        "what does \\(14\\) promise then": [(64, 16, 1), (64, 16, 100)],
+        "not right on": [(64, 17, 0), (0, 0, 0), (63, 16, 0), (100, 50, 25)],
+        "counts among 100": [(-1, 0, 0), (0.64, 0.16, 0), (101, 0, 0)],
+        "three whole numbers, one for each": [64, (64, 16), "64", None, (64, 16, 0, 0)],
     },
 }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from convkit.teaching.judges.n03 import bet, dilations, kernel, stride
+from convkit.teaching.judges.n03 import bet, dilations, enough, kernel, stride
 from tests.teaching.judges import Case
 
 
@@ -56,5 +56,16 @@ CASES = {
         **{"10 reads 6 of the 12 frequencies, each 2 times": [[1, 5, 7, 10]], "1 is missing": [[5, 7, 11], [1, 5, 7]]},
         **{"12 reads 1 of the 12 frequencies, each 12 times": [[12]], "a list of whole numbers": [[1, 5.5], set()]},
         "only numbers from 1 to 12": [[1, 5, 7, 13], [0, 1, 5, 7, 11], [-1, 1, 5, 7], [1, 5, 7, 10**9]],
+    },
+    Case(enough, "two whole numbers of pixels", r"\b(29|59)\b|twice"): {
+        None: [(29, 59), [29.0, 59.0]],
+        "for 1 percent: on 2[0-9] pixels the norm is still [12].* below": [(28, 58), (20, 40)],
+        "for 1 percent: 30 pixels are enough, but fewer": [(30, 60)],
+        "for 1 percent: 60 pixels are enough, but fewer": [(60, 30)],
+        "for a quarter: on 58 pixels the norm is still 0.2": [(29, 58)],
+        "for a quarter: 116 pixels are enough, but fewer": [(29, 116)],
+        "take between 5 pixels": [(1, 59), (29, 1000), (-29, 59)],
+        "needs whole numbers of pixels$": [(29.5, 59), (0.01, 0.0025)],
+        "two whole numbers of pixels, got": [29, (29,), (29, 59, 118), "29", ("29", "59")],
     },
 }

@@ -1,4 +1,4 @@
-"""Notebook 04: the norm 1 at stride 2, a fair blur, the norm 1 in two lines, signs that Hölder misses."""
+"""Notebook 04: the norm 1 at stride 2, a fair blur, the norm 1 in two lines, signs that Hölder misses, equal bounds."""
 
 from fractions import Fraction
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from convkit.teaching.judges.n04 import bet, fair, norm_1, signs
+from convkit.teaching.judges.n04 import bet, equal_at, fair, norm_1, signs
 from tests.teaching.judges import Case
 
 BINOMIAL = [[1 / 16, 1 / 8, 1 / 16], [1 / 8, 1 / 4, 1 / 8], [1 / 16, 1 / 8, 1 / 16]]
@@ -59,5 +59,14 @@ CASES = {
         "nine taps": [[[0] * 3] * 3, [[1, 1, 2]] * 3, [[1, 1, 0.5]] * 3, [1, 1, -1], [[1, 1, -1, 1]] * 4, 1, [[GOOD]]],
         "the ratio is 1.": [[[1, 1, 1], [1, 1, 1], [1, 1, -1]], [[1, 1, -1]] * 3],
         r"3 × 3 signs, each \+1 or -1": ["++-++---+", [["+"] * 3] * 3],
+    },
+    Case(equal_at, "one number, the t", r"0?\.01|\.018"): {
+        **{
+            None: [0.0178, 0.0182, Fraction(89, 5000)],
+            "between 0 and 1": [-0.018, -1],
+            "Hölder's bound is the norm": [0],
+        },
+        "Hölder's bound is the smaller one: take a larger t": [0.01, 0.0165, 1e-9],
+        "the flattened bound is the smaller one: take a smaller t": [0.0192, 0.18, 0.5, 1.78, 1e3],
     },
 }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from torch.linalg import svd, svdvals
 
-from convkit.teaching.judges.n05 import asked, bet, clip, true_norm
+from convkit.teaching.judges.n05 import asked, bet, clip, rounds, true_norm
 from tests.teaching.judges import Case
 
 
@@ -50,5 +50,14 @@ CASES = {
         "0.245 is below the bound": [lambda t, h, w, c: c * (h * w) ** 0.5],
         **{"before the clip": [lambda t, h, w, c: t * h * w], "should give one number": [lambda t, h, w, c: (c, c)]},
         "it is too small": [lambda t, h, w, c: 3 * min(c, 3 * t), lambda *of: -right_norm(*of)],
+    },
+    Case(rounds, "two whole numbers of rounds|rounds are counted", r"\b(25|54)\b"): {
+        **{None: [(25, 54), [25.0, 54]], "in the other order": [(54, 25)]},
+        "on 10 × 10 pixels after .* rounds: the excess is still": [(24, 54), (1, 1), (5, 100)],
+        "on 10 × 10 pixels after .* rounds: the excess was below": [(26, 54), (100, 10)],
+        "on 20 × 20 pixels after .* rounds: the excess is still": [(25, 53), (25, 30)],
+        "on 20 × 20 pixels after .* rounds: the excess was below": [(25, 55), (25, 200)],
+        "whole numbers from 1 on": [(0, 54), (-25, 54), (25.5, 54)],
+        "two whole numbers of rounds, got": [25, (25,), (25, 54, 108), "25", ("25", "54")],
     },
 }
