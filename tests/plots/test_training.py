@@ -61,7 +61,7 @@ def test_seeds_are_a_mean_with_a_band_from_the_lowest_to_the_highest():
     assert corners[3:].tolist() == [[3, 1.0], [2, 2.0], [1, 4.0]]
     assert len(two.get_ydata()) == 3
     low, high = loss.get_ylim()
-    assert low < 0.25 < 8 < high
+    assert low < 0.25 < 5 < high
 
 
 def test_a_seed_that_diverged_counts_up_to_its_end_and_those_that_train_are_cut_to_the_shortest():
