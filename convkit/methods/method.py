@@ -142,8 +142,8 @@ class Method:
 
     @property
     def label(self) -> str:
-        """Return the name in words, and in letters where there are some."""
-        return f"{self.words} ({self.short})" if self.short else self.words
+        """Return the name in letters, where there are some, and in words."""
+        return f"{self.short}: {self.words}" if self.short else self.words
 
     def settings(self, knobs: Mapping[str, object] | None = None) -> dict[str, KnobValue]:
         """Return the values of all knobs: those of ``knobs``, and the defaults for the others.

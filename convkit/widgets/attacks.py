@@ -32,6 +32,7 @@ LARGE_SIZES = (0.0, 0.02, 0.04, 0.08, 0.15, 0.3)
 MOST_STEPS = 64  # of the slider: on digits SimBA then has tried every pixel
 MOST_RESTARTS = 5
 LONG = 1_500_000  # pixels that networks are shown: more than that take half a second
+MOST_LETTERS = 20
 _COLUMNS = ("the image", "the change", "attacked", "probabilities, gray before", "loss on a plane, path")
 _LOSSES = {"ce": "cross-entropy", "margin": "margin"}
 _ANY = "any wrong answer"
@@ -86,7 +87,7 @@ class AttackPanel(DrawnPanel):
         name = f"{data.name}, networks handed over"
         self._sets[name], self._chosen = (self.data, self.models), ""
         self._quietly(lambda: setattr(self.control("data"), "options", list(self._sets)))
-        self.set(data=name, image=0, target=None, eps=0.15 if data.in_channels == 1 else 0.03)
+        self.set(data=name, image=0, target=-1, eps=0.15 if data.in_channels == 1 else 0.03)
 
     def controls(self) -> dict[str, Any]:
         return {
@@ -110,19 +111,19 @@ class AttackPanel(DrawnPanel):
 
     def draw(self, figure: Figure, data: str, image: int, **settings: Any) -> str:
         image = self._choose(data, image)
+        target = settings.pop("target")
+        settings["target"] = target if 0 <= target < self.data.classes else None
         how = Attack(settings.pop("attack"), **settings)
-        if how.target is not None and how.target >= self.data.classes:
-            how = Attack(how.name, how.eps, how.steps, how.loss, how.restarts, None, how.masked)
         self._announce(how)
         label, names = int(self.labels[image]), self.data.class_names
         done = {name: self.outcome(name, image, how) for name in self.models}
-        x = self.images[image].cpu()
+        x, shown = self.images[image].cpu(), _cut(done)
         tall = 0.86 / len(done) - 0.08
         for row, (name, outcome) in enumerate(done.items()):
             base = 0.94 - (row + 1) * (tall + 0.08) + 0.02
             places = ((0.025, 0.125), (0.155, 0.125), (0.285, 0.125), (0.44, 0.15), (0.61, 0.15))
             axes = [figure.add_axes((left, base, width, tall)) for left, width in places]
-            plot_picture(x, axes[0]).set_ylabel(name, fontsize=10)
+            plot_picture(x, axes[0]).set_ylabel(shown[name], fontsize=10)
             plot_change(outcome.found - x, how.eps, axes[1])
             plot_picture(outcome.found, axes[2])
             plot_answers(outcome.before, outcome.after, label, names, axes[3])
@@ -133,7 +134,8 @@ class AttackPanel(DrawnPanel):
                     ax.set_title(text, fontsize=10)
         ax = figure.add_axes((0.805, 0.12, 0.187, 0.8))
         curves = self.curves(how)
-        plot_curves(curves, ax, math.inf, legend=None).axvline(how.eps, color=INK, ls="--", lw=1)
+        named = {shown[name]: curve for name, curve in curves.items()}
+        plot_curves(named, ax, math.inf, legend=None).axvline(how.eps, color=INK, ls="--", lw=1)
         count = len(self._tested(how)[0])
         what = "accuracy" if how.target is None else f"not taken for {names[how.target]}"
         ax.set_title(f"{what}, {count} images (%)", fontsize=10)
@@ -203,8 +205,8 @@ class AttackPanel(DrawnPanel):
         if [*self.control("target").options] != self._targets():
             self.control("target").options = self._targets()
 
-    def _targets(self) -> list[tuple[str, int | None]]:
-        return [(_ANY, None), *((str(name), number) for number, name in enumerate(self.data.class_names))]
+    def _targets(self) -> list[tuple[str, int]]:
+        return [(_ANY, -1), *((str(name), number) for number, name in enumerate(self.data.class_names))]
 
     # ---- curves ------------------------------------------------------------------------------------------------------
     def _key(self, how: Attack) -> tuple[Any, ...]:
@@ -292,3 +294,10 @@ class AttackPanel(DrawnPanel):
                 "direction. The answers are still those of the same networks: take the margin, or ask SimBA."
             )
         return Words(" ".join(sentences), alert=how.masked and how.name != SIMBA and one.loss == "ce")
+
+
+def _cut(names: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names with their middle cut out where there is no room for them, unless that makes them equal."""
+    half = MOST_LETTERS // 2
+    cut = {name: name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[1 - half :]}" for name in names}
+    return cut if len({*cut.values()}) == len(cut) else {name: name for name in names}

@@ -294,7 +294,7 @@ def test_seeds_are_bands_with_a_verdict_and_clear_asks_first(reader, books):
     bands = race.root.locator("svg.convkit-drawing path[opacity='0.2']")
     assert bands.count() >= 6
     entry = race.root.locator(".convkit-entry").first
-    assert entry.get_attribute("aria-label") == "pick BatchNorm (BN)"
+    assert entry.get_attribute("aria-label") == "pick BN: BatchNorm"
     entry.click()
     assert race.root.locator("svg g[opacity='0.15']").count() >= 6  # curves and bands of the other
     reader.screenshot("training_seeds", race.root)
@@ -317,7 +317,7 @@ def test_networks_go_into_the_attack_panel_which_shows_its_path_and_that_it_work
     assert planes.count() == 8  # for each network: the image, the change, the attacked image, the plane
     reader.screenshot("attack_first", attack.root)
     press(race, "Attack these")
-    race.until(says("^The attack panel has BatchNorm and no normalization now"))
+    race.until(says("^The attack panel has BN and no normalization now"))
     seen = attack.until("now.words.includes('no normalization: ')")
     watch = """root => {
         const box = root.querySelector('.convkit-box'), line = root.querySelector('.convkit-words');

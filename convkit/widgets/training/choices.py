@@ -51,6 +51,11 @@ class FaultError(ValueError):
         super().__init__("; ".join(fields.values()))
         self.fields = dict(fields)
 
+    @property
+    def pointer(self) -> str:
+        """Return a short sentence that points to the fields, where the whole ones stand."""
+        return f"see {' and '.join(f'{name} method' if name in SLOTS else name for name in self.fields)}"
+
 
 class ChoicesPanel(LivePanel):
     """A panel that chooses up to three methods with their knobs, and one data set and network for all."""

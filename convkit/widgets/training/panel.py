@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,8 @@ from convkit.widgets.panel import Words
 from convkit.widgets.training.choices import ABOUT, SLOTS, ChoicesPanel, FaultError, knob_label, knob_value
 from convkit.widgets.training.live import plot_progress, progress, red
 from convkit.widgets.training.runner import Runner, statuses
-from convkit.widgets.training.runs import PanelRun, Setting, link, records_csv, table_csv, table_html
-from convkit.widgets.training.verdicts import groups, verdicts_html
-
-NOTE = (
-    "A norm is that of a convolution alone, with ConvNorm's affine kernel, without the factors of BatchNorm behind it; "
-    "for zero padding it is that of the torus, a bound. The schedule multiplies the learning rate. All methods of a "
-    "Start have the same seeds, and a seed gives all of them the same batches: the runs are paired. Where there are "
-    "several seeds, a line is their mean, and its band reaches from the lowest to the highest. An attack changes every "
-    "pixel by at most ε; accuracy is that of unchanged images."
-)
+from convkit.widgets.training.runs import PanelRun, Setting
+from convkit.widgets.training.verdicts import groups, listing_html
 
 
 class TrainingPanel(ChoicesPanel):
@@ -131,7 +122,7 @@ class TrainingPanel(ChoicesPanel):
         try:
             settings = self.settings()
         except FaultError as error:
-            raise ValueError(f"nothing was started: {_waits(error)}") from error
+            raise ValueError(f"nothing was started: {error.pointer}") from error
         self._starting = True
         if self._loop is None or not self._loop.is_running():
             asyncio.run(self._train(settings, self._turn))
@@ -162,7 +153,10 @@ class TrainingPanel(ChoicesPanel):
             raise ValueError("there are no networks yet: press Start first")
         first = {run.setting.slot: run for run in reversed(self._pictured)}  # the first seed of each method
         chosen = [first[slot] for slot in SLOTS if slot in first][:2]
-        networks = {run.setting.name: copy.deepcopy(run.model).eval() for run in chosen}
+        names = [get_method(run.setting.method).short or run.setting.name for run in chosen]
+        if len({*names}) < len(names):
+            names = [f"{run.setting.slot}, {run.setting.objective}" for run in chosen]
+        networks = {name: copy.deepcopy(run.model).eval() for name, run in zip(names, chosen, strict=True)}
         self._attack.take(networks, self._loaded(chosen[0].setting.data))
         self._notice = Words(f"The attack panel has {' and '.join(networks)} now.")
 
@@ -249,7 +243,7 @@ class TrainingPanel(ChoicesPanel):
         try:
             new = self.make(settings)
         except FaultError as error:  # what does not fit together
-            new, self._misfit, self._notice = [], error.fields, red(f"nothing was started: {_waits(error)}")
+            new, self._misfit, self._notice = [], error.fields, red(f"nothing was started: {error.pointer}")
         except (ValueError, OSError, ImportError) as error:  # files that are not there
             words = " ".join(str(error).split())
             new, self._misfit, self._notice = [], {"data": words}, red("nothing was started: see data")
@@ -310,7 +304,7 @@ class TrainingPanel(ChoicesPanel):
         try:
             self.settings()
         except FaultError as error:
-            sentences.append("" if self._notice.alert else f"The next Start waits: {_waits(error)}.")
+            sentences.append("" if self._notice.alert else f"The next Start waits: {error.pointer}.")
             return Words(" ".join(filter(None, sentences)), alert)
         texts = [f"{name}: {text}" for name, text in self.labels().items() if self._baseline.get(name, text) != text]
         sentences.append(f"The next Start has {', '.join(texts)}." if texts else "")
@@ -327,20 +321,4 @@ class TrainingPanel(ChoicesPanel):
         return {"fields": [[places.index(name), words] for name, words in fields.items()]} if fields else {}
 
     def _list_runs(self) -> None:
-        note = f"<p style='font-size: 85%; line-height: 1.3; margin: 0'>{NOTE}</p>"
-        parts = [verdicts_html(self.runs), note, table_html(self.runs)]
-        if self.runs:
-            table, steps = link(table_csv(self.runs), "runs.csv"), link(records_csv(self.runs), "steps.csv")
-            parts.append(f"<p>Save the table as {table}, every step of every run as {steps}.</p>")
-        for number, run in list(enumerate(self.runs, start=1))[-len(self._pictured or self.runs) :]:
-            words = f"Run {number}, {run.track.name}: the same numbers from code"
-            parts.append(
-                f"<details><summary>{html.escape(words)}</summary><pre>{html.escape(run.code)}</pre></details>"
-            )
-        self._below.value = "".join(parts)
-
-
-def _waits(error: FaultError) -> str:
-    """Return a short sentence that points to the fields, where the whole ones stand."""
-    names = [f"{name} method" if name in SLOTS else name for name in error.fields]
-    return f"see {' and '.join(names)}"
+        self._below.value = listing_html(self.runs, len(self._pictured or self.runs))

@@ -83,7 +83,7 @@ def statuses(tracks: Sequence[Track]) -> list[str]:
         own = [track for track in tracks if track.group == group]
         if len(own) > 1:
             going = [track for track in own if not track.failed]
-            sentences += [_numbers(group, going)] if going else []
+            sentences += [_numbers(group if len(going) > 1 else going[0].name, going)] if going else []
             own = [track for track in own if track.failed]
         sentences += [track.status() for track in own]
     return sentences

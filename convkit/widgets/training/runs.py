@@ -52,7 +52,7 @@ class Setting:
     def label(self) -> str:
         """Return the name, with the letters that papers use for the method."""
         method = get_method(self.method)
-        return self.name.replace(method.words, method.label, 1)
+        return f"{method.short}: {self.name}" if method.short else self.name
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class PanelRun:
         sentences = []
         for step, changes in self.steered.items():
             texts = [f"{knobs[name].words} {knob_text(knobs[name], value)}" for name, value in changes.items()]
-            sentences.append(f"From step {step + 1} on {self.track.name} has {', '.join(texts)}.")
+            sentences.append(f"From step {step + 1} on {self.track.group} has {', '.join(texts)}.")
         return sentences
 
     def row(self) -> dict[str, str]:

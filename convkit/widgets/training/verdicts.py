@@ -1,4 +1,4 @@
-"""What the finished runs of the panel allow one to say: paired seeds, compared method by method."""
+"""What stands below the panel: its runs, and what those over several seeds allow one to say."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convkit.statistics import Verdict, compare
-from convkit.widgets.training.runs import PanelRun
+from convkit.widgets.training.runs import PanelRun, link, records_csv, table_csv, table_html
 
 HEADS = ("test accuracy of", "against", "seeds", "difference in points [95 % interval]", "verdict")
 ONE_SEED = "one seed says nothing: take two or more"
+NOTE = (
+    "A norm is that of a convolution alone, with ConvNorm's affine kernel, without the factors of BatchNorm behind it; "
+    "for zero padding it is that of the torus, a bound. The schedule multiplies the learning rate. All methods of a "
+    "Start have the same seeds, and a seed gives all of them the same batches: the runs are paired. Where there are "
+    "several seeds, a line is their mean, and its band reaches from the lowest to the highest. An attack changes every "
+    "pixel by at most ε; accuracy is that of unchanged images."
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,19 @@ def verdicts_html(runs: Sequence[PanelRun]) -> str:
         "<table class='convkit-verdicts' style='font-size: 85%; margin: 8px 0'><caption style='text-align: left'>"
         f"<b>Verdicts</b></caption><thead>{line('th', HEADS)}</thead><tbody>{rows}</tbody></table>"
     )
+
+
+def listing_html(runs: Sequence[PanelRun], last: int) -> str:
+    """Return verdicts, a note, the table of runs, links to files, and code for the last runs, so many, as HTML."""
+    note = f"<p style='font-size: 85%; line-height: 1.3; margin: 0'>{NOTE}</p>"
+    parts = [verdicts_html(runs), note, table_html(runs)]
+    if runs:
+        table, steps = link(table_csv(runs), "runs.csv"), link(records_csv(runs), "steps.csv")
+        parts.append(f"<p>Save the table as {table}, every step of every run as {steps}.</p>")
+    for number, run in list(enumerate(runs, start=1))[-last:]:
+        words = f"Run {number}, {run.track.name}: the same numbers from code"
+        parts.append(f"<details><summary>{html.escape(words)}</summary><pre>{html.escape(run.code)}</pre></details>")
+    return "".join(parts)
 
 
 def _texts(one: Group, two: Group) -> list[str]:

@@ -169,5 +169,5 @@ def test_the_runs_before_stay_in_gray_and_the_table_and_the_files_hold_what_the_
     panel.set(seed="1")
     press(panel, "Start")
     names = [text.get_text() for text in panel.figure.axes[4].get_legend().get_texts()]
-    assert names == ["BatchNorm (BN)", "centered sphere with noise", "the runs before"]
+    assert names == ["BN: BatchNorm", "centered sphere with noise", "the runs before"]
     assert panel.history == {"batchnorm": bare("batchnorm", seed=1), "sphere": bare("sphere", seed=1)}

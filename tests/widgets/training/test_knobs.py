@@ -98,7 +98,7 @@ def test_methods_are_listed_by_their_words_and_their_letters():
     labels = [label for label, _ in control._list.options]
     assert len(set(labels)) == len(METHODS) + 1
     for short, words in (("SN", "norm of the reshaped kernel divided out"), ("WS", "weight standardization")):
-        assert f"{words} ({short})" in labels
+        assert f"{short}: {words}" in labels
     letters = [method.short for method in METHODS.values() if method.short]
     assert {"SN", "ONI", "OCNN", "WN", "WS", "BN", "GN"} <= set(letters)
     assert len(set(letters)) == len(letters)

@@ -13,7 +13,7 @@ from convkit.widgets.attacks import AttackPanel
 from convkit.widgets.training import runner
 from convkit.widgets.training.verdicts import ONE_SEED, groups, pairs, verdict
 from tests.helpers.panels import press
-from tests.helpers.training_panels import DATA, bare, knob, on_a_loop, over, reached, small, until
+from tests.helpers.training_panels import DATA, bare, knob, on_a_loop, reached, small, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick")]
 
@@ -58,7 +58,7 @@ def test_the_verdict_is_that_of_compare(trained):
     assert verdict(ours, theirs) == found
     low, high = found.interval
     (line,) = lines(trained)
-    assert line[:3] == ["BatchNorm (BN) (runs 3 to 5)", "no normalization (runs 6 to 8)", "4, 5, 6"]
+    assert line[:3] == ["BN: BatchNorm (runs 3 to 5)", "no normalization (runs 6 to 8)", "4, 5, 6"]
     assert line[3:] == [f"{found.difference:+.1f} [{low:+.1f}, {high:+.1f}]", found.word]
 
 
@@ -77,7 +77,7 @@ def test_one_seed_other_seeds_and_runs_that_were_stopped_get_no_verdict():
     press(panel, "Start")
     names = [line[:2] for line in lines(panel)]
     assert names[1:] == [
-        ["BatchNorm (BN) (runs 13 to 14)", "BatchNorm (BN) (runs 9 to 10)"],
+        ["BN: BatchNorm (runs 13 to 14)", "BN: BatchNorm (runs 9 to 10)"],
         ["no normalization (runs 15 to 16)", "no normalization (runs 11 to 12)"],
     ]
     assert [line[3:] for line in lines(panel)][2] == ["+0.0 [+0.0, +0.0]", "cannot say"]
@@ -91,9 +91,11 @@ def test_a_run_that_diverged_counts_as_no_accuracy():
     panel.set(seeds=2)
     press(panel, "Start")
     own = groups(panel.runs)[-2]
-    assert all(run.history[-1].diverged for run in own.runs)
-    assert own.accuracies == [0.0, 0.0]
-    assert "Centered sphere with noise, seed 1: the run has ended" in panel.words
+    lost, going = own.runs
+    assert lost.history[-1].diverged
+    assert own.accuracies == [0.0, 100 * going.history[-1].test_accuracy]
+    assert "Centered sphere with noise, seed 1: loss" in panel.words
+    assert "Centered sphere with noise, seed 0: the run has ended" in panel.words
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "steps", "exponential"])
@@ -175,7 +177,7 @@ def test_while_it_trains_a_bar_shows_the_steps_and_none_does_afterwards():
         await until(lambda: panel.words.startswith("Paused"))
         seen.append((panel.runner.step, panel._drawing.scene["axes"][-1]["marks"], panel._drawing.scene["texts"]))
         press(panel, "Resume")
-        await over(panel)
+        await until(lambda: panel.runner.over and len(panel.runs) == 2)
         seen.append(panel._drawing.scene)
 
     story()
@@ -220,10 +222,10 @@ def test_the_networks_go_into_the_attack_panel_as_they_are():
     attack = AttackPanel(models, DATA)
     panel = small("batchnorm", "plain", attack=attack, seeds=2)
     press(panel, "Attack these")
-    assert panel.words.startswith("The attack panel has BatchNorm and no normalization now.")
-    assert list(attack.models) == ["BatchNorm", "no normalization"]
+    assert panel.words.startswith("The attack panel has BN and no normalization now.")
+    assert list(attack.models) == ["BN", "no normalization"]
     assert "no normalization: " in attack.words
-    theirs, ours = attack.models["BatchNorm"], panel.runs[0].model
+    theirs, ours = attack.models["BN"], panel.runs[0].model
     assert theirs is not ours
     torch.testing.assert_close(theirs.state_dict(), ours.state_dict(), rtol=0, atol=0)
     press(panel, "Clear")
