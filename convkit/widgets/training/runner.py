@@ -151,17 +151,18 @@ class Runner:
 
     async def run(self) -> None:
         """Train until all tracks have ended or ``stopping`` is set; a cancelled task (an interrupt) ends it, too."""
+        before = self._clock()
         try:
             while self._going():
-                began = self._clock()
                 if self.paused:
                     await self._sleep(_POLL)
+                    before = self._clock()
                     continue
                 self._slice()
+                self._worked, before = self._worked + self._clock() - before, self._clock()
                 if self.paused or self._clock() >= self._next_paint:
                     self._timed_paint()
                 await self._sleep(0)  # messages get in: a slider, Pause, Stop
-                self._worked += self._clock() - began
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None:

@@ -107,13 +107,8 @@ def test_the_time_left_follows_the_pace_and_leaves_pauses_out():
     )
     assert one.seconds_left(10) is None
     asyncio.run(one.run())
-    done = sum(len(track.history) for track in one.tracks)
-    assert done == 20
-    assert left[-1] == 0
-    assert all(abs(after - before) <= 2 + 1e-9 for before, after in itertools.pairwise(left[1:]))
-    halfway = left[len(left) // 2]
-    assert halfway is not None
-    assert 8 <= halfway <= 12
+    assert left[:20] == pytest.approx([*range(19, -1, -1)])  # a second a step
+    assert {*left[20:]} == {0.0}
 
 
 @on_a_loop
@@ -135,7 +130,7 @@ async def test_what_nobody_sees_any_more_ends_after_a_while_and_a_view_that_come
 def test_groups_are_told_by_their_means_and_a_failed_seed_by_itself():
     def track(seed, *records):
         one = Track(f"sphere, seed {seed}", iter(records), group="sphere")
-        for _ in (*records, None):
+        while not one.ended:
             one.step()
         return one
 
