@@ -75,6 +75,7 @@ class Knob:
         words: The label that panels and tables show.
         low, high: The limits of a number, both included.
         choices: The possible values; empty for a number.
+        options: Words for the choices, in their order, where the values themselves say too little.
         live: Whether the value may change while a network trains.
     """
 
@@ -84,6 +85,7 @@ class Knob:
     high: float = math.inf
     choices: tuple[KnobValue, ...] = ()
     live: bool = True
+    options: tuple[str, ...] = ()
 
     def check(self, name: str, value: object) -> KnobValue:
         """Return the value as plain Python; raise ``ValueError`` if it is not one that the knob can have."""
@@ -102,7 +104,7 @@ class Method:
 
     Args:
         name: The name in ``METHODS``.
-        words: The label that panels and tables show.
+        words: The name in words, which panels and tables show.
         source: The paper that proposed the method, or its letter (see ``METHODS``).
         layer: Returns the layer factory for the knobs.
         knobs: The settings by name, with the defaults of the kit (see ``METHODS``).
@@ -136,6 +138,12 @@ class Method:
     steer: Steer | None = None
     penalty: Penalty | None = None
     unsettles: Unsettles | None = None
+    short: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return the name in letters, where there are some, and in words."""
+        return f"{self.short}: {self.words}" if self.short else self.words
 
     def settings(self, knobs: Mapping[str, object] | None = None) -> dict[str, KnobValue]:
         """Return the values of all knobs: those of ``knobs``, and the defaults for the others.

@@ -71,7 +71,11 @@ _DECAY = {
     "beta": Knob(1e-3, "strength β", 0, 10),
     "smoothing": Knob(0.5, "smoothing of the norm's gradient", 0, 0.999, live=False),
     "mean": Knob(
-        False, "mean over layers (as printed), or sum (as the authors ran it)", choices=(True, False), live=False
+        False,
+        "over the layers",
+        choices=(True, False),
+        live=False,
+        options=("mean, as printed", "sum, as the authors ran it"),
     ),
     **_CHOOSE,
 }
@@ -111,8 +115,8 @@ def _method(name: str, words: str, source: str, layer: MakeLayer, knobs: dict[st
 
 _method("plain", "no normalization", "", layers(), _knobs())
 _method("weight_decay", "BatchNorm and weight decay", "L", layers("batch"), _knobs(0.1, 1e-3, **_ONE), **_BATCH)
-_method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs(**_ONE), **_BATCH)
-_method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS, **_ONE), **_GROUP)
+_method("batchnorm", "BatchNorm", "Ioffe & Szegedy 2015", layers("batch"), _knobs(**_ONE), **_BATCH, short="BN")
+_method("groupnorm", "GroupNorm", "Wu & He 2018", layers("group"), _knobs(groups=GROUPS, **_ONE), **_GROUP, short="GN")
 _method(
     "weight_standardization",
     "weight standardization",
@@ -120,6 +124,7 @@ _method(
     layers("", standardize),
     _knobs(),
     layers=(WeightStandardization,),
+    short="WS",
 )
 _method(
     "weight_standardization+batchnorm",
@@ -128,6 +133,7 @@ _method(
     layers("batch", standardize),
     _knobs(**_ONE),
     layers=(WeightStandardization, BatchNorm),
+    short="WS+BN",
 )
 _method(
     "weight_standardization+groupnorm",
@@ -136,6 +142,7 @@ _method(
     layers("group", standardize),
     _knobs(groups=GROUPS, **_ONE),
     **_GROUP | {"layers": (WeightStandardization, nn.GroupNorm)},
+    short="WS+GN",
 )
 _method(
     "weight_norm",
@@ -145,6 +152,7 @@ _method(
     _knobs(batchnorm=_with_batchnorm(False)),
     layers=(WeightNorm,),
     **_CHOICE,
+    short="WN",
 )
 _method(
     "spectral_norm",
@@ -154,6 +162,7 @@ _method(
     _knobs(**_CHOOSE),
     layers=(SpectralNorm,),
     **_CHOICE,
+    short="SN",
 )
 _method(
     "operator_norm",
@@ -185,6 +194,7 @@ _method(
     _knobs(0.01, batchnorm=_with_batchnorm(False)),
     layers=(NewtonOrthogonal,),
     **_CHOICE,
+    short="ONI",
 )
 _method(
     "ocnn",
@@ -194,6 +204,7 @@ _method(
     _knobs(beta=Knob(0.1, "strength of the penalty", 0, 1e3), **_CHOOSE),
     penalty=lambda model, shapes, knobs: float(knobs["beta"]) * orthogonality(model),
     **_CHOICE,
+    short="OCNN",
 )
 _method(
     "convnorm",

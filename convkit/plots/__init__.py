@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from convkit.plots.style import VERMILION as VERMILION
     from convkit.plots.style import new_ax as new_ax
     from convkit.plots.style import styles as styles
-    from convkit.plots.training import TrainingPlot as TrainingPlot
     from convkit.plots.training import plot_training as plot_training
 
 require("kit", "convkit.plots", "matplotlib")

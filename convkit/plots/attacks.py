@@ -50,3 +50,25 @@ def plot_regions(
         ax.add_patch(Rectangle((x - eps, y - eps), 2 * eps, 2 * eps, fill=False, ec=color, lw=1.8))
         ax.plot(x, y, marker=marker, color=color, ms=6, mec="white", mew=0.7)
     return ax
+
+
+def plot_path(
+    losses: Any,
+    extent: tuple[float, float, float, float],
+    path: Any,
+    border: Any,
+    ax: Axes | None = None,
+) -> Axes:
+    """Plot the path of an attack on a plane through the image, over the loss there: dark low, light high.
+
+    ``losses`` is ``(height, width)`` from the top down, ``path`` ``(points, 2)`` from the image, a square, to the last
+    point, a cross. Small dots are ``border``, ``(points, 2)``, where the network's answer changes.
+    """
+    ax, path, border = new_ax(ax, (3, 3)), numbers(path), numbers(border)
+    ax.imshow(numbers(losses), cmap="gray", extent=extent, aspect="auto", interpolation="nearest")
+    ax.plot(border[:, 0], border[:, 1], ls="none", marker="o", ms=2.5, mew=0, color=BLUE, label="the answer changes")
+    ax.plot(path[:, 0], path[:, 1], color=VERMILION, lw=1.2, marker="o", ms=3, label="the attack")
+    ax.plot(path[:1, 0], path[:1, 1], ls="none", color=VERMILION, marker="s", ms=6, mec=VERMILION, label="the image")
+    ax.plot(path[-1:, 0], path[-1:, 1], ls="none", color=VERMILION, marker="X", ms=6, label="the last point")
+    ax.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
+    return ax

@@ -5,10 +5,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from convkit.plots.style import FAINT, styles
 
@@ -28,10 +26,19 @@ class Record(Protocol):
     def norms(self) -> Mapping[str, float] | None: ...
     @property
     def conditions(self) -> Mapping[str, float] | None: ...
+    @property
+    def diverged(self) -> str | None: ...
 
 
 History = Sequence[Record]
-_PLACES = ((0.06, 0.53, 0.42, 0.34), (0.56, 0.53, 0.42, 0.34), (0.06, 0.095, 0.42, 0.34), (0.56, 0.095, 0.42, 0.34))
+_PLACES = ((0.06, 0.5, 0.42, 0.335), (0.56, 0.5, 0.42, 0.335), (0.06, 0.09, 0.42, 0.335), (0.56, 0.09, 0.42, 0.335))
+_STRIP = (0.0, 0.88, 1.0, 0.08)
+_TITLES = (
+    "test accuracy (%)",
+    "norm of the layers: largest (line), least (dots)",
+    "condition number of the channels, median",
+)
+MOST_LOSSES = 150  # points of the loss over the width of the axis
 
 
 def loss_points(history: History) -> Points:
@@ -54,107 +61,145 @@ def condition_points(history: History) -> Points:
     return _points(history, lambda record: statistics.median(record.conditions.values()) if record.conditions else None)
 
 
-class TrainingPlot:
-    """A plot of loss, test accuracy, norms and condition numbers of several runs, whose artists are reused.
+def plot_training(
+    runs: Mapping[str, History | Sequence[History]],
+    figure: Figure | None = None,
+    steps: int = 0,
+    before: Sequence[History | Sequence[History]] = (),
+) -> Figure:
+    """Plot loss, test accuracy, norms and condition numbers of runs, by name, from their records.
 
-    It is drawn several times a second while a network trains; new artists would take half as long again.
+    Where a name has several histories, one per seed, the line is their mean, and a band reaches from the lowest to the
+    highest. In long runs a point of the loss is the mean of some steps, as its title says.
+
+    Args:
+        runs: The records of each run, or a list of the records of each seed.
+        figure: What to draw on; without one a new figure is made.
+        steps: The planned number of steps, up to which the axis grows in jumps.
+        before: Runs that are drawn in gray behind the others, without bands.
     """
-
-    def __init__(self, figure: Figure) -> None:
-        figure.clear()
-        figure.set_layout_engine("none")  # fixed places: quicker, and nothing jumps
-        self.figure = figure
-        self.axes: list[Axes] = [figure.add_axes(place) for place in _PLACES]
-        titles = ("loss of the batch", "test accuracy (%)", "norm of the layers: largest (line), least (dots)")
-        for ax, title in zip(self.axes, (*titles, "condition number of the channels, median"), strict=True):
-            ax.set_title(title, fontsize=10, loc="left")
-            ax.grid(color=FAINT, lw=0.4)
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.tick_params(labelsize=9)
-            if ax is not self.axes[1]:
-                ax.set_yscale("log")
-                ax.minorticks_off()
-            ax.locator_params(axis="x", integer=True)  # steps
-        for ax in self.axes[:2]:
-            ax.tick_params(labelbottom=False)  # as below; texts are what takes time
-        for ax in self.axes[2:]:
-            ax.set_xlabel("step", fontsize=9, labelpad=1)
-        self.axes[1].set_ylim(0, 103)
-        self._lines: dict[tuple[int, str, int], Line2D] = {}
-        self._names: tuple[str, ...] = ()
-        self._ticks: dict[int, list[float]] = {}
-
-    def show(self, runs: Mapping[str, History], steps: int = 0, before: Sequence[History] = ()) -> None:
-        """Draw ``runs`` by name, with those ``before`` in gray behind them; the axis grows in jumps up to ``steps``."""
-        for line in self._lines.values():
-            line.set_data([], [])
-        last = max([1, *(history[-1].step for history in (*runs.values(), *before) if history)])
-        last = max(last, min(steps, _leap(last)))
-        for place, history in enumerate(before):
-            self._draw("before", place, history, {"color": FAINT, "lw": 1.2, "zorder": 1}, last)
-        for place, (history, (color, marker, line)) in enumerate(zip(runs.values(), styles(len(runs)), strict=True)):
-            look = {"color": color, "marker": marker, "ls": line, "ms": 4.5, "lw": 1.5, "zorder": 3}
-            self._draw("run", place, history, look, last)
-        for number, ax in enumerate(self.axes):
-            ax.set_xlim(0, 1.01 * last)
-            if ax is not self.axes[1]:
-                self._scale(number)
-        self._legend(tuple(runs), any(before))
-
-    def _draw(self, kind: str, place: int, history: History, look: dict[str, Any], last: int) -> None:
-        dots = look | {"ls": ":", "lw": 1.6} | ({"marker": ""} if look.get("ls", "-") == "-" else {})
-        for number, name, (x, y), own in (
-            (0, kind, loss_points(history), look | {"lw": 1.1}),
-            (1, kind, accuracy_points(history), look),
-            (2, kind, norm_points(history), look),
-            (2, f"{kind}, least", norm_points(history, min), dots),
-            (3, kind, condition_points(history), look),
-        ):
-            line = self._line(number, name, place, own)
-            line.set_data(x, y)
-            apart = x[1] - x[0] if len(x) > 1 else 1
-            line.set_markevery(max(1, round(last / (10 * apart))))  # ten of them over the width
-
-    def _line(self, number: int, kind: str, place: int, look: dict[str, Any]) -> Line2D:
-        key = (number, kind, place)
-        if key not in self._lines:
-            (self._lines[key],) = self.axes[number].plot([], [], **look)
-        return self._lines[key]
-
-    def _scale(self, number: int) -> None:
-        values = [y for (n, _, _), line in self._lines.items() if n == number for y in np.asarray(line.get_ydata())]
-        low, high = (min(values), max(values)) if values else (0.1, 10.0)
-        low, high = low / 1.25, high * 1.25
-        if high / low < 4:
-            middle = math.sqrt(low * high)
-            low, high = middle / 2, middle * 2
-        ticks = _log_ticks(low, high)
-        ax = self.axes[number]
-        if self._ticks.get(number) != ticks:
-            ax.set_yticks(ticks, [_plain(tick) for tick in ticks])
-            self._ticks[number] = ticks
-        ax.set_ylim(low, high)
-
-    def _legend(self, runs: tuple[str, ...], before: bool) -> None:
-        names = (*runs, "the runs before") if before else runs
-        if names == self._names:
-            return
-        self._names = names
-        for legend in list(self.figure.legends):
-            legend.remove()
-        handles = [Line2D([], [], color=c, marker=marker, ls=ls, ms=5, lw=2) for c, marker, ls in styles(len(runs))]
-        handles += [Line2D([], [], color=FAINT, lw=1.5)] if before else []
-        if names:
-            rows = 1 if len(runs) <= 6 else math.ceil(len(runs) ** 0.5 / 2)
-            size = {"ncols": math.ceil(len(names) / rows), "fontsize": 10 if rows == 1 else 16 / rows}
-            self.figure.legend(handles, names, loc="upper left", frameon=False, **size)
-
-
-def plot_training(runs: Mapping[str, History], figure: Figure | None = None) -> Figure:
-    """Plot loss, test accuracy, norms and condition numbers of runs, by name, from their records."""
-    figure = Figure((10.5, 4.9)) if figure is None else figure
-    TrainingPlot(figure).show(runs)
+    figure = Figure((10.5, 5.2)) if figure is None else figure
+    several = {name: _seeds(histories) for name, histories in runs.items()}
+    old = [_seeds(histories) for histories in before]
+    last = max([1, *(history[-1].step for one in (*several.values(), *old) for history in one if history)])
+    last = max(last, min(steps, _leap(last)))
+    block = math.ceil(last / MOST_LOSSES)
+    axes = [figure.add_axes(place) for place in _PLACES]
+    seen: list[list[float]] = [[], [], [], []]  # numbers that must be inside
+    looks = styles(len(several))
+    for histories in old:
+        _draw(axes, seen, histories, "", {"color": FAINT, "lw": 1.2, "zorder": 1}, last, block)
+    for (name, histories), (color, marker, line) in zip(several.items(), looks, strict=True):
+        look = {"color": color, "marker": marker, "ls": line, "ms": 4.5, "lw": 1.5, "zorder": 3}
+        _draw(axes, seen, histories, name, look, last, block)
+    loss = "loss of the batch" + (f", mean of {block} steps" if block > 1 else "")
+    for place, (ax, title) in enumerate(zip(axes, (loss, *_TITLES), strict=True)):
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.grid(color=FAINT, lw=0.4)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9)
+        ax.locator_params(axis="x", integer=True)
+        ax.set_xlim(0, 1.01 * last)
+        if place < 2:
+            ax.tick_params(labelbottom=False)  # as below
+        else:
+            ax.set_xlabel("step", fontsize=9)
+        if place == 1:
+            ax.set_ylim(0, 103)
+        else:
+            _scale(ax, seen[place])
+    _legend(figure, several, any(map(any, old)))
     return figure
+
+
+def _seeds(histories: History | Sequence[History]) -> list[History]:
+    return list(histories) if histories and isinstance(histories[0], Sequence) else [histories]  # pyright: ignore
+
+
+def _draw(
+    axes: Sequence[Axes],
+    seen: list[list[float]],
+    histories: Sequence[History],
+    name: str,
+    look: dict[str, Any],
+    last: int,
+    block: int,
+) -> None:
+    """Draw the curves of one run, or the means over its seeds with their bands, and note the numbers seen."""
+    dots: dict[str, Any] = look | {"ls": ":", "lw": 1.6} | ({"marker": ""} if look.get("ls", "-") == "-" else {})
+    for place, points, own, banded in (
+        (0, lambda history: _blocks(loss_points(history), block), look | {"lw": 1.1}, True),
+        (1, accuracy_points, look, True),
+        (2, norm_points, look, True),
+        (2, lambda history: norm_points(history, min), dots, False),
+        (3, condition_points, look, True),
+    ):
+        x, middle, low, high = over_seeds(histories, points)
+        if not x:
+            continue
+        apart = x[1] - x[0] if len(x) > 1 else 1
+        every = max(1, round(last / (10 * apart)))  # ten markers over the width
+        axes[place].plot(x, middle, label=name or None, markevery=every, **own)
+        seen[place] += middle
+        if name and banded and len(histories) > 1:
+            axes[place].fill([*x, *x[::-1]], [*low, *high[::-1]], color=look["color"], alpha=0.2, lw=0, label=name)
+            seen[place] += [*low, *high]
+
+
+def over_seeds(
+    histories: Sequence[History], points: Callable[[History], Points]
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Return steps and, over the seeds, the mean, the least and the largest number there.
+
+    A seed that has diverged counts up to its end; the others are cut to the shortest of them, since they train in turn.
+    """
+    going = [history[-1].step if history else 0 for history in histories if not (history and history[-1].diverged)]
+    last = min(going, default=math.inf)
+    found: dict[float, list[float]] = {}
+    for history in histories:
+        for step, value in zip(*points(history), strict=True):
+            if step <= last:
+                found.setdefault(step, []).append(value)
+    x = sorted(found)
+    mean, low, high = ([choose(found[step]) for step in x] for choose in (statistics.fmean, min, max))
+    return x, mean, low, high
+
+
+def _blocks(points: Points, size: int) -> Points:
+    """Return the last step and the mean of each block of so many steps."""
+    if size == 1:
+        return points
+    blocks: dict[int, list[float]] = {}
+    for step, value in zip(*points, strict=True):
+        blocks.setdefault(math.ceil(step / size), []).append(value)
+    return [float(block * size) for block in blocks], [statistics.fmean(values) for values in blocks.values()]
+
+
+def _scale(ax: Axes, values: Sequence[float]) -> None:
+    low, high = (min(values), max(values)) if values else (0.1, 10.0)
+    low, high = low / 1.25, high * 1.25
+    if high / low < 4:
+        middle = math.sqrt(low * high)
+        low, high = middle / 2, middle * 2
+    ticks = _log_ticks(low, high)
+    ax.set_yscale("log")
+    ax.minorticks_off()
+    ax.set_yticks(ticks, [_plain(tick) for tick in ticks])
+    ax.set_ylim(low, high)
+
+
+def _legend(figure: Figure, runs: Iterable[str], before: bool) -> None:
+    """Draw a legend above all axes, on axes of its own."""
+    ax, runs = figure.add_axes(_STRIP), list(runs)
+    ax.set_axis_off()
+    for name, (color, marker, line) in zip(runs, styles(len(runs)), strict=True):
+        ax.plot([], [], color=color, marker=marker, ls=line, ms=5, lw=2, label=name)
+    if before:
+        ax.plot([], [], color=FAINT, lw=1.5, label="the runs before")
+    if runs:
+        rows = 1 if len(runs) <= 6 else math.ceil(len(runs) ** 0.5 / 2)
+        size = 16 / rows if rows > 1 else 10 if sum(map(len, runs)) < 90 else 8.5
+        ax.legend(frameon=False, loc="upper left", ncols=math.ceil((len(runs) + before) / rows), fontsize=size)
 
 
 def _points(history: History, number: Callable[[Record], float | None]) -> Points:

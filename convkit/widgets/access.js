@@ -1,6 +1,8 @@
 // ipywidgets 8 leaves sliders, number fields without a label and read-outs without a name.
 const STYLE = `
 .convkit-pale .convkit-picture, .convkit-pale svg.convkit-drawing { opacity: 0.3 }
+.convkit-lost { margin: 0; font-weight: bold; line-height: 1.4;
+  color: #b3001b; color: color-mix(in srgb, #d0021b 60%, var(--jp-content-font-color1, #222)) }
 .convkit-faulty { flex-wrap: wrap; height: auto !important }
 .convkit-fault { flex: 1 0 100%; line-height: 1.3; white-space: normal;
   color: #b3001b; color: color-mix(in srgb, #d0021b 60%, var(--jp-content-font-color1, #222)) }
@@ -28,9 +30,11 @@ function name(root) {
   }
 }
 
+const RESTART = 'The kernel was restarted, or the connection to it is lost: run this cell again.';
+
 function render({ model, el }) {
   el.style.display = 'none';
-  let root = null, alive = true;
+  let root = null, alive = true, lost = false, shown = false;
   const style = document.createElement('style');
   style.textContent = STYLE;
   const watcher = new MutationObserver(() => name(root));
@@ -39,9 +43,13 @@ function render({ model, el }) {
     for (const old of root.querySelectorAll('.convkit-fault')) old.remove();
     for (const old of root.querySelectorAll('.convkit-faulty')) old.classList.remove('convkit-faulty');
     for (const old of root.querySelectorAll('[aria-invalid]')) old.removeAttribute('aria-invalid');
-    const { control, words } = model.get('fault');
-    root.classList.toggle('convkit-pale', Boolean(words));
-    const place = words && root.querySelector(`.convkit-control-${control}`);
+    const { control, words, fields = [[control, words]] } = model.get('fault');
+    root.classList.toggle('convkit-pale', lost || Boolean(words));
+    for (const [place, sentence] of fields) if (sentence) markControl(place, sentence);
+  }
+
+  function markControl(number, words) {
+    const place = root.querySelector(`.convkit-control-${number}`);
     if (!place) return;
     const note = document.createElement('span');
     note.className = 'convkit-fault';
@@ -57,6 +65,26 @@ function render({ model, el }) {
     }
   }
 
+  function connect() {  // ipywidgets marks what has lost its kernel
+    const now = el.classList.contains('jupyter-widgets-disconnected') || Boolean(el.closest('.jupyter-widgets-disconnected'));
+    if (!root || now === lost) return;
+    lost = now;
+    root.querySelector('.convkit-lost')?.remove();
+    if (lost) {
+      const note = Object.assign(document.createElement('p'), { className: 'convkit-lost', textContent: RESTART });
+      note.setAttribute('role', 'alert');
+      root.prepend(note);
+    }
+    for (const part of root.querySelectorAll('button, input, select')) part.disabled = lost;
+    mark();
+  }
+
+  function count(views) {  // a panel that nobody sees any more need not train
+    if (!model.get('counted') || lost || shown === views > 0) return;
+    shown = views > 0;
+    try { model.send({ views }); } catch { /* the kernel is gone */ }
+  }
+
   function begin() {  // the panel is put together after this part of it
     root = el.closest('.convkit-panel, .convkit-live');
     if (!root) return void (alive && setTimeout(begin, 20));
@@ -64,11 +92,20 @@ function render({ model, el }) {
     name(root);
     watcher.observe(root, { childList: true, subtree: true });
     mark();
+    connect();
+    count(1);
   }
   begin();
-  const again = () => root && mark();
+  const again = () => root && mark(), reconnect = () => setTimeout(connect);
   model.on('change:fault', again);
-  return () => { alive = false; watcher.disconnect(); model.off('change:fault', again); };
+  model.on('comm_live_update', reconnect);
+  return () => {
+    alive = false;
+    count(-1);
+    watcher.disconnect();
+    model.off('change:fault', again);
+    model.off('comm_live_update', reconnect);
+  };
 }
 
 export default { render };

@@ -52,18 +52,26 @@ def label_style(label: str, room: float) -> dict[str, Any]:
 
 def aligned(controls: Mapping[str, Any], headings: Mapping[str, str], width: str) -> ipywidgets.GridBox:
     """Return controls in columns, as many as the page has room for, below headings; all labels have one width."""
-    short = ipywidgets.Checkbox | ipywidgets.Button | NumberGrid
-    longest = max([len(one.description) for one in controls.values() if not isinstance(one, short)], default=0)
-    cells: list[ipywidgets.Widget] = []
+    cells: list[Any] = []
     for name, control in controls.items():
         if name in headings:
             cells.append(ipywidgets.HTML(f"<i>{headings[name]}</i>", layout={"grid_area": WHOLE_ROW}))
-        if not isinstance(control, short):
-            control.layout.width, control.style.description_width = "auto", f"{longest}ch"
         cells.append(control)
-    columns = f"repeat(auto-fill, minmax(min(100%, calc({longest}ch + 17em)), 1fr))"
-    look = {"grid_template_columns": columns, "align_items": "center", "max_width": width, "grid_gap": "2px 16px"}
-    return ipywidgets.GridBox(cells, layout=look)
+    box = ipywidgets.GridBox(layout={"max_width": width})
+    in_columns(box, cells)
+    return box
+
+
+def in_columns(box: ipywidgets.GridBox, cells: Sequence[Any]) -> None:
+    """Put controls into a grid, in columns whose labels have one width."""
+    short = ipywidgets.Checkbox | ipywidgets.Button | ipywidgets.HTML | NumberGrid
+    labelled = [one for one in cells if not isinstance(one, short)]
+    longest = max([len(one.description) for one in labelled], default=0)
+    for control in labelled:
+        control.layout.width, control.style.description_width = "auto", f"{longest}ch"
+    box.children = cells
+    box.layout.grid_template_columns = f"repeat(auto-fill, minmax(min(100%, calc({longest}ch + 17em)), 1fr))"
+    box.layout.align_items, box.layout.grid_gap = "center", "2px 16px"
 
 
 class NumberGrid(ipywidgets.VBox):

@@ -16,6 +16,7 @@ const STYLE = `
   border: 1px solid; border-radius: 3px; font-size: 12px; line-height: 1.35 }
 button.convkit-whole[hidden] { display: none }
 .convkit-whole { position: absolute; right: 0; top: 0 }
+.convkit-box[aria-busy=true] svg { opacity: 0.3 }
 .convkit-words { margin: 0; line-height: 1.4 }
 .convkit-words[role=alert] { color: #b3001b;
   color: color-mix(in srgb, #d0021b 60%, var(--jp-content-font-color1, #222)) }`;
@@ -359,7 +360,7 @@ function gridLines(ax, { room: [left, top, width, height], x, y, X, Y }, theme) 
 }
 
 function legend(ax, number, { room: [left, top, width, height], X, Y }, theme, picked) {
-  const listed = ax.marks.filter(mark => mark.name && (!ax.legend.names || ax.legend.names.includes(mark.name)));
+  const listed = ax.marks.filter(mark => mark.name && mark.kind !== 'area' && (!ax.legend.names || ax.legend.names.includes(mark.name)));
   if (!listed.length) return '';
   const size = ax.legend.size * PT, row = 1.25 * size, columns = Math.min(ax.legend.columns, listed.length);
   const rows = Math.ceil(listed.length / columns), box = [0, rows * row + 0.6 * size], starts = [];
@@ -535,9 +536,9 @@ function render({ model, el }) {
       if (ax.face) inside += `<path d="${rectangle(left, top, left + w, top + h)}" fill="${theme.soft(ax.face)}"/>`;
       if (ax.grid) inside += gridLines(ax, view, theme);
       for (const mark of ax.marks) {
-        const pale = chosen && mark.kind === 'line' && mark.name !== picked ? 0.15 : mark.alpha ?? 1;
+        const other = chosen && ['line', 'area'].includes(mark.kind) && mark.name !== picked;
         const free = mark.free || mark.kind === 'text' || mark.kind === 'arrow';
-        inside += `<g ${free ? '' : `clip-path="url(#${clip})"`} opacity="${mark.kind === 'area' ? 1 : pale}">${markPath(mark, view.X, view.Y, view.room, theme)}</g>`;
+        inside += `<g ${free ? '' : `clip-path="url(#${clip})"`} opacity="${other ? 0.15 : mark.kind === 'area' ? 1 : mark.alpha ?? 1}">${markPath(mark, view.X, view.Y, view.room, theme)}</g>`;
       }
       inside += around(ax, view, theme);
       if (ax.legend) over += legend(ax, i, view, theme, picked);
@@ -560,6 +561,12 @@ function render({ model, el }) {
 
   const take = () => { const next = model.get('scene'); if (next?.data) { film = next; shots.clear(); play.take(film); } };
   const jump = () => { if (film?.moments && !play.playing()) play.take(film); };
+  const wait = () => {  // until the next picture the old one is pale, and its words are gone
+    const words = model.get('working');
+    box.setAttribute('aria-busy', String(Boolean(words)));
+    if (words) { line.textContent = words; line.setAttribute('role', 'status'); }
+    else setTimeout(() => scene && line.textContent !== scene.words && draw());
+  };
   const dress = () => {
     const found = themeOf(el), same = theme && found.ink === theme.ink && found.paper === theme.paper && family;
     if (same) return;
@@ -660,8 +667,10 @@ function render({ model, el }) {
   resized.observe(el);
   model.on('change:scene', take);
   model.on('change:value', jump);
+  model.on('change:working', wait);
   theme = themeOf(document.body);
   take();
+  wait();
   const first = requestAnimationFrame(dress);  // on the page only now
   return () => {
     cancelAnimationFrame(first);
@@ -671,6 +680,7 @@ function render({ model, el }) {
     light.removeEventListener('change', dress);
     model.off('change:scene', take);
     model.off('change:value', jump);
+    model.off('change:working', wait);
   };
 }
 

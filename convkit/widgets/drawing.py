@@ -27,11 +27,13 @@ GAP = 65_535  # in 16 bits: no number
 class Drawing(anywidget.AnyWidget):
     """A picture in the browser and the words below it: hover shows numbers, the legend picks a curve, a drag zooms.
 
-    ``scene`` is what ``scene(sheet)`` returns, with ``words`` and ``alert`` (red words).
+    ``scene`` is what ``scene(sheet)`` returns, with ``words`` and ``alert`` (red words). While ``working`` has words,
+    they stand in place of the others, and the picture is pale.
     """
 
     _esm = (Path(__file__).parent / "drawing.js").read_text(encoding="utf-8")
     scene = traitlets.Dict().tag(sync=True)
+    working = traitlets.Unicode().tag(sync=True)
 
 
 class DrawnPanel(Panel):
@@ -56,7 +58,13 @@ class DrawnPanel(Panel):
 
     def _say(self, words: str) -> None:
         self.words = words if isinstance(words, Words) else Words(words)
-        self._drawing.scene = {**self._scene, "words": str(words), "alert": self.words.alert}
+        with self._drawing.hold_sync():  # one message
+            self._drawing.scene = {**self._scene, "words": str(words), "alert": self.words.alert}
+            self._drawing.working = ""
+
+    def announce(self, words: str) -> None:
+        """Show what is being computed: until the next picture, the old one is pale and its words are gone."""
+        self._drawing.working = words
 
     @property
     def figure(self) -> Figure:
@@ -151,7 +159,7 @@ class _Packer:
         """Return ``[4, place, count]``, or ``[2, place, count, low, step]`` for numbers of 16 bits."""
         if not self.side:
             return [4, self.store(values.astype("<f4")), len(values)]
-        values = values if whole else values[:: math.ceil(len(values) / (POINTS * self.side))]
+        values = values if whole else values[:: max(1, math.ceil(len(values) / (POINTS * self.side)))]
         known = np.isfinite(values)
         low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
         step = (high - low) / (GAP - 1) or 1.0

@@ -24,7 +24,7 @@ from convkit.training.gan_plan import GanRecord
 from convkit.training.generation import make_images
 from convkit.widgets.controls import choice, slider
 from convkit.widgets.panel import Words
-from convkit.widgets.training.live import LivePanel
+from convkit.widgets.training.live import LivePanel, plot_progress, time_left
 from convkit.widgets.training.runner import Runner, Track
 
 BOUNDS = {
@@ -144,13 +144,7 @@ class GanPanel(LivePanel):
         return self.runner
 
     # ---- what is seen ------------------------------------------------------------------------------------------------
-    def _drawn(self) -> str:
-        values = self.values
-        self.figure.clear()
-        return self.draw(self.figure, **values)
-
     def draw(self, figure: Figure, **values: Any) -> str:
-        figure.set_layout_engine("none")  # fixed places: nothing jumps
         many, one, losses, norms = (figure.add_axes(place) for place in _PLACES)
         history: list[Any] = self._going().history
         part = values["z"] / 100 * math.pi / 2
@@ -162,26 +156,33 @@ class GanPanel(LivePanel):
         grid = framed.view(ROWS, COLUMNS, *framed.shape[1:]).transpose(1, 2).flatten(2).flatten(0, 1)
         _show_image(many, grid, f"samples after {len(history)} steps")
         steps = [record.step for record in history]
-        losses.plot(steps, [record.discriminator_loss for record in history], color=BLUE, lw=1)
-        losses.plot(steps, [record.loss for record in history], color=VERMILION, lw=1, ls="--")
-        losses.set_title("losses: — discriminator\n- - generator", fontsize=10)
+        losses.plot(steps, [record.discriminator_loss for record in history], color=BLUE, lw=1, label="discriminator")
+        losses.plot(steps, [record.loss for record in history], color=VERMILION, lw=1, ls="--", label="generator")
+        losses.set_title("losses", fontsize=10)
         seen = [record for record in history if record.norms]
         at = [record.step for record in seen]
-        norms.plot(at, [max(record.norms.values()) for record in seen], "o-", ms=3, color=BLUE, lw=1)
-        norms.plot(at, [record.lipschitz for record in seen], "s--", ms=3, color=VERMILION, lw=1)
+        largest = [max(record.norms.values()) for record in seen]
+        norms.plot(at, largest, marker="o", ms=3, color=BLUE, lw=1, label="largest norm of a layer")
+        slopes = [record.lipschitz for record in seen]
+        norms.plot(at, slopes, marker="s", ls="--", ms=3, color=VERMILION, lw=1, label="slope of the whole")
         norms.axhline(1, color=INK, lw=0.8, ls=":")
-        norms.set_ylim(0)
-        norms.set_title("o largest layer norm,\n□ slope of the discriminator", fontsize=10)
+        norms.set_ylim(0, 1.35 * max([1.0, *largest, *(slope or 0.0 for slope in slopes)]))
+        norms.set_title("discriminator", fontsize=10)
         for ax in (losses, norms):
             ax.set_xlabel("steps", fontsize=9)
             ax.grid(color=FAINT, lw=0.4)
+            ax.legend(frameon=False, fontsize=9, loc="upper right" if ax is losses else "upper left")
+        if self.runner is not None and not self.runner.over:
+            plot_progress(self.runner, self._steps, figure)
         return self._words(history, seen[-1] if seen else None, values["method"])
 
     def _words(self, history: list[Any], seen: GanRecord | None, method: str) -> Words:
         runner, track = self.runner, self._going()
         going = runner is not None and not runner.over
         self._pause.description = "Resume" if runner is not None and going and runner.paused else "Pause"
-        text = f"After {len(history)} steps with the discriminator bounded by {BOUNDS[self.method]}."
+        left = time_left(runner, self._steps) if runner is not None and going and not runner.paused else ""
+        of, left = (f" of {self._steps}", f"{left},") if left else ("", "")
+        text = f"After {len(history)}{of} steps{left} with the discriminator bounded by {BOUNDS[self.method]}."
         if history:
             last = history[-1]
             text += f" Its loss is {last.discriminator_loss:.2f}, the generator's {last.loss:.2f}; the made images "
@@ -202,6 +203,6 @@ class GanPanel(LivePanel):
 
 
 def _show_image(ax: Axes, image: Tensor, title: str) -> None:
-    ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
-    ax.axis("off")
+    ax.set_axis_off()

@@ -90,6 +90,10 @@ class Panel:
     def react(self, name: str) -> None:
         """Adjust other controls after control ``name`` has changed, before drawing (a preset fills a grid)."""
 
+    def faults(self) -> dict[str, Any]:
+        """Return what is wrong with controls although the picture is right (see ``Access``)."""
+        return {}
+
     def control(self, name: str) -> Any:
         """The control called ``name`` in ``values``."""
         return self._controls[name]
@@ -162,7 +166,7 @@ class Panel:
             if not isinstance(words, str) or not words.strip():
                 raise TypeError(f"draw must return words that say what is to be seen, got {words!r}")
             self._show(words)
-            self._access.fault = {}
+            self._access.fault = self.faults()
 
     # ---- the picture as a PNG; `DrawnPanel` has its page draw it ----------------------------------------------------
     def _views(self) -> list[ipywidgets.DOMWidget]:

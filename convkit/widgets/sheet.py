@@ -180,10 +180,19 @@ class SheetAxes:
     def axhspan(self, low: float, high: float, color: Any, zorder: float = 1) -> None:
         self._mark("span", zorder, y=np.array([low, high], float), color=_hex(color))
 
-    def fill(self, x: Any, y: Any, color: Any, alpha: float = 1, lw: float = 0, zorder: float = 1) -> None:
+    def fill(
+        self,
+        x: Any,
+        y: Any,
+        color: Any,
+        alpha: float = 1,
+        lw: float = 0,
+        zorder: float = 1,
+        label: str | None = None,
+    ) -> None:
         x, y = numbers(x, float), numbers(y, float)
         self._see(x, y)
-        self._mark("area", zorder, x=x, y=y, color=_hex(color), alpha=alpha, width=lw)
+        self._mark("area", zorder, x=x, y=y, color=_hex(color), alpha=alpha, width=lw, name=label)
 
     def imshow(
         self,

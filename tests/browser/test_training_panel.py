@@ -17,10 +17,25 @@ MAKE = """
 import torch
 from convkit.widgets.training import TrainingPanel
 torch.set_num_threads(1)  # a second one only waits where the machine is busy
-small = {"widths": (4, 6, 8), "first": 6, "steps": 100_000, "batch_size": 16}
+small = {"widths": (4, 6, 8), "first": 6, "steps": 100_000, "batch_size": 16, "schedule": "constant"}
 panel = TrainingPanel(**small)
 other = TrainingPanel(("plain", "norm_clip"), seed=1, **small)
 wild = TrainingPanel(("convnorm", "plain"), seed=1, **small | {"steps": 40})
+"""
+ATTACK = """
+import torch
+from convkit.data import digits, subset
+from convkit.methods import network
+from convkit.widgets.attacks import AttackPanel
+from convkit.widgets.training import TrainingPanel
+torch.set_num_threads(1)
+data = subset(digits(), 200, test_count=30)
+models = {name: network("cnn9", data, "batchnorm", seed=0, widths=(4, 6, 8)).eval() for name in ("plain", "other")}
+attack = AttackPanel(models, data)
+attack
+"""
+RACE = """
+TrainingPanel(("batchnorm", "plain"), data, widths=(4, 6, 8), first=2, steps=8, every=4, batch_size=16, attack=attack)
 """
 SAME = """
 for run in panel.runs + other.runs:
@@ -51,11 +66,11 @@ STEP = r"Number(now.words.match(/step (\d+)/)?.[1])"  # NaN where the words have
 @pytest.fixture(scope="module")
 def books(lab):
     """A notebook of panels, run and stored as all notebooks are, and one whose cell trains until it is stopped."""
-    for name, sources in (("training.ipynb", CELLS), ("watching.ipynb", [WATCH])):
+    for name, sources in (("training.ipynb", CELLS), ("watching.ipynb", [WATCH]), ("attack.ipynb", [ATTACK, RACE])):
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
         book = execute(book, lab.folder) if sources is CELLS else book
         (lab.folder / name).write_text(stored(book), encoding="utf-8")
-    return "training.ipynb", "watching.ipynb"
+    return "training.ipynb", "watching.ipynb", "attack.ipynb"
 
 
 def opened(reader, books, *cells):
@@ -149,8 +164,9 @@ def test_start_steer_pause_resume_stop_and_start_again(reader, books):
 
 def test_two_panels_train_at_once_and_each_keeps_its_own_numbers(reader, books):
     panel, other = opened(reader, books, PANEL, OTHER)
-    other.pick(other.control("trained on"), "PGD-AT")
-    other.until(says("The next Start has trained on: PGD-AT"))
+    for slot in ("first", "second"):
+        other.pick(other.control(f"{slot} trained on"), "PGD-AT")
+    other.until(says("second trained on: PGD-AT"))
     press(panel, "Start")
     press(other, "Start")
     goes_on(panel)
@@ -181,12 +197,17 @@ def test_a_diverging_run_ends_with_a_sentence_and_bad_fields_get_one(reader, boo
     seen = panel.until(says("^After 40 steps"))
     assert seen["alert"]
     panel.type(panel.control("batch size"), "many")
-    seen = panel.until(says("Before the next Start: batch size needs a whole number from 1 to 10000, got 'many'"))
+    panel.until(says("The next Start waits: see batch size"))
+    fault = panel.root.locator(".convkit-fault")
+    assert fault.inner_text() == "batch size needs a whole number from 1 to 10000, got 'many'"
+    assert panel.control("batch size").locator("input").get_attribute("aria-invalid") == "true"
+    assert panel.root.locator("svg.convkit-drawing").evaluate("svg => getComputedStyle(svg).opacity") == "1"
     press(panel, "Start")
-    seen = panel.until(says("^batch size needs a whole number"))
+    seen = panel.until(says("^nothing was started: see batch size"))
     assert seen["alert"]
     panel.type(panel.control("batch size"), "16")
     panel.until("!now.words.includes('batch size')")
+    assert fault.count() == 0
     for slot in ("first method", "second method"):
         panel.pick(panel.control(slot), "none")
         panel.settle()  # the sliders of a method go with it
@@ -226,7 +247,7 @@ def test_a_cell_that_runs_again_ends_its_training(reader, books):
 def test_a_cell_that_trains_is_steered_and_ended(reader, books, end):
     reader.open(books[1])
     reader.run_cell(0, wait=False)
-    reader.cell(0).locator(".convkit-live img").wait_for()
+    reader.cell(0).locator(".convkit-live svg.convkit-drawing").wait_for()
     watch = view(reader, 0, "live")
     seen = watch.until(says(r"^Training: step [1-9]\d*\. The run: loss"))
     watch.drag(watch.control("learning rate"), 0.3)
@@ -247,3 +268,95 @@ def test_a_cell_that_trains_is_steered_and_ended(reader, books, end):
     steps = step_of(watch.until(says("^Stopped at step")))
     assert f"{steps} records, True" in reader.cell(0).locator(".jp-OutputArea").inner_text()
     assert reader.trouble() == []
+
+
+def test_seeds_are_bands_with_a_verdict_and_clear_asks_first(reader, books):
+    reader.open(books[2])
+    reader.run_cell(0)
+    reader.run_cell(1)
+    race = view(reader, 1)
+    race.settle()
+    seeds = race.control("seeds")
+    seeds.locator(".noUi-handle").focus()
+    for _ in range(2):
+        reader.page.keyboard.press("ArrowRight")
+        race.settle()
+    race.until(says("The next Start has seeds: 3"))
+    press(race, "Start")
+    race.until(says("^After 8 steps. BatchNorm, means of 3 seeds: loss"))
+    verdict = race.root.locator(".convkit-verdicts tbody tr")
+    verdict.first.wait_for()
+    assert re.search(
+        r"BatchNorm \(BN\) \(runs 3 to 5\)\s+no normalization \(runs 6 to 8\)\s+0, 1, 2", verdict.inner_text()
+    )
+    assert verdict.locator("td").last.inner_text() in ("higher", "lower", "cannot say")
+    assert race.root.locator(".convkit-runs tbody tr").count() == 8
+    bands = race.root.locator("svg.convkit-drawing path[opacity='0.2']")
+    assert bands.count() >= 6
+    entry = race.root.locator(".convkit-entry").first
+    assert entry.get_attribute("aria-label") == "pick BN: BatchNorm"
+    entry.click()
+    assert race.root.locator("svg g[opacity='0.15']").count() >= 6  # curves and bands of the other
+    reader.screenshot("training_seeds", race.root)
+    press(race, "Clear")
+    race.until(says("^Press Clear again to forget all 8 runs for good"))
+    assert race.root.locator(".convkit-runs tbody tr").count() == 8
+    press(race, "Clear all?")
+    race.until(says("^No runs yet"))
+    assert race.root.locator(".convkit-runs").count() == 0
+    assert reader.trouble() == []
+
+
+def test_networks_go_into_the_attack_panel_which_shows_its_path_and_that_it_works(reader, books):
+    reader.open(books[2])
+    reader.run_cell(0)
+    reader.run_cell(1)
+    attack, race = view(reader, 0), view(reader, 1)
+    attack.settle()
+    planes = attack.root.locator("svg.convkit-drawing image")
+    assert planes.count() == 8  # for each network: the image, the change, the attacked image, the plane
+    reader.screenshot("attack_first", attack.root)
+    press(race, "Attack these")
+    race.until(says("^The attack panel has BN and no normalization now"))
+    seen = attack.until("now.words.includes('no normalization: ')")
+    watch = """root => {
+        const box = root.querySelector('.convkit-box'), line = root.querySelector('.convkit-words');
+        window.worked = [];
+        new MutationObserver(() => {
+            const busy = box.getAttribute('aria-busy') === 'true';
+            if (busy) window.worked.push([line.innerText, getComputedStyle(box.querySelector('svg')).opacity]);
+        }).observe(box, { attributes: true });
+    }"""
+    reader.ask(watch, attack.root.element_handle())
+    attack.pick(attack.control("attack"), "SimBA")
+    after = attack.wait_change(seen)
+    assert "SimBA within 0.15" in after["words"]
+    assert attack.root.locator(".convkit-box").get_attribute("aria-busy") == "false"
+    worked = reader.ask("() => window.worked")
+    assert [words.startswith("SimBA attacks") for words, _ in worked] == [True]
+    assert float(worked[0][1]) < 1
+    assert reader.trouble() == []
+
+
+def test_a_view_that_is_closed_ends_its_training_and_a_restart_is_told(reader, books):
+    panel, other = opened(reader, books, PANEL, OTHER)
+    press(panel, "Start")
+    goes_on(panel)
+    reader.ask(f"number => {{ {BOOK}.content.activeCellIndex = number }}", PANEL)
+    reader.command("notebook:clear-cell-output")
+    reader.cell(PANEL).locator(".convkit-panel").wait_for(state="detached")
+    ended = f"{BOOK}.content.widgets[{STEP_CELL}].model.toJSON().outputs"
+    reader.ask(
+        "([number, code]) => { " + f"{BOOK}.content.widgets[number].model.sharedModel.setSource(code)" + " }",
+        [STEP_CELL, "import asyncio\nwhile not panel.runner.over:\n    await asyncio.sleep(0.1)\nprint(panel.words)"],
+    )
+    reader.run_cell(STEP_CELL)
+    assert "because nobody can see it any more" in str(reader.ask(f"() => {ended}"))
+    assert reader.trouble() == []
+    reader.ask(f"() => {BOOK}.sessionContext.session.kernel.restart()")
+    note = other.root.locator(".convkit-lost")
+    note.wait_for()
+    assert note.inner_text() == "The kernel was restarted, or the connection to it is lost: run this cell again."
+    assert other.root.get_by_role("button", name="Start", exact=True).is_disabled()
+    reader.screenshot("training_restarted", other.root)
+    assert reader.console == []

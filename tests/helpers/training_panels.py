@@ -11,17 +11,17 @@ from convkit.widgets.training.panel import TrainingPanel
 
 DATA = subset(digits(), 200, test_count=60)
 PATIENCE = 300  # seconds after which an event counts as missing
-SMALL = {"widths": (4, 6, 8), "steps": 6, "first": 2, "batch_size": 16, "every": 2}
+SMALL = {"widths": (4, 6, 8), "steps": 6, "first": 2, "batch_size": 16, "every": 2, "schedule": "constant"}
 
 
 def small(*methods, data=DATA, **options):
     return TrainingPanel(methods or ("batchnorm", "sphere"), data, **(SMALL | options))
 
 
-def bare(method, steps=6, seed=0, objective="clean", eps=0.1, **knobs):
+def bare(method, steps=6, seed=0, objective="clean", eps=0.1, schedule="constant", **knobs):
     """The records of the plain loop."""
     model = network("cnn9", DATA, method, seed=seed, knobs=knobs, widths=(4, 6, 8))
-    plan = {"batch_size": 16, "schedule": "constant", "evaluate_every": 2, "measure_every": 2}
+    plan: dict = {"batch_size": 16, "schedule": schedule, "evaluate_every": 2, "measure_every": 2}
     plan["objective"] = get_objective(objective, eps)
     return list(fit(model, DATA, method, steps=steps, seed=seed, knobs=knobs, **plan))
 
@@ -35,6 +35,12 @@ def again(run, **given):
 
 def knob(panel, slot, name):
     return panel.slots[slot]._knobs[name]
+
+
+def told(panel):
+    """The sentences that stand beside the fields, by the name of the control."""
+    names = list(panel._controls)
+    return {names[place]: words for place, words in panel._access.fault.get("fields", [])}
 
 
 async def until(condition):

@@ -17,14 +17,21 @@ from convkit.methods.registry import get_method
 from convkit.plots.style import styles
 from convkit.training.adversarial import OBJECTIVES, get_objective
 from convkit.training.loop import fit
-from convkit.widgets.controls import choice, label_style
-from convkit.widgets.training.knobs import MethodControl, number_text
+from convkit.widgets.controls import choice, slider
+from convkit.widgets.training.knobs import MethodControl, knob_text
 from convkit.widgets.training.live import LivePanel
 from convkit.widgets.training.runner import Track
 from convkit.widgets.training.runs import PanelRun, Setting, model_name
 
 SLOTS = ("first", "second", "third")
-ABOUT = ("data", "model", "trained on", "attack ε", "batch size", "steps", "seed")
+ABOUT = ("data", "model", "schedule", "attack ε", "batch size", "steps", "seed", "seeds")
+SCHEDULES = {
+    "constant": "constant",
+    "cosine": "cosine, to 0 at the end",
+    "steps": "steps, × 0.1 after 1/2 and 3/4",
+    "exponential": "exponential, × 0.95 at 45 times",
+}
+MOST_SEEDS = 8
 LIMITS = {"batch size": (1, 10_000), "steps": (1, 100_000), "seed": (0, 2**31 - 1)}
 WHOLE = ("digits",)  # the others have so many images that a part must do
 PART, TEST_PART = 4000, 500
@@ -37,15 +44,32 @@ _MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
+class FaultError(ValueError):
+    """Values that controls cannot have: ``fields`` has a sentence for each of them, by its name."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__("; ".join(fields.values()))
+        self.fields = dict(fields)
+
+    @property
+    def pointer(self) -> str:
+        """Return a short sentence that points to the fields, where the whole ones stand."""
+        return f"see {' and '.join(f'{name} method' if name in SLOTS else name for name in self.fields)}"
+
+
 class ChoicesPanel(LivePanel):
     """A panel that chooses up to three methods with their knobs, and one data set and network for all."""
+
+    _starts_made = -1  # the opening is 0
 
     def __init__(
         self,
         methods: Sequence[str],
+        objectives: Sequence[str],
         data: str | Data,
         model: str | nn.Module,
-        numbers: Mapping[str, int],
+        numbers: Mapping[str, float],
+        schedule: str,
         every: int,
         knobs: Mapping[str, Mapping[str, Any]] | None,
         folder: str | Path | None,
@@ -53,6 +77,12 @@ class ChoicesPanel(LivePanel):
     ) -> None:
         if isinstance(methods, str) or not 1 <= len(methods) <= len(SLOTS):
             raise ValueError(f"{type(self).__name__} compares one to three methods, got {methods!r}; name two")
+        if objectives and len(objectives) != len(methods):
+            raise ValueError(f"needed an objective for each of {len(methods)} methods, got {objectives!r}; name them")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+        if not 1 <= numbers["seeds"] <= MOST_SEEDS:
+            raise ValueError(f"seeds needs a whole number from 1 to {MOST_SEEDS}, got {numbers['seeds']!r}")
         own = (model, {**({"widths": (16, 32, 64)} if model == "cnn9" else {}), **options})
         self._models = {model_name(*one): one for one in (own, *_MODELS)}
         self._data = {data.name: data} if isinstance(data, Data) else {}
@@ -60,22 +90,27 @@ class ChoicesPanel(LivePanel):
         images = [name for name, loader in DATA.items() if not loader.clouds]  # the networks on offer take no others
         self._names = list(dict.fromkeys([*(self._given or [str(data)]), *images]))
         self._methods, self._starts = [get_method(name).name for name in methods], dict(knobs or {})
-        self._numbers, self._every, self._folder = dict(numbers), every, folder
+        self._objectives = [*(objectives or ["clean"] * len(methods)), "clean"]
+        for name in self._objectives:
+            get_objective(name)
+        self._numbers, self._schedule, self._every, self._folder = dict(numbers), schedule, every, folder
         super().__init__()
 
     def controls(self) -> dict[str, Any]:
         controls: dict[str, Any] = {
             "data": choice("data", self._names),
             "model": choice("model", list(self._models)),
-            "trained on": choice("trained on", [goal.words for goal in OBJECTIVES.values()]),
+            "schedule": choice("schedule", [(words, name) for name, words in SCHEDULES.items()], self._schedule),
         }
-        for label, value in {"attack ε": 0.1, **self._numbers}.items():
-            controls[label] = ipywidgets.Text(
-                str(value), description=label, continuous_update=False, **label_style(label, 6)
+        for label, value in self._numbers.items():
+            controls[label] = (
+                slider("seeds", int(value), 1, MOST_SEEDS)
+                if label == "seeds"
+                else ipywidgets.Text(str(value), description=label, continuous_update=False)
             )
         names = [*self._methods, None][: max(2, len(self._methods))]
-        for slot, name, (color, *_) in zip(SLOTS[: len(names)], names, styles(len(names)), strict=True):
-            controls[slot] = MethodControl(f"{slot} method", name, self._starts.get(name or "", {}), color)
+        for slot, name, goal, (color, *_) in zip(SLOTS, names, self._objectives, styles(len(names)), strict=False):
+            controls[slot] = MethodControl(slot, name, goal, self._starts.get(name or "", {}), color)
         return controls
 
     @property
@@ -84,32 +119,35 @@ class ChoicesPanel(LivePanel):
         return {slot: self._controls[slot] for slot in SLOTS if slot in self._controls}
 
     def settings(self, steps: int | None = None) -> list[Setting]:
-        """Return the settings of the runs; raise ``ValueError`` with a sentence for every invalid control."""
-        faults, numbers = [], {}
+        """Return the settings of the runs, seed by seed for each method.
+
+        Raises ``FaultError`` with a sentence for every invalid control.
+        """
+        faults, numbers = dict[str, str](), {}
         for name, (low, high) in LIMITS.items():
             text = self._controls[name].value.strip()
             numbers[name] = int(text) if text.isdecimal() else low - 1
             if not low <= numbers[name] <= high:
-                faults.append(f"{name} needs a whole number from {low} to {high}, got {text!r}")
+                faults[name] = f"{name} needs a whole number from {low} to {high}, got {text!r}"
         eps = self._eps()
         if eps is None:
-            faults.append(f"attack ε needs a number from 0 to 1, got {self._controls['attack ε'].value!r}")
+            faults["attack ε"] = f"attack ε needs a number from 0 to 1, got {self._controls['attack ε'].value!r}"
         data = self._controls["data"].value
         if data in DATA and data not in self._given and not DATA[data].offline and self._folder is None:
-            faults.append(f"{data} is read from files: name their folder, as in {type(self).__name__}(folder=...)")
+            faults["data"] = f"{data} is read from files: name their folder, as in {type(self).__name__}(folder=...)"
         chosen = {slot: control.value for slot, control in self.slots.items() if control.value["method"]}
         if not chosen:
-            faults.append("no method is chosen: take one from a list")
+            faults["first"] = "no method is chosen: take one from a list"
         if faults:
-            raise ValueError("; ".join(faults))
-        words = [get_method(value["method"]).words for value in chosen.values()]
+            raise FaultError(faults)
+        seeds = self._controls["seeds"].value
         return [
             Setting(
-                name=name if words.count(name) == 1 else f"{name}, {slot}",
+                name=name,
                 slot=slot,
                 method=value["method"],
                 knobs=value["knobs"],
-                objective=next(n for n, goal in OBJECTIVES.items() if goal.words == self._controls["trained on"].value),
+                objective=value["objective"],
                 eps=eps or 0.0,
                 data=data,
                 data_code=self._data_code(data),
@@ -117,10 +155,13 @@ class ChoicesPanel(LivePanel):
                 options=self._models[self._controls["model"].value][1],
                 steps=steps or numbers["steps"],
                 batch_size=numbers["batch size"],
-                seed=numbers["seed"],
+                schedule=self._controls["schedule"].value,
+                seed=seed,
+                alone=seeds == 1,
                 every=self._every,
             )
-            for name, (slot, value) in zip(words, chosen.items(), strict=True)
+            for name, (slot, value) in zip(_names(chosen), chosen.items(), strict=True)
+            for seed in range(numbers["seed"], numbers["seed"] + seeds)
         ]
 
     def _eps(self) -> float | None:
@@ -144,14 +185,20 @@ class ChoicesPanel(LivePanel):
         return self._data[name]
 
     def make(self, settings: Sequence[Setting]) -> list[PanelRun]:
-        """Return the runs, before their first step; raise ``ValueError`` or ``OSError`` for what cannot be trained."""
+        """Return the runs, before their first step; raise ``FaultError`` or ``OSError`` for what cannot be trained."""
+        self._starts_made += 1
         runs = []
         for setting in settings:
             data, knobs = self._loaded(setting.data), dict(setting.knobs)
-            model = network(setting.model, data, setting.method, seed=setting.seed, knobs=knobs, **setting.options)
-            objective = get_objective(setting.objective, setting.eps)
-            records = fit(model, data, setting.method, knobs=knobs, objective=objective, **setting.plan)
-            runs.append(PanelRun(setting, Track(setting.name, records, knobs), model))
+            try:
+                model = network(setting.model, data, setting.method, seed=setting.seed, knobs=knobs, **setting.options)
+                objective = get_objective(setting.objective, setting.eps)
+                records = fit(model, data, setting.method, knobs=knobs, objective=objective, **setting.plan)
+            except ValueError as error:
+                words = " ".join(str(error).split())
+                raise FaultError({"batch size" if "batch_size" in words else setting.slot: words}) from error
+            name = setting.name if setting.alone else f"{setting.name}, seed {setting.seed}"
+            runs.append(PanelRun(setting, Track(name, records, knobs, setting.name), model, self._starts_made))
         return runs
 
     def labels(self) -> dict[str, str]:
@@ -159,11 +206,31 @@ class ChoicesPanel(LivePanel):
         labels = {name: str(self._controls[name].value) for name in ABOUT}
         for slot, control in self.slots.items():
             name, knobs = control.value["method"], control.value["knobs"]
-            labels[f"{slot} method"] = get_method(name).words if name else "none"
-            labels |= {knob_label(slot, name, knob): number_text(value) for knob, value in knobs.items()}
+            labels[f"{slot} method"] = get_method(name).label if name else "none"
+            labels[f"{slot} trained on"] = OBJECTIVES[control.value["objective"]].words
+            labels |= {knob_label(slot, name, knob): knob_value(name, knob, value) for knob, value in knobs.items()}
         return labels
+
+
+def _names(chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a name for each slot: the method in words, where needed with what it is trained on, or with the slot."""
+    words = [get_method(value["method"]).words for value in chosen.values()]
+    goals = [OBJECTIVES[value["objective"]].words for value in chosen.values()]
+    pairs = list(zip(words, goals, strict=True))
+    names: list[str] = []
+    for slot, pair in zip(chosen, pairs, strict=True):
+        if words.count(pair[0]) == 1:
+            names.append(pair[0])
+        else:
+            names.append(f"{pair[0]}, {pair[1] if pairs.count(pair) == 1 else slot}")
+    return names
 
 
 def knob_label(slot: str, method: str, knob: str) -> str:
     """Return the label of a knob where there are several methods."""
     return f"{get_method(method).knobs[knob].words} of the {slot} method"
+
+
+def knob_value(method: str, knob: str, value: Any) -> str:
+    """Return the value of a knob of a method as text."""
+    return knob_text(get_method(method).knobs[knob], value)

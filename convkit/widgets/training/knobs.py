@@ -11,7 +11,8 @@ import traitlets
 
 from convkit.methods.method import Knob, KnobValue
 from convkit.methods.registry import METHODS, get_method
-from convkit.widgets.controls import choice, label_style, toggle
+from convkit.training.adversarial import OBJECTIVES
+from convkit.widgets.controls import choice, in_columns, label_style, toggle
 
 NONE = "none"
 HIDDEN = ("momentum", "residual_start")  # of many methods, and seldom moved: code can
@@ -40,6 +41,8 @@ def grid(name: str, knob: Knob, value: KnobValue | None = None) -> list[float]:
 def knob_control(name: str, knob: Knob, value: KnobValue | None = None) -> Any:
     """Return a control for one knob: a check box, a list for choices, or a slider over ``grid``."""
     value = knob.check(name, knob.default if value is None else value)
+    if knob.options:
+        return choice(knob.words, list(zip(knob.options, knob.choices, strict=True)), value)
     if knob.choices == (True, False):
         return toggle(knob.words, bool(value))
     if knob.choices:
@@ -67,42 +70,60 @@ def knob_sliders(method: str, knobs: MutableMapping[str, Any], *names: str) -> l
 
 
 def number_text(value: Any) -> str:
-    """Return a number as short text."""
+    """Return a number as short text, a truth value as yes or no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e") if isinstance(value, float) else str(value)
 
 
-class MethodControl(ipywidgets.VBox):
-    """A list of methods and the knobs of the chosen one.
+def knob_text(knob: Knob, value: Any) -> str:
+    """Return the value of a knob as its control shows it."""
+    return knob.options[knob.choices.index(value)] if knob.options else number_text(value)
 
-    ``value`` is ``{"method": name or None, "knobs": {...}}``.
+
+class MethodControl(ipywidgets.VBox):
+    """A list of methods, the images that the method is trained on, and the knobs of the chosen method.
+
+    ``value`` is ``{"method": name or None, "objective": name in OBJECTIVES, "knobs": {...}}``.
     """
 
     watched = "state"
     state = traitlets.Dict()
 
-    def __init__(self, label: str, method: str | None, knobs: Mapping[str, Any] | None = None, color: str = "") -> None:
+    def __init__(
+        self,
+        slot: str,
+        method: str | None,
+        objective: str = "clean",
+        knobs: Mapping[str, Any] | None = None,
+        color: str = "",
+    ) -> None:
         border = {"border_left": f"4px solid {color}", "padding": "2px 0 2px 8px", "margin": "3px 0"} if color else {}
         super().__init__(layout=border)
-        self.description = label
-        options = [(NONE, None), *((one.words, name) for name, one in METHODS.items())]
-        self._list = ipywidgets.Dropdown(options=options, value=method, description=label, **label_style(label, 20))
+        self.description = f"{slot} method"
+        options = [(NONE, None), *((one.label, name) for name, one in METHODS.items())]
+        goals = [(goal.words, name) for name, goal in OBJECTIVES.items()]
+        self._list = ipywidgets.Dropdown(options=options, value=method, description=self.description)
+        self._goal = ipywidgets.Dropdown(options=goals, value=objective, description=f"{slot} trained on")
         self._knobs: dict[str, Any] = {}
-        self._row = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "center"})
+        self._row = ipywidgets.GridBox()
         self._filling = False
         self.children = [self._row]
         self._fill(dict(knobs or {}))
         self._list.observe(lambda _: self._filling or self._fill({}), names="value")
+        self._goal.observe(lambda change: self._moved("objective", change["new"]), names="value")
 
     @property
     def value(self) -> dict[str, Any]:
-        """Return the name of the chosen method and its knobs."""
-        return {"method": self.state["method"], "knobs": dict(self.state["knobs"])}
+        """Return the name of the chosen method, that of its objective, and its knobs."""
+        return {**self.state, "knobs": dict(self.state["knobs"])}
 
     @value.setter
     def value(self, value: Mapping[str, Any]) -> None:
         self._filling = True
         try:
             self._list.value = value["method"]
+            self._goal.value = value.get("objective", self._goal.value)
         finally:
             self._filling = False
         self._fill(value.get("knobs", {}))
@@ -125,14 +146,15 @@ class MethodControl(ipywidgets.VBox):
                 control = knob_control(name, known[name], value)
                 control.observe(lambda change, name=name: self._moved(name, change["new"]), names="value")
                 self._knobs[name] = control
-            self._row.children = [self._list, *self._knobs.values()]
+            in_columns(self._row, [self._list, self._goal, *self._knobs.values()])
             for control in old.values():
                 control.close()
-        self.state = {"method": method, "knobs": settings}
+        self.state = {"method": method, "objective": self._goal.value, "knobs": settings}
 
     def _moved(self, name: str, value: Any) -> None:
         if not self._filling:
-            self.state = {**self.state, "knobs": {**self.state["knobs"], name: value}}
+            changed = {name: value} if name == "objective" else {"knobs": {**self.state["knobs"], name: value}}
+            self.state = {**self.state, **changed}
 
 
 def _has(control: Any, value: Any) -> bool:

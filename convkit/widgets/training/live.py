@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
+from matplotlib.figure import Figure
 
-from convkit.plots.training import TrainingPlot
+from convkit.plots.style import BLUE, FAINT, INK
+from convkit.plots.training import plot_training
 from convkit.training.plan import Record
+from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.kernel import Cell, running_cell
 from convkit.widgets.panel import Panel, Words
-from convkit.widgets.training.runner import Runner, Track
+from convkit.widgets.training.runner import Runner, Track, statuses
 
 _live: weakref.WeakSet[LivePanel] = weakref.WeakSet()  # those made in a notebook's cell
 
@@ -22,19 +25,31 @@ def red(text: str) -> Words:
     return Words(f"{text.rstrip('.')}.", alert=True)
 
 
-class LivePanel(Panel):
-    """A panel that shows training in progress, whose picture ``show`` updates without new artists.
+class LivePanel(DrawnPanel):
+    """A panel that shows training in progress.
 
     While ``runner`` is at work it draws; what the reader does in between shows in its next picture. When a cell runs
-    again, its new panels end the training of the old ones; ``news`` says which.
+    again, its new panels end the training of the old ones; ``news`` says which. A training that no page shows any more
+    ends, too.
     """
 
-    size = (10.5, 4.9)
+    size = (10.5, 5.2)
     runner: Runner | None = None
     cell: Cell | None = None
     news: str = ""
+    views = 0  # of the panel, in all pages
     _notice = Words("")  # what is said in place of the usual words
-    _plot: TrainingPlot | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._access.counted = True
+        self._access.on_msg(self._viewed)
+
+    def _viewed(self, _: Any, content: Any, __: Any) -> None:
+        """Count the views that pages open and close; without any the training is unseen."""
+        self.views = max(0, self.views + content["views"])
+        if self.runner is not None:
+            self.runner.look(self.views > 0)
 
     @property
     def busy(self) -> bool:
@@ -81,17 +96,8 @@ class LivePanel(Panel):
         self._paint_running()
         return f"at step {self.runner.step}"
 
-    def show(self, plot: TrainingPlot) -> str:
-        """Update the picture and return the words."""
-        raise NotImplementedError
-
-    def _drawn(self) -> str:
-        if self._plot is None:
-            self._plot = TrainingPlot(self.figure)
-        return self.show(self._plot)
-
     def _redraw(self) -> None:
-        if not self.busy or self._plot is None:
+        if not self.busy or not self.words:
             super()._redraw()
 
     def _paint_running(self) -> None:
@@ -127,9 +133,9 @@ class _Watch(LivePanel):
     def _toggle(self) -> None:
         self.runner.paused = not self.runner.paused
 
-    def show(self, plot: TrainingPlot) -> str:
+    def draw(self, figure: Figure, **values: Any) -> str:
         runner = self.runner
-        plot.show({track.name: track.history for track in runner.tracks})
+        plot_training({track.name: track.history for track in runner.tracks}, figure)
         self._pause.description = "Resume" if runner.paused and not runner.over else "Pause"
         self._pause.disabled = self._stop.disabled = runner.over
         words = progress(runner)
@@ -142,11 +148,31 @@ def progress(runner: Runner, steps: int = 0) -> Words:
     if runner.why or (runner.over and any(track.ended == "stopped" for track in runner.tracks)):
         start = f"Stopped at step {runner.step}{of}{runner.why}."
     elif not runner.over:
-        start = f"{'Paused at' if runner.paused else 'Training:'} step {runner.step}{of}."
+        left = "" if runner.paused else time_left(runner, steps)
+        start = f"{'Paused at' if runner.paused else 'Training:'} step {runner.step}{of}{left}."
     else:
         start = f"After {runner.step} steps."
     alert = any(track.failed for track in runner.tracks)
-    return Words(" ".join([start, *(track.status() for track in runner.tracks)]), alert)
+    return Words(" ".join([start, *statuses(runner.tracks)]), alert)
+
+
+def time_left(runner: Runner, steps: int) -> str:
+    """Return ", about ... left" for runs of so many steps, or nothing where that is not known."""
+    left = runner.seconds_left(steps) if steps else None
+    if left is None:
+        return ""
+    return f", about {left / 60:.0f} min left" if left > 99 else f", about {max(1, left):.0f} s left"
+
+
+def plot_progress(runner: Runner, steps: int, figure: Figure) -> None:
+    """Draw a bar of the part of the steps that is done, and its words, above all else."""
+    bar = figure.add_axes((0.06, 0.965, 0.3, 0.025))
+    bar.barh([0], [1.0], color=FAINT)
+    bar.barh([0], [min(1.0, runner.step / steps)], color=BLUE)
+    bar.set(xlim=(0, 1), ylim=(-0.5, 0.5))
+    bar.set_axis_off()
+    paused = ", paused" if runner.paused else time_left(runner, steps)
+    figure.text(0.37, 0.968, f"step {runner.step} of {steps}{paused}", fontsize=10, color=INK)
 
 
 async def run(records: Any, *, controls: Sequence[Any] = (), title: str = "Training") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping, Sequence
@@ -12,6 +13,7 @@ from convkit.training.plan import Record
 
 SLICE = 0.03  # seconds of training after which messages of the page are let in
 PAINTS, SHARE = 6, 0.2  # pictures a second, and the part of the time for them: at most
+GRACE = 3.0  # seconds without a view after which a training ends: a view that is moved is made anew
 _POLL = 0.02  # seconds between two looks of a paused run
 
 
@@ -19,11 +21,15 @@ class Track:
     """One run: its name, its records so far, the knobs that were changed, and how it ended.
 
     ``knobs`` is the mapping that the run reads at each step. ``steer`` changes it between two steps, from any thread;
-    ``steered`` holds the changes by the number of steps done before them.
+    ``steered`` holds the changes by the number of steps done before them. The runs of one ``group`` differ in their
+    seeds alone and are told of together.
     """
 
-    def __init__(self, name: str, records: Iterator[Record], knobs: MutableMapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str, records: Iterator[Record], knobs: MutableMapping[str, Any] | None = None, group: str = ""
+    ) -> None:
         self.name, self.records, self.knobs = name, records, knobs if knobs is not None else {}
+        self.group = group or name
         self.history: list[Record] = []
         self.steered: dict[int, dict[str, Any]] = {}
         self.ended = ""  # "done", "stopped", or a sentence: why it went wrong
@@ -65,17 +71,44 @@ class Track:
 
     def status(self) -> str:
         """Return a sentence with the latest numbers, or with the reason why the run ended."""
-        name = self.name[:1].upper() + self.name[1:]
         if self.failed:
-            return f"{name}: the run has ended, {self.ended.rstrip('.')}."
-        last = {
-            "loss": next((f"{r.loss:.2g}" for r in reversed(self.history)), None),
-            "test accuracy": next(
-                (f"{100 * r.test_accuracy:.1f} %" for r in reversed(self.history) if r.test_accuracy is not None), None
-            ),
-            "largest norm": next((f"{max(r.norms.values()):.3g}" for r in reversed(self.history) if r.norms), None),
-        }
-        return f"{name}: " + (", ".join(f"{name} {text}" for name, text in last.items() if text) or "no step yet") + "."
+            return f"{_capital(self.name)}: the run has ended, {self.ended.rstrip('.')}."
+        return _numbers(self.name, [self])
+
+
+def statuses(tracks: Sequence[Track]) -> list[str]:
+    """Return a sentence for each run, or for each group the means over its seeds, and how those that failed ended."""
+    sentences: list[str] = []
+    for group in dict.fromkeys(track.group for track in tracks):
+        own = [track for track in tracks if track.group == group]
+        if len(own) > 1:
+            going = [track for track in own if not track.failed]
+            sentences += [_numbers(group if len(going) > 1 else going[0].name, going)] if going else []
+            own = [track for track in own if track.failed]
+        sentences += [track.status() for track in own]
+    return sentences
+
+
+def _numbers(name: str, tracks: Sequence[Track]) -> str:
+    """Return a sentence with the latest numbers of runs, means where there are several."""
+    losses, accuracies, norms = list[float](), list[float](), list[float]()
+    for track in tracks:
+        last = reversed(track.history)
+        losses += [record.loss for record in track.history[-1:]]
+        accuracies += [next((100 * r.test_accuracy for r in last if r.test_accuracy is not None), -1)]
+        norms += [next((max(r.norms.values()) for r in reversed(track.history) if r.norms), -1)]
+    accuracies, norms = [one for one in accuracies if one >= 0], [one for one in norms if one >= 0]
+    texts = [f"loss {statistics.fmean(losses):.2g}"] if losses else []
+    if accuracies:
+        reach = f" ({min(accuracies):.1f} to {max(accuracies):.1f})" if len(accuracies) > 1 else ""
+        texts.append(f"test accuracy {statistics.fmean(accuracies):.1f} %{reach}")
+    texts += [f"largest norm {statistics.fmean(norms):.3g}"] if norms else []
+    seeds = f", means of {len(tracks)} seeds" if len(tracks) > 1 else ""
+    return f"{_capital(name)}{seeds}: {', '.join(texts) or 'no step yet'}."
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 class Runner:
@@ -83,7 +116,8 @@ class Runner:
 
     Each track's records are those of its own loop: runs share nothing (see ``fit``), whatever their order. ``paused``
     and ``stopping`` may be set from any thread. ``paint`` is called on the loop, and once more at the end. ``why`` is
-    added to the words that say that it was stopped.
+    added to the words that say that it was stopped. Once nobody has looked for ``GRACE`` seconds since ``unseen``, a
+    time of the clock, it stops.
     """
 
     def __init__(
@@ -96,7 +130,8 @@ class Runner:
         self.tracks, self.paint, self._clock, self._sleep = list(tracks), paint, clock, sleep
         self.paused = self.stopping = self.over = self.stepping = False
         self.why = ""
-        self._next_paint = 0.0
+        self.unseen: float | None = None
+        self._next_paint = self._worked = 0.0
 
     @property
     def step(self) -> int:
@@ -104,14 +139,27 @@ class Runner:
         steps = [len(track.history) for track in self.tracks if not track.ended]
         return min(steps) if steps else max((len(track.history) for track in self.tracks), default=0)
 
+    def seconds_left(self, steps: int) -> float | None:
+        """Return how long it takes until all have so many steps, by the pace so far; ``None`` before the first step."""
+        done = sum(len(track.history) for track in self.tracks)
+        left = sum(max(0, steps - len(track.history)) for track in self.tracks if not track.ended)
+        return self._worked / done * left if done and self._worked else None
+
+    def look(self, seen: bool) -> None:
+        """Note whether anybody can see the training."""
+        self.unseen = None if seen else self._clock()
+
     async def run(self) -> None:
         """Train until all tracks have ended or ``stopping`` is set; a cancelled task (an interrupt) ends it, too."""
+        before = self._clock()
         try:
             while self._going():
                 if self.paused:
                     await self._sleep(_POLL)
+                    before = self._clock()
                     continue
                 self._slice()
+                self._worked, before = self._worked + self._clock() - before, self._clock()
                 if self.paused or self._clock() >= self._next_paint:
                     self._timed_paint()
                 await self._sleep(0)  # messages get in: a slider, Pause, Stop
@@ -131,6 +179,8 @@ class Runner:
             self._finish()
 
     def _going(self) -> bool:
+        if self.unseen is not None and self._clock() - self.unseen > GRACE and not self.stopping:
+            self.why, self.stopping = ", because nobody can see it any more", True
         return not self.stopping and any(not track.ended for track in self.tracks)
 
     def _slice(self) -> None:

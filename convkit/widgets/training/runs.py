@@ -16,9 +16,10 @@ from torch import nn
 from convkit.methods.registry import get_method
 from convkit.training.adversarial import OBJECTIVES
 from convkit.training.plan import Record
-from convkit.widgets.training.knobs import number_text
+from convkit.widgets.training.knobs import knob_text, number_text
 from convkit.widgets.training.runner import Track
 
+FACTORS = 45  # changes of the rate in the exponential schedule, as in 90 epochs with one after every second
 SILENT = {"momentum": 0.9, "weight_decay": 0.0}  # not worth a word in the table
 
 
@@ -26,7 +27,8 @@ SILENT = {"momentum": 0.9, "weight_decay": 0.0}  # not worth a word in the table
 class Setting:
     """The settings of one run.
 
-    ``model`` is a name or a network; ``data_code`` is empty for data that the panel was given.
+    ``model`` is a name or a network; ``data_code`` is empty for data that the panel was given. ``alone`` says that
+    there is one seed; otherwise the other seeds have the same ``name`` and ``slot``.
     """
 
     name: str
@@ -41,17 +43,27 @@ class Setting:
     options: Mapping[str, Any]
     steps: int
     batch_size: int
+    schedule: str
     seed: int
+    alone: bool
     every: int
+
+    @property
+    def label(self) -> str:
+        """Return the name, with the letters that papers use for the method."""
+        method = get_method(self.method)
+        return f"{method.short}: {self.name}" if method.short else self.name
 
     @property
     def plan(self) -> dict[str, Any]:
         """Return the keyword arguments of ``fit`` besides the knobs."""
+        factors = {"factor_steps": self.steps / FACTORS} if self.schedule == "exponential" else {}
         return {
             "steps": self.steps,
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "schedule": "constant",
+            "schedule": self.schedule,
+            **factors,
             "evaluate_every": self.every,
             "measure_every": self.every,
         }
@@ -59,7 +71,7 @@ class Setting:
 
 @dataclass
 class PanelRun:
-    """A run of the panel: its settings at the start, its track, and its network.
+    """A run of the panel: its settings at the start, its track, its network, and the number of its Start.
 
     It enters the table when it has finished; ``end`` is ``"running"`` until then.
     """
@@ -67,6 +79,7 @@ class PanelRun:
     setting: Setting
     track: Track
     model: nn.Module
+    start: int = 0
 
     @property
     def history(self) -> list[Record]:
@@ -118,8 +131,8 @@ class PanelRun:
         knobs = get_method(self.setting.method).knobs
         sentences = []
         for step, changes in self.steered.items():
-            texts = [f"{knobs[name].words} {number_text(value)}" for name, value in changes.items()]
-            sentences.append(f"From step {step + 1} on {self.track.name} has {', '.join(texts)}.")
+            texts = [f"{knobs[name].words} {knob_text(knobs[name], value)}" for name, value in changes.items()]
+            sentences.append(f"From step {step + 1} on {self.track.group} has {', '.join(texts)}.")
         return sentences
 
     def row(self) -> dict[str, str]:
@@ -131,9 +144,12 @@ class PanelRun:
         silent = {"residual_start": method.settings().get("residual_start"), **SILENT}
         own = {name: value for name, value in s.knobs.items() if name != "lr" and value != silent.get(name)}
         return {
-            "method": method.words,
+            "method": method.label,
             "learning rate": number_text(s.knobs["lr"]),
-            "other knobs": "; ".join(f"{method.knobs[name].words} {number_text(v)}" for name, v in own.items()),
+            "schedule": s.schedule,
+            "other knobs": "; ".join(
+                f"{method.knobs[name].words} {knob_text(method.knobs[name], v)}" for name, v in own.items()
+            ),
             "moved while training": " ".join(self.change_sentences()),
             "trained on": "" if s.objective == "clean" else f"{OBJECTIVES[s.objective].words}, ε {number_text(s.eps)}",
             "data": s.data,

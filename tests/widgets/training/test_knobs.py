@@ -3,7 +3,7 @@
 import pytest
 
 from convkit.methods.registry import METHODS
-from convkit.widgets.training.knobs import HIDDEN, MethodControl, grid, knob_control, knob_sliders
+from convkit.widgets.training.knobs import HIDDEN, MethodControl, grid, knob_control, knob_sliders, knob_text
 from tests.helpers.refusals import refused
 
 
@@ -46,25 +46,31 @@ def states(control):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_choosing_a_method_brings_its_knobs_at_their_defaults(method):
-    control = MethodControl("first method", None)
-    assert control.value == {"method": None, "knobs": {}}
+    control = MethodControl("first", None)
+    assert control.value == {"method": None, "objective": "clean", "knobs": {}}
     seen = states(control)
     control._list.value = method
-    assert control.value == {"method": method, "knobs": METHODS[method].settings()}
+    assert control.value == {"method": method, "objective": "clean", "knobs": METHODS[method].settings()}
     assert seen == [control.value]
     words = [knob.words for name, knob in METHODS[method].knobs.items() if name not in HIDDEN]
-    assert [part.description for part in control._row.children] == ["first method", *words]
+    assert [part.description for part in control._row.children] == ["first method", "first trained on", *words]
 
 
 def test_a_moved_knob_is_one_new_state():
-    control = MethodControl("first method", "sphere", {"sigma": 0.5, "momentum": 0.5})
+    control = MethodControl("first", "sphere", knobs={"sigma": 0.5, "momentum": 0.5})
     seen = states(control)
     control._knobs["sigma"].value = 1.0
-    assert seen == [{"method": "sphere", "knobs": METHODS["sphere"].settings({"sigma": 1.0, "momentum": 0.5})}]
+    assert seen == [
+        {
+            "method": "sphere",
+            "objective": "clean",
+            "knobs": METHODS["sphere"].settings({"sigma": 1.0, "momentum": 0.5}),
+        }
+    ]
 
 
 def test_a_value_given_from_code_is_shown_and_old_controls_are_let_go():
-    control = MethodControl("first method", "sphere")
+    control = MethodControl("first", "sphere")
     first, old = control.value, control._knobs["lr"]
     control.value = {"method": "sphere", "knobs": {"sigma": 1.0, "lr": 0.123}}
     assert (control._knobs["sigma"].value, control._knobs["lr"].value) == (1.0, 0.123)
@@ -73,6 +79,35 @@ def test_a_value_given_from_code_is_shown_and_old_controls_are_let_go():
     control.value = first
     assert (control.value, control._knobs["lr"].value, len(seen)) == (first, 0.1, 1)
     control.value = {"method": None}
-    assert control.value == {"method": None, "knobs": {}}
+    assert control.value == {"method": None, "objective": "clean", "knobs": {}}
     with pytest.raises(ValueError, match="sphere has no knob 'bound'"):
         control.value = {"method": "sphere", "knobs": {"bound": 1.0}}
+
+
+def test_a_choice_with_words_is_a_list_and_the_table_has_the_words():
+    knob = METHODS["norm_decay_l1"].knobs["mean"]
+    control = knob_control("mean", knob, True)
+    assert control.options == (("mean, as printed", True), ("sum, as the authors ran it", False))
+    assert knob_text(knob, control.value) == "mean, as printed"
+    assert knob_text(METHODS["plain"].knobs["lr"], 0.05) == "0.05"
+    assert knob_text(METHODS["convnorm"].knobs["batchnorm"], False) == "no"
+
+
+def test_methods_are_listed_by_their_words_and_their_letters():
+    control = MethodControl("first", None)
+    labels = [label for label, _ in control._list.options]
+    assert len(set(labels)) == len(METHODS) + 1
+    for short, words in (("SN", "norm of the reshaped kernel divided out"), ("WS", "weight standardization")):
+        assert f"{short}: {words}" in labels
+    letters = [method.short for method in METHODS.values() if method.short]
+    assert {"SN", "ONI", "OCNN", "WN", "WS", "BN", "GN"} <= set(letters)
+    assert len(set(letters)) == len(letters)
+
+
+def test_the_objective_of_a_slot_is_part_of_its_value():
+    control = MethodControl("second", "plain", "free")
+    seen = states(control)
+    control._goal.value = "pgd"
+    assert [state["objective"] for state in seen] == ["pgd"]
+    control.value = {"method": "plain", "objective": "clean", "knobs": {}}
+    assert (control.value["objective"], control._goal.value) == ("clean", "clean")

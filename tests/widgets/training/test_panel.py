@@ -43,6 +43,9 @@ def test_one_to_three_methods_and_one_of_them_twice_with_two_names():
     panel, name = small("sphere", "sphere"), "centered sphere with noise"
     assert list(panel.history) == ["sphere", "sphere (second)"]
     assert [run.track.name for run in panel.runs] == [f"{name}, first", f"{name}, second"]
+    panel = small("batchnorm", "batchnorm", objectives=("clean", "free"))
+    names = [run.track.name for run in panel.runs]
+    assert names == ["BatchNorm, the images as they are", "BatchNorm, free adversarial training"]
 
 
 CLOSED = {
@@ -52,6 +55,10 @@ CLOSED = {
     "batch_size must be from 1 to the 200 training images": {"batch_size": 201},
     "steps needs a whole number from 1": {"steps": 0},
     "cnn99": {"model": "cnn99"},
+    "seeds needs a whole number from 1 to 8, got 9": {"seeds": 9},
+    "schedule must be one of constant, cosine": {"schedule": "linear"},
+    "needed an objective for each of 2 methods": {"objectives": ("clean",)},
+    "OBJECTIVES has no 'fre'": {"objectives": ("clean", "fre")},
     "sigma must be a number from 0 to 5, got 9": {"knobs": {"sphere": {"sigma": 9}}},
 }
 
@@ -76,8 +83,10 @@ def test_without_a_loop_start_trains_to_the_end_and_the_history_is_that_of_the_b
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "clean"])
 def test_methods_train_on_attacked_images(objective):
     panel = small(first=1)
-    panel.set(**{"trained on": OBJECTIVES[objective].words, "attack ε": "0.2", "steps": "3"})
-    assert f"The next Start has trained on: {OBJECTIVES[objective].words}, attack ε: 0.2" in panel.words
+    panel.set(**{"attack ε": "0.2", "steps": "3"})
+    for control in panel.slots.values():
+        control._goal.value = objective
+    assert f"first trained on: {OBJECTIVES[objective].words}" in panel.words
     press(panel, "Start")
     expected = {name: bare(name, 3, objective=objective, eps=0.2) for name in ("batchnorm", "sphere")}
     assert panel.history == expected != {name: bare(name, 3) for name in ("batchnorm", "sphere")}

@@ -6,12 +6,11 @@ import threading
 
 import pytest
 
-from convkit.plots import TrainingPlot
 from convkit.training.plan import Record
 from convkit.widgets.training import live, runner
 from convkit.widgets.training.knobs import knob_sliders
 from convkit.widgets.training.live import progress
-from convkit.widgets.training.runner import PAINTS, SHARE, SLICE, Runner, Track
+from convkit.widgets.training.runner import GRACE, PAINTS, SHARE, SLICE, Runner, Track, statuses
 from tests.helpers.refusals import refused
 from tests.helpers.training_panels import on_a_loop, rests, until
 
@@ -92,6 +91,60 @@ def test_pictures_take_a_fifth_of_the_time_and_come_six_times_a_second_at_most(p
     assert painted[-1] == clock.now - paint_seconds  # the end is always painted
 
 
+def test_the_time_left_follows_the_pace_and_leaves_pauses_out():
+    clock, left = Clock(), []
+
+    async def sleep(seconds):  # a pause is long, and the next turn goes on
+        clock.now += 1000 if seconds else 0
+        one.paused = False
+
+    def paint():
+        left.append(one.seconds_left(10))
+        one.paused = one.step == 4
+
+    one = Runner(
+        [Track("a", clock.ticking(records(10), 1)), Track("b", clock.ticking(records(10), 1))], paint, clock, sleep
+    )
+    assert one.seconds_left(10) is None
+    asyncio.run(one.run())
+    assert left[:20] == pytest.approx([*range(19, -1, -1)])  # a second a step
+    assert {*left[20:]} == {0.0}
+
+
+@on_a_loop
+async def test_what_nobody_sees_any_more_ends_after_a_while_and_a_view_that_comes_back_keeps_it():
+    clock = Clock()
+    one = Runner([Track("a", clock.ticking(noted(itertools.count(1), []), 1))], nothing, clock)
+    task = asyncio.create_task(one.run())
+    await until(lambda: one.step >= 3)
+    one.look(False)
+    await until(lambda: clock.now > one.unseen + GRACE / 2)
+    one.look(True)
+    step = one.step
+    await until(lambda: one.step > step + 2 * GRACE)
+    one.look(False)
+    await task
+    assert progress(one).startswith(f"Stopped at step {one.step}, because nobody can see it any more.")
+
+
+def test_groups_are_told_by_their_means_and_a_failed_seed_by_itself():
+    def track(seed, *records):
+        one = Track(f"sphere, seed {seed}", iter(records), group="sphere")
+        while not one.ended:
+            one.step()
+        return one
+
+    first = track(0, Record(1, 1.0, 0.5, 0.1, 0.9, {"a": 2.0}), Record(2, 3.0, 0.5, 0.1))
+    second = track(1, Record(1, 5.0, 0.5, 0.1, 0.7, {"a": 4.0, "b": 1.0}))
+    lost = track(2, Record(1, 2.0, 0.5, 0.1, diverged="the loss is nan at step 1"))
+    alone = Track("plain", iter(()))
+    assert statuses([first, second, lost, alone]) == [
+        "Sphere, means of 2 seeds: loss 4, test accuracy 80.0 % (70.0 to 90.0), largest norm 3.",
+        "Sphere, seed 2: the run has ended, the loss is nan at step 1.",
+        "Plain: no step yet.",
+    ]
+
+
 # ---- pause, stop, interrupt ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("paused", [False, True])
 @on_a_loop
@@ -156,7 +209,7 @@ def test_a_picture_that_fails_does_not_end_the_run(monkeypatch):
 
     def shown(view):
         views.append(view)
-        monkeypatch.setattr(TrainingPlot, "show", lambda *_: 1 / 0)
+        monkeypatch.setattr(live, "plot_training", lambda *_: 1 / 0)
 
     monkeypatch.setattr(live, "_display", shown)
     assert len(asyncio.run(live.run(records(5)))) == 5
