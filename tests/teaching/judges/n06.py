@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 from torch.linalg import matrix_norm
 
 from convkit.projections.clipping import alternating_projections, clip_and_crop, clip_singular_values, dykstra
-from convkit.teaching.judges.n06 import bet, images, kept, statistics
+from convkit.teaching.judges.n06 import bet, calm, images, kept, statistics
 from tests.teaching.judges import Case
 
 
@@ -56,5 +57,13 @@ CASES = {
         ],
         "norm 4.190 now, and the bound is 4.108$": [lambda A, c: 0.51 * A.kernel],
         "a kernel of finite numbers": [lambda A, c: A.kernel[0], lambda A, c: A.kernel.sum()],
+    },
+    Case(calm, "one number, the learning rate", r"0\.00[2-9]"): {
+        **{
+            None: [2**-7, np.float64(0.005)],
+            "should be 0.001 or more": [0, -0.01, 1e-4],
+            "at most 1 is meant": [2, 100],
+        },
+        "with this rate and seed 0": [0.1, 1],
     },
 }
