@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from convkit.plots.style import PURPLE as PURPLE
     from convkit.plots.style import SIGNED as SIGNED
     from convkit.plots.style import SKY as SKY
+    from convkit.plots.style import TEAL as TEAL
     from convkit.plots.style import VERMILION as VERMILION
     from convkit.plots.style import WINE as WINE
     from convkit.plots.style import method_styles as method_styles

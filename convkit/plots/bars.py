@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from convkit.plots.numbers import numbers
-from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, new_ax, styles, styles_by_meaning
+from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, Style, new_ax, styles, styles_by_meaning
 
 
 def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
@@ -158,21 +158,26 @@ def plot_table(
     return ax
 
 
-def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, width: float = 0.1) -> Axes:
+def plot_densities(
+    groups: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+    width: float = 0.1,
+    style: Sequence[Style] | None = None,
+) -> Axes:
     """Plot the density of the numbers of each name on a logarithmic axis, and a tick for each number.
 
     Densities are sums of Gaussians of standard deviation ``width``, in factors of ten.
     """
-    ax = new_ax(ax)
+    ax, style = new_ax(ax), style or styles(len(groups))
     logs = {name: np.log10(numbers(values, dtype=float)) for name, values in groups.items()}
     low, high = (end(value for values in logs.values() for value in values) for end in (min, max))
     x = np.linspace(low - 3 * width, high + 3 * width, 300)
     peak = 0.0
-    for values, (color, _, line) in zip(logs.values(), styles(len(logs)), strict=True):
+    for values, (color, _, line) in zip(logs.values(), style, strict=True):
         density = np.exp(-(((x[:, None] - values) / width) ** 2) / 2).sum(1) / (len(values) * width * math.tau**0.5)
         peak = max(peak, float(density.max()))
         ax.plot(10**x, density, color=color, ls=line, lw=1.8)
-    for place, ((name, values), (color, marker, line)) in enumerate(zip(logs.items(), styles(len(logs)), strict=True)):
+    for place, ((name, values), (color, marker, line)) in enumerate(zip(logs.items(), style, strict=True)):
         height = -0.05 * peak * (place + 1)
         ax.plot(10**values, np.full(len(values), height), "|", color=color, ms=6, mew=0.9)
         ax.plot([], [], color=color, marker=marker, ls=line, lw=1.8, label=name)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 INK, FAINT = "#222222", "#BBBBBB"
-GRAY, WINE, OLIVE = "#777777", "#882255", "#999933"
+GRAY, WINE, OLIVE, TEAL = "#777777", "#882255", "#999933", "#44AA99"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIGNED = "PuOr_r"  # blue-violet below zero, white at zero, orange above
 Marker = str | tuple[int, Literal[1], int]
@@ -23,7 +23,8 @@ METHODS = {  # color and marker of a way to train, by the first of these words i
     **{"no clip": (BLUE, "o"), "ConvNorm": (ORANGE, "s"), "sphere": (GREEN, "^"), "standardiz": (PURPLE, "D")},
     **{"WS": (PURPLE, "D"), "SN": (SKY, "v"), "spectral": (SKY, "v"), "operator norm": (SKY, "v")},
     **{"divided out": (SKY, "v"), "clip": (VERMILION, "P"), "decay": (GRAY, "X"), "l1": (GRAY, "X"), "l∞": (GRAY, "X")},
-    **{"adversarial": (INK, "*"), "polar": (OLIVE, "<"), "muon": (WINE, "p"), "BatchNorm": (BLUE, "o")},
+    **{"adversarial": (INK, "*"), "polar": (OLIVE, "<"), "conv_muon": (TEAL, ">"), "ConvMuon": (TEAL, ">")},
+    **{"muon": (WINE, "p"), "BatchNorm": (BLUE, "o")},
     **{"BN": (BLUE, "o"), "plain": (BLUE, "o"), "none": (BLUE, "o"), "nothing": (BLUE, "o")},
 }
 
