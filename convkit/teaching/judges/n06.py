@@ -40,7 +40,7 @@ def bet(norm: Any) -> str | None:
         return "this is the tempting belief: it creeps back to where it was, and no farther; open the picture below"
     if found < 5:
         return "it is more than that: not only a little above what it was without a clip"
-    return None if found <= 10 else "it is less than that: in none of the three seeds was it so large"
+    return None if found <= 14 else "it is less than that: in none of eight seeds was it so large"
 
 
 @hints(

@@ -20,9 +20,13 @@ def rescaled(layer, bound):
 
 CASES = {
     Case(bet, "one number, the largest norm", r"\b(5\.9|6\.7|7|8\.4|10)\b"): {
-        **{None: [7, 5.9, 8.4, 6.69, 5, 10], "a norm is positive": [0, -3], "one round leaves it above": [0.5, 0.7]},
+        **{
+            None: [7, 5.9, 8.4, 6.69, 5, 10, 14],
+            "a norm is positive": [0, -3],
+            "one round leaves it above": [0.5, 0.7],
+        },
         **{"the tempting belief": [4, 0.75, 0.9, 3.8, 4.13], "^it is more than that": [4.3, 4.9]},
-        "^it is less than that": [10.1, 100, 1e9],
+        "^it is less than that": [14.1, 100, 1e9],
     },
     Case(statistics, "a number for each channel in both", r"(s|factor)\s*(\*\*|²|\^)|squared|twice"): {
         None: [lambda m, v, s: (s * m, s**2 * v)],
