@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from convkit.plots.bars import plot_seeds as plot_seeds
     from convkit.plots.bars import plot_table as plot_table
     from convkit.plots.curves import plot_band as plot_band
+    from convkit.plots.curves import plot_bands as plot_bands
     from convkit.plots.curves import plot_by_layer as plot_by_layer
     from convkit.plots.curves import plot_channels as plot_channels
     from convkit.plots.curves import plot_curves as plot_curves
@@ -42,14 +43,20 @@ if TYPE_CHECKING:
     from convkit.plots.style import BLUE as BLUE
     from convkit.plots.style import COLORS as COLORS
     from convkit.plots.style import FAINT as FAINT
+    from convkit.plots.style import GRAY as GRAY
     from convkit.plots.style import GREEN as GREEN
     from convkit.plots.style import INK as INK
     from convkit.plots.style import MARKERS as MARKERS
+    from convkit.plots.style import METHODS as METHODS
+    from convkit.plots.style import OLIVE as OLIVE
     from convkit.plots.style import ORANGE as ORANGE
     from convkit.plots.style import PURPLE as PURPLE
     from convkit.plots.style import SIGNED as SIGNED
     from convkit.plots.style import SKY as SKY
+    from convkit.plots.style import TEAL as TEAL
     from convkit.plots.style import VERMILION as VERMILION
+    from convkit.plots.style import WINE as WINE
+    from convkit.plots.style import method_styles as method_styles
     from convkit.plots.style import new_ax as new_ax
     from convkit.plots.style import styles as styles
     from convkit.plots.training import plot_training as plot_training

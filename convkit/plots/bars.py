@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from convkit.plots.numbers import numbers
-from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, new_ax, styles, styles_by_meaning
+from convkit.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, Style, new_ax, styles, styles_by_meaning
 
 
 def plot_bounds(ratios: Mapping[str, float | None], ax: Axes | None = None, limit: float | None = None) -> Axes:
@@ -64,7 +64,10 @@ def plot_ratios(rows: Sequence[tuple[str, float, float | None]], ax: Axes | None
 def plot_seeds(
     groups: Mapping[str, Sequence[float | None]], ax: Axes | None = None, colors: Sequence[str] = (), floor: float = 0
 ) -> Axes:
-    """Plot one number per seed for each name as dots, with a bar at their mean; a cross at the floor for ``None``."""
+    """Plot one number per seed for each name as dots, with a bar at their mean, and its value beside it.
+
+    ``None`` is a cross at the floor.
+    """
     ax = new_ax(ax)
     for place, values in enumerate(groups.values()):
         color = colors[place] if colors else BLUE
@@ -79,7 +82,8 @@ def plot_seeds(
         if None not in values:
             mean = float(np.mean(numbers(values, dtype=float)))
             ax.plot([place - 0.35, place + 0.35], [mean, mean], color=color, lw=2)
-    ax.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.6, len(groups) - 0.4))
+            ax.text(place + 0.38, mean, f"{mean:.3g}", va="center", fontsize=8, color=INK)
+    ax.set(xticks=range(len(groups)), xticklabels=list(groups), xlim=(-0.6, len(groups) - 0.2))
     ax.grid(axis="y", color=FAINT, lw=0.4)
     return ax
 
@@ -111,12 +115,20 @@ def plot_intervals(rows: Mapping[str, Mapping[str, Any]], ax: Axes | None = None
     return ax
 
 
-def plot_dots(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str = BLUE) -> Axes:
-    """Plot one number per seed for each name as dots, one line per name, with room for long names."""
+def plot_dots(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, color: str | Sequence[str] = BLUE) -> Axes:
+    """Plot one number per seed for each name as dots, one line per name, with a tick at the mean and its value.
+
+    ``color`` is one for all, or a list with one for each name.
+    """
     ax = new_ax(ax)
     arrays = [numbers(values) for values in groups.values()]
-    for place, values in enumerate(arrays):
-        ax.plot(values, np.full(len(values), place), "o", color=color, ms=6, alpha=0.75, mew=0)
+    at_the_right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "annotation_clip": False}
+    colors = [color] * len(arrays) if isinstance(color, str) else color
+    for place, (values, shade) in enumerate(zip(arrays, colors, strict=True)):
+        mean = float(np.mean(values))
+        ax.plot(values, np.full(len(values), place), "o", color=shade, ms=6, alpha=0.75, mew=0)
+        ax.plot(mean, place, "|", color=INK, ms=13, mew=1.5)
+        ax.annotate(f"{mean:.3g}", (1.015, place), va="center", fontsize=8, color=INK, **at_the_right)
     everything = [float(value) for values in arrays for value in values]
     if any(everything):
         ax.set_xlim(right=max(everything) + 0.05 * max(map(abs, everything)))  # else the frame may cut the last dots
@@ -146,21 +158,26 @@ def plot_table(
     return ax
 
 
-def plot_densities(groups: Mapping[str, Sequence[float]], ax: Axes | None = None, width: float = 0.1) -> Axes:
+def plot_densities(
+    groups: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+    width: float = 0.1,
+    style: Sequence[Style] | None = None,
+) -> Axes:
     """Plot the density of the numbers of each name on a logarithmic axis, and a tick for each number.
 
     Densities are sums of Gaussians of standard deviation ``width``, in factors of ten.
     """
-    ax = new_ax(ax)
+    ax, style = new_ax(ax), style or styles(len(groups))
     logs = {name: np.log10(numbers(values, dtype=float)) for name, values in groups.items()}
     low, high = (end(value for values in logs.values() for value in values) for end in (min, max))
     x = np.linspace(low - 3 * width, high + 3 * width, 300)
     peak = 0.0
-    for values, (color, _, line) in zip(logs.values(), styles(len(logs)), strict=True):
+    for values, (color, _, line) in zip(logs.values(), style, strict=True):
         density = np.exp(-(((x[:, None] - values) / width) ** 2) / 2).sum(1) / (len(values) * width * math.tau**0.5)
         peak = max(peak, float(density.max()))
         ax.plot(10**x, density, color=color, ls=line, lw=1.8)
-    for place, ((name, values), (color, marker, line)) in enumerate(zip(logs.items(), styles(len(logs)), strict=True)):
+    for place, ((name, values), (color, marker, line)) in enumerate(zip(logs.items(), style, strict=True)):
         height = -0.05 * peak * (place + 1)
         ax.plot(10**values, np.full(len(values), height), "|", color=color, ms=6, mew=0.9)
         ax.plot([], [], color=color, marker=marker, ls=line, lw=1.8, label=name)

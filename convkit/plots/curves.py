@@ -45,9 +45,28 @@ def plot_points(points: Mapping[str, Curve], ax: Axes | None = None, legend: Pla
     return plot_curves(points, ax, math.inf, legend, ls="none", **look)
 
 
-def plot_spectra(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+def plot_bands(
+    runs: Mapping[str, tuple[Any, Sequence[Any]]], ax: Axes | None = None, style: Sequence[Style] | None = None
+) -> Axes:
+    """Plot the median of several runs by name, and a band from the lowest to the highest of them.
+
+    A name has ``(x, runs)``. A run that ended early counts as far as it goes.
+    """
+    ax, medians = new_ax(ax), {}
+    style = style or styles(len(runs))
+    for (name, (x, several)), (color, _, _) in zip(runs.items(), style, strict=True):
+        table = np.full((len(several), max(map(len, several))), np.nan)
+        for row, values in zip(table, several, strict=True):
+            row[: len(values)] = numbers(values)
+        x = numbers(x)[: table.shape[1]]
+        ax.fill_between(x, np.nanmin(table, 0), np.nanmax(table, 0), color=color, alpha=0.22, lw=0)
+        medians[name] = x, np.nanmedian(table, 0)
+    return plot_curves(medians, ax, style=style)
+
+
+def plot_spectra(spectra: Mapping[str, Any], ax: Axes | None = None, style: Sequence[Style] | None = None) -> Axes:
     """Plot singular values, sorted in descending order, against their index, one curve per name."""
-    ax = plot_curves({name: _numbered(values) for name, values in spectra.items()}, ax, markers=20)
+    ax = plot_curves({name: _numbered(values) for name, values in spectra.items()}, ax, markers=20, style=style)
     ax.set(xlabel="index, largest first", ylabel="singular value", ylim=(0, None))
     return ax
 
@@ -145,10 +164,10 @@ def plot_by_layer(curves: Mapping[str, Any], ax: Axes | None = None, ceiling: An
     return ax
 
 
-def plot_channels(spectra: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Plot the singular values of every channel in descending order: a color per name, a line per channel."""
+def plot_channels(spectra: Mapping[str, Any], ax: Axes | None = None, style: Sequence[Style] | None = None) -> Axes:
+    """Plot the singular values of every channel in descending order: a style per name, a line per channel."""
     several = {name: [_numbered(values) for values in channels] for name, channels in spectra.items()}
-    ax = plot_curves(several, ax, markers=12, legend=None, lw=1.3)
+    ax = plot_curves(several, ax, markers=12, legend=None, style=style, lw=1.3)
     ax.axhline(1, color=INK, ls="--", lw=1)
     ax.set(xlabel="index, largest first", ylabel="singular value of a channel", ylim=(0, None))
     return ax

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 INK, FAINT = "#222222", "#BBBBBB"
+GRAY, WINE, OLIVE, TEAL = "#777777", "#882255", "#999933", "#44AA99"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIGNED = "PuOr_r"  # blue-violet below zero, white at zero, orange above
 Marker = str | tuple[int, Literal[1], int]
@@ -17,6 +18,14 @@ Style = tuple[str, Marker, str | tuple[float, tuple[float, ...]]]  # color, mark
 MEANINGS = {  # color and marker by a word in a name
     **{"pairs": (GREEN, "P"), "derivative": (BLUE, "o"), "found": (ORANGE, "^"), "ReLU": (GREEN, "^")},
     **{"folded": (PURPLE, "D"), "bound": (VERMILION, "s")},
+}
+METHODS = {  # color and marker of a way to train, by the first of these words in its name: the same in every figure
+    **{"no clip": (BLUE, "o"), "ConvNorm": (ORANGE, "s"), "sphere": (GREEN, "^"), "standardiz": (PURPLE, "D")},
+    **{"WS": (PURPLE, "D"), "SN": (SKY, "v"), "spectral": (SKY, "v"), "operator norm": (SKY, "v")},
+    **{"divided out": (SKY, "v"), "clip": (VERMILION, "P"), "decay": (GRAY, "X"), "l1": (GRAY, "X"), "l∞": (GRAY, "X")},
+    **{"adversarial": (INK, "*"), "polar": (OLIVE, "<"), "conv_muon": (TEAL, ">"), "ConvMuon": (TEAL, ">")},
+    **{"muon": (WINE, "p"), "BatchNorm": (BLUE, "o")},
+    **{"BN": (BLUE, "o"), "plain": (BLUE, "o"), "none": (BLUE, "o"), "nothing": (BLUE, "o")},
 }
 
 
@@ -46,6 +55,26 @@ def styles_by_meaning(names: Iterable[str]) -> list[Style]:
         while style[:2] in [other[:2] for other in chosen]:
             style = next(others)
         chosen.append(style)
+    return chosen
+
+
+def method_styles(names: Iterable[str]) -> list[Style]:
+    """Return a style for each way to train: a method has one color and one marker through all notebooks.
+
+    Variants of a method, such as two starts or two strengths, differ in their line style alone.
+
+    Raises ``ValueError`` for a name that holds none of the words of ``METHODS``.
+
+    >>> [color for color, _, _ in method_styles(["BatchNorm", "ConvNorm, BatchNorm"])] == [BLUE, ORANGE]
+    True
+    """
+    chosen: list[Style] = []
+    for name in names:
+        look = next((look for word, look in METHODS.items() if word.lower() in name.lower()), None)
+        if look is None:
+            raise ValueError(f"method_styles needs a known way to train, got {name!r}; words: {', '.join(METHODS)}")
+        before = sum(other[:2] == look for other in chosen)
+        chosen.append((*look, (0, (4, 1.5) + (1, 1.5) * before) if before else "-"))
     return chosen
 
 

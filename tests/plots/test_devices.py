@@ -17,6 +17,7 @@ FALLING = np.sort(LINE)[::-1].copy()
 CHARTS = {  # each from a function that makes the tensors of the arrays
     "plot_answers": lambda T: plots.plot_answers(T(LINE), T(FALLING), 3, list("abcdefghijkl")),
     "plot_band": lambda T: plots.plot_band(T(LINE), T(LINE), T(LINE + 1), {"a": T(FALLING)}),
+    "plot_bands": lambda T: plots.plot_bands({"a": (range(12), [T(LINE), T(FALLING[:5])])}),
     "plot_bounds": lambda T: plots.plot_bounds({"equal": T(np.ones(())), "a": T(np.array(1.7)), "none": None}),
     "plot_by_layer": lambda T: plots.plot_by_layer({"a": T(LINE)}, ceiling=T(FALLING)),
     "plot_change": lambda T: plots.plot_change(T(IMAGE), 0.7),

@@ -26,6 +26,7 @@ CHARTS = {
     "curves": lambda: plots.plot_curves(PAIRS),
     "curves by seed": lambda: plots.plot_curves({name: [pair, pair] for name, pair in PAIRS.items()}),
     "points": lambda: plots.plot_points(PAIRS),
+    "bands": lambda: plots.plot_bands({name: (X, [y, y / 2, y[:5]]) for name, y in Y.items()}),
     "growth": lambda: plots.plot_growth(PAIRS),
     "radii": lambda: plots.plot_radii(PAIRS),
     "spectra": lambda: plots.plot_spectra(Y),
@@ -43,6 +44,17 @@ CHARTS = {
     "parts of a spectrum": lambda: plots.plot_folding(np.ones(36), 9),
 }
 
+FAMILY = [
+    "BN",
+    "BatchNorm",
+    "no clip",
+    "ConvNorm, BatchNorm",
+    "convnorm",
+    "sphere",
+    "sphere, decay 0.05",
+    "clipped at 1",
+]
+FAMILY += ["weight decay", "WS from 0.3"]
 BY_SEED = ("curves by seed", "layers", "channels")
 
 
@@ -90,6 +102,24 @@ def test_the_first_six_styles_are_the_colors_and_markers_and_all_are_different()
     pairs = {name: ([0, 1], [0, 1]) for name in map(str, range(45))}
     assert len({sample(line) for line in plots.plot_curves(pairs).lines}) == 45
     assert len({sample(line) for line in plots.plot_points(pairs).lines}) == 45
+
+
+def test_a_method_has_one_color_and_its_variants_other_lines():
+    of = {name: look for name, look in zip(FAMILY, plots.method_styles(FAMILY), strict=True)}
+    assert of["BN"][:2] == of["BatchNorm"][:2] == of["no clip"][:2]
+    assert of["ConvNorm, BatchNorm"][:2] == of["convnorm"][:2] != of["BN"][:2]
+    assert of["sphere, decay 0.05"][0] == of["sphere"][0]
+    assert len({look for look in of.values()}) == len(FAMILY)
+    assert len({color for color, _, _ in of.values()}) == len({marker for _, marker, _ in of.values()}) == 6
+    with pytest.raises(ValueError, match="needs a known way to train, got 'a broom'"):
+        plots.method_styles(["a broom"])
+
+
+def test_a_band_reaches_from_the_lowest_run_to_the_highest_and_ends_with_the_longest():
+    ax = plots.plot_bands({"three": ([1, 2, 3], [[1, 2, 9], [3, 5, 4], [2.0]])})
+    assert ax.lines[0].get_ydata().tolist() == [2, 3.5, 6.5]
+    (corners,) = ax.collections[0].get_paths()
+    assert {(1, 1), (1, 3), (2, 2), (2, 5), (3, 4), (3, 9)} <= set(map(tuple, corners.vertices.tolist()))
 
 
 def test_nothing_is_dropped_from_the_longer_of_two_lists():

@@ -1,4 +1,4 @@
-"""Judges of notebook 07: the norm of normalized channels, a normalized blur, one input channel, the inverse root."""
+"""Judges of notebook 07: the norm of normalized channels, a blur, one input channel, the inverse root, a scale."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convkit.normalization.convnorm import ConvNorm2d
+from convkit.norms import operator_norm
+from convkit.operators.operator import ConvOperator
+from convkit.randomness import seeded
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
+@hints(
+    "Each channel keeps some images and removes the others. Can several channels keep the same image?",
+    "At one frequency the layer is a matrix of random rows of length 1. How large is its largest singular value?",
+)
 def bet(norm: Any) -> str | None:
     """Judge the norm of a layer of 16 random channels of norm 1."""
     found = number(norm, "one number, the norm of the layer")
@@ -119,3 +127,28 @@ def _wrong_root(answer: Any, spectrum: Tensor, right: Tensor) -> str | None:
         if (found - other).abs().max() < _NEAR * other.abs().max():
             return sentence
     return "the shape is right, the numbers are not: compare them with (5), step by step"
+
+
+@hints(
+    "Run before_and_after(0, 1.0), and compare the two norms. Which of them moves when you change the scale?",
+    "The norm before is proportional to the scale, the norm after is not. So one division gives the scale.",
+)
+def turning(scale: Any) -> str | None:
+    """Judge the scale of torch's start at which ConvNorm leaves the norm of a layer as it is."""
+    found = number(scale, "one number, a factor on the start")
+    if found <= 0:
+        return "the scale is positive: a factor of 0 leaves no kernel, and a sign changes no norm"
+    before, after = zip(*map(_norms, range(5)), strict=True)
+    ratio = sum(after) / (found * sum(before))
+    if abs(ratio - 1) <= 0.03:
+        return None
+    return f"at this scale ConvNorm still {'raises' if ratio > 1 else 'lowers'} the norm"
+
+
+def _norms(seed: int) -> tuple[float, float]:
+    """Return the norm of a layer of torch's start on its torus, without and with ConvNorm."""
+    with seeded(seed):
+        layer = ConvNorm2d(16, 16, 3, padding=1, affine=False).double().requires_grad_(False).eval()
+    pair = ConvOperator(layer.weight, (10, 10)), layer.operator((8, 8))
+    before, after = (operator_norm(A, 2).item() for A in pair)
+    return before, after

@@ -1,10 +1,11 @@
-"""Judges of notebook 08: two initial norms, a projection, a learning rate, a constant, and a table to read."""
+"""Judges of notebook 08: two initial norms, a projection, a rate, a balance, a constant, and a table to read."""
 
 import math
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +23,10 @@ _TABLE_3 = {
 }
 
 
+@hints(
+    "The gradient of a standardized row holds one over the length of the row.",
+    "A step that is longer than the row itself turns it anywhere. What is left of what was learned before?",
+)
 def bet(points: Any) -> str | None:
     """Judge by how many points the worst seed from short rows is below the worst one from rows of norm sqrt 2."""
     found = number(points, "one number, the percentage points")
@@ -76,6 +81,36 @@ def rate(answer: Callable[[float], Any]) -> str | None:
             return f"{case}: the same rate; then the outputs would differ after some steps"
         return f"{case}: the outputs would differ after some steps, see (12)"
     return None
+
+
+@hints(
+    "settles_at(0.1) is too small and settles_at(0.01) too large. Try a decay between them, and halve the interval.",
+    "Sixteen times the decay halves the norm. What does that say of the exponent?",
+)
+def balanced(decay: Any) -> str | None:
+    """Judge the weight decay with which a standardized row settles at the square root of 2, at rate 0.1."""
+    found = number(decay, "one number, the weight decay")
+    if found <= 0:
+        return "without a decay nothing makes the row shorter, and it grows for ever"
+    if found >= 1:
+        return "so strong a decay takes away a tenth of the row, or more, in every step"
+    norm = sum(_settled(found, seed) for seed in range(3)) / 3
+    if abs(norm / 2**0.5 - 1) <= 0.03:
+        return None
+    return f"with this decay the row settles at {norm:.2f}, which is too {'long' if norm > 2**0.5 else 'short'}"
+
+
+def _settled(decay: float, seed: int, rate: float = 0.1, steps: int = 3000, n: int = 45) -> float:
+    """Return the mean norm of a standardized row in the second half of a training on random gradients."""
+    rng = np.random.default_rng(seed)
+    row, lengths = rng.normal(size=n) / n**0.5, []
+    for given in rng.normal(size=(steps, n)) / n**0.5:
+        row = row - row.mean()
+        unit = row / np.linalg.norm(row)
+        gradient = 2**0.5 / np.linalg.norm(row) * (given - given.mean() - unit * (unit @ given))
+        row = (1 - rate * decay) * row - rate * gradient
+        lengths.append(float(np.linalg.norm(row)))
+    return float(np.mean(lengths[steps // 2 :]))
 
 
 @hints(

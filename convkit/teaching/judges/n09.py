@@ -1,4 +1,4 @@
-"""Judges of notebook 09: the entries that a gradient touches, their number, a strength, the best of four runs."""
+"""Judges of notebook 09: the entries that a gradient touches, their number, momentum, strength, the best of four."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,10 @@ from convkit.teaching.judges.numbers import number
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
+@hints(
+    "The norm is the largest row sum of the layer's matrix. Which weights does this one row hold?",
+    "A row belongs to one pixel of one output channel, and reads all input channels.",
+)
 def bet(percent: Any) -> str | None:
     """Judge how many percent of the entries one gradient of the norm inf touches."""
     found = number(percent, "one number, the percent of the entries")
@@ -56,6 +60,38 @@ def count(answer: Callable[..., Any]) -> str | None:
             return f"{case}; that is the whole kernel"
         return case
     return None
+
+
+@hints(
+    "touched(0.5) is too small and touched(0.9) too large. Try a momentum between them.",
+    "Halve the interval: is the share below one half or above it?",
+)
+def half(momentum: Any) -> str | None:
+    """Judge the momentum with which the moving average of the gradients touches half of the entries."""
+    found = number(momentum, "one number, the momentum")
+    if not 0 <= found < 1:
+        return "a momentum lies between 0 and 1"
+    if found > 0.95:
+        return "with so large a momentum one pull is hardly above the hundredth that counts as touched"
+    share = sum(_touched(found, seed) for seed in (4, 5, 6)) / 3
+    if 45 <= share <= 55:
+        return None
+    return f"with this momentum {share:.0f} percent of the entries are touched: too {'many' if share > 55 else 'few'}"
+
+
+def _touched(gamma: float, seed: int, eta: float = 0.004) -> float:
+    """Return the percent of rows whose pull is 0.01 or more in steps 21 to 60: the walk of section 3, row by row."""
+    generator = torch.Generator().manual_seed(seed)
+    kernel = torch.randn(16, 16, 3, 3, dtype=torch.float64, generator=generator) / 12
+    average, shares = torch.zeros_like(kernel), []
+    for _ in range(60):
+        pull = torch.zeros_like(kernel)
+        largest = kernel.abs().sum((1, 2, 3)).argmax()
+        pull[largest] = kernel[largest].sign()
+        average = gamma * average + (1 - gamma) * pull
+        kernel = kernel - eta * average + 0.002 * torch.randn(kernel.shape, dtype=torch.float64, generator=generator)
+        shares.append((average.abs() >= 0.01).double().mean().item())
+    return 100 * sum(shares[20:]) / 40
 
 
 @hints(

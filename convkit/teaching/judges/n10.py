@@ -17,6 +17,10 @@ _NEAR = 1e-6  # what a reader may lose by rounding
 _BOUND, _CLOSE = 3.0, 2.8  # of exercise 4: the norm that is allowed, and what counts as close to it
 
 
+@hints(
+    "A flattened kernel has its taps side by side. In the layer they all meet the same pixels. What if they are alike?",
+    "By (14) of notebook 02 the true norm lies between the flattened norm and a multiple of it. Where is it here?",
+)
 def bet(norm: Any) -> str | None:
     """Judge the true norm of a flattened polar step with 5 x 5 taps, for a gradient of a network at its start."""
     found = number(norm, "one number, the true norm of the step")

@@ -1,4 +1,4 @@
-"""Judges of notebook 11: two networks under attack, exact robustness, a loss against masking, standard errors."""
+"""Judges of notebook 11: two networks under attack, exact robustness, masked gradients, standard errors."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.attacks.gradient import pgd
+from convkit.data.registry import digits
 from convkit.teaching.checks import Feedback, hints
 from convkit.teaching.judges.numbers import array, number
 
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
+@hints(
+    "If all logits are divided by a billion, does another one become the largest?",
+    "What counts is how fast the logits change near an image, compared with how far apart they are.",
+)
 def bet(answer: Any) -> str | None:
     """Judge how many of 100 images the networks A and B still classify correctly."""
     a, b = array(answer, "two numbers, as in (50, 50)", (2,)).tolist()
@@ -118,6 +123,53 @@ def _survivors(loss: Callable[[Tensor, Tensor], Any]) -> tuple[int, int]:
     labels = network(images).argmax(1)
     found = pgd(network, images, labels, 0.3, 0.06, 20, loss=loss, start="clean")
     return int((network(found).argmax(1) == labels).sum()), len(images)
+
+
+@hints(
+    "left_at(1) is small and left_at(1000) large. Try 10 and 100, then halve the interval.",
+    "Your factor has to leave more than half of the images, and half of your factor must not.",
+)
+def loud_enough(factor: Any) -> str | None:
+    """Judge the factor on the logits, within a factor of two, from which PGD leaves more than half of the images."""
+    found = number(factor, "one number, the factor on the logits")
+    if found <= 0:
+        return "the factor is positive: another sign would change the answers"
+    here, at_half = _left(found), _left(found / 2)
+    if here <= 50:
+        return f"at this factor {here} of 100 images survive: not yet more than half"
+    if at_half > 50:
+        return f"at half of this factor {at_half} of 100 images survive already"
+    return None
+
+
+def _left(factor: float) -> int:
+    """Return how many of 100 digits PGD leaves of the linear network of section 3, in single precision."""
+    data = digits()
+    images, labels = data.train_batch(slice(None))
+    X = torch.cat([images.flatten(1), torch.ones(len(images), 1)], 1).double()
+    solved = torch.linalg.solve(
+        X.T @ X + 0.1 * torch.eye(65, dtype=torch.float64), X.T @ F.one_hot(labels, 10).double()
+    )
+
+    def network(x: Tensor) -> Tensor:
+        return factor * (x.flatten(1) @ solved[:-1].to(x) + solved[-1].to(x))
+
+    tests, truth = data.test_batch(slice(None))
+    chosen = (network(tests).argmax(1) == truth).nonzero()[:100, 0]
+    x, y = tests[chosen], truth[chosen]
+    found = pgd(_Module(network), x, y, 0.1, 0.025, 20, start="clean")
+    return int((network(found).argmax(1) == y).sum())
+
+
+class _Module(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 @hints(

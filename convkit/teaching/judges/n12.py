@@ -1,4 +1,4 @@
-"""Judges of notebook 12: a product bound, BatchNorm folded into a kernel, a bound in one line, norms that multiply."""
+"""Judges of notebook 12: a product bound, BatchNorm folded in, a bound in one line, a chain, norms that multiply."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from convkit.teaching.checks import Feedback, hints
-from convkit.teaching.judges.numbers import array, number
+from convkit.teaching.judges.numbers import array, number, whole
 
 _NEAR = 1e-6  # what a reader may lose by rounding
 _POWERS = math.log10(2.935e9 / 114.3)  # of ten between product bound and steepest slope; notebooks/results has both
 
 
+@hints(
+    "Think of 20 layers, one after the other. By which factor is the bound of each too large?",
+    "Factors multiply: write them as powers of ten, and the powers add up.",
+)
 def bet(powers: Any) -> str | None:
     """Judge how many powers of ten lie between the product bound and the steepest slope found."""
     found = number(powers, "one number, the powers of ten")
@@ -95,6 +99,36 @@ def bound_of(answer: Callable[[list[float], int], Any]) -> str | None:
                 return sentence
         return f"for branches {branches} and {pixels} pixels {found:.4g} is not the bound"
     return None
+
+
+@hints(
+    "Write a loop over seeds, and take the mean of the logarithms of chain_loss(depth, 16, seed).",
+    "The factor grows by nearly the same ratio with every further matrix. Begin with 6, and go on until it is enough.",
+)
+def deep(depth: Any) -> str | None:
+    """Judge the number of random matrices of size 16 whose norms multiply to a thousand times that of the product."""
+    found = whole(depth, "one whole number, of matrices")
+    if found < 2:
+        return "one matrix alone loses nothing: its product is itself"
+    if found > 100:
+        return "so many are not needed"
+    here, before, after = (_lost(count) for count in (found, found - 1, found + 1))
+    if before <= 1000 <= after:
+        return None
+    return f"with {found} matrices the factor is {here:.3g}: too {'many' if here > 1000 else 'few'}"
+
+
+def _lost(depth: int) -> float:
+    """Return the product of the norms over the norm of the product, in the geometric mean over ten seeds."""
+    logs = []
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        chain = torch.randn(depth, 16, 16, dtype=torch.float64, generator=generator) / 4
+        whole_chain = chain[0]
+        for matrix in chain[1:]:
+            whole_chain = matrix @ whole_chain
+        logs.append(math.log(math.prod(map(_norm, chain)) / _norm(whole_chain)))
+    return math.exp(sum(logs) / len(logs))
 
 
 @hints(

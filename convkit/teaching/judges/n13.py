@@ -1,5 +1,6 @@
-"""Judges of notebook 13: the bet on a spiral, the largest step under a penalty, the best slope, a Fréchet distance."""
+"""Judges of notebook 13: the bet on a spiral, a largest step, a momentum, the best slope, a Fréchet distance."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,10 @@ from convkit.teaching.judges.numbers import number
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
+@hints(
+    "Write one step as a matrix. How long are its columns?",
+    "Each step multiplies the distance by the same factor, and there are 400 steps.",
+)
 def bet(distance: Any) -> str | None:
     """Judge the distance from the rest after 400 steps of size 0.1 that begin at distance 1."""
     found = number(distance, "one number, the distance after 400 steps")
@@ -39,6 +44,29 @@ def largest_step(answer: Callable[[float], Any]) -> str | None:
         if found < gamma - _NEAR:
             return f"{case}: somewhat larger steps come to rest, too"
     return None
+
+
+@hints(
+    "Run turns_with for 0.9, 0.5 and 0.1. In which direction does the distance change?",
+    "The interval that is allowed has two halves.",
+)
+def momentum(value: Any) -> str | None:
+    """Judge a momentum that leads two players who take turns to the rest."""
+    found = number(value, "one number, the momentum")
+    if not -1 < found < 1:
+        return "a momentum between -1 and 1 is meant"
+    theta, psi, last_theta, last_psi = 1.0, 0.0, 0.0, 0.0
+    for _ in range(600):
+        last_psi = found * last_psi - 0.3 * theta
+        psi += last_psi
+        last_theta = found * last_theta + 0.3 * psi
+        theta += last_theta
+    distance = math.hypot(theta, psi)
+    if distance < 0.01:
+        return None
+    if distance > 2:
+        return f"with this momentum the distance grows to {distance:.2g}"
+    return f"with this momentum the distance is still {distance:.2g} after 600 steps"
 
 
 @hints(

@@ -1,4 +1,4 @@
-"""Judges of notebook 14: neighbors in two spaces, weights of an EdgeConv, edges that a move spares, pooling."""
+"""Judges of notebook 14: half of the points, weights of an EdgeConv, edges that a move spares, a width, pooling."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convkit.data.clouds import solids
 from convkit.models.dgcnn import edge_features, nearest_neighbors
 from convkit.teaching.checks import hints
 from convkit.teaching.judges.numbers import array, number, whole
@@ -13,6 +14,10 @@ from convkit.teaching.judges.numbers import array, number, whole
 _NEAR = 1e-6  # what a reader may lose by rounding
 
 
+@hints(
+    "How much of the surface do the points cover that are left?",
+    "The maximum over all points is often decided by a few of them.",
+)
 def bet(share: Any) -> str | None:
     """Judge the share of test clouds that a trained network still gets right from half of their points."""
     found = number(share, "one number, the share of right answers")
@@ -69,6 +74,29 @@ def moved(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
         if (here - expected).abs().max() > _NEAR:
             return "a move changes nothing, but these numbers do not tell where the neighbor lies"
     return None
+
+
+@hints(
+    "Run reach(64), reach(48) and reach(16), and divide each by reach(128).",
+    "The points lie on a surface. With what power of their number does the distance between neighbors fall there?",
+)
+def width(points: Any) -> str | None:
+    """Judge the number of points with which the eighth neighbor lies twice as far away as with 128."""
+    found = whole(points, "one whole number, of points")
+    if not 9 <= found <= 128:
+        return "eight neighbors need at least 9 points, and a cloud has 128"
+    clouds, _ = solids(400, 160).test_batch(slice(None))
+    there, here = (_reach(clouds[..., :many]) for many in (128, found))
+    ratio = here / there
+    if abs(ratio / 2 - 1) <= 0.05:
+        return None
+    more = "less" if ratio < 2 else "more"
+    return f"with {found} points the distance is {ratio:.2f} times that with 128: {more} than twice"
+
+
+def _reach(clouds: Tensor) -> float:
+    spots = clouds.mT.double()
+    return torch.cdist(spots, spots).kthvalue(9, dim=2).values.median().item()
 
 
 @hints(

@@ -20,6 +20,10 @@ _RATES, _CLOSE = (0.02, 0.05, 0.1), 1e-6
 _PLACES = (ROOT / "convkit" / "notebooks", ROOT / "notebooks", Path())  # in a wheel, in a clone, beside the notebook
 
 
+@hints(
+    "There are three kinds of verdicts, and only one of them counts here.",
+    "Eight seeds and narrow networks: for how many differences does the interval leave out 0 at all?",
+)
 def bet(percent: Any) -> str | None:
     """Judge the part of the tested claims that have the printed sign, in percent."""
     found = number(percent, "one number, of percent")

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 from torch.linalg import matrix_norm
 
 from convkit.projections.clipping import alternating_projections, clip_and_crop, clip_singular_values, dykstra
-from convkit.teaching.judges.n06 import bet, images, kept, statistics
+from convkit.teaching.judges.n06 import bet, calm, images, kept, statistics
 from tests.teaching.judges import Case
 
 
@@ -19,9 +20,13 @@ def rescaled(layer, bound):
 
 CASES = {
     Case(bet, "one number, the largest norm", r"\b(5\.9|6\.7|7|8\.4|10)\b"): {
-        **{None: [7, 5.9, 8.4, 6.69, 5, 10], "a norm is positive": [0, -3], "one round leaves it above": [0.5, 0.7]},
+        **{
+            None: [7, 5.9, 8.4, 6.69, 5, 10, 14],
+            "a norm is positive": [0, -3],
+            "one round leaves it above": [0.5, 0.7],
+        },
         **{"the tempting belief": [4, 0.75, 0.9, 3.8, 4.13], "^it is more than that": [4.3, 4.9]},
-        "^it is less than that": [10.1, 100, 1e9],
+        "^it is less than that": [14.1, 100, 1e9],
     },
     Case(statistics, "a number for each channel in both", r"(s|factor)\s*(\*\*|²|\^)|squared|twice"): {
         None: [lambda m, v, s: (s * m, s**2 * v)],
@@ -56,5 +61,13 @@ CASES = {
         ],
         "norm 4.190 now, and the bound is 4.108$": [lambda A, c: 0.51 * A.kernel],
         "a kernel of finite numbers": [lambda A, c: A.kernel[0], lambda A, c: A.kernel.sum()],
+    },
+    Case(calm, "one number, the learning rate", r"0\.00[2-9]"): {
+        **{
+            None: [2**-7, np.float64(0.005)],
+            "should be 0.001 or more": [0, -0.01, 1e-4],
+            "at most 1 is meant": [2, 100],
+        },
+        "with this rate and seed 0": [0.1, 1],
     },
 }

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.fft import fft, fft2, ifft
 
-from convkit.teaching.judges.n07 import bet, blur, inverse_root, one_channel
+from convkit.teaching.judges.n07 import bet, blur, inverse_root, one_channel, turning
 from tests.teaching.judges import Case
 
 BLUR = torch.tensor([0.5, 0.25, 0, 0, 0, 0, 0, 0, 0.25])
@@ -48,5 +48,9 @@ CASES = {
         "the result is real": [lambda w, n: fft2(w, s=(n, n)).sum(1)],
         r"needed shape \(4, 7, 7\)": [lambda w, n: fft2(w).abs().square().sum(1).rsqrt()],
         "the numbers are not": [lambda w, n: torch.ones(len(w), n, n), lambda w, n: 2 * root(w, n)],
+    },
+    Case(turning, "one number, a factor on the start", r"1\.[67]"): {
+        **{None: [1.6875, 1.65, np.float64(1.7)], "the scale is positive": [0, -1.7]},
+        **{"ConvNorm still raises": [1, 1.5, 0.01], "ConvNorm still lowers": [2, 6**0.5, 1e6]},
     },
 }

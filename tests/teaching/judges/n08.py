@@ -2,7 +2,7 @@
 
 from math import pi
 
-from convkit.teaching.judges.n08 import bet, constant, project, rate, worse
+from convkit.teaching.judges.n08 import balanced, bet, constant, project, rate, worse
 from tests.teaching.judges import Case
 
 WORSE = [("CIFAR-10", "center", 0.0), ("CIFAR-10", "sphere", 0.0), ("CIFAR-10", "sphere", 1.0)]
@@ -50,5 +50,9 @@ CASES = {
             *([("CIFAR-10", "both", 0.0)], [("MNIST", "center", 0.0)], [("CIFAR-10", "center")], [1, 2, 3], ["abc"]),
             *([("CIFAR-10", "center", 0.5)], [("CIFAR-10", "center", "0")], [(0.0, "center", "CIFAR-10")]),
         ],
+    },
+    Case(balanced, "one number, the weight decay", r"0\.02"): {
+        **{None: [0.025, 0.024, 0.0254], "grows for ever": [0, -0.1], "so strong a decay": [1, 10]},
+        **{"which is too long": [0.01, 0.02, 1e-3], "which is too short": [0.03, 0.1, 0.9]},
     },
 }

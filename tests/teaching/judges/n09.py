@@ -2,7 +2,7 @@
 
 import math
 
-from convkit.teaching.judges.n09 import bet, count, gain, strength
+from convkit.teaching.judges.n09 import bet, count, gain, half, strength
 from tests.teaching.judges import Case
 
 
@@ -34,5 +34,9 @@ CASES = {
         **{None: [0.309, 0.31, 0.305, 0.3088], "would gain nothing": [0, 0.01], "exactly one": [0.3]},
         **{"the best of two": [0.17], "in standard deviations": [1.03, 1.02], "the best of three": [0.25]},
         **{"because it is high": [-0.31], "this is not the mean": [0.2, 0.5, 3, 31]},
+    },
+    Case(half, "one number, the momentum", r"0\.6"): {
+        **{None: [0.6, 0.62], "lies between 0 and 1": [-0.5, 1, 2]},
+        **{"too few$": [0, 0.5, 0.55], "too many$": [0.7, 0.9], "hardly above the hundredth": [0.99, 0.999]},
     },
 }

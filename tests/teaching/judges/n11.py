@@ -5,7 +5,7 @@ from math import hypot, inf, nan
 import torch
 import torch.nn.functional as F
 
-from convkit.teaching.judges.n11 import bet, exact, standard_errors, unmasking
+from convkit.teaching.judges.n11 import bet, exact, loud_enough, standard_errors, unmasking
 from tests.teaching.judges import Case
 
 
@@ -73,5 +73,9 @@ CASES = {
         **{"as the number": [by(lambda s, t, n: hypot(s, t) / n)], "the difference itself": [by(lambda s, t, n: 1)]},
         "2.06 is not": [by(lambda s, t, n: hypot(s, t) / (n - 1) ** 0.5)],
         "0.16 is not": [lambda a, s, b, t, n: hypot(s, t) / n**0.5],
+    },
+    Case(loud_enough, "one number, the factor on the logits", r"\b(2[3-9]\d|[34]\d\d)\b"): {
+        **{None: [300, 256.0, 400], "the factor is positive": [0, -300]},
+        **{"not yet more than half": [1, 10, 200], "survive already": [600, 1000, 1e5]},
     },
 }

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.linalg import inv, svd
 
-from convkit.teaching.judges.n12 import bet, bound_of, fold, meet
+from convkit.teaching.judges.n12 import bet, bound_of, deep, fold, meet
 from tests.teaching.judges import Case
 
 
@@ -73,5 +73,9 @@ CASES = {
         **{"reaches 57%": [lambda A, B: torch.eye(len(A))], "reaches 34%": [lambda A, B: right(B).flip(1) @ left(A).T]},
         "reaches 64%": [lambda A, B: turn(A, B) if len(A) == 5 else torch.eye(len(A))],
         "not orthogonal": [lambda A, B: inv(B) @ inv(A), lambda A, B: torch.outer(right(B)[:, 0], left(A)[:, 0])],
+    },
+    Case(deep, "one whole number, of matrices", r"\b1[34]\b|teen"): {
+        **{None: [13, 14], "one matrix alone": [1, 0, -13], "so many are not needed": [101, 10**6]},
+        **{"too few$": [2, 5, 12], "too many$": [15, 20], "one whole number": [13.5]},
     },
 }

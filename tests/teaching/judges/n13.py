@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from convkit.teaching.judges.n13 import best_slope, bet, distance, largest_step
+from convkit.teaching.judges.n13 import best_slope, bet, distance, largest_step, momentum
 from tests.teaching.judges import Case
 
 CASES = {
@@ -27,5 +27,9 @@ CASES = {
         None: [10, 10.0, np.int64(10), torch.tensor(10.0)],
         **{"difference of the variances": [18], "part of the means alone": [9], "no root": [10**0.5]},
         **{"part of the deviations alone": [1, 1.0], "not the sum of both parts": [0, 5, -10, 12, 1e9]},
+    },
+    Case(momentum, "one number, the momentum", r"-0\.|negative"): {
+        **{None: [-0.5, -0.3, -0.7], "between -1 and 1 is meant": [1, -1, 5]},
+        **{"the distance grows": [0.9, 0.1, -0.9], "the distance is still": [0, -0.05, -0.1]},
     },
 }

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from convkit.models.dgcnn import edge_features
-from convkit.teaching.judges.n14 import bet, moved, pooled, weights
+from convkit.teaching.judges.n14 import bet, moved, pooled, weights, width
 from tests.teaching.judges import Case
 
 
@@ -52,5 +52,9 @@ CASES = {
         "the kernel is 1 × 1": [73728],
         "a number of weights is positive": [0, -8192],
         "count again": [8193, 8256, 1, 1000],
+    },
+    Case(width, "one whole number, of points", r"(?<![.\d])(2[89]|3[0-3])\b|quarter"): {
+        **{None: [31, 30, 32], "need at least 9 points": [8, 0, -4, 129, 1000], "one whole number": [31.5]},
+        **{"less than twice": [64, 100, 40, 128], "more than twice": [16, 9, 24]},
     },
 }
