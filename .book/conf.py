@@ -17,6 +17,7 @@ autodoc_typehints = "none"  # the signature has them; shapes stand in the text
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # else an attribute of the docstring and of the class is told twice
 
 html_theme = "sphinx_book_theme"
 html_title = "convkit"
@@ -25,6 +26,7 @@ html_js_files = ["drawing.js", "panels.js"]
 html_copy_source = False
 html_show_copyright = False
 html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2}
+html_theme_options |= {"navbar_persistent": []}  # one field to search in is enough
 
 # Only the workflow that publishes the book knows the address of the repository.
 repository = os.environ.get("GITHUB_REPOSITORY", "")
@@ -36,3 +38,16 @@ if repository:
         "use_repository_button": True,
         "launch_buttons": {"colab_url": "https://colab.research.google.com"},
     }
+
+
+def keep_tags_outside(app, doctree):
+    """Put formulas with a line break into `equation`: Sphinx would wrap them in `split`, which takes no `\\tag`."""
+    for node in doctree.findall(lambda node: node.tagname == "math_block"):
+        if r"\\" in node.astext() and not node.get("no-wrap"):
+            node.children[:] = [type(node.children[0])(rf"\begin{{equation}}{node.astext()}\end{{equation}}")]
+            node["no-wrap"] = node["nowrap"] = True
+
+
+def setup(app):
+    """Register what is above."""
+    app.connect("doctree-read", keep_tags_outside)

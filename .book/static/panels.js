@@ -5,7 +5,7 @@
     made.append(...inside);
     return made;
   };
-  const quoted = names => names.map(name => `“${name}”`).join(', ').replace(/, ([^,]*)$/, ' and $1');
+  const quoted = names => names.map(name => `“${name}”`).join(' and ');
 
   // ---- one control: a label, a part that the reader moves, and what it stands at ----------------------------------
   function field(control, moved) {
@@ -14,6 +14,11 @@
       const box = part('input', { type: 'checkbox' });
       box.addEventListener('change', () => moved(Number(box.checked)));
       return { row: part('label', { className: 'convkit-toggle' }, box, ` ${label}`), show: at => { box.checked = at === 1; } };
+    }
+    if (kind === 'button') {
+      const button = part('button', { type: 'button', className: 'convkit-button', textContent: label });
+      button.addEventListener('click', () => moved(1));
+      return { row: button, show: at => { button.disabled = at === 1; } };
     }
     const words = part('span', { className: 'convkit-label' }, label);
     if (kind === 'choice') {
@@ -29,9 +34,8 @@
       slider.setAttribute('aria-valuetext', texts[at]);
       read.textContent = texts[at];
     };
-    const name = part('label', {}, words, slider, read);
     slider.setAttribute('aria-label', label);  // without what it stands at
-    return { row: name, show };
+    return { row: part('label', {}, words, slider, read), show };
   }
 
   function notes({ all, thinned, fixed }) {
@@ -59,15 +63,19 @@
     function move(number, where) {
       if (!panel.all) first.forEach((start, other) => { at[other] = start; });
       at[number] = where;
+      for (let other = at.length - 1; panel.all && other > number && panel.states[at.join()].fault; other--)
+        at[other] = first[other];  // a page that the chosen list does not have
       paint();
     }
-    const reset = part('button', { type: 'button', className: 'convkit-reset', textContent: 'Reset' });
+    const reset = part('button', { type: 'button', className: 'convkit-button', textContent: 'Reset' });
     reset.addEventListener('click', () => { first.forEach((start, number) => { at[number] = start; }); paint(); });
     const box = part('div', { className: 'convkit-drawn' });
+    const labels = panel.controls.filter(({ kind }) => kind !== 'toggle' && kind !== 'button').map(({ label }) => label.length);
     const root = part('div', { className: 'convkit-panel', role: 'group', ariaLabel: panel.title },
       part('p', { className: 'convkit-title', textContent: panel.title }),
       part('div', { className: 'convkit-controls' }, ...fields.map(({ row }) => row), reset),
       box, part('p', { className: 'convkit-note', textContent: notes(panel) }));
+    root.style.setProperty('--convkit-label', `${Math.max(0, ...labels)}ch`);
     paint();
     place.replaceChildren(root);
     window.convkitDraw.render({ model, el: box });

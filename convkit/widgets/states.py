@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import numpy as np
 
 from convkit.widgets.drawing import DrawnPanel
@@ -62,7 +63,7 @@ def panel_states(panel: DrawnPanel, most_bytes: int = MOST_BYTES) -> dict[str, A
             panel.set(**values)
         message = _message(panel)
         if panel._access.fault:  # the picture that was drawn last stays
-            message = {**first, "words": message["words"], "alert": True}
+            message = {**first, "words": message["words"], "alert": True, "fault": True}
         return message | {"places": [_place(panel, name, options) for name, (_, options) in offered.items()]}
 
     drawn: dict[tuple[int, ...], State] = {}
@@ -87,7 +88,8 @@ def _options(control: Any) -> tuple[str, list[tuple[str, Any]]] | None:
         kind = "slider" if hasattr(control, "readout") else "choice"
         return kind, [option if isinstance(option, tuple) else (str(option), option) for option in control.options]
     if isinstance(control.value, bool):
-        return "toggle", [("off", False), ("on", True)]
+        kind = "button" if isinstance(control, ipywidgets.Button) else "toggle"  # one that stays pressed
+        return kind, [("off", False), ("on", True)]
     if not hasattr(control, "step"):
         return None
     count, kind = round((control.max - control.min) / control.step) + 1, type(control.value)
@@ -166,7 +168,8 @@ class _Page:
     def state(self, state: State, kept: list[list[int]]) -> State:
         texts = [self.mark(mark, state["data"]) for mark in state["texts"]]
         axes = [self.number(ax, state["data"]) for ax in state["axes"]]
-        found = {name: state[name] for name in ("size", "words", "alert")} | {"axes": axes, "texts": texts}
+        found = {name: state[name] for name in ("size", "words", "alert", "fault") if name in state}
+        found |= {"axes": axes, "texts": texts}
         nearest = [
             min(left, key=lambda one: abs(one - place)) for left, place in zip(kept, state["places"], strict=True)
         ]
