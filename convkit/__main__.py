@@ -172,10 +172,18 @@ def build(extra: list[str]) -> int:
 
 
 def book(extra: list[str]) -> int:
-    """Write the book as pages for a browser."""
-    from convkit.commands.book import main as run
+    """Write the book as pages for a browser, to the folder that the user has named or to ``.book/made/html``."""
+    from convkit.teaching.book import MADE, write_book
 
-    return run(extra)
+    if len(extra) > 1 or any(word.startswith("-") for word in extra):
+        raise SentenceError(f"`book` takes one folder, as in `book site`, got {' '.join(extra)!r}.")
+    target = Path(extra[0] if extra else MADE / "html").resolve()
+    try:
+        write_book(target, sorted(FIRST.parent.glob("*.ipynb")))
+    except (OSError, RuntimeError) as error:
+        raise SentenceError(str(error)) from None
+    print(f"The book is in {target}: open {target / 'index.html'} in a browser.")
+    return 0
 
 
 def bench(extra: list[str]) -> int:

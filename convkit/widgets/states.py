@@ -30,10 +30,10 @@ def keep_states(folder: str) -> None:
     """
     numbers = itertools.count()
 
-    def bundle(panel: Panel, **_: Any) -> dict[str, str]:
-        found = panel_states(panel) if isinstance(panel, DrawnPanel) else None
+    def bundle(self: Panel, **_: Any) -> dict[str, Any]:
+        found = panel_states(self) if isinstance(self, DrawnPanel) else None
         Path(folder, f"{next(numbers)}.json").write_text(json.dumps(found, separators=(",", ":")), encoding="utf-8")
-        return {"text/plain": panel.words}
+        return {"text/plain": self.words}
 
     Panel._repr_mimebundle_ = bundle
 

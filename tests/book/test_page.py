@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from convkit.commands.book import BOOK, as_plain_script
+from convkit.teaching.book import BOOK, as_plain_script
 from convkit.widgets.states import panel_states
 from tests import ROOT
 from tests.book.test_states import Curve, Few

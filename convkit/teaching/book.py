@@ -1,4 +1,4 @@
-"""The command that writes the notebooks, the glossary, the scoreboard and the reference as pages for a browser.
+"""The book: the notebooks, the glossary, the scoreboard and the reference, written as pages for a browser.
 
 Panels answer there without a kernel: their states are computed first. What Sphinx needs lies in an environment of its
 own, and MathJax beside the pages, so that reading them asks nothing from outside.
@@ -19,10 +19,12 @@ import sysconfig
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.commands.environment import ROOT, SentenceError, run_step
+from convkit.loading import ROOT, needs
+from convkit.teaching.notebooks import execute, read_notebook
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -40,21 +42,12 @@ HINT = "<p><em>Run this cell to move the controls.</em></p>"
 ARROW = re.compile(r"^ *n(\d\d)(?:\[.*?\])? (-->|-\.->) n(\d\d)", re.MULTILINE)
 
 
-def main(extra: list[str]) -> int:
-    """Write the book to the folder that the user has named, or to ``.book/made/html``."""
-    if len(extra) > 1 or any(word.startswith("-") for word in extra):
-        raise SentenceError(f"`book` takes one folder, as in `book site`, got {' '.join(extra)!r}.")
-    target = Path(extra[0] if extra else MADE / "html").resolve()
-    try:
-        write_book(target, sorted(NOTEBOOKS.glob("[0-9]*.ipynb")))
-    except OSError as error:
-        raise SentenceError(str(error)) from None
-    print(f"The book is in {target}: open {target / 'index.html'} in a browser.")
-    return 0
-
-
 def write_book(target: Path, notebooks: list[Path], made: Path = MADE) -> None:
-    """Write these notebooks and the other pages to ``target``; keep what the next call can use in ``made``."""
+    """Write these notebooks and the other pages to ``target``; keep what the next call can use in ``made``.
+
+    Raises ``OSError`` where a folder cannot be written or has other files in it, and ``RuntimeError`` where a program
+    fails that this calls, with its last lines.
+    """
     if target.exists() and any(target.iterdir()) and not (target / ".buildinfo").exists():
         raise FileExistsError(f"the book needs a new or empty folder, or one with a book, and {target} has other files")
     python = make_environment(made)
@@ -75,6 +68,16 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
+def run(command: Sequence[object], otherwise: str) -> str:
+    """Run a program and return what it prints; raise ``RuntimeError`` with its last lines below ``otherwise``."""
+    words, keep, both = [str(word) for word in command], subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(words, check=False, stdin=subprocess.DEVNULL, stdout=keep, stderr=both, text=True)
+    if done.returncode:
+        last = [line for line in done.stdout.splitlines() if line.strip()][-12:]
+        raise RuntimeError("\n".join([otherwise, *last]))
+    return done.stdout
+
+
 # ---- what comes from outside -----------------------------------------------------------------------------------------
 def make_environment(made: Path) -> Path:
     """Return the Python of the environment with Sphinx; make it where it is missing or out of date.
@@ -89,11 +92,12 @@ def make_environment(made: Path) -> Path:
         return python
     print("Installing Sphinx and its theme for the book, once: a minute and 200 MB ...", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    run_step([sys.executable, "-m", "venv", folder])
-    run_step([python, "-m", "pip", "install", "--disable-pip-version-check", "--requirement", requirements])
+    run([sys.executable, "-m", "venv", folder], "the environment of the book cannot be made: mend what this names.")
+    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--requirement", requirements]
+    run(install, "pip cannot install what writes the book: check the network, then type the command again.")
     ours = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    place = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    place = run([python, "-c", ask], "the environment of the book does not run.").strip()
     write(Path(place) / "kit.pth", "\n".join(dict.fromkeys(ours)) + "\n")
     write(stamp, wanted)
     return python
@@ -109,14 +113,11 @@ def fetch_mathjax(static: Path) -> None:
     npm = [found] if found else [sys.executable, "-c", NPM]
     static.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=static) as scratch:
-        pack = [*npm, "pack", MATHJAX, "--silent", "--pack-destination", scratch]
-        done = subprocess.run(pack, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        otherwise = f"npm cannot fetch {MATHJAX}: check the network, then type the command again."
+        run([*npm, "pack", MATHJAX, "--silent", "--pack-destination", scratch], otherwise)
         archives = list(Path(scratch).glob("*.tgz"))
-        if done.returncode or len(archives) != 1:
-            last = (done.stdout.strip().splitlines() or ["it says nothing"])[-1]
-            raise SentenceError(f"npm cannot fetch {MATHJAX}: check the network, then type the command again ({last}).")
         if hashlib.sha256(archives[0].read_bytes()).hexdigest() != MATHJAX_SHA256:
-            raise SentenceError(f"the {MATHJAX} that npm brings is another one than it was: nothing of it is used.")
+            raise RuntimeError(f"the {MATHJAX} that npm brings is another one than it was: nothing of it is used.")
         with tarfile.open(archives[0]) as archive:
             archive.extractall(scratch, filter="data")
         for part in MATHJAX_PARTS:
@@ -144,8 +145,6 @@ def panel_cells(notebook: NotebookNode) -> list[Any]:
 
 def write_states(path: Path, made: Path) -> list[str]:
     """Write the states of a notebook's panels as scripts and return the scripts' names; compute only what is new."""
-    from convkit.teaching.notebooks import read_notebook
-
     notebook = read_notebook(path)
     cells = panel_cells(notebook)
     names = [f"{path.stem}-{number}" for number in range(len(cells))]
@@ -171,9 +170,8 @@ def write_states(path: Path, made: Path) -> list[str]:
 
 def computed_states(path: Path, cells: list[Any]) -> list[str]:
     """Run the first cell and these of a notebook, or all down to the last of these where that does not do."""
-    from nbclient.exceptions import CellExecutionError
-
-    from convkit.teaching.notebooks import execute, read_notebook
+    with needs("kit", "the book"):
+        from nbclient.exceptions import CellExecutionError
 
     wanted = [cell.id for cell in cells]
     for whole in (False, True):
@@ -188,7 +186,7 @@ def computed_states(path: Path, cells: list[Any]) -> list[str]:
                 execute(notebook, path.parent)
             except CellExecutionError as error:
                 if whole or error.ename != "NameError":
-                    raise SentenceError(f"{path.name}: {error.ename}: {error.evalue}") from None
+                    raise RuntimeError(f"{path.name}: {error.ename}: {error.evalue}") from None
                 continue
             return [Path(folder, f"{n}.json").read_text(encoding="utf-8") for n in range(len(cells))]
     raise AssertionError("unreachable")
@@ -197,8 +195,6 @@ def computed_states(path: Path, cells: list[Any]) -> list[str]:
 # ---- pages -----------------------------------------------------------------------------------------------------------
 def with_places(path: Path, names: list[str]) -> str:
     """Return the text of a notebook in which the stored picture of each of these panels is marked as its place."""
-    from convkit.teaching.notebooks import read_notebook
-
     notebook, rest = read_notebook(path), iter(names)
     marked = {cell.id for cell in panel_cells(notebook)}
     for cell in notebook.cells:
@@ -260,11 +256,9 @@ def reference() -> dict[str, str]:
 def render(python: Path, source: Path, static: Path, target: Path) -> None:
     """Let Sphinx write the pages; a warning is an error."""
     print("Writing the pages ...", flush=True)
-    options = ["-W", "--keep-going", "-q", "--no-color", "-E", "-c", BOOK, "-d", source.with_name("doctrees")]
+    options: list[object] = ["-W", "--keep-going", "-q", "--no-color", "-E", "-c", BOOK]
+    options += ["-d", source.with_name("doctrees")]
     options += ["-D", f"html_static_path=static,{static}"]
-    command = [str(word) for word in (python, "-m", "sphinx", "-b", "html", *options, source, target)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if line.strip()][-40:]
-        raise SentenceError("Sphinx refuses the pages: mend what these lines name.\n" + "\n".join(lines))
+    command = [python, "-m", "sphinx", "-b", "html", *options, source, target]
+    run(command, "Sphinx refuses the pages: mend what these lines name.")
     write(target / ".nojekyll", "")  # GitHub Pages then serves folders that begin with an underscore
