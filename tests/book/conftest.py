@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import browser  # noqa: F401
+from tests.browser.lab import PATIENCE
 
 if importlib.util.find_spec("ipywidgets") is None:  # only the library is installed, without the kit
     collect_ignore_glob = ["*"]
@@ -19,6 +20,7 @@ class Visit:
         self.context = browser.new_context(viewport={"width": width, "height": 1000}, reduced_motion="reduce")
         self.context.route("**/*", self._route)
         self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE * 1000)
         self.page.on("console", lambda message: message.type == "error" and self.trouble.append(message.text))
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
         self.page.on("requestfailed", lambda request: self.trouble.append(request.url))
