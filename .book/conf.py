@@ -48,6 +48,19 @@ def keep_tags_outside(app, doctree):
             node["no-wrap"] = node["nowrap"] = True
 
 
+def keep_sentences_whole(app, what, name, subject, options, lines):
+    """Keep napoleon from taking the words before a colon for the type of a property."""
+    if what in ("property", "attribute"):
+        lines.insert(0, "")
+
+
+def skip_numbered_fields(app, what, name, subject, skip, options):
+    """Leave out the fields of a named tuple: its own text tells what they are."""
+    return True if (getattr(subject, "__doc__", "") or "").startswith("Alias for field number") else None
+
+
 def setup(app):
     """Register what is above."""
     app.connect("doctree-read", keep_tags_outside)
+    app.connect("autodoc-process-docstring", keep_sentences_whole, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", skip_numbered_fields)
