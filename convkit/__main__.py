@@ -6,10 +6,9 @@ Python 3.6, so that an old Python is refused in one sentence.
 """
 
 import contextlib
-import hashlib
 import io
 import os
-import shutil
+import re
 import subprocess
 import sys
 import threading
@@ -23,7 +22,15 @@ if sys.version_info < (3, 11):  # noqa: UP036  (in a clone no installer has chec
         "as in `python3.12 -m convkit lab` (Windows: `py -3.12 -m convkit lab`).".format(*sys.version_info)
     )
 
-from convkit.environment import PROJECT, PYTHON, ROOT, SentenceError, in_own_environment, in_venv, make_environment
+from convkit.commands.environment import (
+    PROJECT,
+    PYTHON,
+    ROOT,
+    SentenceError,
+    in_own_environment,
+    in_venv,
+    make_environment,
+)
 from convkit.loading import MissingExtraError
 
 USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit COMMAND [...])
@@ -31,6 +38,7 @@ USAGE = """usage: python3 -m convkit COMMAND [...]      (Windows: py -m convkit 
   lab          check this machine with the first notebook, then open JupyterLab on it
   test         run tests and notebooks, and compare the notebooks' outputs (`test --quick`, `test --all`)
   build        run notebooks anew and save their outputs (all of them, or those named)
+  book         write all of it as pages for a browser, whose panels need no Python (`book DIR`)
   bench        measure the kit against what people use today (`bench --quick`, `bench --help`)
   papers       run the papers' tables and figures in small, by name (`papers` lists them, `papers --help`)
   train        train one network of such a table (`torchrun --nproc-per-node 8 -m convkit train KEY`: on several GPUs)
@@ -46,10 +54,8 @@ Installed by pip, without the repository, convkit has `bench`, `papers`, `train`
 alone, also as `convkit COMMAND`.
 """
 
+CODESPACE = ("CODESPACE_NAME", "GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN")  # set on GitHub's machines
 FIRST = ROOT / "notebooks" / "00_start_here.ipynb"
-PRETENDED = ROOT / "tests" / "gpu" / "pretended"  # a GPU on paper, compiled for the torch that is installed
-CELL_SECONDS = 300  # no cell takes a minute; a slow or busy machine gets five
-MOST_WORKERS = 8  # each pytest worker loads torch: more of them cost memory and save no time
 
 
 def hand_over(command: list[str]) -> int:
@@ -129,6 +135,9 @@ def lab_command(extra: list[str], browser: bool) -> list[str]:
     command += ["--log-level=WARN", "--LabApp.log_level=WARN", "-y"]  # -y: one Ctrl-C ends it, without a question
     command += [] if browser else ["--no-browser"]
     command += ["--allow-root"] if os.name != "nt" and os.geteuid() == 0 else []
+    name, domain = (os.environ.get(key, "") for key in CODESPACE)
+    if name and domain:  # the browser is elsewhere: its pages come from an address of the codespace
+        command.append(f"--ServerApp.allow_origin_pat=https://{re.escape(name)}-[0-9]+\\.{re.escape(domain)}$")
     return command + extra
 
 
@@ -142,68 +151,12 @@ def lab(extra: list[str]) -> int:
     return hand_over(lab_command(extra, browser))
 
 
-def missing_gpu() -> str:
-    """Return why there is no GPU to test on, not even a pretended one, or ``""``; compile that one where needed."""
-    import torch
-
-    if torch.cuda.is_available():
-        return ""
-    if not sys.platform.startswith("linux") or torch.version.cuda or torch.version.hip:
-        return "a pretended GPU needs Linux and a CPU build of torch"
-    script, built = PRETENDED / "build.sh", PRETENDED / "out" / "stamp.txt"
-    source = hashlib.sha256(b"".join(path.read_bytes() for path in (script, PRETENDED / "fakecuda.cpp"))).hexdigest()
-    stamp = f"{source}\n{sys.executable}\n{sys.version}\ntorch {torch.__version__} {torch.version.git_version}\n"
-    if built.exists() and built.read_text(encoding="utf-8") == stamp:
-        return ""
-    if shutil.which("g++") is None:
-        return "a pretended GPU needs the compiler g++, which is not there"
-    print("Compiling the pretended GPU for this torch, once: half a minute ...", flush=True)
-    built.parent.mkdir(exist_ok=True)
-    built.unlink(missing_ok=True)
-    log = built.with_name("build.log")
-    with log.open("wb") as output:
-        done = subprocess.run(["sh", str(script), sys.executable], stdout=output, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        return f"the pretended GPU does not compile with this torch, as {log} shows"
-    built.write_text(stamp, encoding="utf-8")
-    return ""
-
-
-def test_command(extra: list[str]) -> list[str]:
-    """Return the pytest command for tests and notebooks.
-
-    `--quick` leaves out the browser, all notebooks but the first, and tests marked slow; `--all` includes those marked
-    full. `--pretend-gpu` runs what needs a GPU and nothing else. If `extra` names paths, pytest runs these alone.
-    """
-    quick, everything, gpu = (option in extra for option in ("--quick", "--all", "--pretend-gpu"))
-    extra = [argument for argument in extra if argument not in ("--quick", "--all", "--pretend-gpu")]
-    paths = "tests" if gpu else f"tests notebooks/{FIRST.name}" if quick else "tests notebooks"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    command = [sys.executable, "-m", "pytest", "-o", f"testpaths={paths}"]
-    command += ["-p", "tests.gpu.pretended.fakecuda_quick" if gpu else "tests.notebooks.plugin"]
-    command += ["--ignore=tests/browser"] if quick or gpu else []
-    command += ["-m", "not slow and not full"] if quick else []
-    command += ["-m", "not full"] if not (quick or everything) else []
-    command += [] if gpu else ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}"]
-    # loadfile: the cells of a notebook share a kernel, so one worker must run them all; in their order: the browser's
-    # files take longest and come first
-    workers = ["-n", str(min(cores, MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
-    # no new worker in place of one that a test has ended: it would begin with that test, again and again
-    workers.append("--max-worker-restart=0")
-    return [*command, *workers, *extra]
-
-
 def test(extra: list[str]) -> int:
-    """Run pytest, with one thread per worker since a worker per core already uses the whole machine."""
-    import matplotlib.font_manager  # noqa: F401  builds its cache now: the message must not land in a notebook
+    """Run pytest on tests and notebooks."""
+    from convkit.commands.testing import prepared_command
 
-    missing = missing_gpu() if "--pretend-gpu" in extra else ""
-    if missing:
-        print(f"No test ran on a GPU: {missing}.", flush=True)
-        return 0
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    return hand_over(test_command(extra))
+    command = prepared_command(extra)
+    return hand_over(command) if command else 0
 
 
 def build(extra: list[str]) -> int:
@@ -215,6 +168,21 @@ def build(extra: list[str]) -> int:
         if not path.is_file():
             raise SentenceError(f"there is no notebook {path}: name one as in `build notebooks/{FIRST.name}`.")
     run_aside(lambda: build_outputs(paths))
+    return 0
+
+
+def book(extra: list[str]) -> int:
+    """Write the book as pages for a browser, to the folder that the user has named or to ``.book/made/html``."""
+    from convkit.teaching.book import MADE, write_book
+
+    if len(extra) > 1 or any(word.startswith("-") for word in extra):
+        raise SentenceError(f"`book` takes one folder, as in `book site`, got {' '.join(extra)!r}.")
+    target = Path(extra[0] if extra else MADE / "html").resolve()
+    try:
+        write_book(target, sorted(FIRST.parent.glob("*.ipynb")))
+    except (OSError, RuntimeError) as error:
+        raise SentenceError(str(error)) from None
+    print(f"The book is in {target}: open {target / 'index.html'} in a browser.")
     return 0
 
 
@@ -284,6 +252,7 @@ COMMANDS = {
     "lab": lab,
     "test": test,
     "build": build,
+    "book": book,
     "bench": bench,
     "papers": papers,
     "experiments": papers,
@@ -314,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
                     "clone the repository and type the command there, or take the notebooks by `convkit notebooks DIR`."
                 )
             return COMMANDS[arguments[0]](arguments[1:])
-        if arguments[0] not in ANYWHERE:
+        if arguments[0] not in {*ANYWHERE, "book"}:
             os.chdir(ROOT)
         if not in_own_environment():
             make_environment()

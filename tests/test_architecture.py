@@ -25,7 +25,7 @@ LAYERS = {
     "steering": ("normalization", "constraints", "penalties", "audit"),
     "networks": ("attacks", "robustness", "data", "models", "methods", "training", "papers"),
     "looking": ("plots", "teaching", "widgets"),
-    "doors": ("bench", "environment", "__main__"),
+    "doors": ("bench", "commands", "__main__"),
 }
 ORDER = [name for names in LAYERS.values() for name in names]
 PURE = [name for layer in ("ground", "object", "engine", "theory", "steering") for name in LAYERS[layer]]

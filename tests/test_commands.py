@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 import convkit.__main__ as commands
-from convkit.environment import PYTHON, SentenceError, explain
+import convkit.commands.testing as testing
+from convkit.commands.environment import PYTHON, SentenceError, explain
 from tests import NOTEBOOKS, RESULTS, ROOT
 from tests.helpers.refusals import refused
 
@@ -102,6 +104,22 @@ def test_lab_opens_the_first_notebook_for_this_machine_alone_and_passes_argument
     assert "--no-browser" in commands.lab_command([], browser=False)
 
 
+def test_lab_in_a_codespace_lets_its_own_pages_in_and_no_others(monkeypatch):
+    assert not [word for word in commands.lab_command([], browser=False) if "origin" in word]
+    for name, value in zip(commands.CODESPACE, ("bold-space", "app.host.dev"), strict=True):
+        monkeypatch.setenv(name, value)
+    [word] = [word for word in commands.lab_command([], browser=False) if "origin" in word]
+    pattern = word.removeprefix("--ServerApp.allow_origin_pat=")
+    assert re.match(pattern, "https://bold-space-8889.app.host.dev")
+    for other in (
+        "https://bold-space-8888.appxhost.dev",
+        "https://bold-space-8888.app.host.dev.other",
+        "https://old-space-8888.app.host.dev",
+        "http://a.dev",
+    ):
+        assert not re.match(pattern, other)
+
+
 @posix
 @pytest.mark.parametrize("user", [0, 1000])
 def test_lab_allows_root_for_root_alone(monkeypatch, user):
@@ -161,7 +179,7 @@ except commands.SentenceError as error:
 
 # ---- test and build --------------------------------------------------------------------------------------------------
 def test_the_test_command_follows_the_policy_for_notebooks():
-    command = commands.test_command(["-x"])
+    command = testing.test_command(["-x"])
     assert command[:3] == [sys.executable, "-m", "pytest"]
     assert {"--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"} <= set(command)
     assert command[command.index("--dist") + 1] == "loadfile"
@@ -174,7 +192,7 @@ def test_the_test_command_follows_the_policy_for_notebooks():
 
 @pytest.mark.parametrize("more, marks", [([], "not full"), (["--quick"], "not slow and not full"), (["--all"], "")])
 def test_the_pretended_gpu_runs_tests_alone_with_its_plugin(more, marks):
-    command = commands.test_command(["--pretend-gpu", *more, "-x"])
+    command = testing.test_command(["--pretend-gpu", *more, "-x"])
     assert "testpaths=tests" in command
     assert command[command.index("-p") + 1] == "tests.gpu.pretended.fakecuda_quick"
     assert "--ignore=tests/browser" in command
@@ -193,13 +211,13 @@ class Compiler:
             (folder / name).write_text("first")
         self.calls, self.status, self.folder = 0, 0, folder
         self.path: str | None = "/usr/bin/g++"
-        monkeypatch.setattr(commands, "PRETENDED", folder)
+        monkeypatch.setattr(testing, "PRETENDED", folder)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         for name in ("cuda", "hip"):
             monkeypatch.setattr(torch.version, name, None)
         monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.setattr(commands.shutil, "which", lambda name: self.path)
-        monkeypatch.setattr(commands.subprocess, "run", self.run)
+        monkeypatch.setattr(testing.shutil, "which", lambda name: self.path)
+        monkeypatch.setattr(testing.subprocess, "run", self.run)
 
     def run(self, command, stdout, **_):
         assert command == ["sh", str(self.folder / "build.sh"), sys.executable]
@@ -216,15 +234,15 @@ def compiler(tmp_path, monkeypatch):
 def test_the_pretended_gpu_is_compiled_once_for_each_torch_and_source(compiler, monkeypatch):
     torch = pytest.importorskip("torch")
     for calls in (1, 1):
-        assert commands.missing_gpu() == ""
+        assert testing.missing_gpu() == ""
         assert compiler.calls == calls
     monkeypatch.setattr(torch, "__version__", "99.0")
-    assert commands.missing_gpu() == ""
+    assert testing.missing_gpu() == ""
     (compiler.folder / "fakecuda.cpp").write_text("second")
-    assert commands.missing_gpu() == ""
+    assert testing.missing_gpu() == ""
     assert compiler.calls == 3
     compiler.path = None  # no longer needed
-    assert commands.missing_gpu() == ""
+    assert testing.missing_gpu() == ""
 
 
 def test_without_a_pretended_gpu_a_line_says_why_and_the_status_is_0(compiler, monkeypatch, capsys):
@@ -283,7 +301,7 @@ def test_named_paths_are_tested_alone_and_else_tests_and_notebooks(tmp_path, arg
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     for name in ("00_start_here", "01_next"):
         nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
-    command = commands.test_command([*arguments, "-n", "0", "--collect-only", "-q"])
+    command = testing.test_command([*arguments, "-n", "0", "--collect-only", "-q"])
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     found = [line.split("::")[-1].removeprefix("test_") for line in result.stdout.splitlines() if "::" in line]
     assert found == collected, result.stdout + result.stderr

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import convkit.environment as environment
-from convkit.environment import PinError, SentenceError, make_environment
+import convkit.commands.environment as environment
+from convkit.commands.environment import PinError, SentenceError, make_environment
 from tests import ROOT
 from tests.helpers.refusals import refused
 
@@ -266,7 +266,7 @@ def test_an_own_environment_counts_when_the_kit_is_installed_in_it(tmp_path, mon
 def test_two_terminals_make_the_environment_one_after_the_other(tmp_path):
     code = f"""
 import pathlib, sys, time
-import convkit.environment as environment
+import convkit.commands.environment as environment
 environment.ROOT = pathlib.Path({str(tmp_path)!r})
 with environment.one_at_a_time():
     print("in", flush=True)

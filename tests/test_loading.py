@@ -100,7 +100,8 @@ FALLS_BACK = {  # files that go on without a package, each in its own way
     "engine/workers.py": {"threadpoolctl"},  # with one worker
     "bench/cases.py": {"art"},  # without that baseline
     "loading.py": {"tqdm"},  # without a bar
-    "__main__.py": {"matplotlib", "nbclient"},  # `lab` and `test`, which run in the clone's environment alone
+    "__main__.py": {"nbclient"},  # `lab` and `test`, which run in the clone's environment alone
+    "commands/testing.py": {"matplotlib"},
 }
 
 

@@ -22,7 +22,7 @@ def bare_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-BOOTSTRAP = ("convkit.environment", "convkit.loading")
+BOOTSTRAP = ("convkit.commands.environment", "convkit.loading")
 
 
 def test_the_bootstrap_imports_the_standard_library_alone():
