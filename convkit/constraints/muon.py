@@ -10,11 +10,12 @@ from torch.optim.optimizer import Optimizer
 
 from convkit.checks import number, whole
 from convkit.engine.blocks import Blocks
-from convkit.norms import operator_norm
+from convkit.engine.largest import largest_by_group
 from convkit.operators.geometry import Size
 from convkit.operators.layers import LAYERS, TRANSPOSED
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import ConvOperator
+from convkit.projections.polar_factors import by_group
 
 Geometry = tuple[Any, ...]  # of a layer's torus, as the arguments of ConvOperator
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024: brings singular values up to between 0.7 and 1.2
@@ -37,7 +38,8 @@ class ConvMuon(Optimizer):
 
     holds for each convolution (of its torus, hence also of the layer with zero padding), whatever the gradients are.
     With weight decay, ``|W_t| <= max(|W_0|, 1 / weight_decay)`` holds as well, however many steps are taken, as long as
-    ``lr * weight_decay <= 1``. Linear layers step exactly as in ``torch.optim.Muon``, all other parameters (biases,
+    ``lr * weight_decay <= 1``. Each group of a layer steps by ``lr``, so a depthwise layer, whose channels never meet,
+    steps as so many filters. Linear layers step exactly as in ``torch.optim.Muon``, all other parameters (biases,
     gains, layers that are not in ``shapes``) by SGD with the same momentum, at ``rest_lr``. Weight decay is decoupled,
     for the layers alone.
 
@@ -60,7 +62,8 @@ class ConvMuon(Optimizer):
     >>> optimizer = ConvMuon(nn.Sequential(layer), {"0": 8}, lr=0.25)
     >>> layer(torch.ones(1, 1, 8)).sum().backward()
     >>> optimizer.step()
-    >>> norm = operator_norm(ConvOperator.from_layer(layer, 8), 2)  # 0.25
+    >>> torch.linalg.matrix_norm(ConvOperator.from_layer(layer, 8).matrix(), 2).detach()
+    tensor(0.2500)
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class ConvMuon(Optimizer):
                 yield weight, grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
 
     def _of_norm_1(self, geometry: Geometry, update: Tensor, rounds: int) -> Tensor:
-        """Return the cropped polar factor of the update, divided by its operator norm on the layer's torus."""
+        """Return the cropped polar factor of the update, each group divided by its norm on the layer's torus."""
         _, stride, _, _, groups = geometry
         kind = torch.promote_types(update.dtype, torch.float32)
         kernel = update.to(kind)
@@ -168,8 +171,7 @@ class ConvMuon(Optimizer):
                 factors = factors.to(matrices.dtype).unflatten(0, (-1, small.groups))
                 taps = taps + blocks.to_taps(factors, some)
         kernel = blocks.to_kernel(taps)
-        norm = operator_norm(ConvOperator(kernel, *geometry), 2)
-        return (kernel / norm.clamp_min(torch.finfo(kind).tiny)).to(update.dtype)
+        return by_group(kernel, largest_by_group(ConvOperator(kernel, *geometry))).to(update.dtype)
 
 
 def orthogonalized(matrices: Tensor, rounds: list[tuple[float, float, float]]) -> Tensor:

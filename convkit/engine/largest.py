@@ -1,5 +1,6 @@
 """The largest singular value of a block-circulant operator, by a search for the Fourier block that has it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,6 +35,15 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
     alone = len(blocks.frequencies) == 1
     block = blocks.at_zero()[group] if alone else blocks.group(group).at(frequency)[0, 0]
     return (largest_of_block(block) * blocks.scale).to(A.kernel.dtype)
+
+
+def largest_by_group(A: ConvOperator) -> Tensor:
+    """Return the largest singular value of each group of a block-circulant operator, ``(groups,)``; no gradient."""
+    blocks = Blocks(A) if A.groups > 1 else None
+    if blocks is not None and _small(blocks):
+        return (_squares(blocks).amax(0).clamp_min(0).sqrt() * blocks.scale).to(A.kernel.dtype)
+    parts = A.kernel.detach().chunk(A.groups)
+    return torch.stack([largest_singular_value(replace(A, kernel=part, groups=1)) for part in parts])
 
 
 def largest_unread(A: ConvOperator) -> Tensor:

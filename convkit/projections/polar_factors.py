@@ -51,7 +51,7 @@ def polar(A: ConvOperator) -> ConvOperator:
 
 @in_full_precision
 def polar_step(A: ConvOperator) -> ConvOperator:
-    """Return ``polar(A)``, cropped to the taps of ``A`` and scaled to operator norm 1.
+    """Return ``polar(A)``, cropped to the taps of ``A`` and scaled to operator norm 1, each group by itself.
 
     For a gradient ``A`` a step of known size in the operator norm, which turns all singular directions about alike: the
     step of Muon (Jordan et al. 2024), for the convolution in place of its flattened kernel. A kernel of size 1 gives
@@ -66,11 +66,11 @@ def polar_step(A: ConvOperator) -> ConvOperator:
     require_blocks(A, "polar_step")
     if A.transposed:
         return polar_step(A.T).T
-    cropped = replace(A, kernel=_cropped_factor(A))
-    norm = operator_norm(cropped, 2)
-    if not norm > 0:
+    kernel = _cropped_factor(A)
+    norms = torch.stack([operator_norm(replace(A, kernel=part, groups=1), 2) for part in kernel.chunk(A.groups)])
+    if not norms.any():
         raise ValueError("polar_step needs a kernel whose polar factor is not 0 on its taps, got one that is")
-    return replace(A, kernel=cropped.kernel / norm)
+    return replace(A, kernel=by_group(kernel, norms))
 
 
 class Steepest(NamedTuple):
@@ -145,6 +145,11 @@ def steepest(A: ConvOperator, rounds: int = 100) -> Steepest:
         unit, multiplier = unit * factor, multiplier / factor
     direction = replace(A, kernel=best.direction.kernel.to(A.kernel.dtype))
     return Steepest(direction, best.slope * blocks.scale, max(0.0, upper / best.slope - 1))
+
+
+def by_group(kernel: Tensor, norms: Tensor) -> Tensor:
+    """Return a kernel whose groups are divided by numbers ``(groups,)``; a group of norm 0 stays as it is."""
+    return (kernel.unflatten(0, (len(norms), -1)) / (norms + (norms == 0)).view(-1, *[1] * kernel.ndim)).flatten(0, 1)
 
 
 # ---- private -------------------------------------------------------------------------------------------------------

@@ -66,6 +66,20 @@ def test_with_decay_no_norm_ever_exceeds_one_over_the_decay_or_where_it_began(de
     assert reached > 0.9  # the limit is nearly reached
 
 
+@pytest.mark.parametrize("channels, groups", [(6, 6), (8, 2), (60, 2)])
+def test_each_group_of_a_layer_steps_by_the_rate_and_one_without_a_gradient_stays(device, channels, groups):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False, device=device, dtype=torch.float64)
+    optimizer = ConvMuon(nn.Sequential(layer), {"0": (7, 6)}, lr=0.25, momentum=0)
+    before = layer.weight.detach().clone()
+    sizes = torch.arange(groups, device=device).repeat_interleave(channels // groups)  # the first group has none
+    layer.weight.grad = normal(*before.shape, device=device) * sizes[:, None, None, None]
+    optimizer.step()
+    parts = (before - layer.weight.detach()).chunk(groups)
+    norms = [float(operator_norm(ConvOperator(part, (8, 7)), 2)) for part in parts]
+    assert norms == pytest.approx([0.0] + [0.25] * (groups - 1), rel=1e-9)
+
+
 @pytest.mark.parametrize("name", [*GEOMETRIES, *(f"transposed {name}" for name in [*GEOMETRIES][1:])])
 def test_a_first_step_has_norm_lr_and_is_nearly_the_polar_step(device, name):
     geometry = GEOMETRIES[name.removeprefix("transposed ")]

@@ -150,7 +150,22 @@ def test_a_step_has_norm_1_and_is_the_polar_factor_on_the_taps(device, geometry)
     rows = torch.stack([replace(A, kernel=e.view_as(A.kernel)).matrix().flatten() for e in basis])
     nearest = torch.linalg.pinv(rows @ rows.T) @ rows @ polar(A).matrix().flatten()
     M = (nearest @ rows).view_as(A.matrix())
-    assert_close(D.matrix(), M / torch.linalg.matrix_norm(M, 2), atol=1e-7, rtol=0)
+    by_group = [part / torch.linalg.matrix_norm(part, 2) for part in M.chunk(A.groups)]
+    assert_close(D.matrix(), torch.cat(by_group), atol=1e-7, rtol=0)
+
+
+def test_the_groups_of_a_step_have_norm_1_each_so_that_a_depthwise_step_is_steeper(device):
+    """Channels that never meet have nothing to share: scaled together, all but one would step by less than they may."""
+    sizes = torch.arange(1, 7, device=device).view(-1, 1, 1, 1)
+    A = ConvOperator(normal(6, 1, 3, 3, device=device) * sizes, (8, 7), groups=6)
+    step, channels = polar_step(A), [replace(A, kernel=part, groups=1) for part in A.kernel.chunk(6)]
+    assert_close(step.kernel, torch.cat([polar_step(channel).kernel for channel in channels]))
+    slope = float((step.matrix() * A.matrix()).sum())
+    most = sum(steepest(channel, 200).slope for channel in channels)
+    assert 0.75 * most < slope < most
+    U, _, Vh = torch.linalg.svd(A.kernel.flatten(1), full_matrices=False)
+    flattened = replace(A, kernel=(U @ Vh).view_as(A.kernel))  # Muon's, which mixes the channels
+    assert float((flattened.matrix() * A.matrix()).sum() / operator_norm(flattened, 2)) < 0.7 * slope
 
 
 def test_a_kernel_of_size_1_steps_as_its_matrix(device):
