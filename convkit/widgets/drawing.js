@@ -488,6 +488,9 @@ function player(model, show) {
     go(Number(slider.value));
   });
   slider.addEventListener('change', () => stop(Number(slider.value)));
+  bar.addEventListener('keydown', event => {  // JupyterLab would take arrows for itself
+    if (!event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+  });
   return {
     bar, playing: () => playing, close: () => cancelAnimationFrame(next),
     take(given) {
@@ -518,7 +521,6 @@ function render({ model, el }) {
   whole.textContent = 'Whole picture';
   tip.hidden = whole.hidden = true;
   box.append(svg, tip, whole);
-  for (const part of [box, play.bar]) part.dataset.lmSuppressShortcuts = 'true';  // JupyterLab would take their keys
   el.append(style, box, play.bar, line);
 
   function draw() {
