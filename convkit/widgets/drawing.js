@@ -463,7 +463,8 @@ function player(model, show) {
     show(at, film.rests ? moving * moving * (3 - 2 * moving) : moving);
   }
   function tick(time) {
-    const to = now + Math.min(0.1, (time - last) / 1000) * film.pace * speed.value;  // a page that was away goes on where it was
+    const passed = Math.min(0.1, Math.max(0, (time - last) / 1000));  // a page that was away goes on where it was
+    const to = now + passed * film.pace * speed.value;
     last = time;
     if (to >= end()) return stop(end());
     go(to, false);
