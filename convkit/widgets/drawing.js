@@ -464,7 +464,8 @@ function player(model, show) {
     show(at, film.rests ? moving * moving * (3 - 2 * moving) : moving);
   }
   function tick(time) {
-    const to = now + Math.min(0.1, (time - last) / 1000) * film.pace * speed.value;  // a page that was away goes on where it was
+    const passed = Math.min(0.1, Math.max(0, (time - last) / 1000));  // a page that was away goes on where it was
+    const to = now + passed * film.pace * speed.value;
     last = time;
     if (to >= end()) return stop(end());
     go(to, false);
@@ -489,6 +490,9 @@ function player(model, show) {
     go(Number(slider.value));
   });
   slider.addEventListener('change', () => stop(Number(slider.value)));
+  bar.addEventListener('keydown', event => {  // JupyterLab would take arrows for itself
+    if (!event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+  });
   return {
     bar, playing: () => playing, close: () => cancelAnimationFrame(next),
     take(given) {
@@ -519,7 +523,6 @@ function render({ model, el }) {
   whole.textContent = 'Whole picture';
   tip.hidden = whole.hidden = true;
   box.append(svg, tip, whole);
-  for (const part of [box, play.bar]) part.dataset.lmSuppressShortcuts = 'true';  // JupyterLab would take their keys
   el.append(style, box, play.bar, line);
 
   function draw() {

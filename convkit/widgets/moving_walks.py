@@ -100,7 +100,7 @@ class WalkAnimation(AnimationPanel):
             plane.plot(
                 reached[first::2, 0], reached[first::2, 1], "o", color=color, mec=INK, ms=7, label=name, zorder=4
             )
-        plane.text(0.97, 0.94, "norm within the bound", transform=plane.transAxes, ha="right", va="top", color=BLUE)
+        plane.text(0.97, 0.94, "norm within the bound", transform=plane.transAxes, ha="right", va="top")
         plane.text(0.97, 0.04, "three taps", transform=plane.transAxes, ha="right", va="bottom", color=ORANGE)
         plane.set(xlim=(-0.12 * wide, wide), ylim=(-0.15 * tall, tall), xlabel=_TAKEN, ylabel=_OUTSIDE)
         plane.legend(frameon=False, loc="upper left", fontsize=9)

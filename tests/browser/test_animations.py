@@ -10,8 +10,9 @@ CELLS = [
     "from convkit.widgets.moving_window import WindowAnimation\npanel = WindowAnimation()\npanel",
     "panel.values['time']",
     "panel.set(time=3)",
+    "from convkit.widgets.moving_torus import TorusAnimation\nTorusAnimation()",
 ]
-WINDOW, ASKED, SET = range(len(CELLS))
+WINDOW, ASKED, SET, TORUS = range(len(CELLS))
 LAST = 19
 STATE = """panel => ({
     time: Number(panel.querySelector('.convkit-player input').value),
@@ -112,6 +113,23 @@ def test_it_stops_at_the_end_and_the_kernel_sends_no_picture(page, panel):
     assert state(panel) == ended
     assert kernel_time(page) == LAST
     assert page.ask("() => window.scenes") == 0
+    assert page.trouble() == []
+
+
+def test_a_surface_turns_in_front_of_the_reader_to_the_last_moment(page):
+    page.page.emulate_media(reduced_motion="no-preference")
+    page.forget()
+    page.run_cell(TORUS)
+    torus = PanelView(page, page.cell(TORUS).locator(".convkit-panel"))
+    torus.root.scroll_into_view_if_needed()
+    faces = torus.root.locator("svg g[clip-path] path[stroke-linejoin=round]")
+    assert faces.count() == 100
+    torus.root.evaluate(COLLECT)
+    torus.root.locator(".convkit-player button").click()
+    until(torus, "now.button === 'Pause'")
+    until(torus, "now.button === 'Play again'")
+    assert page.ask("() => window.pictures.size") > 16  # moments, and pictures between them
+    assert faces.count() == 100
     assert page.trouble() == []
 
 
