@@ -6,6 +6,7 @@ from convkit.loading import face, require
 
 if TYPE_CHECKING:
     from convkit.plots.attacks import plot_answers as plot_answers
+    from convkit.plots.attacks import plot_path as plot_path
     from convkit.plots.attacks import plot_regions as plot_regions
     from convkit.plots.bars import plot_bounds as plot_bounds
     from convkit.plots.bars import plot_densities as plot_densities

@@ -126,9 +126,10 @@ def _draw(
     block: int,
 ) -> None:
     """Draw the curves of one run, or the means over its seeds with their bands, and note the numbers seen."""
+    thin: dict[str, Any] = look | {"lw": 1.1}
     dots: dict[str, Any] = look | {"ls": ":", "lw": 1.6} | ({"marker": ""} if look.get("ls", "-") == "-" else {})
     for place, points, own, banded in (
-        (0, lambda history: _blocks(loss_points(history), block), look | {"lw": 1.1}, True),
+        (0, lambda history: _blocks(loss_points(history), block), thin, True),
         (1, accuracy_points, look, True),
         (2, norm_points, look, True),
         (2, lambda history: norm_points(history, min), dots, False),

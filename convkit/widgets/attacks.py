@@ -259,6 +259,8 @@ class AttackPanel(DrawnPanel):
             text = f"{min(how.steps, pixels)} of {pixels} pixels tried"
         elif how.plain.restarts > 1:
             text += f", {how.restarts} restarts"
+        if how.plain.loss != "ce":
+            text += f", by the {_LOSSES.get(how.loss, how.loss)}"
         goal = "" if how.plain.target is None else f", towards {names[how.plain.target]}"
         sentences = [f"Image {image} shows {names[label]}. {attack.partition(',')[0]} within {radius}, {text}{goal}."]
         for name, outcome in done.items():

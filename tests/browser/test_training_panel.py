@@ -211,7 +211,8 @@ def test_a_diverging_run_ends_with_a_sentence_and_bad_fields_get_one(reader, boo
     for slot in ("first method", "second method"):
         panel.pick(panel.control(slot), "none")
         panel.settle()  # the sliders of a method go with it
-    panel.until(says("no method is chosen"))
+    panel.until(says("The next Start waits: see first method"))
+    assert fault.inner_text() == "no method is chosen: take one from a list"
     assert reader.trouble() == []
 
 

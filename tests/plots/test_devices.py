@@ -39,6 +39,7 @@ CHARTS = {  # each from a function that makes the tensors of the arrays
     "plot_layers": lambda T: plots.plot_layers({"a": [T(LINE), T(FALLING)], "b": T(SQUARE)}),
     "plot_matrix": lambda T: plots.plot_matrix(T(SQUARE), blocks=[(2, 3)], row=1),
     "plot_patch": lambda T: plots.plot_patch(T(SQUARE), framed=(1, 2)),
+    "plot_path": lambda T: plots.plot_path(T(SQUARE), (0, 1, 0, 1), T(SQUARE[:, :2]), T(SQUARE[:3, 2:4])),
     "plot_picture": lambda T: plots.plot_picture(T(IMAGE)),
     "plot_plane": lambda T: plots.plot_plane({"a": T(LINE + 1j * FALLING), "b": T(LINE)}),
     "plot_points": lambda T: plots.plot_points({"a": (T(LINE), T(FALLING))}),

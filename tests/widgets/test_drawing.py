@@ -18,6 +18,7 @@ from convkit.widgets.matrices import MatrixPanel
 from convkit.widgets.panel import Words
 from convkit.widgets.sheet import Sheet
 from convkit.widgets.sphere import SpherePanel
+from convkit.widgets.training.panel import TrainingPanel
 from tests.helpers.panels import kinds, parts
 from tests.helpers.refusals import refused
 
@@ -117,8 +118,9 @@ def test_the_largest_state_fits_into_a_message(kind):
 
 
 def test_the_panels_that_draw_are_drawn_by_their_page():
-    names = ("Attack", "Bet", "Boundary", "Bounds", "Clipping", "ConvNorm", "Decay", "Depth", "Fourier", "Matrix")
-    assert {f"{name}Panel" for name in (*names, "Spectra", "Sphere", "Step")} <= DRAWN.keys()
+    names = ("Attack", "Bet", "Boundary", "Bounds", "Clipping", "ConvNorm", "Decay", "Depth", "Fourier", "Gan")
+    assert {f"{name}Panel" for name in (*names, "Matrix", "Spectra", "Sphere", "Step")} <= DRAWN.keys()
+    assert issubclass(TrainingPanel, DrawnPanel)
 
 
 def test_numbers_come_back_and_equal_arrays_are_stored_once():
@@ -283,6 +285,32 @@ def test_controls_stand_in_columns_with_labels_of_one_width():
     assert [part.value for part in grid.children if "<i>" in str(getattr(part, "value", ""))] == [
         f"<i>{words}</i>" for words in panel.headings.values()
     ]
+
+
+def test_a_slow_picture_is_announced_and_the_next_one_takes_the_words_away(sent):
+    panel = Line()
+    sent.clear()
+    panel.announce("A long line is drawn.")
+    assert [(widget, changed) for widget, changed, _ in sent] == [(panel._drawing, ["working"])]
+    sent.clear()
+    panel.control("height").value = 7
+    pictures = [changed for widget, changed, _ in sent if widget is panel._drawing]
+    assert pictures == [["scene", "working"]]  # one message
+    assert panel._drawing.working == ""
+
+
+def test_empty_curves_and_bands_are_drawn_when_numbers_must_be_few():
+    def draw(ax):
+        ax.plot([], [], label="none")
+        ax.fill([0, 1, 1], [0, 0, 1], color="#0072B2", alpha=0.2, label="band")
+        ax.plot(np.arange(9000), np.random.default_rng(2).normal(size=(9000, 3)))
+
+    sheet, _ = ax_of(draw)
+    found = scene(sheet)
+    marks = {mark.get("name"): mark for mark in found["axes"][0]["marks"]}
+    assert marks["none"]["x"][2] == 0
+    assert (marks["band"]["kind"], marks["band"]["alpha"]) == ("area", 0.2)
+    assert len(found["data"]) + len(json.dumps({**found, "data": 0})) <= MOST_BYTES
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(bet, "SECONDS", 1e-9)
     monkeypatch.setattr(attacks, "MOST_STEPS", 16)
     monkeypatch.setattr(attacks, "TESTED", 10)
+    monkeypatch.setattr(attacks, "panel_data", lambda *_: OTHERS)
+    monkeypatch.setattr(attacks, "two_networks", lambda *_: dict(zip(("one", "two"), NETWORKS, strict=True)))
 
 
 def own(dtype, seed=0):
@@ -42,6 +44,7 @@ def own(dtype, seed=0):
 
 
 IMAGES, X = subset(digits(), 200, test_count=20), torch.zeros(1, 1, 8, 8)
+OTHERS = subset(digits(), 200, seed=1, test_count=20)
 NETWORKS = own(torch.float32), own(torch.float32, 1).eval()
 PANELS = {kind.__name__: kind for kind in kinds()} | {
     "ClaimsPanel": lambda: ClaimsPanel(RESULTS / "papers"),

@@ -215,7 +215,7 @@ class TrainingPanel(ChoicesPanel):
             self.clear()
             return
         count = len(self.runs)
-        self._asked = True
+        self._asked, self._clear.description = True, "Clear all?"  # the next picture of a training comes later
         self._notice = Words(
             f"Press Clear again to forget {'the run' if count == 1 else f'all {count} runs'} for good."
         )
