@@ -19,7 +19,7 @@ MEANINGS = {  # color and marker by a word in a name
     **{"pairs": (GREEN, "P"), "derivative": (BLUE, "o"), "found": (ORANGE, "^"), "ReLU": (GREEN, "^")},
     **{"folded": (PURPLE, "D"), "bound": (VERMILION, "s")},
 }
-METHOD_LOOKS = {  # color and marker of a way to train, by the first of these words in its name: the same in every figure
+METHOD_LOOKS = {  # color and marker of a way to train, by the first of these words in its name: in every figure
     **{"no clip": (BLUE, "o"), "ConvNorm": (ORANGE, "s"), "sphere": (GREEN, "^"), "standardiz": (PURPLE, "D")},
     **{"WS": (PURPLE, "D"), "SN": (SKY, "v"), "spectral": (SKY, "v"), "operator norm": (SKY, "v")},
     **{"divided out": (SKY, "v"), "clip": (VERMILION, "P"), "decay": (GRAY, "X"), "l1": (GRAY, "X"), "l∞": (GRAY, "X")},
