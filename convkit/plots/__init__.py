@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from convkit.plots.style import GREEN as GREEN
     from convkit.plots.style import INK as INK
     from convkit.plots.style import MARKERS as MARKERS
-    from convkit.plots.style import METHODS as METHODS
+    from convkit.plots.style import METHOD_LOOKS as METHOD_LOOKS
     from convkit.plots.style import OLIVE as OLIVE
     from convkit.plots.style import ORANGE as ORANGE
     from convkit.plots.style import PURPLE as PURPLE

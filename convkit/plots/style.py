@@ -19,7 +19,7 @@ MEANINGS = {  # color and marker by a word in a name
     **{"pairs": (GREEN, "P"), "derivative": (BLUE, "o"), "found": (ORANGE, "^"), "ReLU": (GREEN, "^")},
     **{"folded": (PURPLE, "D"), "bound": (VERMILION, "s")},
 }
-METHODS = {  # color and marker of a way to train, by the first of these words in its name: the same in every figure
+METHOD_LOOKS = {  # color and marker of a way to train, by the first of these words in its name: in every figure
     **{"no clip": (BLUE, "o"), "ConvNorm": (ORANGE, "s"), "sphere": (GREEN, "^"), "standardiz": (PURPLE, "D")},
     **{"WS": (PURPLE, "D"), "SN": (SKY, "v"), "spectral": (SKY, "v"), "operator norm": (SKY, "v")},
     **{"divided out": (SKY, "v"), "clip": (VERMILION, "P"), "decay": (GRAY, "X"), "l1": (GRAY, "X"), "l∞": (GRAY, "X")},
@@ -63,16 +63,18 @@ def method_styles(names: Iterable[str]) -> list[Style]:
 
     Variants of a method, such as two starts or two strengths, differ in their line style alone.
 
-    Raises ``ValueError`` for a name that holds none of the words of ``METHODS``.
+    Raises ``ValueError`` for a name that holds none of the words of ``METHOD_LOOKS``.
 
     >>> [color for color, _, _ in method_styles(["BatchNorm", "ConvNorm, BatchNorm"])] == [BLUE, ORANGE]
     True
     """
     chosen: list[Style] = []
     for name in names:
-        look = next((look for word, look in METHODS.items() if word.lower() in name.lower()), None)
+        look = next((look for word, look in METHOD_LOOKS.items() if word.lower() in name.lower()), None)
         if look is None:
-            raise ValueError(f"method_styles needs a known way to train, got {name!r}; words: {', '.join(METHODS)}")
+            raise ValueError(
+                f"method_styles needs a known way to train, got {name!r}; words: {', '.join(METHOD_LOOKS)}"
+            )
         before = sum(other[:2] == look for other in chosen)
         chosen.append((*look, (0, (4, 1.5) + (1, 1.5) * before) if before else "-"))
     return chosen
