@@ -23,12 +23,12 @@ class Visit:
         self.page.set_default_timeout(PATIENCE * 1000)
         self.page.on("console", lambda message: message.type == "error" and self.trouble.append(message.text))
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.trouble.append(request.url))
 
     def _route(self, route) -> None:
         if route.request.url.startswith(("file://", "data:", "blob:")):
             route.continue_()
         else:
+            self.trouble.append(route.request.url)
             route.abort()
 
     def open(self, path: Path, more: str = "") -> "Visit":

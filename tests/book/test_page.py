@@ -40,7 +40,7 @@ class Shown:
     """One panel of the page."""
 
     def __init__(self, visit, name: str) -> None:
-        self.page, self.root = visit.page, visit.page.locator(f"[data-panel={name}]")
+        self.page, self.root = visit.page, visit.page.locator(f'[data-panel="{name}"]')
         self.root.locator("svg[data-painted]").wait_for()
 
     def seen(self) -> dict:
