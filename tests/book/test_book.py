@@ -33,7 +33,7 @@ def test_stored_panels_become_places_for_live_ones_and_those_that_train_stay_pic
         assert re.findall(r'<div data-panel="([^"]+)"><img alt="[^"]{20,}" src=', shown) == names
         source = "\n".join(cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
         trained = len(re.findall(r"^(?:Training|Gan)Panel\(", source, re.MULTILINE))
-        assert shown.count(book.HINT) == trained
+        assert (shown.count(book.TRAINS), shown.count(book.HINT)) == (trained, 0)
 
 
 def test_the_graph_for_teachers_becomes_a_table():
