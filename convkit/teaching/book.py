@@ -152,7 +152,8 @@ def write_states(path: Path, made: Path) -> list[str]:
     if not names:
         return []
     known = hashlib.sha256(json.dumps([cell.source for cell in notebook.cells]).encode())
-    for file in sorted([*(ROOT / "convkit").rglob("*.py"), *(path.parent / "results").rglob("*.json")]):
+    files = {*(ROOT / "convkit").rglob("*.py"), *(path.parent / "results").rglob("*.json")} - {Path(__file__)}
+    for file in sorted(files):
         known.update(file.read_bytes())
     stamp, scripts = made / "panels" / f"{path.stem}.txt", [made / "static" / "panels" / f"{name}.js" for name in names]
     if stamp.exists() and stamp.read_text() == known.hexdigest() and all(script.exists() for script in scripts):
