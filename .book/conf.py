@@ -27,6 +27,7 @@ html_copy_source = False
 html_show_copyright = False
 html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2}
 html_theme_options |= {"navbar_persistent": []}  # one field to search in is enough
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is, until it is chosen
 
 # Only the workflow that publishes the book knows the address of the repository.
 repository = os.environ.get("GITHUB_REPOSITORY", "")

@@ -40,7 +40,7 @@
 
   function notes({ all, thinned, fixed }) {
     const found = [];
-    if (!all) found.push('Here one control is moved at a time: the others go back to where they were.');
+    if (!all) found.push('Here one control is moved at a time: the others go back to their first values.');
     if (thinned.length) found.push(`Of ${quoted(thinned)} not every value is here.`);
     if (fixed.length) found.push(`In the notebook ${quoted(fixed)} can be changed as well.`);
     return found.join(' ');

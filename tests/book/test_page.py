@@ -40,7 +40,7 @@ class Shown:
     """One panel of the page."""
 
     def __init__(self, visit, name: str) -> None:
-        self.page, self.root = visit.page, visit.page.locator(f"[data-panel={name}]")
+        self.page, self.root = visit.page, visit.page.locator(f'[data-panel="{name}"]')
         self.root.locator("svg[data-painted]").wait_for()
 
     def seen(self) -> dict:
@@ -96,6 +96,16 @@ def test_a_small_panel_keeps_what_was_moved_before(visit, page):
     panel.root.get_by_role("checkbox", name="far").click()
     assert panel.seen()["words"] == "From 3, far: True, bends 1.0."
     assert panel.root.locator(".convkit-note").inner_text() == ""
+
+
+def test_a_place_that_a_later_control_does_not_allow_sets_that_one_back(visit, page):
+    panel = Shown(visit.open(page), "few-0")
+    far = panel.root.get_by_role("checkbox", name="far")
+    far.click()
+    panel.root.get_by_role("slider", name="height").press("Home")
+    assert (panel.seen()["words"], far.is_checked()) == ("From 1, far: False, bends 1.0.", False)
+    far.click()  # the last control: the reader is told
+    assert (panel.seen()["words"], panel.seen()["alert"]) == ("nothing is so low and far", True)
 
 
 def test_the_picture_takes_the_colors_of_the_theme(visit, page):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from convkit.widgets.bet import BetPanel
 from convkit.widgets.controls import choice, numbers, slider, toggle
 from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.matrices import MatrixPanel
@@ -43,12 +44,14 @@ class Curve(DrawnPanel):
 
 
 class Few(Curve):
-    """A panel with six states in all."""
+    """A panel with six states in all, one of which cannot be drawn."""
 
     def controls(self):
         return {"height": slider("height", 2, 1, 3), "far": toggle("far")}
 
     def draw(self, figure, height, far):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if far and height == 1:
+            raise ValueError("nothing is so low and far")
         return super().draw(figure, 1, height, far, ((1.0,),))
 
     def react(self, name):
@@ -111,6 +114,16 @@ def test_a_panel_with_few_states_has_all_of_them():
     assert found["all"]
     assert sorted(found["states"]) == [f"{height},{far}" for height in range(3) for far in range(2)]
     assert found["states"]["2,1"]["words"] == "From 3, far: True, bends 1.0."
+    assert [key for key, state in found["states"].items() if "fault" in state] == ["0,1"]
+
+
+def test_a_button_that_stays_pressed_is_a_button_and_the_bet_has_an_answer_for_each_place():
+    found = panel_states(BetPanel())
+    assert [control["kind"] for control in found["controls"]] == ["slider", "button"]
+    assert (found["all"], len(found["states"])) == (True, 50)
+    for place, text in enumerate(found["controls"][0]["texts"]):
+        assert f"{text} comes out" in found["states"][f"{place},0"]["words"] or place == 0
+        assert found["states"][f"{place},1"]["words"].startswith(f"You bet {text}, and")
 
 
 def test_sliders_lose_values_between_their_ends_where_the_states_are_too_large():
