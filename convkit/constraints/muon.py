@@ -15,7 +15,7 @@ from convkit.operators.geometry import Size
 from convkit.operators.layers import LAYERS, TRANSPOSED
 from convkit.operators.network import layer_operator, named_layers, naming
 from convkit.operators.operator import ConvOperator
-from convkit.projections.polar_factors import by_group
+from convkit.projections.polar_factors import _by_group
 
 Geometry = tuple[Any, ...]  # of a layer's torus, as the arguments of ConvOperator
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024: brings singular values up to between 0.7 and 1.2
@@ -62,8 +62,7 @@ class ConvMuon(Optimizer):
     >>> optimizer = ConvMuon(nn.Sequential(layer), {"0": 8}, lr=0.25)
     >>> layer(torch.ones(1, 1, 8)).sum().backward()
     >>> optimizer.step()
-    >>> torch.linalg.matrix_norm(ConvOperator.from_layer(layer, 8).matrix(), 2).detach()
-    tensor(0.2500)
+    >>> norm = torch.linalg.matrix_norm(ConvOperator.from_layer(layer, 8).matrix(), 2)  # 0.25
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class ConvMuon(Optimizer):
                 factors = factors.to(matrices.dtype).unflatten(0, (-1, small.groups))
                 taps = taps + blocks.to_taps(factors, some)
         kernel = blocks.to_kernel(taps)
-        return by_group(kernel, largest_by_group(ConvOperator(kernel, *geometry))).to(update.dtype)
+        return _by_group(kernel, largest_by_group(ConvOperator(kernel, *geometry))).to(update.dtype)
 
 
 def orthogonalized(matrices: Tensor, rounds: list[tuple[float, float, float]]) -> Tensor:

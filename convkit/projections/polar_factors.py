@@ -70,7 +70,7 @@ def polar_step(A: ConvOperator) -> ConvOperator:
     norms = torch.stack([operator_norm(replace(A, kernel=part, groups=1), 2) for part in kernel.chunk(A.groups)])
     if not norms.any():
         raise ValueError("polar_step needs a kernel whose polar factor is not 0 on its taps, got one that is")
-    return replace(A, kernel=by_group(kernel, norms))
+    return replace(A, kernel=_by_group(kernel, norms))
 
 
 class Steepest(NamedTuple):
@@ -147,12 +147,12 @@ def steepest(A: ConvOperator, rounds: int = 100) -> Steepest:
     return Steepest(direction, best.slope * blocks.scale, max(0.0, upper / best.slope - 1))
 
 
-def by_group(kernel: Tensor, norms: Tensor) -> Tensor:
+# ---- private -------------------------------------------------------------------------------------------------------
+def _by_group(kernel: Tensor, norms: Tensor) -> Tensor:
     """Return a kernel whose groups are divided by numbers ``(groups,)``; a group of norm 0 stays as it is."""
     return (kernel.unflatten(0, (len(norms), -1)) / (norms + (norms == 0)).view(-1, *[1] * kernel.ndim)).flatten(0, 1)
 
 
-# ---- private -------------------------------------------------------------------------------------------------------
 def _whole_image(A: ConvOperator) -> ConvOperator:
     """Return the same operator with a kernel as large as the image, circular and "same"."""
     sizes = A.input_shape
