@@ -336,26 +336,3 @@ def test_networks_go_into_the_attack_panel_which_shows_its_path_and_that_it_work
     assert [words.startswith("SimBA attacks") for words, _ in worked] == [True]
     assert float(worked[0][1]) < 1
     assert reader.trouble() == []
-
-
-def test_a_view_that_is_closed_ends_its_training_and_a_restart_is_told(reader, books):
-    panel, other = opened(reader, books, PANEL, OTHER)
-    press(panel, "Start")
-    goes_on(panel)
-    reader.ask(f"number => {{ {BOOK}.content.widgets[number].outputArea.model.clear() }}", PANEL)
-    reader.cell(PANEL).locator(".convkit-panel").wait_for(state="detached")
-    ended = f"{BOOK}.content.widgets[{STEP_CELL}].model.toJSON().outputs"
-    reader.ask(
-        "([number, code]) => { " + f"{BOOK}.content.widgets[number].model.sharedModel.setSource(code)" + " }",
-        [STEP_CELL, "import asyncio\nwhile not panel.runner.over:\n    await asyncio.sleep(0.1)\nprint(panel.words)"],
-    )
-    reader.run_cell(STEP_CELL)
-    assert "because nobody can see it any more" in str(reader.ask(f"() => {ended}"))
-    assert reader.trouble() == []
-    reader.ask(f"() => {BOOK}.sessionContext.session.kernel.restart().then(() => null)")
-    note = other.root.locator(".convkit-lost")
-    note.wait_for()
-    assert note.inner_text() == "The kernel was restarted, or the connection to it is lost: run this cell again."
-    assert other.root.get_by_role("button", name="Start", exact=True).is_disabled()
-    reader.screenshot("training_restarted", other.root)
-    assert reader.console == []
