@@ -287,9 +287,8 @@ def test_seeds_are_bands_with_a_verdict_and_clear_asks_first(reader, books):
     race.until(says("^After 8 steps. BatchNorm, means of 3 seeds: loss"))
     verdict = race.root.locator(".convkit-verdicts tbody tr")
     verdict.first.wait_for()
-    assert re.search(
-        r"BatchNorm \(BN\) \(runs 3 to 5\)\s+no normalization \(runs 6 to 8\)\s+0, 1, 2", verdict.inner_text()
-    )
+    cells = verdict.locator("td").all_inner_texts()
+    assert cells[:3] == ["BN: BatchNorm (runs 3 to 5)", "no normalization (runs 6 to 8)", "0, 1, 2"]
     assert verdict.locator("td").last.inner_text() in ("higher", "lower", "cannot say")
     assert race.root.locator(".convkit-runs tbody tr").count() == 8
     bands = race.root.locator("svg.convkit-drawing path[opacity='0.2']")
@@ -337,27 +336,3 @@ def test_networks_go_into_the_attack_panel_which_shows_its_path_and_that_it_work
     assert [words.startswith("SimBA attacks") for words, _ in worked] == [True]
     assert float(worked[0][1]) < 1
     assert reader.trouble() == []
-
-
-def test_a_view_that_is_closed_ends_its_training_and_a_restart_is_told(reader, books):
-    panel, other = opened(reader, books, PANEL, OTHER)
-    press(panel, "Start")
-    goes_on(panel)
-    reader.ask(f"number => {{ {BOOK}.content.activeCellIndex = number }}", PANEL)
-    reader.command("notebook:clear-cell-output")
-    reader.cell(PANEL).locator(".convkit-panel").wait_for(state="detached")
-    ended = f"{BOOK}.content.widgets[{STEP_CELL}].model.toJSON().outputs"
-    reader.ask(
-        "([number, code]) => { " + f"{BOOK}.content.widgets[number].model.sharedModel.setSource(code)" + " }",
-        [STEP_CELL, "import asyncio\nwhile not panel.runner.over:\n    await asyncio.sleep(0.1)\nprint(panel.words)"],
-    )
-    reader.run_cell(STEP_CELL)
-    assert "because nobody can see it any more" in str(reader.ask(f"() => {ended}"))
-    assert reader.trouble() == []
-    reader.ask(f"() => {BOOK}.sessionContext.session.kernel.restart()")
-    note = other.root.locator(".convkit-lost")
-    note.wait_for()
-    assert note.inner_text() == "The kernel was restarted, or the connection to it is lost: run this cell again."
-    assert other.root.get_by_role("button", name="Start", exact=True).is_disabled()
-    reader.screenshot("training_restarted", other.root)
-    assert reader.console == []
