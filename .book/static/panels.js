@@ -5,6 +5,7 @@
     made.append(...inside);
     return made;
   };
+  const bytes = text => new DataView(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
   const quoted = names => names.map(name => `“${name}”`).join(' and ');
 
   // ---- one control: a label, a part that the reader moves, and what it stands at ----------------------------------
@@ -48,15 +49,20 @@
 
   // ---- a panel ----------------------------------------------------------------------------------------------------
   function build(place, panel) {
-    const data = new DataView(Uint8Array.from(atob(panel.data), letter => letter.charCodeAt(0)).buffer);
+    const data = bytes(panel.data);
     const listeners = new Set(), at = panel.controls.map(control => control.at), first = [...at];
     let scene = null;
-    const model = { get: () => scene, on: (_, call) => listeners.add(call), off: (_, call) => listeners.delete(call) };
+    const model = {  // what drawing.js asks of one: scenes come from here, nothing goes anywhere
+      get: name => (name === 'scene' ? scene : undefined),
+      set: () => {},
+      save_changes: () => {},
+      on: (name, call) => name === 'change:scene' && listeners.add(call),
+      off: (_, call) => listeners.delete(call),
+    };
     const fields = panel.controls.map((control, number) => field(control, where => move(number, where)));
 
-    function paint() {
-      const state = panel.states[at.join()];
-      scene = { ...state, data, axes: state.axes.map(number => panel.axes[number]) };
+    function paint(state = panel.states[at.join()]) {
+      scene = state.data ? { ...state, data: bytes(state.data) } : { ...state, data, axes: state.axes.map(at => panel.axes[at]) };
       fields.forEach(({ show }, number) => show(state.places[number]));
       for (const call of listeners) call();
     }
@@ -68,12 +74,19 @@
       paint();
     }
     const reset = part('button', { type: 'button', className: 'convkit-button', textContent: 'Reset' });
-    reset.addEventListener('click', () => { first.forEach((start, number) => { at[number] = start; }); paint(); });
+    const back = state => { first.forEach((start, number) => { at[number] = start; }); paint(state); };
+    reset.addEventListener('click', () => back());
+    const ready = Object.entries(panel.ready).map(([words, state]) => {
+      const button = part('button', { type: 'button', className: 'convkit-button', textContent: words });
+      button.addEventListener('click', () => back(state));
+      return button;
+    });
     const box = part('div', { className: 'convkit-drawn' });
     const labels = panel.controls.filter(({ kind }) => kind !== 'toggle' && kind !== 'button').map(({ label }) => label.length);
     const root = part('div', { className: 'convkit-panel', role: 'group', ariaLabel: panel.title },
       part('p', { className: 'convkit-title', textContent: panel.title }),
       part('div', { className: 'convkit-controls' }, ...fields.map(({ row }) => row), reset),
+      ...(ready.length ? [part('div', { className: 'convkit-ready' }, 'show: ', ...ready)] : []),
       box, part('p', { className: 'convkit-note', textContent: notes(panel) }));
     root.style.setProperty('--convkit-label', `${Math.max(0, ...labels)}ch`);
     paint();

@@ -60,6 +60,7 @@ class Panel:
         self._first = {name: control.value for name, control in self._controls.items()}
         self._moved = -1  # the number of the control that was moved last
         self._access, self.words = Access(), Words("")
+        self.ready: dict[str, Mapping[str, Any]] = {}  # states of ``with_states``
         for number, (name, control) in enumerate(self._controls.items()):
             control.add_class(f"convkit-control-{number}")
             control.observe(self._observer(name), names=getattr(control, "watched", "value"))
@@ -119,7 +120,7 @@ class Panel:
 
         Raises ``ValueError`` for a control that the panel does not have.
         """
-        buttons = []
+        buttons, self.ready = [], {**states}
         for words, values in states.items():
             self._known(values)
             told = ", ".join(f"{self._controls[name].description}: {value}" for name, value in values.items())

@@ -13,6 +13,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
+from convkit.widgets.animation import Film
 from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.panel import Panel
 
@@ -44,7 +45,8 @@ def panel_states(panel: DrawnPanel, most_bytes: int = MOST_BYTES) -> dict[str, A
     ``states`` has a drawing for each place of the controls: ``"0,3,1"`` counts their options from 0. They are those in
     which one control is moved from the opening state or, where ``all`` is true, all of them. Where they would take more
     than ``most_bytes`` as JSON, sliders lose values between their ends: ``thinned`` names them. ``fixed`` names what a
-    page cannot change. The panel is left in its opening state.
+    page cannot change; ``ready`` has the drawings of the buttons of `Panel.with_states`. The panel is left in its
+    opening state.
     """
     offered = {name: found for name, control in panel._controls.items() if (found := _options(control))}
     opening = {name: _place(panel, name, options) for name, (_, options) in offered.items()}
@@ -77,9 +79,10 @@ def panel_states(panel: DrawnPanel, most_bytes: int = MOST_BYTES) -> dict[str, A
             for place, (_, value) in enumerate(options):
                 if place != opening[name]:
                     drawn[tuple((opening | {name: place}).values())] = shown({name: value}, by_hand=True)
+    ready = {words: shown(dict(values), by_hand=False) for words, values in panel.ready.items()}
     panel.reset()
     panel.set()
-    return _thinned(panel, offered, opening, drawn, together, most_bytes)
+    return _thinned(panel, offered, opening, (drawn, ready), together, most_bytes)
 
 
 def _options(control: Any) -> tuple[str, list[tuple[str, Any]]] | None:
@@ -115,25 +118,26 @@ def _thinned(
     panel: DrawnPanel,
     offered: dict[str, tuple[str, list[tuple[str, Any]]]],
     opening: dict[str, int],
-    drawn: dict[tuple[int, ...], State],
+    drawn: tuple[dict[tuple[int, ...], State], dict[str, State]],
     together: bool,
     most_bytes: int,
 ) -> dict[str, Any]:
     """Return the states as a page gets them, with as many values of each slider as fit into ``most_bytes``."""
-    most = max(len(options) for _, options in offered.values())
+    most = max((len(options) for _, options in offered.values()), default=0)
     while True:
         kept = {
             name: _spread(len(options), opening[name], most) if kind == "slider" else [*range(len(options))]
             for name, (kind, options) in offered.items()
         }
-        found = _Page(drawn, list(kept.values())).states
+        found = _Page(*drawn, list(kept.values())).states
         controls = [
             {"name": name, "label": panel._controls[name].description, "kind": kind}
             | {"texts": [options[place][0] for place in kept[name]], "at": kept[name].index(opening[name])}
             for name, (kind, options) in offered.items()
         ]
         thinned = [c["label"] for c in controls if len(c["texts"]) < len(offered[c["name"]][1])]
-        fixed = [control.description for name, control in panel._controls.items() if name not in offered]
+        others = (control for name, control in panel._controls.items() if name not in offered)
+        fixed = [control.description for control in others if not isinstance(control, Film)]  # a film is moved below
         found |= {"title": panel.title, "controls": controls, "all": together, "thinned": thinned, "fixed": fixed}
         if most <= 3 or len(json.dumps(found, separators=(",", ":"))) <= most_bytes:
             return found
@@ -150,7 +154,7 @@ def _spread(count: int, opening: int, most: int) -> list[int]:
 class _Page:
     """States in which equal arrays, and equal axes, are stored once."""
 
-    def __init__(self, drawn: dict[tuple[int, ...], State], kept: list[list[int]]) -> None:
+    def __init__(self, drawn: dict[tuple[int, ...], State], ready: dict[str, State], kept: list[list[int]]) -> None:
         self.data, self.arrays = bytearray(), {}
         self.axes: list[Any] = []
         self.numbers: dict[str, int] = {}
@@ -161,19 +165,22 @@ class _Page:
                 states[key] = self.state(state, kept)
         self.states = {
             "states": states,
+            "ready": {words: self.state(state, kept) for words, state in ready.items()},
             "axes": self.axes,
             "data": base64.b64encode(self.data).decode(),
         }
 
     def state(self, state: State, kept: list[list[int]]) -> State:
-        texts = [self.mark(mark, state["data"]) for mark in state["texts"]]
-        axes = [self.number(ax, state["data"]) for ax in state["axes"]]
-        found = {name: state[name] for name in ("size", "words", "alert", "fault") if name in state}
-        found |= {"axes": axes, "texts": texts}
         nearest = [
             min(left, key=lambda one: abs(one - place)) for left, place in zip(kept, state["places"], strict=True)
         ]
-        return found | {"places": [left.index(place) for left, place in zip(kept, nearest, strict=True)]}
+        places = {"places": [left.index(place) for left, place in zip(kept, nearest, strict=True)]}
+        if "moments" in state:  # of an animation: its moments share their arrays already
+            return state | places | {"data": base64.b64encode(state["data"]).decode()}
+        texts = [self.mark(mark, state["data"]) for mark in state["texts"]]
+        axes = [self.number(ax, state["data"]) for ax in state["axes"]]
+        found = {name: state[name] for name in ("size", "words", "alert", "fault") if name in state}
+        return found | {"axes": axes, "texts": texts} | places
 
     def number(self, ax: dict[str, Any], data: bytes) -> int:
         """Return the number of these axes among the different ones."""

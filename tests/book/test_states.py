@@ -9,6 +9,8 @@ from convkit.widgets.bet import BetPanel
 from convkit.widgets.controls import choice, numbers, slider, toggle
 from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.matrices import MatrixPanel
+from convkit.widgets.moving_waves import FoldingAnimation
+from convkit.widgets.moving_window import RingAnimation
 from convkit.widgets.panel import Panel, Words
 from convkit.widgets.states import keep_states, panel_states
 from tests.widgets.test_drawing import decode, decode_image
@@ -172,3 +174,34 @@ def test_a_cell_that_shows_a_panel_writes_its_states(tmp_path, monkeypatch):
 def test_too_small_a_limit_ends_with_the_ends_and_the_opening_value(most):
     found = panel_states(Curve(), most_bytes=most)
     assert found["controls"][1]["texts"] == ["0.0", "2.0", "9.0"]
+
+
+def test_states_of_buttons_are_what_the_panel_shows_after_a_press():
+    panel = Curve().with_states({"high": {"height": 9.0, "far": True}, "bent": {"bends": ((3.0,),)}})
+    found = panel_states(panel)
+    assert list(found["ready"]) == ["high", "bent"]
+    assert found["ready"]["high"]["words"] == "From 9.0, far: True, bends 1.0."
+    assert found["ready"]["bent"]["words"] == "From 2.0, far: False, bends 3.0."
+    panel.set(height=9.0, far=True)
+    shown = panel._drawing.scene
+    assert numbers_of(scene_of(found, found["ready"]["high"])) == numbers_of(shown)
+    texts = [
+        control["texts"][place]
+        for control, place in zip(found["controls"], found["ready"]["high"]["places"], strict=True)
+    ]
+    assert texts[1:] == ["9.0", "on"]
+    assert panel_states(Curve())["ready"] == {}
+
+
+def test_an_animation_keeps_all_its_moments_and_its_slider_is_the_films():
+    found = panel_states(FoldingAnimation())
+    opening = found["states"][",".join(str(control["at"]) for control in found["controls"])]
+    scene = FoldingAnimation()._drawing.scene
+    assert opening["moments"] == scene["moments"] > 3
+    assert base64.b64decode(opening["data"]) == scene["data"]
+    assert opening["axes"] == scene["axes"]
+    assert (found["fixed"], [control["label"] for control in found["controls"]]) == (
+        [],
+        ["stride", "marked frequency g"],
+    )
+    assert panel_states(RingAnimation())["states"].keys() == {""}  # it has no other control
