@@ -11,6 +11,7 @@ nb_ipywidgets_js = {}  # these would come from outside
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_dmath_double_inline = True
+myst_heading_anchors = 2  # as GitHub has them: links to a heading of another page
 mathjax_path = "mathjax/tex-chtml-full.js"
 
 autodoc_typehints = "none"  # the signature has them; shapes stand in the text

@@ -39,8 +39,10 @@ def largest_singular_value(A: ConvOperator) -> Tensor:
 
 def largest_by_group(A: ConvOperator) -> Tensor:
     """Return the largest singular value of each group of a block-circulant operator, ``(groups,)``; no gradient."""
-    blocks = Blocks(A) if A.groups > 1 else None
-    if blocks is not None and _small(blocks):
+    if A.groups == 1:
+        return largest_singular_value(A)[None]
+    blocks = Blocks(A)
+    if _small(blocks):
         return (_squares(blocks).amax(0).clamp_min(0).sqrt() * blocks.scale).to(A.kernel.dtype)
     parts = A.kernel.detach().chunk(A.groups)
     return torch.stack([largest_singular_value(replace(A, kernel=part, groups=1)) for part in parts])

@@ -87,8 +87,8 @@ def test_autoattack_on_other_limits_is_the_one_on_scaled_images(device, norm):
 
     options = {"norm": norm, "attacks": ("apgd-ce", "apgd-t")}
     seeds = (torch.Generator().manual_seed(3) for _ in range(2))
-    plain = autoattack(model, x, y, 0.1, generator=next(seeds), **options)
-    found = autoattack(Scaled(), 4 * x - 2, y, 0.4, generator=next(seeds), low=low, high=high, **options)
+    plain = autoattack(model, x, y, 0.3, generator=next(seeds), **options)
+    found = autoattack(Scaled(), 4 * x - 2, y, 1.2, generator=next(seeds), low=low, high=high, **options)
     assert (plain != x).any()
     torch.testing.assert_close((found - low) / 4, plain, rtol=0, atol=1e-4)  # the steps amplify rounding
 

@@ -115,6 +115,11 @@ def multiplied(function: Callable[[Tensor, Tensor], Any], name: str, *shape: int
     return Kind(lambda: before(call(function, *shape or (4, 4))()), ROW, ("0",), (), {"1": reason})
 
 
+def product(function: Callable[[Tensor, Tensor], Any], *shape: int) -> Kind:
+    """A linear layer, and a product with one matrix of weights behind it, which is a linear map, too."""
+    return Kind(lambda: before(call(function, *shape or (4, 4))()), ROW, ("0", "1"))
+
+
 def listed(layer: nn.Module) -> nn.Module:
     return With(lambda m, x: m.parts[0](x), layer=layer, parts=[layer])
 
@@ -229,6 +234,27 @@ WHOLE = {  # what is read is the whole module
     "attention on slices": Kind(
         lambda: With(sliced_attention, qkv=(12, 4), out=(2, 4)), (1, 1, 4), ("", "#2", "#3", "#4"), ("#3", "#4")
     ),
+    "matmul": product(lambda x, w: x @ w),
+    "matmul from the left": product(lambda x, w: (w @ x.mT).mT),
+    "an entry of a table": product(lambda x, w: x @ w[torch.arange(3) % 2][1], 2, 4, 3),
+    "a computed matrix": product(lambda x, w: x @ (w / w.norm()).T),
+    "a diagonal": product(lambda x, w: x @ w.diag(), 4),
+    "what data were written into": product(
+        lambda x, w: torch.zeros(1, 4).to(x).index_copy_(1, torch.arange(4).to(x.device), x) @ w
+    ),
+    "a view that data were written into": product(lambda x, w: _written(x) @ w),
+    "a function of its own": product(lambda x, w: Product.apply(x, w)),  # pyright: ignore
+    "rows of an Embedding": Kind(
+        lambda: before(With(lambda m, x: x @ m.e(torch.arange(4).to(x.device)), e=nn.Embedding(9, 4))), ROW, ("0", "1")
+    ),
+    "parametrized": Kind(
+        lambda: before(With(lambda m, x: x @ m.a.weight, a=parametrizations.spectral_norm(nn.Linear(4, 4)))),
+        ROW,
+        ("0", "1"),
+    ),
+    "a row and a product of one weight": Kind(
+        lambda: With(lambda m, x: m.a(x) @ m.a.weight, a=nn.Linear(4, 3)), ROW, ("a", "")
+    ),
 }
 
 PARTS = {  # each row is what its layer does on what it meets
@@ -305,13 +331,6 @@ PARTS = {  # each row is what its layer does on what it meets
         (),
         {"aside": "model(x) does not reach it"},
     ),
-    "a row and a product of one weight": Kind(
-        lambda: With(lambda m, x: m.a(x) @ m.a.weight, a=nn.Linear(4, 3)),
-        ROW,
-        ("a",),
-        (),
-        {"a": "Linear multiplies its weight by matmul"},
-    ),
     "TransformerEncoderLayer": Kind(
         lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
         TOKENS,
@@ -329,20 +348,10 @@ PARTS = {  # each row is what its layer does on what it meets
         (),
         {"1.b": "Bilinear multiplies its weight by bilinear"},
     ),
-    "matmul": multiplied(lambda x, w: x @ w, "matmul"),
-    "matmul from the left": multiplied(lambda x, w: (w @ x.mT).mT, "matmul"),
-    "a slice": multiplied(lambda x, w: x[:, 1:] @ w[1:], "matmul"),
-    "an entry of a table": multiplied(lambda x, w: x @ w[torch.arange(3) % 2][1], "matmul", 2, 4, 3),
-    "a computed matrix": multiplied(lambda x, w: x @ (w / w.norm()).T, "matmul"),
-    "a diagonal": multiplied(lambda x, w: x @ w.diag(), "matmul", 4),
+    "a slice": Kind(lambda: before(call(lambda x, w: x[:, 1:] @ w[1:], 4, 4)()), ROW, ("0", "1"), ()),
     "einsum": multiplied(lambda x, w: torch.einsum("bi,ij->bj", [x, w]), "einsum"),
     "addmm": multiplied(lambda x, w: torch.addmm(input=x, mat1=x, mat2=w), "addmm"),
     "a sum of products": multiplied(lambda x, w: (x[..., None] * w).sum(1), "mul"),
-    "what data were written into": multiplied(
-        lambda x, w: torch.zeros(1, 4).to(x).index_copy_(1, torch.arange(4).to(x.device), x) @ w, "matmul"
-    ),
-    "a view that data were written into": multiplied(lambda x, w: _written(x) @ w, "matmul"),
-    "a function of its own": multiplied(lambda x, w: Product.apply(x, w), "matmul"),  # pyright: ignore
     "torch.ops": multiplied(lambda x, w: torch.ops.aten.mm(x, w), "mm"),
     "vmap of weights": multiplied(lambda x, w: torch.vmap(lambda v: x @ v)(w), "matmul", 2, 4, 3),
     "learned queries": multiplied(lambda x, w: F.scaled_dot_product_attention(w, x, x), "scaled_dot_product", 3, 4),
@@ -366,20 +375,6 @@ PARTS = {  # each row is what its layer does on what it meets
         ("0",),
         (),
         {"1": "matmul by a matrix that is no parameter"},
-    ),
-    "parametrized": Kind(
-        lambda: before(With(lambda m, x: x @ m.a.weight, a=parametrizations.spectral_norm(nn.Linear(4, 4)))),
-        ROW,
-        ("0",),
-        (),
-        {"1.a": "Linear multiplies its weight by matmul"},
-    ),
-    "rows of an Embedding": Kind(
-        lambda: before(With(lambda m, x: x @ m.e(torch.arange(4).to(x.device)), e=nn.Embedding(9, 4))),
-        ROW,
-        ("0",),
-        (),
-        {"1.e": "Embedding multiplies its weight by matmul"},
     ),
     "scripted": Kind(
         lambda: before(torch.jit.script(nn.Linear(4, 2).double())),
