@@ -40,7 +40,7 @@ class PhasorAnimation(AnimationPanel):
     size = (10.2, 4.2)
 
     def settings(self) -> dict[str, Any]:
-        plays = [("adds one tap after another", "taps"), ("raises the frequency", "frequency")]
+        plays = [("adds the taps", "taps"), ("raises the frequency", "frequency")]
         return {"plays": choice("Play", plays), "frequency": slider("frequency v", 2, 0, LINE // 2)}
 
     def moments(self, plays: str, frequency: int) -> int:
