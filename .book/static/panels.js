@@ -39,9 +39,9 @@
     return { row: part('label', {}, words, slider, read), show };
   }
 
-  function notes({ all, thinned, fixed }) {
+  function notes({ all, controls, thinned, fixed }) {
     const found = [];
-    if (!all) found.push('Here one control is moved at a time: the others go back to their first values.');
+    if (!all && controls.length > 1) found.push('Here one control is moved at a time: the others go back to their first values.');
     if (thinned.length) found.push(`Of ${quoted(thinned)} not every value is here.`);
     if (fixed.length) found.push(`In the notebook ${quoted(fixed)} can be changed as well.`);
     return found.join(' ');
