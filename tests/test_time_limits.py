@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import convkit.__main__ as commands
+from convkit.commands import testing as commands
 from tests import ROOT
 
 pytest.importorskip("nbval")

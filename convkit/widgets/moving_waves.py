@@ -2,6 +2,7 @@
 
 import functools
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ class PhasorAnimation(AnimationPanel):
         taps.bar(range(len(FIVE_TAPS)), FIVE_TAPS, color=list(COLORS[: len(FIVE_TAPS)]))
         taps.set(ylim=(0, 0.8), xlabel="q", xticks=range(len(FIVE_TAPS)))
         taps.set_title("the taps $a_q$", fontsize=10)
-        for start, head, color in zip(heads[:-1].tolist(), heads[1:].tolist(), COLORS, strict=False):
-            look = {"arrowstyle": "->", "color": color, "lw": 2.6}
+        for q, (start, head) in enumerate(pairwise(heads.tolist())):
+            look = {"arrowstyle": "->", "color": COLORS[q], "lw": 2.6}
             plane.annotate("", (head.real, head.imag), (start.real, start.imag), arrowprops=look, zorder=3)
         plane.plot([0, end.real], [0, end.imag], color=INK, lw=1.4, ls="--", zorder=4)
         plane.plot([end.real], [end.imag], "o", color=INK, ms=7, zorder=5)
@@ -120,7 +121,7 @@ class FoldingAnimation(AnimationPanel):
         parts = symbol(folded_operator(stride))[:, 0].abs() * stride**0.5  # (m, stride): A(g), A(g + m), ...
         after = spectrum(folded_operator(stride))[:, 0]
         left, right = figure.add_axes((0.06, 0.15, 0.6, 0.75)), figure.add_axes((0.735, 0.15, 0.255, 0.75))
-        for r, color in zip(range(stride), COLORS, strict=False):
+        for r, color in enumerate(COLORS[:stride]):
             x = np.arange(m) + (r * m if r > time else 0)
             name = f"A(g + {r * m})" if r else "A(g)"
             left.plot(x, parts[:, r].numpy(), color=color, marker="o", ms=4, label=name)

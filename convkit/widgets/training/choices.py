@@ -109,8 +109,10 @@ class ChoicesPanel(LivePanel):
                 else ipywidgets.Text(str(value), description=label, continuous_update=False)
             )
         names = [*self._methods, None][: max(2, len(self._methods))]
-        for slot, name, goal, (color, *_) in zip(SLOTS, names, self._objectives, styles(len(names)), strict=False):
-            controls[slot] = MethodControl(slot, name, goal, self._starts.get(name or "", {}), color)
+        looks = styles(len(names))
+        for place, name in enumerate(names):  # the second may be left open
+            slot, goal = SLOTS[place], self._objectives[place]
+            controls[slot] = MethodControl(slot, name, goal, self._starts.get(name or "", {}), looks[place][0])
         return controls
 
     @property
