@@ -62,7 +62,7 @@ class CloudPanel(DrawnPanel):
         return {
             "solid": choice("solid", SOLIDS, "torus"),
             "turn": slider("turn", 30, -180, 170, 10),
-            "point": slider("picked point", 0, 0, POINTS - 1),
+            "point": slider("picked point", 4, 0, POINTS - 1),
             "layer": choice("features after", [(f"EdgeConv {i}", i) for i in (3, 2, 1)]),
             "dropped": slider("points dropped", 0, 0, POINTS - K, 8),
         }
@@ -78,7 +78,7 @@ class CloudPanel(DrawnPanel):
         words = "nearest in space", f"nearest in the features after EdgeConv {layer}"
         for ax, neighbors, title, color in zip((left, middle), near, words, (BLUE, ORANGE), strict=True):
             _draw_cloud(ax, flat, point, neighbors, color)
-            ax.set_title(f"{K} {title}", fontsize=10)
+            ax.set_title(f"{K - 1} {title}", fontsize=10)
         best = int(answers.argmax())
         colors = [GREEN if name == solid else VERMILION if i == best else FAINT for i, name in enumerate(SOLIDS)]
         right.barh(range(len(SOLIDS)), answers.tolist(), color=colors)
@@ -87,10 +87,10 @@ class CloudPanel(DrawnPanel):
         right.set_title(f"the answer, from {count} points", fontsize=10)
         right.spines[["top", "right"]].set_visible(False)
         far = [float((spaces[0][:, own] - spaces[0][:, [point]]).norm(dim=0).max()) for own in near]
-        same = len({*near[0].tolist()} & {*near[1].tolist()})
+        same = len({*near[0].tolist()} & {*near[1].tolist()} - {point})
         return Words(
-            f"Point {point}: the {K} nearest in space, itself included, lie within {far[0]:.2f}. Those in the features "
-            f"lie up to {far[1]:.2f} away in space, and {same} of them are the same. From {count} points the network "
+            f"Point {point}: its {K - 1} nearest in space lie within {far[0]:.2f}. Its {K - 1} nearest in the features "
+            f"lie up to {far[1]:.2f} away in space; the two have {same} in common. From {count} points the network "
             f"says {SOLIDS[best]}, with probability {answers[best]:.2f}"
             + ("." if SOLIDS[best] == solid else f"; it is a {solid}."),
             alert=SOLIDS[best] != solid,

@@ -55,7 +55,7 @@ def test_lines_lead_to_the_nearest_in_each_space_and_the_words_count_them(panel,
     spaces, answers = seen("prism", 96)
     own, others = near(spaces[0], 4), near(spaces[layer], 4)
     far = [float((spaces[0][:, [*some]] - spaces[0][:, [4]]).norm(dim=0).max()) for some in (own, others)]
-    texts = f"within {far[0]:.2f}.", f"up to {far[1]:.2f} away in space, and {len(own & others)} of them"
+    texts = f"within {far[0]:.2f}.", f"up to {far[1]:.2f} away in space; the two have {len(own & others) - 1} in common"
     says(int(answers.argmax()) != SOLIDS.index("prism"), *texts, solid="prism", layer=layer, point=4, dropped=32)
     flat = turned(spaces[0], 30).T[:, :2].numpy()
     for ax, neighbors in zip(panel.figure.axes, (own, others), strict=False):

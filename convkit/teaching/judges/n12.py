@@ -11,7 +11,7 @@ from convkit.teaching.checks import Feedback, hints
 from convkit.teaching.judges.numbers import array, number, whole
 
 _NEAR = 1e-6  # what a reader may lose by rounding
-_POWERS = math.log10(2.935e9 / 114.3)  # of ten between product bound and steepest slope; notebooks/results has both
+_POWERS = math.log10(2.882e9 / 114.5)  # of ten between product bound and steepest slope; notebooks/results has both
 
 
 @hints(

@@ -15,7 +15,7 @@ _NEAR = 1e-6  # what a reader may lose by rounding
     "Each step multiplies the distance by the same factor, and there are 400 steps.",
 )
 def bet(distance: Any) -> str | None:
-    """Judge the distance from the rest after 400 steps of size 0.1 that begin at distance 1."""
+    """Judge the distance from the goal after 400 steps of size 0.1 that begin at distance 1."""
     found = number(distance, "one number, the distance after 400 steps")
     if found < 0:
         return "a distance is not negative"
@@ -33,7 +33,7 @@ def bet(distance: Any) -> str | None:
     "Write the determinant of the matrix of the update as 1 plus something. For which h is that something negative?",
 )
 def largest_step(answer: Callable[[float], Any]) -> str | None:
-    """Judge the size below which steps with a penalty of strength γ < 2 lead to the rest."""
+    """Judge the size below which steps with a penalty of strength γ < 2 lead to the goal."""
     for gamma in (0.2, 0.7, 1.5):
         found = number(answer(gamma), "a function that gives one number, a step size")
         case = f"for γ = {gamma:g} this gives {found:.4g}"
@@ -51,7 +51,7 @@ def largest_step(answer: Callable[[float], Any]) -> str | None:
     "The interval that is allowed has two halves.",
 )
 def momentum(value: Any) -> str | None:
-    """Judge a momentum that leads two players who take turns to the rest."""
+    """Judge a momentum that leads two players who take turns to the goal."""
     found = number(value, "one number, the momentum")
     if not -1 < found < 1:
         return "a momentum between -1 and 1 is meant"
