@@ -131,7 +131,7 @@ def test_a_drag_turns_the_cloud_and_a_click_picks_one_of_its_points(page):
     mouse.up()
     after = panel.wait_change(before, "a drag")
     page.page.wait_for_function("number => number.innerText === '75'", arg=numbers["turn"].element_handle())
-    assert numbers["tilt"].inner_text() == "-25"
+    assert numbers["tilt"].inner_text() == "−25"
     after = panel.settle()
     assert (after["words"], after["picture"]) != (before["words"], before["picture"])
     assert not panel.root.get_by_role("button", name="Whole picture").is_visible()  # no zoom
