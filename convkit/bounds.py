@@ -54,7 +54,8 @@ def frobenius_bound(A: ConvOperator) -> Tensor:
 def holder_bound(A: ConvOperator) -> Tensor:
     """Return ``sqrt(||A||_1 ||A||_inf)``, which is at least the norm 2 by Hölder's inequality; a scalar with gradient.
 
-    Every geometry; 1 and inf are exact. Equal to the norm 2 for non-negative taps and circular padding.
+    Every geometry; 1 and inf are exact. Equal to the norm 2 where all taps have one sign, all rows of the matrix have
+    the same sum, and all columns: for example one channel with circular padding at stride 1.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> holder_bound(A).round(decimals=3)

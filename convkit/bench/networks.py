@@ -56,6 +56,7 @@ def network_cases(device: torch.device, quick: bool) -> Iterator[Case]:
         lambda: [tracker.update() for _ in range(refresh)],
         {name: lambda: [step() for _ in range(refresh)]},
         {} if quick else {name: 4},
+        "half of an update is convolutions with the few vectors that follow a layer, too few for the speed of a batch",
     )
     kernels = {name: p.detach().clone() for name, p in model.named_parameters()}
     idle = torch.optim.SGD(model.parameters(), 0.0)
@@ -100,4 +101,6 @@ def _steps(device: torch.device, quick: bool) -> Case:
         "SGD with momentum": training(lambda model: torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)),
     }
     inputs = f"ResNet-18 of {widths[0]} to {widths[-1]} channels, {count} images of 32 x 32"
-    return Case("training step, ConvMuon", inputs, training(muon), baselines, {"Muon on flattened kernels": 1 / 1.3})
+    target = {"Muon on flattened kernels": 1 / 1.3}
+    limit = "the exact norm of each step takes most of what is added, its polar factors the rest"
+    return Case("training step, ConvMuon", inputs, training(muon), baselines, target, limit)

@@ -176,7 +176,7 @@ def _why_tight(layer: ConvOperator, name: str, equal: bool) -> str:
         if equal:
             return "some input has the sign of every tap that it meets, so absolute values cost nothing"
         if (layer.kernel >= 0).all():
-            return "no tap works against another, so absolute values cost nothing, only the border does"
+            return "no tap works against another, so absolute values cost nothing, only uneven sums of rows and columns"
     if equal:
         windows = "the windows of this layer do not get in each other's way"
         return {

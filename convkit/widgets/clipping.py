@@ -70,7 +70,7 @@ class ClippingPanel(DrawnPanel):
         limit = 0.4 * float(before.kernel[o, i].abs().max())  # the largest taps saturate, so that faint ones are seen
         for ax, A, name in ((middle, before, "kernel before"), (right, after, "kernel after")):
             _plot_on_image(on_image(A)[o, i], limit, ax)
-            ax.set_title(name if len(before.kernel) == 1 else f"{name}, channel {i + 1} to {o + 1}", fontsize=10)
+            ax.set_title(name if len(before.kernel) == 1 else f"{name}, channel {i} to {o}", fontsize=10)
         distance = float((on_image(after) - on_image(before)).norm() / before.kernel.norm())
         return _words(after, norm, float(new_values[0]), bound, distance, method, rounds)
 

@@ -19,7 +19,8 @@ from convkit.widgets.controls import choice, slider
 from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.panel import Words
 
-K, POINTS, STEPS, TILT = 8, 128, 100, math.radians(20)
+K, POINTS, STEPS, TILT, STRIDE = 8, 128, 100, 20, 5  # the last two in degrees
+REACH = 0.12  # of a click, on axes from -1.15 to 1.15
 NUMBER = slice(0, len(SOLIDS))  # the first test clouds: one of each solid
 _PLACES = ((0.005, 0.02, 0.33, 0.86), (0.345, 0.02, 0.33, 0.86), (0.79, 0.14, 0.2, 0.74))
 
@@ -53,28 +54,46 @@ def seen(solid: str, points: int) -> tuple[list[Tensor], Tensor]:
 
 
 class CloudPanel(DrawnPanel):
-    """A panel with a cloud that turns, the neighbors of a picked point in two spaces, and the network's answer."""
+    """A panel with a cloud that turns, the neighbors of a picked point in two spaces, and the network's answer.
+
+    A drag turns the cloud, a click picks the point below the mouse.
+    """
 
     title = "Who is near whom? The neighbors of a point in space, and in the features of a trained network"
     size = (10.5, 4.3)
+    steered = (0, 1)
 
     def controls(self) -> dict[str, Any]:
         return {
             "solid": choice("solid", SOLIDS, "torus"),
-            "turn": slider("turn", 30, -180, 170, 10),
+            "turn": slider("turn", 30, -180, 175, STRIDE),
+            "tilt": slider("tilt", TILT, -90, 90, STRIDE),
             "point": slider("picked point", 4, 0, POINTS - 1),
             "layer": choice("features after", [(f"EdgeConv {i}", i) for i in (3, 2, 1)]),
             "dropped": slider("points dropped", 0, 0, POINTS - K, 8),
         }
 
-    def draw(self, figure: Figure, solid: str, turn: int, point: int, layer: int, dropped: int) -> str:
+    def dragged(self, right: float, up: float, before: dict[str, Any]) -> dict[str, Any]:
+        turn, tilt = (STRIDE * round(180 * part / STRIDE) for part in (right, up))
+        return {
+            "turn": (before["turn"] + turn + 180) % 360 - 180,
+            "tilt": max(-90, min(90, before["tilt"] - tilt)),
+        }
+
+    def clicked(self, x: float, y: float) -> dict[str, Any]:
+        now = self.values
+        flat = turned(seen(now["solid"], POINTS - now["dropped"])[0][0], now["turn"], now["tilt"])
+        far = (flat[:2] - torch.tensor([[x], [y]], dtype=flat.dtype, device=flat.device)).norm(dim=0)
+        return {"point": int(far.argmin())} if far.min() < REACH else {}
+
+    def draw(self, figure: Figure, solid: str, turn: int, tilt: int, point: int, layer: int, dropped: int) -> str:
         count = POINTS - dropped
         if point >= count:
             raise ValueError(f"point {point} is among the {dropped} points dropped; pick one below {count}")
         spaces, answers = seen(solid, count)
         near = [nearest_neighbors(space[None], K)[0, point] for space in (spaces[0], spaces[layer])]
         left, middle, right = (figure.add_axes(place) for place in _PLACES)
-        flat = turned(spaces[0], turn)
+        flat = turned(spaces[0], turn, tilt)
         words = "nearest in space", f"nearest in the features after EdgeConv {layer}"
         for ax, neighbors, title, color in zip((left, middle), near, words, (BLUE, ORANGE), strict=True):
             _draw_cloud(ax, flat, point, neighbors, color)
@@ -97,13 +116,16 @@ class CloudPanel(DrawnPanel):
         )
 
 
-def turned(points: Tensor, degrees: float) -> Tensor:
-    """Return points ``(3, n)`` as one sees them after a turn about the second axis: right, up, and toward the eye."""
-    angle = math.radians(degrees)
+def turned(points: Tensor, turn: float, tilt: float = TILT) -> Tensor:
+    """Return points ``(3, n)`` as one sees them: right, up, and toward the eye.
+
+    They are turned about the second axis, and the eye is raised by the tilt; both are in degrees.
+    """
+    turn, tilt = math.radians(turn), math.radians(tilt)
     a, up, b = points
-    right, toward = math.cos(angle) * a + math.sin(angle) * b, math.cos(angle) * b - math.sin(angle) * a
+    right, toward = math.cos(turn) * a + math.sin(turn) * b, math.cos(turn) * b - math.sin(turn) * a
     return torch.stack(
-        [right, math.cos(TILT) * up - math.sin(TILT) * toward, math.cos(TILT) * toward + math.sin(TILT) * up]
+        [right, math.cos(tilt) * up - math.sin(tilt) * toward, math.cos(tilt) * toward + math.sin(tilt) * up]
     )
 
 

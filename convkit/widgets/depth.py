@@ -123,8 +123,8 @@ def _words(norm: float, depth: int, kind: str, signal: float, gradient: float, s
     reason = {
         _ALL_PASS: f"every singular value is {norm:.2f}, so each layer multiplies every norm by {norm:.2f}. The "
         "picture is scrambled, yet it could be recovered",
-        _RANDOM: f"{norm:.2f} is only the largest singular value, a ceiling (gray). Their root mean square in layer 1 "
-        f"is {spread:.2f}, and that is what noise meets on average",
+        _RANDOM: f"{norm:.2f} is only the largest singular value, a ceiling (gray). The root mean square of the "
+        f"singular values of layer 1 is {spread:.2f}, and that is what noise meets on average",
         _BLUR: f"only the mean of an image is multiplied by the full {norm:.2f}. Fine detail, such as the noise that "
         "the gradient starts as, meets singular values near 0",
     }[kind]

@@ -6,6 +6,7 @@ const STYLE = `
 .convkit-box svg { display: block; max-width: 100%; height: auto; touch-action: pan-y; user-select: none }
 .convkit-entry { cursor: pointer }
 .convkit-pane { pointer-events: none }
+.convkit-steered { pointer-events: all; cursor: grab }
 .convkit-entry:focus-visible, .convkit-pane:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2) }
 .convkit-player { display: flex; align-items: center; gap: 4px 12px; flex-wrap: wrap; margin: 4px 0 }
 .convkit-player[hidden] { display: none }
@@ -513,6 +514,8 @@ function render({ model, el }) {
   const style = document.createElement('style'), whole = make('button', 'convkit-whole jupyter-button');
   const svg = document.createElementNS(NS, 'svg'), zoom = new Map(), shots = new Map();
   let picked = null, film = null, found = null, scene = null, frames = [], theme = null, start = null, painted = 0, page = 0;
+  let drag = null, waiting = false;
+  const steers = number => Boolean(model.send) && (model.get('steered') ?? []).includes(number);
   const shot = at => {
     if (!shots.has(at)) shots.set(at, unpack(film.moments ? moment(film, at) : film));
     return shots.get(at);
@@ -546,8 +549,9 @@ function render({ model, el }) {
       inside += around(ax, view, theme);
       if (ax.legend) over += legend(ax, i, view, theme, picked);
       const name = `${ax.title.words || ax.y.label || 'part'} (${i + 1} of ${scene.axes.length})`;
-      over += `<rect class="convkit-pane" data-name="pane ${i}" data-pane="${i}" tabindex="0" role="application" fill="none"
-        aria-label="${escaped(name)}: + and − zoom, arrows move, Home shows all" x="${left}" y="${top}" width="${w}" height="${h}"/>`;
+      const steered = steers(i) ? 'a drag turns it, a click picks a point, as the controls do; ' : '';
+      over += `<rect class="convkit-pane${steered && ' convkit-steered'}" data-name="pane ${i}" data-pane="${i}" tabindex="0" role="application" fill="none"
+        aria-label="${escaped(name)}: ${steered}+ and − zoom, arrows move, Home shows all" x="${left}" y="${top}" width="${w}" height="${h}"/>`;
     });
     for (const text of scene.texts) inside += words(text.x[0] * width, (1 - text.y[0]) * height, text, theme);
     svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
@@ -587,6 +591,7 @@ function render({ model, el }) {
 
   function hover(event) {
     const { x, y, number, scale } = at(event), spot = svg.querySelector('.convkit-spot');
+    if (start && steers(start.number)) return turn({ x, y });
     if (start) {
       const lasso = svg.querySelector('.convkit-lasso'), [a, b] = [Math.min(x, start.x), Math.min(y, start.y)];
       for (const [name, value] of Object.entries({ x: a, y: b, width: Math.abs(x - start.x), height: Math.abs(y - start.y) })) lasso.setAttribute(name, value);
@@ -602,12 +607,40 @@ function render({ model, el }) {
     tip.style.top = `${Math.max(0, y / scale - tip.offsetHeight - 6)}px`;
   }
 
+  // ---- axes that the mouse steers: the kernel gets where the drag is by now, as soon as it has dealt with the last one
+  function ask(content) {
+    waiting = true;
+    try { model.send(content); } catch { waiting = false; }  // the kernel is gone
+  }
+  function turn(to) {
+    if (!drag) {
+      if (Math.hypot(to.x - start.x, to.y - start.y) < 6) return;
+      drag = { ...start, begins: true };
+    }
+    drag.to = to;
+    tip.hidden = true;
+    if (!waiting) tug();
+  }
+  function tug() {
+    const { x, y, to, begins, number } = drag, [, , width, height] = frames[number].room;
+    [drag.to, drag.begins] = [null, false];
+    ask({ right: (to.x - x) / width, up: (y - to.y) / height, begins });
+  }
+  const answered = () => {
+    waiting = false;
+    if (drag?.to) tug();
+  };
+
   function pick(name) { picked = picked === name ? null : name; draw(); }
 
   function drop(event) {
     const from = start, to = at(event);
     start = null;
     if (!from || from.number < 0) return;
+    if (steers(from.number)) {
+      if (!drag && !waiting) ask({ x: frames[from.number].fromX(to.x), y: frames[from.number].fromY(to.y) });
+      return;
+    }
     if (Math.hypot(to.x - from.x, to.y - from.y) < 6) {
       const found = tell(scene.axes[from.number], frames[from.number], to.x, to.y);
       if (found?.name) pick(found.name);
@@ -630,7 +663,7 @@ function render({ model, el }) {
   svg.addEventListener('pointerleave', () => { tip.hidden = true; svg.querySelector('.convkit-spot')?.setAttribute('visibility', 'hidden'); });
   svg.addEventListener('pointerdown', event => {
     if (event.button || entry(event)) return;
-    start = at(event);
+    [start, drag] = [at(event), null];
     svg.setPointerCapture(event.pointerId);
   });
   svg.addEventListener('pointerup', drop);
@@ -671,6 +704,7 @@ function render({ model, el }) {
   model.on('change:scene', take);
   model.on('change:value', jump);
   model.on('change:working', wait);
+  model.on('msg:custom', answered);
   theme = themeOf(document.body);
   take();
   wait();
@@ -684,6 +718,7 @@ function render({ model, el }) {
     model.off('change:scene', take);
     model.off('change:value', jump);
     model.off('change:working', wait);
+    model.off('msg:custom', answered);
   };
 }
 

@@ -28,24 +28,54 @@ class Drawing(anywidget.AnyWidget):
     """A picture in the browser and the words below it: hover shows numbers, the legend picks a curve, a drag zooms.
 
     ``scene`` is what ``scene(sheet)`` returns, with ``words`` and ``alert`` (red words). While ``working`` has words,
-    they stand in place of the others, and the picture is pale.
+    they stand in place of the others, and the picture is pale. In the axes that ``steered`` counts, a drag and a click
+    are sent to the kernel, one at a time: each is answered by a message.
     """
 
     _esm = (Path(__file__).parent / "drawing.js").read_text(encoding="utf-8")
     scene = traitlets.Dict().tag(sync=True)
     working = traitlets.Unicode().tag(sync=True)
+    steered = traitlets.List().tag(sync=True)
 
 
 class DrawnPanel(Panel):
     """A panel whose page draws the picture from numbers, in the colors of its theme.
 
     ``draw`` is called with a ``Sheet`` in place of a figure. For a page without a kernel, ``figure`` and ``png`` are
-    drawn by Matplotlib when they are asked for.
+    drawn by Matplotlib when they are asked for. In the axes that ``steered`` counts from 0, in the order of ``draw``,
+    the mouse moves controls: see ``dragged`` and ``clicked``.
     """
 
+    steered: Sequence[int] = ()
+
+    def dragged(self, right: float, up: float, before: dict[str, Any]) -> dict[str, Any]:
+        """Return values of controls after a drag by these parts of the axes' sides; ``before`` it they were those."""
+        return {}
+
+    def clicked(self, x: float, y: float) -> dict[str, Any]:
+        """Return values of controls after a click at this place, in the numbers of the axes."""
+        return {}
+
     def _views(self) -> list[ipywidgets.DOMWidget]:
-        self._drawing, self._painted = Drawing(), False
+        self._drawing, self._painted = Drawing(steered=list(self.steered)), False
+        self._drawing.on_msg(self._steer)
         return [self._drawing]
+
+    def _steer(self, _: Any, content: dict[str, Any], __: Any) -> None:
+        def move() -> None:
+            if content.get("begins"):
+                self._held = self.values
+            drag = "right" in content
+            values = (
+                self.dragged(content["right"], content["up"], self._held)
+                if drag
+                else self.clicked(content["x"], content["y"])
+            )
+            self._known(values)
+            self._assign(values)
+
+        self._paint(move)
+        self._drawing.send({"done": True})
 
     def _drawn(self) -> str:
         values, sheet = self.values, Sheet(self.size)

@@ -97,6 +97,7 @@ class GanPanel(LivePanel):
         if self._loop is None or not self._loop.is_running():
             self.runner.run_now()
         else:  # a page's messages come on another thread
+            self._paint_running()
             self._loop.call_soon_threadsafe(self._begin, self.runner)
 
     def pause(self) -> None:
@@ -181,7 +182,7 @@ class GanPanel(LivePanel):
         going = runner is not None and not runner.over
         self._pause.description = "Resume" if runner is not None and going and runner.paused else "Pause"
         left = time_left(runner, self._steps) if runner is not None and going and not runner.paused else ""
-        of, left = (f" of {self._steps}", f"{left},") if left else ("", "")
+        of, left = f" of {self._steps}" if going else "", f"{left}," if left else ""
         text = f"After {len(history)}{of} steps{left} with the discriminator bounded by {BOUNDS[self.method]}."
         if history:
             last = history[-1]

@@ -75,7 +75,7 @@ class PhasorAnimation(AnimationPanel):
         curve.plot([v, v], [0, abs(end)], color=INK, lw=1.4, ls="--")
         curve.plot([v], [abs(end)], "o", color=INK, ms=7)
         curve.set(xlim=(-0.5, LINE / 2 + 0.5), ylim=(0, 2.05), xlabel="frequency v", xticks=range(0, half, 3))
-        curve.set_title(f"its length; dots: {LINE} pixels", fontsize=10)
+        curve.set_title(f"length of the sum; dots: {LINE} pixels", fontsize=10)
         turn = f"Frequency {v:g} turns tap q by {360 * v / LINE:g} q degrees"
         if count < len(FIVE_TAPS):
             return f"{turn}; {count} of the {len(FIVE_TAPS)} taps are added up."
@@ -118,12 +118,12 @@ class FoldingAnimation(AnimationPanel):
 
     def draw(self, figure: Figure, time: int, stride: int, g: int) -> str:
         m = LINE // stride
-        parts = symbol(folded_operator(stride))[:, 0].abs() * stride**0.5  # (m, stride): A(g), A(g + m), ...
+        parts = symbol(folded_operator(stride))[:, 0].abs() * stride**0.5  # (m, stride): of P at g, at g + m, ...
         after = spectrum(folded_operator(stride))[:, 0]
         left, right = figure.add_axes((0.06, 0.15, 0.6, 0.75)), figure.add_axes((0.735, 0.15, 0.255, 0.75))
         for r, color in enumerate(COLORS[:stride]):
             x = np.arange(m) + (r * m if r > time else 0)
-            name = f"A(g + {r * m})" if r else "A(g)"
+            name = f"P at g + {r * m}" if r else "P at g"
             left.plot(x, parts[:, r].numpy(), color=color, marker="o", ms=4, label=name)
             left.plot([x[g]], [float(parts[g, r])], "D", color=color, mec=INK, ms=8, zorder=4)
             right.bar([r], [float(parts[g, r]) if r <= time else 0], color=color, width=0.7)

@@ -26,6 +26,7 @@ from convkit.normalization.convnorm import ConvNorm2d
 from convkit.norms import operator_norm
 from convkit.operators.operator import ConvOperator
 from convkit.spectra import singular_values
+from tests import ROOT
 
 CPU = torch.device("cpu")
 
@@ -238,3 +239,9 @@ def test_trained_kernels_are_finite_and_not_like_random_ones():
         random = torch.randn(kernel.shape) * kernel.std()
         assert operator_norm(ConvOperator(kernel, (8, 8)), 2) > 1.5 * operator_norm(ConvOperator(random, (8, 8)), 2)
     assert len(LAYERS) == 3
+
+
+def test_the_stored_table_says_what_takes_the_time_where_it_misses_a_target():
+    stored = json.loads((ROOT / "notebooks/results/bench-cpu.json").read_text(encoding="utf-8"))["results"]
+    missed = [r for r in stored if any(r["ratios"][name] < wanted for name, wanted in r["targets"].items())]
+    assert [r["case"] for r in missed if not r["limit"]] == []

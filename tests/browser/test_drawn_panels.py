@@ -10,8 +10,9 @@ CELLS = [
     "from convkit.widgets.matrices import MatrixPanel\nMatrixPanel()",
     "from convkit.widgets.fourier import FourierPanel\nFourierPanel()",
     "from convkit.widgets.bet import BetPanel\nBetPanel()",  # a slider over a list has another view
+    "from convkit.widgets.clouds import CloudPanel\nCloudPanel()",
 ]
-MATRIX, FOURIER, BET = range(len(CELLS))
+MATRIX, FOURIER, BET, CLOUD = range(len(CELLS))
 ROLES = ("slider", "combobox", "checkbox", "textbox", "button", "image")
 FOCUSED = """() => {
     const part = document.activeElement.closest('.widget-inline-hbox, .widget-checkbox, button');
@@ -114,6 +115,33 @@ def test_a_drag_zooms_and_a_button_shows_the_whole_picture(page):
     assert panel.settle()["picture"] != before
     whole.click()
     assert panel.settle()["picture"] == before
+    assert page.trouble() == []
+
+
+def test_a_drag_turns_the_cloud_and_a_click_picks_one_of_its_points(page):
+    panel = view(page, CLOUD)
+    before, mouse = panel.settle(), page.page.mouse
+    numbers = {name: panel.control(name).locator(".widget-readout") for name in ("turn", "tilt", "picked point")}
+    assert [number.inner_text() for number in numbers.values()] == ["30", "20", "0"]
+    box = panel.root.locator(".convkit-steered").first.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse.move(*middle)
+    mouse.down()
+    mouse.move(middle[0] + box["width"] / 4, middle[1] - box["height"] / 4, steps=9)
+    mouse.up()
+    after = panel.wait_change(before, "a drag")
+    page.page.wait_for_function("number => number.innerText === '75'", arg=numbers["turn"].element_handle())
+    assert numbers["tilt"].inner_text() == "−25"
+    after = panel.settle()
+    assert (after["words"], after["picture"]) != (before["words"], before["picture"])
+    assert not panel.root.get_by_role("button", name="Whole picture").is_visible()  # no zoom
+    for step in range(8):  # along a radius there is a point
+        mouse.click(middle[0] + step * box["width"] / 20, middle[1])
+        panel.settle()
+    assert numbers["picked point"].inner_text() != "0"
+    assert panel.settle()["words"].startswith(f"Point {numbers['picked point'].inner_text()}:")
+    panel.reset()
+    panel.wait_for(before, "the mouse")
     assert page.trouble() == []
 
 

@@ -43,6 +43,8 @@ def test_a_turn_keeps_lengths_and_a_whole_turn_is_none():
     x = torch.randn(3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert_close(turned(x, 77).norm(dim=0), x.norm(dim=0))
     assert_close(turned(x, 180), turned(x, -180))
+    assert_close(turned(x, 0, 0), x)
+    assert_close(turned(x, 0, 90), torch.stack([x[0], -x[2], x[1]]))  # from above: what was toward the eye is below
     assert torch.linalg.det(turned(torch.eye(3, dtype=torch.float64), 40)) == pytest.approx(1)
 
 
@@ -80,3 +82,41 @@ def test_everything_drawn_is_inside_its_picture(panel):
         for ax in panel.figure.axes[:2]:
             points = np.concatenate([line.get_xydata() for line in ax.lines])
             assert np.abs(points).max() < ax.get_xlim()[1]
+
+
+def mouse(panel, **content):
+    """What the page sends for a drag or a click; how often it was answered."""
+    answers = []
+    panel._drawing.send = answers.append
+    panel._steer(None, content, [])
+    assert answers == [{"done": True}]
+
+
+def test_a_drag_turns_the_near_side_along_with_the_mouse_and_the_picture_follows(panel):
+    before, x = panel.values, torch.tensor([[0.0], [0.0], [1.0]])  # the point nearest to the eye at turn 0, tilt 0
+    mouse(panel, right=0.1, up=0.0, begins=True)
+    mouse(panel, right=0.25, up=0.25)  # of the whole drag, not since the last message
+    assert panel.values == before | {"turn": before["turn"] + 45, "tilt": before["tilt"] - 45}
+    assert turned(x, 45, 0)[0] > 0  # to the right
+    assert turned(x, 0, -45)[1] > 0  # up
+    expected = turned(seen("torus", POINTS)[0][0], 75, -25)
+    dots = np.concatenate([line.get_xydata() for line in panel.figure.axes[0].lines if line.get_linestyle() == "None"])
+    assert np.abs(dots - expected[:2, 0].numpy()).max(1).min() < 1e-6
+
+
+@pytest.mark.parametrize("right, turn", [(1.0, -150), (-1.0, -150), (2.0, 30), (0.84, -180), (0.86, -175)])
+def test_a_turn_goes_on_beyond_the_end_of_its_slider_and_a_tilt_stops_there(panel, right, turn):
+    mouse(panel, right=right, up=-1.0, begins=True)
+    assert (panel.values["turn"], panel.values["tilt"]) == (turn, 90)
+    mouse(panel, right=0.0, up=1.0)
+    assert (panel.values["turn"], panel.values["tilt"]) == (30, -90)
+
+
+def test_a_click_picks_the_point_below_the_mouse_and_none_where_there_is_none(panel):
+    panel.set(solid="cone", turn=100, tilt=-15, dropped=64)
+    x, y, _ = turned(seen("cone", 64)[0][0], 100, -15)
+    mouse(panel, x=float(x[41]) + 1e-3, y=float(y[41]))
+    assert panel.values["point"] == 41
+    mouse(panel, x=1.1, y=1.1)
+    assert panel.values["point"] == 41
+    assert panel._drawing.steered == [0, 1]

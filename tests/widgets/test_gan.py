@@ -1,5 +1,7 @@
 """The GAN panel trains what it says, is steered while it trains, and tells how a run ended."""
 
+import asyncio
+
 import pytest
 
 from convkit.widgets import panel as module
@@ -52,3 +54,14 @@ def test_a_run_that_is_lost_is_told_in_red(panel):
     panel._redraw()
     assert panel.words.alert
     assert "The run has ended: the generator has collapsed." in panel.words
+
+
+def test_start_is_answered_before_the_first_step(monkeypatch):
+    monkeypatch.setattr(module, "png_bytes", drawn)
+
+    async def notebook():
+        panel = GanPanel(first=2, steps=12)
+        panel.start()
+        return panel.words
+
+    assert asyncio.run(notebook()).startswith("After 0 of 12 steps with the discriminator")

@@ -82,7 +82,7 @@ def test_parts_are_laid_on_one_another_and_give_the_singular_values_of_the_strid
         (left, right), _ = drawn(panel, time, stride=stride, g=4)
         curves = {mark["name"]: mark for mark in left.marks if mark.get("name")}
         for r in range(stride):
-            curve = curves[f"A(g + {r * m})" if r else "A(g)"]
+            curve = curves[f"P at g + {r * m}" if r else "P at g"]
             assert np.allclose(curve["y"], whole[r * m : (r + 1) * m])
             assert np.array_equal(curve["x"], np.arange(m) + (r * m if r > time else 0))
         after = curves["singular value"]["y"]

@@ -56,7 +56,7 @@ SAME_PICTURE = {"ConvNormPanel": {"floor"}, "FourierPanel": {"crop"}, "SpectraPa
 SAME_PICTURE["GanPanel"] = {"method", "judge steps", "judge rate", "maker rate"}  # until it trains
 SAME_WORDS = {
     "BoundaryPanel": {"groups"},
-    "CloudPanel": {"turn"},
+    "CloudPanel": {"turn", "tilt"},
     "FourierPanel": {"k", "seed"},
     "GanPanel": {"z"},
     "MatrixPanel": {"kernel"},

@@ -40,7 +40,7 @@ def bet(norm: Any) -> str | None:
         return "this is the tempting belief: it creeps back to where it was, and no farther; open the picture below"
     if found < 5:
         return "it is more than that: not only a little above what it was without a clip"
-    return None if found <= 14 else "it is less than that: in none of eight seeds was it so large"
+    return None if found <= 14 else "it is less than that: it was not so large in any run of ours"
 
 
 @hints(
@@ -80,7 +80,7 @@ def _far(one: Tensor, other: Tensor) -> bool:
 
 
 @hints(
-    "The gradient is four times as long as before the clip, on weights a quarter as long. Make up for both.",
+    "After the clip the weights are shorter and the gradient is longer. Make up for both.",
     "Divide 0.1 by ten, and by ten again, and look at the norms in between.",
 )
 def calm(rate: Any) -> str | None:
