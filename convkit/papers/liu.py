@@ -129,7 +129,7 @@ for rate in (0.2, 0.4, 0.6, 0.8):
             "test accuracy with a part of the labels replaced",
             [*rivals(True), STOPPED],
             scales,
-            against(rivals(True), f"{100 * rate:g} % of the labels wrong", "clean", "higher"),
+            against(rivals(True), f"{100 * rate:g} % of the labels replaced", "clean", "higher"),
         ),
     )
 SCARCE = replace(SMALL, images=144, minutes=15)

@@ -64,7 +64,7 @@ class Scale:
         choose: The metric by which they are chosen.
         images, tests: Stratified parts of the training images, drawn by the seed, and of the test images; ``None`` for
             all.
-        noise: The part of the training labels that are replaced by other ones.
+        noise: The part of the training labels that are drawn anew, some of which come out right.
         objective, eps: A name of ``OBJECTIVES``, and the size of its attacks.
         early_stop: Whether the best of twenty states on held-out images is tested, in place of the last one.
         looks: Parts of a run after which the test accuracy is measured, too: metric ``"after 10 %"``.
