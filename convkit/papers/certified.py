@@ -27,7 +27,12 @@ EPS = 0.25  # 2-norm, of the objective with margins and of the comparisons
 ATTACKED = (0.125, EPS, 0.5, 1.0)  # sizes of the attacks
 CERTIFIED = tuple(round(0.05 * place, 2) for place in range(21))  # sizes at which the certificates are counted
 TRAINING: dict[str, Any] = {"data": "digits", "steps": 300, "batch_size": 64, "schedule": "cosine", "width": 16}
-PAIRS = [("true norm", "free"), ("true norm", "flattened norm"), ("free, margins", "free")]
+PAIRS = [
+    ("true norm", "free"),
+    ("true norm", "free, margins"),
+    ("true norm", "flattened norm"),
+    ("free, margins", "free"),
+]
 
 
 class Way(NamedTuple):
