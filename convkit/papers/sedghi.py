@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from convkit.papers.protocols import GPU, NARROW, PAPERS, SMALL, Cell, Claim, Protocol, Scale, tiny
+from convkit.papers.protocols import GPU, PAPERS, SMALL, Cell, Claim, Protocol, Scale, tiny
 
 WIDE: dict[str, Any] = {"width": 2.28}  # ResNet-32 with 2.4 million parameters
 FULL = Scale(
@@ -60,12 +60,11 @@ def named(cells: list[Cell], beginning: str) -> list[str]:
 
 SLOWING = {**FULL.plan, "epochs": 100, "schedule": "exponential", "factor": 0.95, "factor_epochs": 1}
 GRIDS = {"a": (False, (0.001, 0.003, 0.01, 0.03, 0.1)), "b": (True, (0.01, 0.03, 0.1, 0.2, 0.3))}
-FROM_HE = "From He's start: from torch's own, no cell learns in so few steps without BatchNorm, clipped or not."
-GRID = replace(SMALL, minutes=15, rates=(), plan={**SMALL.plan, "steps": 200})
+RESIDUAL: dict[str, Any] = {"model": "resnet18", "options": {"width": 1 / 8}}  # residual, as the paper's network is
+GRID = replace(SMALL, **RESIDUAL, minutes=10, rates=(), plan={**SMALL.plan, "steps": 200})
 for letter, (batchnorm, rates) in GRIDS.items():
     how = "with" if batchnorm else "without"
     own = grid(batchnorm, rates)
-    small = GRID if batchnorm else replace(GRID, options={**NARROW, "start": "he"}, note=FROM_HE)
     PAPERS.register(
         f"S-figure3{letter}",
         Protocol(
@@ -74,8 +73,8 @@ for letter, (batchnorm, rates) in GRIDS.items():
             f"bounds and learning rates, {how} BatchNorm",
             own,
             {
-                "tiny": tiny(small),
-                "small": small,
+                "tiny": tiny(GRID),
+                "small": GRID,
                 "full": replace(FULL, minutes=3000, seeds=1, rates=(), plan=SLOWING),
             },
             [
