@@ -239,7 +239,8 @@ def _measured(claim: Claim, ours: Sequence[float], theirs: Sequence[float], foun
 
 
 def _where(name: str, scale: Scale) -> str:
-    images = "" if scale.images is None else f"{scale.images:,} images of "
+    kind = "clouds" if scale.data in ("solids", "modelnet40") else "images"
+    images = "" if scale.images is None else f"{scale.images:,} {kind} of "
     own = "" if not scale.paper else ", the paper's network"
     return f"{name}: {scale.model} on {images}{scale.data}{own}"
 

@@ -60,7 +60,8 @@ def named(cells: list[Cell], beginning: str) -> list[str]:
 
 SLOWING = {**FULL.plan, "epochs": 100, "schedule": "exponential", "factor": 0.95, "factor_epochs": 1}
 GRIDS = {"a": (False, (0.001, 0.003, 0.01, 0.03, 0.1)), "b": (True, (0.01, 0.03, 0.1, 0.2, 0.3))}
-GRID = replace(SMALL, minutes=15, rates=(), plan={**SMALL.plan, "steps": 200})
+RESIDUAL: dict[str, Any] = {"model": "resnet18", "options": {"width": 1 / 8}}  # residual, as the paper's network is
+GRID = replace(SMALL, **RESIDUAL, minutes=10, rates=(), plan={**SMALL.plan, "steps": 200})
 for letter, (batchnorm, rates) in GRIDS.items():
     how = "with" if batchnorm else "without"
     own = grid(batchnorm, rates)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 BOOK = ROOT / ".book"
+SECONDS = 3600  # of a cell: it draws its panel in all states
 MADE = BOOK / "made"  # ignored by git: the environment, states of panels, MathJax, sources
 NOTEBOOKS = ROOT / "notebooks"
 MATHJAX = "mathjax@3.2.2"
@@ -185,7 +186,7 @@ def computed_states(path: Path, cells: list[Any]) -> list[str]:
             notebook.cells = [cell for place, cell in enumerate(code) if whole or place == 0 or cell.id in wanted]
             notebook.cells[0].source = hook + notebook.cells[0].source
             try:
-                execute(notebook, path.parent)
+                execute(notebook, path.parent, SECONDS)
             except CellExecutionError as error:
                 if whole or error.ename != "NameError":
                     raise RuntimeError(f"{path.name}: {error.ename}: {error.evalue}") from None

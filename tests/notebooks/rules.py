@@ -347,7 +347,6 @@ ALLOWED = {  # notebook and cell -> why it may compare methods
     ("09", "table2"): "counts in the numbers that the paper prints",
     ("10", "take-along"): "says that it is not shown",
     ("14", "claim-text"): "quotes the paper",
-    ("14", "take-along"): "says that it is not shown",
     ("15", "rates-text"): "what a paper expects",
     ("11", "c-text"): "what a paper expects",
     ("11", "proof-check"): "a check of the words of convkit.statistics.compare",
