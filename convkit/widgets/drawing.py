@@ -58,19 +58,18 @@ class DrawnPanel(Panel):
 
     def _views(self) -> list[ipywidgets.DOMWidget]:
         self._drawing, self._painted = Drawing(steered=list(self.steered)), False
+        self._before_drag: dict[str, Any] = {}
         self._drawing.on_msg(self._steer)
         return [self._drawing]
 
     def _steer(self, _: Any, content: dict[str, Any], __: Any) -> None:
         def move() -> None:
             if content.get("begins"):
-                self._held = self.values
-            drag = "right" in content
-            values = (
-                self.dragged(content["right"], content["up"], self._held)
-                if drag
-                else self.clicked(content["x"], content["y"])
-            )
+                self._before_drag = self.values
+            if "right" in content:
+                values = self.dragged(content["right"], content["up"], self._before_drag)
+            else:
+                values = self.clicked(content["x"], content["y"])
             self._known(values)
             self._assign(values)
 

@@ -149,9 +149,7 @@ def outcome(method, model, steps, seed=0, **knobs):
 @pytest.mark.parametrize(
     "method, model, knobs", [("sphere", "resnet32", W), ("sphere", "wrn28_10", WIDE), ("convnorm", "resnet18", C)]
 )
-def test_the_papers_rates_lose_a_network_that_starts_at_one_and_train_one_from_zero(
-    method, model, knobs
-):
+def test_the_papers_rates_lose_a_network_that_starts_at_one_and_train_one_from_zero(method, model, knobs):
     lost, _ = outcome(method, model, 20, **knobs, residual_start="one")
     assert lost is not None
     lost, accuracy = outcome(method, model, 60, **knobs)
