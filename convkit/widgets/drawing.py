@@ -49,11 +49,16 @@ class DrawnPanel(Panel):
     steered: Sequence[int] = ()
 
     def dragged(self, right: float, up: float, before: dict[str, Any]) -> dict[str, Any]:
-        """Return values of controls after a drag by these parts of the axes' sides; ``before`` it they were those."""
+        """Return values for controls while the mouse drags.
+
+        Args:
+            right, up: How far it has come since the drag began, in widths and heights of the axes.
+            before: The values of all controls when the drag began.
+        """
         return {}
 
     def clicked(self, x: float, y: float) -> dict[str, Any]:
-        """Return values of controls after a click at this place, in the numbers of the axes."""
+        """Return values for controls after a click at this place, in the coordinates of the axes."""
         return {}
 
     def _views(self) -> list[ipywidgets.DOMWidget]:
