@@ -75,22 +75,48 @@ def test_each_attack_runs_on_few_classes_and_in_the_2_norm(attacks, eps, device)
     assert accuracy(model, found, y) <= accuracy(model, pgd(model, x, y, 0.05, 0.02, 20, norm=2), y)
 
 
+@pytest.mark.parametrize("low, high", [(-2.0, 2.0), (0.25, 4.0), (-3.0, -1.0)])
 @pytest.mark.parametrize("norm, eps", [("inf", 0.3), (2, 2.0)])
-def test_autoattack_on_other_limits_is_the_one_on_scaled_images(device, norm, eps):
+def test_autoattack_sees_images_between_other_limits_scaled_to_0_and_1(norm, eps, low, high, device, monkeypatch):
+    library = pytest.importorskip("pyautoattack")
+    model, x, y = linear_case(device)
+    x, width, seen = low + (high - low) * x, high - low, []
+    towards = torch.linspace(-1, 1, x[0].numel()).reshape(x[0].shape).to(device)
+    towards = towards.sign() if norm == "inf" else towards / towards.norm()
+
+    def run(self, images, labels, *, batch_size):
+        found = (images + self.epsilon * towards).clamp(0, 1)
+        seen.append((images, self.epsilon, self.model(found), labels))
+        return found, labels
+
+    monkeypatch.setattr(library.AutoAttack, "run_standard_evaluation", run)
+    found = autoattack(model, x, y, eps, norm=norm, low=low, high=high)
+    [(images, size, logits, labels)] = seen
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(images, (x - low) / width, **close)
+    assert size == pytest.approx(eps / width)
+    assert torch.equal(labels, y)
+    torch.testing.assert_close(found, (x + eps * towards).clamp(low, high), **close)
+    torch.testing.assert_close(logits, model(found), **close)
+
+
+@pytest.mark.parametrize("norm, eps", [("inf", 0.3), (2, 2.0)])
+def test_autoattack_fools_images_between_other_limits(norm, eps, device):
     pytest.importorskip("pyautoattack")
     model, x, y = linear_case(device)
-    low, high = -2.0, 2.0  # powers of two, so that scaling does not round
+    low, high = -2.0, 2.0
 
     class Scaled(nn.Module):
         def forward(self, z):
             return model((z - low) / (high - low))
 
-    options = {"norm": norm, "attacks": ("apgd-ce", "apgd-t")}
-    seeds = (torch.Generator().manual_seed(3) for _ in range(2))
-    plain = autoattack(model, x, y, eps, generator=next(seeds), **options)
-    found = autoattack(Scaled(), 4 * x - 2, y, 4 * eps, generator=next(seeds), low=low, high=high, **options)
-    assert (plain != x).any()
-    torch.testing.assert_close((found - low) / 4, plain, rtol=0, atol=1e-4)  # the steps amplify rounding
+    options = {"norm": norm, "attacks": ("apgd-ce", "apgd-t"), "low": low, "high": high}
+    found = autoattack(Scaled(), 4 * x - 2, y, 4 * eps, **options)
+    assert low <= float(found.min()) <= float(found.max()) <= high
+    assert (
+        torch.linalg.vector_norm((found - (4 * x - 2)).flatten(1), float(norm), dim=1) <= 4 * eps * (1 + 1e-5)
+    ).all()
+    assert (answers(model, (found - low) / 4) != y).all()
 
 
 def test_all_four_run_by_default_with_as_many_targets_as_there_are(device, monkeypatch):
