@@ -141,6 +141,19 @@ class Reader:
         else:
             self.ask("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
 
+    def write(self, number: int, source: str) -> None:
+        """Put code into a cell."""
+        change = f"([number, source]) => {{ {BOOK}.content.widgets[number].model.sharedModel.setSource(source) }}"
+        self.ask(change, [number, source])
+
+    def restart(self) -> None:
+        """Restart the kernel and wait until it answers; what was asked of the old one stays without an answer."""
+        self.ask(f"() => {BOOK}.sessionContext.restartKernel().then(() => null)")
+        self.until(f"({LISTEN})()")
+        self.ask("() => window.pending.clear()")
+        self.ask(f"() => {BOOK}.sessionContext.session.kernel.requestKernelInfo().then(() => null)")
+        self.wait_idle()
+
     def wait_idle(self) -> None:
         """Wait until no cell runs and the page has dealt with all that the kernel sent to answer it."""
         self.until(IDLE)

@@ -33,6 +33,7 @@ class Server:
         places = {f"JUPYTER{'LAB' if kind in kinds[3:] else ''}_{kind.upper()}_DIR": kind for kind in kinds}
         environment = os.environ | {name: str(self.state / place) for name, place in places.items()}
         environment["IPYTHONDIR"] = str(self.state / "ipython")
+        environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # a restarted kernel warns of frozen modules
         for name, values in SETTINGS.items():
             path = self.state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)

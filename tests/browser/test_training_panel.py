@@ -22,6 +22,12 @@ panel = TrainingPanel(**small)
 other = TrainingPanel(("plain", "norm_clip"), seed=1, **small)
 wild = TrainingPanel(("convnorm", "plain"), seed=1, **small | {"steps": 40})
 """
+UNSEEN = """
+import asyncio
+while not panel.runner.over:
+    await asyncio.sleep(0.1)
+panel.runner.why
+"""
 ATTACK = """
 import torch
 from convkit.data import digits, subset
@@ -58,8 +64,9 @@ records = fit(model, data, "sphere", steps=100_000, batch_size=16, evaluate_ever
 history = await run(records, controls=sliders)
 print(len(history), "records,", len({record.lr for record in history if record.step > 1}) > 1)
 """
-CELLS = [MAKE, "panel", "other", "wild", SAME, "panel.runner and panel.runner.step"]
-MAKE_CELL, PANEL, OTHER, WILD, SAME_CELL, STEP_CELL = range(len(CELLS))
+DECAY = "from convkit.widgets.decay import DecayPanel\nDecayPanel()"
+CELLS = [MAKE, "panel", "other", "wild", SAME, "panel.runner and panel.runner.step", "", DECAY]
+MAKE_CELL, PANEL, OTHER, WILD, SAME_CELL, STEP_CELL, UNSEEN_CELL, DECAY_CELL = range(len(CELLS))
 STEP = r"Number(now.words.match(/step (\d+)/)?.[1])"  # NaN where the words have none: every comparison is false
 
 
@@ -228,6 +235,48 @@ def test_after_a_reload_the_run_is_still_under_way(reader, books):
     panel.until(says(r"From step \d+ on centered sphere with noise has noise σ 0\."))
     press(panel, "Stop")
     panel.until(says("^Stopped at step"))
+    assert reader.trouble() == []
+
+
+def test_a_training_that_nobody_sees_any_more_ends(reader, books):
+    (panel,) = opened(reader, books, PANEL)
+    press(panel, "Start")
+    goes_on(panel)
+    reader.ask(f"number => {{ {BOOK}.content.activeCellIndex = number }}", PANEL)
+    reader.command("notebook:clear-cell-output")
+    reader.write(UNSEEN_CELL, UNSEEN)
+    reader.run_cell(UNSEEN_CELL)  # it waits for the end
+    said = reader.cell(UNSEEN_CELL).locator(".jp-OutputArea-output").inner_text()
+    assert said.strip() == "', because nobody can see it any more'"
+    reader.run_cell(PANEL)
+    view(reader, PANEL).until(says(r"^Stopped at step \d+ of 100000, because nobody can see it any more\."))
+    assert reader.trouble() == []
+
+
+def test_after_a_restart_of_the_kernel_panels_say_so_and_the_cells_make_new_ones(reader, books):
+    panels = opened(reader, books, PANEL, OTHER, DECAY_CELL)
+    press(panels[0], "Start")
+    goes_on(panels[0])
+    reader.restart()
+    for panel in panels:
+        note = panel.root.locator(".convkit-lost")
+        note.wait_for()
+        assert note.get_attribute("role") == "alert"
+        assert note.inner_text().endswith("run this cell again.")
+        parts = panel.root.locator("button, input, select")
+        assert parts.count()
+        assert all(parts.nth(number).is_disabled() for number in range(parts.count()))
+    for cell in (MAKE_CELL, PANEL, OTHER, DECAY_CELL):
+        reader.run_cell(cell)
+    press(view(reader, PANEL), "Start")
+    goes_on(view(reader, PANEL))
+    press(view(reader, PANEL), "Stop")
+    decay = view(reader, DECAY_CELL)
+    before = decay.settle()
+    slider = next(part for kind, _, part in decay.controls() if kind == "slider")
+    decay.moves("slider", slider)[-1]()
+    decay.wait_change(before)
+    assert reader.page.locator(".convkit-lost").count() == 0
     assert reader.trouble() == []
 
 
