@@ -340,6 +340,11 @@ def test_seeds_are_bands_with_a_verdict_and_clear_asks_first(reader, books):
     assert cells[:3] == ["BN: BatchNorm (runs 3 to 5)", "no normalization (runs 6 to 8)", "0, 1, 2"]
     assert verdict.locator("td").last.inner_text() in ("higher", "lower", "cannot say")
     assert race.root.locator(".convkit-runs tbody tr").count() == 8
+    reader.page.set_viewport_size({"width": 980, "height": 1100})
+    wide = "table => { table.style.width = '1000px'; return table.parentElement.scrollWidth }"
+    assert race.root.locator(".convkit-runs").evaluate(wide) == 1000  # as with more columns: it scrolls by itself
+    assert race.root.evaluate("panel => panel.scrollWidth - panel.clientWidth") <= 2
+    reader.page.set_viewport_size({"width": 1400, "height": 1100})
     bands = race.root.locator("svg.convkit-drawing path[opacity='0.2']")
     assert bands.count() >= 6
     entry = race.root.locator(".convkit-entry").first

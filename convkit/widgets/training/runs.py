@@ -21,6 +21,7 @@ from convkit.widgets.training.runner import Track
 
 FACTORS = 45  # changes of the rate in the exponential schedule, as in 90 epochs with one after every second
 SILENT = {"momentum": 0.9, "weight_decay": 0.0}  # not worth a word in the table
+SHARED = ("schedule", "data", "model", "batch size", "steps")  # told once above the table if the same in all runs
 
 
 @dataclass(frozen=True)
@@ -215,19 +216,28 @@ def link(text: str, name: str) -> str:
 
 
 def table_html(runs: Sequence[PanelRun]) -> str:
-    """Return the table of runs as HTML, the latest first, without columns that are empty in all of them."""
+    """Return the table of runs as HTML, the latest first, without columns that are empty in all of them.
+
+    What is the same in all stands above.
+    """
     if not runs:
         return ""
     rows = [{"run": str(number)} | run.row() for number, run in enumerate(runs, start=1)]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    same = {name: rows[0][name] for name in SHARED if name in columns and len({row[name] for row in rows}) == 1}
+    columns = [name for name in columns if name not in same]
+    told = html.escape("; ".join(f"{name} {text}" for name, text in same.items()))
     look = "text-align: left; vertical-align: top; padding: 2px 10px 2px 0; line-height: 1.3"
 
     def line(kind: str, texts: Sequence[str]) -> str:
-        cells = (f"<{kind} style='{look}'>{html.escape(text)}</{kind}>" for text in texts)
+        looks = [f"{look}; min-width: 15em" if name == "other knobs" else look for name in columns]
+        cells = (f"<{kind} style='{one}'>{html.escape(text)}</{kind}>" for one, text in zip(looks, texts, strict=True))
         return f"<tr>{''.join(cells)}</tr>"
 
     body = "".join(line("td", [row[name] for name in columns]) for row in reversed(rows))
+    box = "overflow-x: auto; width: 0; min-width: 100%"  # as wide as the panel, however wide the table
     return (
-        "<table class='convkit-runs' style='font-size: 85%; margin: 8px 0'><caption style='text-align: left'>"
-        f"<b>Finished runs</b></caption><thead>{line('th', columns)}</thead><tbody>{body}</tbody></table>"
+        f"<div style='{box}'><table class='convkit-runs' style='font-size: 85%; margin: 8px 0'>"
+        f"<caption style='text-align: left'><b>Finished runs</b>{f' (in all: {told})' if told else ''}</caption>"
+        f"<thead>{line('th', columns)}</thead><tbody>{body}</tbody></table></div>"
     )

@@ -163,6 +163,11 @@ def test_the_runs_before_stay_in_gray_and_the_table_and_the_files_hold_what_the_
     assert {name: float(steps[-1][f"norm {name}"]) for name in last.norms} == last.norms
     page = panel._below.value
     assert page.partition("convkit-runs")[2].count("<tr>") == 1 + 4
+    assert f"(in all: schedule constant; data {DATA.name}; model cnn9, 4-6-8 channels; batch size 16)</caption>" in page
+    assert re.findall(r"<th style='[^']*'>(.*?)</th>", page.partition("convkit-runs")[2]) == [
+        *("run", "method", "learning rate", "other knobs", "seed", "steps", "loss", "test accuracy", "largest norm"),
+        *("median condition", "seconds", "end"),
+    ]
     links = re.findall(r'download="(\S+)".*?base64,(\S+?)"', page)
     files = {name: base64.b64decode(code).decode() for name, code in links}
     assert files == {"runs.csv": table_csv(panel.runs), "steps.csv": records_csv(panel.runs)}
