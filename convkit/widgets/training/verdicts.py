@@ -12,11 +12,12 @@ from convkit.widgets.training.runs import PanelRun, link, records_csv, table_csv
 HEADS = ("test accuracy of", "against", "seeds", "difference in points [95 % interval]", "verdict")
 ONE_SEED = "one seed says nothing: take two or more"
 NOTE = (
-    "A norm is that of a convolution alone, with ConvNorm's affine kernel, without the factors of BatchNorm behind it; "
-    "for zero padding it is that of the torus, a bound. The schedule multiplies the learning rate. All methods of a "
-    "Start have the same seeds, and a seed gives all of them the same batches: the runs are paired. Where there are "
-    "several seeds, a line is their mean, and its band reaches from the lowest to the highest. An attack changes every "
-    "pixel by at most ε; accuracy is that of unchanged images."
+    "Colors are those of the places (first, second, third), not of the methods. A norm is that of a convolution alone, "
+    "with ConvNorm's affine kernel, without the factors of BatchNorm behind it; for zero padding it is that of the "
+    "torus, a bound. The schedule multiplies the learning rate. All methods of a Start have the same seeds, and a seed "
+    "gives all of them the same batches: the runs are paired. Where there are several seeds, a line is their mean, and "
+    "its band reaches from the lowest to the highest. An attack changes every pixel by at most ε; accuracy is that of "
+    "unchanged images."
 )
 
 
