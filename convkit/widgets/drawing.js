@@ -549,7 +549,7 @@ function render({ model, el }) {
       inside += around(ax, view, theme);
       if (ax.legend) over += legend(ax, i, view, theme, picked);
       const name = `${ax.title.words || ax.y.label || 'part'} (${i + 1} of ${scene.axes.length})`;
-      const steered = steers(i) ? 'a drag turns it, a click picks a point, as the controls do; ' : '';
+      const steered = steers(i) ? 'a drag or a click here moves controls of the panel; ' : '';
       over += `<rect class="convkit-pane${steered && ' convkit-steered'}" data-name="pane ${i}" data-pane="${i}" tabindex="0" role="application" fill="none"
         aria-label="${escaped(name)}: ${steered}+ and − zoom, arrows move, Home shows all" x="${left}" y="${top}" width="${w}" height="${h}"/>`;
     });

@@ -33,11 +33,13 @@ class SpectraPanel(DrawnPanel):
 
     ``other`` is a second network with layers of the same names, such as the network before training; ``names`` are the
     names of the two. Without a model it shows the kit's trained kernels. All values are computed, by Fourier, when they
-    are first shown. Raises ``ValueError`` as ``conv_operators`` does, with the name of the layer.
+    are first shown; a click on the bar of colors picks a layer. Raises ``ValueError`` as ``conv_operators`` does, with
+    the name of the layer.
     """
 
     title = "The singular values of all layers of a network"
     size = (9.5, 4.3)
+    steered = (1,)  # the bar of colors
 
     def __init__(
         self,
@@ -73,6 +75,10 @@ class SpectraPanel(DrawnPanel):
             "log": toggle("logarithmic axis"),
             "boundary": choice("boundary", [_TORUS, _CIRCULAR]),
         }
+
+    def clicked(self, x: float, y: float) -> dict[str, Any]:
+        """Pick the layer of the color that was clicked."""
+        return {"layer": self._layers[min(max(round(y), 0), len(self._layers) - 1)]}
 
     def draw(
         self, figure: Figure, layer: str, view: str, weights: str, folded: bool, log: bool, boundary: str

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from convkit import widgets
+from convkit.widgets.drawing import DrawnPanel
 from convkit.widgets.panel import Panel
 
 for found in pkgutil.iter_modules(widgets.__path__, "convkit.widgets."):
@@ -43,6 +44,14 @@ def press(panel: Panel, name: str) -> None:
     """Click the button with this name."""
     buttons = [part for part in parts(panel._root) if isinstance(part, ipywidgets.Button)]
     next(button for button in buttons if button.description == name).click()
+
+
+def mouse(panel: DrawnPanel, **content: object) -> None:
+    """What the page sends for a drag or a click; it is answered once."""
+    answers: list[object] = []
+    panel._drawing.send = answers.append
+    panel._steer(None, content, [])
+    assert answers == [{"done": True}]
 
 
 def drawn(figure: Figure) -> bytes:

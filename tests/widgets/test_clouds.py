@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from convkit.data.surfaces import SOLIDS
 from convkit.training.evaluation import evaluate
 from convkit.widgets.clouds import NUMBER, POINTS, CloudPanel, K, seen, trained, turned
+from tests.helpers.panels import mouse
 
 PANEL = CloudPanel
 
@@ -82,14 +83,6 @@ def test_everything_drawn_is_inside_its_picture(panel):
         for ax in panel.figure.axes[:2]:
             points = np.concatenate([line.get_xydata() for line in ax.lines])
             assert np.abs(points).max() < ax.get_xlim()[1]
-
-
-def mouse(panel, **content):
-    """What the page sends for a drag or a click; how often it was answered."""
-    answers = []
-    panel._drawing.send = answers.append
-    panel._steer(None, content, [])
-    assert answers == [{"done": True}]
 
 
 def test_a_drag_turns_the_near_side_along_with_the_mouse_and_the_picture_follows(panel):

@@ -3,14 +3,17 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from torch import nn
 from torch.testing import assert_close
 
 from convkit.operators.network import conv_operators
 from convkit.plots import plot_intervals, plot_radii
 from convkit.widgets.spectra import SpectraPanel
+from tests.helpers.panels import mouse
 from tests.helpers.refusals import refused
 from tests.helpers.unchanged import unchanged
 
@@ -99,6 +102,18 @@ def test_views_divide_by_the_largest_and_by_the_number(panel):
     values = dense(panel._models["trained"], "9")
     assert_close(torch.tensor(line.get_ydata()), values / values[0])
     assert_close(torch.tensor(line.get_xdata()), torch.arange(1, 6, dtype=torch.float64) / 5)
+
+
+def test_a_click_on_the_bar_of_colors_picks_the_layer_of_that_color(panel):
+    assert panel._drawing.steered == [1]
+    whole, bar = panel.figure.axes
+    colors = np.asarray([to_rgb(line.get_color()) for line in whole.lines])
+    assert np.asarray(bar.images[0].get_array())[:, 0, :3] == pytest.approx(colors)
+    low, high = bar.get_ylim()
+    for y, layer in ((low, "0"), (0.4, "0"), (0.6, "3"), (2.0, "6"), (2.6, "9"), (high, "9")):
+        mouse(panel, x=0.0, y=y)
+        assert panel.values["layer"] == layer
+        assert panel.words.startswith(f"{layer}, trained")
 
 
 def test_a_layer_that_loses_rank_has_an_infinite_condition_number():
