@@ -54,7 +54,7 @@ class ConvNormPanel(DrawnPanel):
             "kind": choice("kernel", [_RANDOM, _BLUR, _BOX, _EDGE]),
             "n": slider("image size", 13, 6, 16),
             "stride": choice("stride", [1, 2]),
-            "border": choice("border", [_CIRCULAR, _ZEROS]),
+            "border": choice("boundary", [_CIRCULAR, _ZEROS]),
             "affine": choice("affine kernel", [_IDENTITY, _DRAWN]),
             "floor": toggle("floor under the spectrum", True),
             "wrong": toggle("v of a torus one pixel too small"),

@@ -34,7 +34,7 @@ class FourierPanel(DrawnPanel):
             "c_in": slider("channels in", 2, 1, 3),
             "c_out": slider("channels out", 3, 1, 3),
             "seed": slider("random kernel", 0, 0, 9),
-            "border": choice("border", [_CIRCULAR, _ZEROS, _NONE]),
+            "border": choice("boundary", [_CIRCULAR, _ZEROS, _NONE]),
             "stride": choice("stride", [("1", 1), ("2, which the two lines ignore", 2)]),
             "fft": choice("FFT size", [("the image size", 0), ("one too small", -1), ("one too large", 1)]),
             "crop": toggle("crop the kernel (do not fold it)"),
@@ -63,7 +63,7 @@ def layer_and_belief(
     """Return the layer as it is, and the stride-1 circular layer that the two lines assume."""
     if border == _NONE and k > n:
         raise ValueError(
-            f"without a border a whole {k} × {k} window must fit into the image, got one of {n} × {n}; "
+            f"without padding a whole {k} × {k} window must fit into the image, got one of {n} × {n}; "
             "make the image larger or the kernel smaller"
         )
     # one draw for all sizes: what a slider leaves alone stays the same
@@ -101,7 +101,7 @@ def _switched_on(
         yield (
             (True, "without circular padding the matrix is Toeplitz with fewer rows, not circulant")
             if k > 1
-            else (False, "a 1 × 1 window always fits, so no border is needed")
+            else (False, "a 1 × 1 window always fits, so no padding is needed")
         )
     if stride > 1:
         yield True, "stride 2 keeps one output row in four, which folds frequencies onto each other"
