@@ -73,7 +73,7 @@ def plot_patch(image: Any, ax: Axes | None = None, limit: float | None = None, f
         color = "white" if abs(values[i, j]) > 0.7 * limit else INK
         text = f"{values[i, j]:.3g}"
         text = text.replace("0.", ".") if abs(values[i, j]) < 1 else text  # short: it must fit into one pixel
-        ax.text(j, i, text, ha="center", va="center", fontsize=min(points / 3, 10), color=color)
+        ax.text(j, i, text, ha="center", va="center", fontsize=min(points / 3.3, 10), color=color)
     if framed is not None:
         i, j = framed
         ax.plot(j + 0.5 * np.array([-1, 1, 1, -1, -1]), i + 0.5 * np.array([-1, -1, 1, 1, -1]), color=BLUE, lw=2.5)
