@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import pkgutil
 import re
 
@@ -36,6 +37,25 @@ def test_a_panel_in_its_state_says_what_the_page_promises(number, name, state, w
 def test_the_page_names_every_notebook_and_its_sections_as_they_are():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert re.search(rf"\b{path.name[:2]}\b", PAGE), path.name
+
+
+def test_lessons_name_sections_and_exercises_that_the_notebooks_have():
+    table = PAGE.partition("| bet, then | exercise |\n")[2].partition("\n\n")[0]
+    lessons = re.findall(r"^\| (\d\d) \| (.+) \| (\d) \|$", table, re.MULTILINE)
+    assert [number for number, _, _ in lessons] == sorted(
+        path.name[:2] for path in (ROOT / "notebooks").glob("*.ipynb")
+    )
+    for number, sections, exercise in lessons:
+        [path] = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+        for section in re.findall(r"\d+", re.sub(r"steps \d and \d", "", sections)):
+            assert f"\n## {section} · " in f"\n{text}", (number, section)
+        for section in re.findall(r"the panel of section (\d+)", sections):
+            assert re.search(r"Panel\(", text.partition(f"## {section} · ")[2].partition("\n## ")[0]), (number, section)
+        for section in re.findall(r"(\d+) \(the bet is there\)", sections):
+            assert "### A bet" in text.partition(f"## {section} · ")[2].partition("\n## ")[0], (number, section)
+        assert f'"Exercise {exercise}"' in text, (number, exercise)
 
 
 def test_each_arrow_is_a_link_in_the_first_cell_of_the_later_notebook():
