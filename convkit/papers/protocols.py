@@ -21,6 +21,7 @@ class Claim:
         metric: The number: ``"clean"``, the name of an attack, ``"mean class"`` of clouds (see
             ``mean_class_accuracy``), or what else ``Scale`` lets a run measure.
         printed: What the paper says of ours.
+        over_cells: ``"highest"`` compares the highest number of the cells of each side in place of the mean.
     """
 
     words: str
@@ -28,6 +29,7 @@ class Claim:
     theirs: Sequence[str]
     metric: str
     printed: Literal["higher", "lower", "not lower"]
+    over_cells: Literal["mean", "highest"] = "mean"
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ def paired(claim: Claim, protocol: Protocol, stored: Mapping[str, Any]) -> tuple
     for seed in sorted(set.intersection(*(set(runs[name]) for name in (*claim.ours, *claim.theirs)))):
         values = [[_number(runs[name][seed], claim.metric) for name in side] for side in (claim.ours, claim.theirs)]
         if all(value is not None for side in values for value in side):
-            ours.append(statistics.mean(value for value in values[0] if value is not None))
-            theirs.append(statistics.mean(value for value in values[1] if value is not None))
+            ours.append(_of_cells(claim, values[0]))
+            theirs.append(_of_cells(claim, values[1]))
     return ours, theirs
 
 
@@ -171,9 +171,10 @@ What the four papers print, what our runs measured, and what that allows one to 
 own is treated in the same way: what is "printed" there was expected before the runs. `python3 -m convkit papers
 scoreboard` writes this page from the results in this folder; no word of it is written by hand.
 
-- The difference is that of the means over the named cells, paired seed by seed, in percentage points of accuracy (a
-  factor for norms, a plain number for IS, FID and their like). Its 95 % interval is Student's t; a verdict needs an
-  interval without 0. Of twenty comparisons of equals one is expected to give a verdict.
+- The difference is that of the means over the named cells (of the highest where a claim says *the highest*), paired
+  seed by seed, in percentage points of accuracy (a factor for norms, a plain number for IS, FID and their like). Its
+  95 % interval is Student's t; a verdict needs an interval without 0. Of twenty comparisons of equals one is expected
+  to give a verdict.
 - *Same sign* and *opposite sign* compare the direction alone: a narrow network on digits is not the paper's experiment.
   *Agrees* and *disagrees* are kept for the paper's network on its data, or on their JPEG copy, and need its seeds.
 - Where learning rates (and strengths of penalties) were chosen, each cell had its own grid, on training images that the
@@ -200,6 +201,12 @@ def _number(run: Mapping[str, Any], metric: str) -> float | None:
     return float(value) if metric.startswith(("queries", *SCORES)) else 100 * value
 
 
+def _of_cells(claim: Claim, values: Iterable[float | None]) -> float:
+    """Return the one number of a side that is compared; ``None`` in the values counts for nothing."""
+    known = [value for value in values if value is not None]
+    return max(known) if claim.over_cells == "highest" else statistics.mean(known)
+
+
 def _lines(key: str, protocol: Protocol, claim: Claim, folder: Path) -> list[Line]:
     """Return a line for each scale at which a claim was tested, or one that says that it was not."""
     words, printed = f"{claim.words} ({protocol.item})", _printed(claim, protocol)
@@ -221,8 +228,8 @@ def _printed(claim: Claim, protocol: Protocol) -> str:
     sides = [[cells[name] for name in side] for side in (claim.ours, claim.theirs)]
     if any(value is None for side in sides for value in side):
         return claim.printed
-    means = [statistics.mean(value for value in side if value is not None) for side in sides]
-    return f"{claim.printed}: {means[0]:.2f} against {means[1]:.2f}"
+    numbers = [_of_cells(claim, side) for side in sides]
+    return f"{claim.printed}: {numbers[0]:.2f} against {numbers[1]:.2f}"
 
 
 def _measured(claim: Claim, ours: Sequence[float], theirs: Sequence[float], found: Verdict | None) -> str:

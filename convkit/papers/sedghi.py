@@ -1,7 +1,8 @@
 """The tables and figures of Sedghi et al. 2019 as protocols."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from convkit.papers.protocols import GPU, PAPERS, SMALL, Cell, Claim, Protocol, Scale, tiny
 
@@ -41,15 +42,38 @@ PAPERS.register(
 )
 
 
+GRID_BOUNDS = (0.5, 1.0, 1.5, 2.0)
+NUMBERS = {"mean": "mean", "highest": "highest accuracy"}
+
+
 def grid(batchnorm: bool, rates: tuple[float, ...]) -> list[Cell]:
     """Return a cell for each bound and learning rate."""
     clip = {"batchnorm": batchnorm}
     bounds = {"no clip": ("batchnorm" if batchnorm else "plain", {})}
-    bounds |= {f"clip {b:g}": ("norm_clip", {**clip, "bound": b}) for b in (0.5, 1.0, 1.5, 2.0)}
+    bounds |= {f"clip {b:g}": ("norm_clip", {**clip, "bound": b}) for b in GRID_BOUNDS}
     return [
         Cell(f"{name}, lr {lr:g}", method, {**knobs, "lr": lr})
         for name, (method, knobs) in bounds.items()
         for lr in rates
+    ]
+
+
+def raised(cells: list[Cell], how: str, numbers: Sequence[Literal["mean", "highest"]]) -> list[Claim]:
+    """Return the claims that each bound raises the mean, or the highest, of the accuracies at all rates.
+
+    The highest is taken on the test images, as in the paper, on both sides from as many rates.
+    """
+    return [
+        Claim(
+            f"{how} BatchNorm, clipping at {b:g} raises the {NUMBERS[number]} over all learning rates",
+            named(cells, f"clip {b:g},"),
+            named(cells, "no clip,"),
+            "clean",
+            "higher",
+            number,
+        )
+        for number in numbers
+        for b in GRID_BOUNDS
     ]
 
 
@@ -60,6 +84,8 @@ def named(cells: list[Cell], beginning: str) -> list[str]:
 
 SLOWING = {**FULL.plan, "epochs": 100, "schedule": "exponential", "factor": 0.95, "factor_epochs": 1}
 GRIDS = {"a": (False, (0.001, 0.003, 0.01, 0.03, 0.1)), "b": (True, (0.01, 0.03, 0.1, 0.2, 0.3))}
+# Without BatchNorm the paper says "improved the best result" and "more robust", with it that the clip "helps".
+CLAIMED: dict[str, Sequence[Literal["mean", "highest"]]] = {"a": ("mean", "highest"), "b": ("mean",)}
 RESIDUAL: dict[str, Any] = {"model": "resnet18", "options": {"width": 1 / 8}}  # residual, as the paper's network is
 GRID = replace(SMALL, **RESIDUAL, minutes=10, rates=(), plan={**SMALL.plan, "steps": 200})
 for letter, (batchnorm, rates) in GRIDS.items():
@@ -77,16 +103,7 @@ for letter, (batchnorm, rates) in GRIDS.items():
                 "small": GRID,
                 "full": replace(FULL, minutes=3000, seeds=1, rates=(), plan=SLOWING),
             },
-            [
-                Claim(
-                    f"{how} BatchNorm, clipping at {b:g} raises the mean over all learning rates",
-                    named(own, f"clip {b:g},"),
-                    named(own, "no clip,"),
-                    "clean",
-                    "higher",
-                )
-                for b in (0.5, 1.0)
-            ],
+            raised(own, how, CLAIMED[letter]),
         ),
     )
 PAPERS.register(

@@ -280,6 +280,26 @@ def test_a_verdict_is_of_paired_seeds_in_percent_and_norms_are_compared_by_facto
     assert math.exp(doubled.difference) == pytest.approx((2 * 2.2) ** 0.5)
 
 
+def test_a_claim_of_the_highest_takes_the_best_cell_of_each_seed():
+    trio = replace(PAIR, cells=[*PAIR.cells, Cell("SN", "spectral_norm")])
+    of_pair, of_sn = (stored("clean", *sides)["runs"] for sides in ([[0.9, 0.5], [0.8, 0.6]], [[], [0.4, 0.7]]))
+    runs = {"runs": of_pair + [run | {"cell": "SN"} for run in of_sn]}
+    claim = Claim("higher", ("plain", "SN"), ("BN",), "clean", "higher", "highest")
+    assert judged(claim, trio, runs).difference == pytest.approx(((80 - 90) + (70 - 50)) / 2)
+    mean = judged(replace(claim, over_cells="mean"), trio, runs)
+    assert mean.difference == pytest.approx(((60 - 90) + (65 - 50)) / 2)
+
+
+def test_the_claims_of_figure_3_take_every_bound_and_without_batchnorm_the_best_result_too():
+    for letter, numbers in (("a", ["mean", "highest"]), ("b", ["mean"])):
+        protocol = PAPERS[f"S-figure3{letter}"]
+        assert [claim.over_cells for claim in protocol.claims] == [number for number in numbers for _ in range(4)]
+        for claim in protocol.claims:
+            assert len(claim.ours) == len(claim.theirs) == 5
+        clipped = {cell.name for cell in protocol.cells if cell.name.startswith("clip ")}
+        assert {name for claim in protocol.claims for name in claim.ours} == clipped
+
+
 @pytest.mark.parametrize("paper", [True, False])
 def test_only_the_papers_own_network_agrees_or_disagrees(paper):
     scale = replace(SCALE, paper=paper)

@@ -18,13 +18,13 @@ PANELS = [
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "with_states"
 ]
 MODULES = {
-    "BoundaryPanel": "boundaries", "BoundsPanel": "bounds", "ClippingPanel": "clipping", "DepthPanel": "depth",
-    "FourierPanel": "fourier", "MatrixPanel": "matrices",
+    "BoundaryPanel": "boundaries", "BoundsPanel": "bounds", "ClippingPanel": "clipping", "ConvNormPanel": "convnorm",
+    "DepthPanel": "depth", "FourierPanel": "fourier", "MatrixPanel": "matrices",
 }  # fmt: skip
 
 
 def test_the_notebooks_of_linear_algebra_have_buttons():
-    assert {number for number, _ in PANELS} >= {"00", "01", "02", "03", "04", "05"}
+    assert {number for number, _ in PANELS} >= {"00", "01", "02", "03", "04", "05", "07"}
 
 
 @pytest.mark.parametrize("number, call", PANELS, ids=[number for number, _ in PANELS])
