@@ -112,8 +112,9 @@ def flattened_bound(A: ConvOperator) -> Tensor:
     """Return ``flattened_norm`` times the root of the largest number of windows that read one pixel.
 
     A scalar with gradient. Every geometry. At stride 1 the number is at most ``prod(k)``, whatever the dilation; at
-    stride s at most ``prod(ceil(k gcd(s, dilation) / s))``. Equal to the norm where windows do not overlap. A circular
-    kernel that is longer than the image is folded first. Yoshida & Miyato 2017; Tsuzuku et al. 2018.
+    stride s at most ``prod(ceil(k gcd(s, dilation) / s))``. Equal to the norm where windows do not overlap and one of
+    them lies inside the image. A circular kernel that is longer than the image is folded first. Yoshida & Miyato 2017;
+    Tsuzuku et al. 2018.
 
     >>> A = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]]), 2, padding_mode="zeros")
     >>> flattened_bound(A).square().round(decimals=3)

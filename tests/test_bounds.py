@@ -199,6 +199,14 @@ def test_flattened_kernel_has_the_norm_where_windows_do_not_overlap(device):
         assert reshaped_bound(A) <= flattened_bound(A)
 
 
+def test_flattened_bound_is_above_the_norm_where_no_window_lies_inside_or_a_box_is_longer_than_the_circle(device):
+    no_window_inside = ConvOperator(torch.tensor([[[1.0, 2.0, 1.0]]], device=device), 1, 3, 1, padding_mode="zeros")
+    long_box = ConvOperator(torch.ones(1, 1, 5, device=device), 3)
+    for A, bound, norm in ((no_window_inside, 6**0.5, 2.0), (long_box, 27**0.5, 5.0)):
+        assert float(flattened_bound(A)) == pytest.approx(bound, rel=1e-5)
+        assert float(operator_norm(A, 2)) == pytest.approx(norm, rel=1e-5)
+
+
 def test_flattened_norm_lies_below_the_norm_and_the_factor_counts_the_windows_of_a_pixel(device):
     kernel = normal(3, 2, 3, 4, device=device)
     cases = [  # stride, dilation, windows that read one pixel
