@@ -170,6 +170,25 @@ class TestBook:
             "[...document.querySelectorAll('.math')].every(m => m.querySelector('mjx-container'))"
         )
 
+    @pytest.mark.parametrize("width", [1400, 600])
+    def test_a_formula_begins_in_its_column_and_a_long_one_scrolls(self, site, visit, width):
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        places = """[...document.querySelectorAll('div.math')].map(place => {
+            const left = place.querySelector('mjx-math').getBoundingClientRect().left;
+            const hidden = place.scrollWidth - place.clientWidth, look = getComputedStyle(place).overflowX;
+            return [left - place.getBoundingClientRect().left, hidden, look];
+        })"""
+        found = []
+        for path in NOTEBOOKS:
+            visit.open(of(site, path.stem[:2]))
+            visit.page.wait_for_function("MathJax.startup.promise.then(() => true)")
+            found += visit.page.evaluate(places)
+        assert len(found) > 10
+        assert min(left for left, _, _ in found) > -1
+        assert {look for _, _, look in found} == {"auto"}
+        if width == 1400:
+            assert max(hidden for _, hidden, _ in found) <= 0
+
     def test_search_finds_a_word(self, site, visit):
         handler = functools.partial(Quiet, directory=str(site))  # a disk gives the titles alone, without the sentences
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
