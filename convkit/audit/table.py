@@ -112,7 +112,7 @@ class LayerTable(list[LayerRecord]):
         rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in body)
         heads = "".join(f"<th>{cell}</th>" for cell in head)
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+        return f"<table style='white-space: nowrap'><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
     def _notes(self) -> list[str]:
         notes = [f"not in the table: {name or 'the network itself'} ({reason})" for name, reason in self.missing]

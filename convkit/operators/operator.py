@@ -132,7 +132,7 @@ class ConvOperator:
 
     @property
     def T(self) -> "ConvOperator":
-        """Return the transpose: the same kernel and geometry, which maps outputs to inputs."""
+        """Return the transpose, which has the same kernel and geometry and maps outputs to inputs."""
         return self._in_geometry(transposed=not self.transposed)
 
     def _in_geometry(self, **changes: Any) -> "ConvOperator":
@@ -184,7 +184,7 @@ class ConvOperator:
 
     @property
     def _torchs_padding(self) -> tuple[int, ...] | None:
-        """Return the padding that torch's convolution does without a padded copy: as many zeros on each side."""
+        """Return the padding that torch's convolution does without a padded copy, as many zeros on each side."""
         alike = self.padding_mode == "zeros" and all(before == after for before, after in self.pads)
         return tuple(before for before, _ in self.pads) if alike else None
 
