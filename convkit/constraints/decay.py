@@ -35,9 +35,9 @@ def norm_decay(
     Algorithm 1 of Liang & Huang 2021: ``h <- momentum h + (1 - momentum) p``, then ``.grad += beta / N h``, where p is
     the gradient of the sum of the norms (``ord`` 1 or inf, exact) of the N layers of ``shapes``. That is
     ``input_shapes(model, x)`` or a part of it; any stride, padding, dilation, groups. ``mean=False`` adds ``beta h``,
-    as the authors' own runs did. Where several rows attain the maximum, p is the mean of their gradients. Through a
-    parametrization p reaches the parameters behind it. As with weight decay, a parameter without ``.grad`` is not
-    touched, and a frozen one has no p, although N counts its layer.
+    the factor in the authors' program. Where several rows attain the maximum, p is the mean of their gradients.
+    Through a parametrization p reaches the parameters behind it. As with weight decay, a parameter without ``.grad`` is
+    not touched, and a frozen one has no p, although N counts its layer.
 
     Returns a handle whose ``beta`` may be changed between steps. Works with ``torch.amp.GradScaler``, fused optimizers
     and ``maximize`` without further settings.

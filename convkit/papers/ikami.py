@@ -158,7 +158,7 @@ PAPERS.register(
         [
             Claim("linear noise of 1 against none", ("linear 1",), ("no noise",), "clean", "higher"),
             Claim(
-                "linear noise against constant",
+                "linear noise against constant, means over their sizes",
                 [f"linear {sigma:g}" for sigma in LINEAR],
                 [f"constant {sigma:g}" for sigma in CONSTANT],
                 "clean",

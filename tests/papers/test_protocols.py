@@ -315,6 +315,12 @@ def test_only_the_papers_own_network_agrees_or_disagrees(paper):
     assert word(down, judged(down, PAIR, up), scale) == opposite
 
 
+def test_a_claim_about_several_cells_says_which_number_of_them_it_takes():
+    for name in PAPERS:
+        for claim in PAPERS[name].claims:
+            assert max(len(claim.ours), len(claim.theirs)) == 1 or claim.over_cells in claim.words, claim.words
+
+
 def test_the_stored_page_is_that_of_the_stored_results():
     folder = RESULTS / "papers"
     assert (folder / "README.md").read_text(encoding="utf-8") == page(folder)
