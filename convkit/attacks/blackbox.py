@@ -38,10 +38,12 @@ def simba(
 
     ``x`` is ``(N, ...)`` in [0, 1], ``y`` holds class numbers ``(N,)``; the queries are ``(N,)``, the one for the clean
     image included. For each image the vectors of the basis are tried one by one in a random order: ``+step``, then
-    ``-step`` if that does not lower the probability of the label; a step that lowers it is kept. An image is done once
-    the model gets it wrong. ``basis`` is ``"pixel"`` or ``"dct"``, the orthonormal cosines of a channel with all
-    frequencies. ``steps`` is the number of vectors to try, by default each once; more start a new round. The change is
-    at most ``step * sqrt(steps)`` in the 2-norm, and for ``"pixel"`` at most ``step`` per coordinate and round.
+    ``-step`` if that does not lower the probability of the label; a step that lowers it is kept. Probabilities are
+    compared by their odds, computed from the logits: these differ even where the probability rounds to 1, so a
+    large scale of the logits hides nothing. An image is done once the model gets it wrong. ``basis`` is ``"pixel"`` or
+    ``"dct"``, the orthonormal cosines of a channel with all frequencies. ``steps`` is the number of vectors to try, by
+    default each once; more start a new round. The change is at most ``step * sqrt(steps)`` in the 2-norm, and for
+    ``"pixel"`` at most ``step`` per coordinate and round.
 
     ``low`` and ``high`` take the place of 0 and 1 for other inputs than images. The model runs in evaluation mode.
     Raises ``ValueError`` for images, labels, steps, limits or logits that are out of range.

@@ -11,7 +11,8 @@ PUBLISHED: dict[str, Any] = {
     **{"batch_size": 128, "schedule": "steps", "milestones": DECAYED, "augmentation": "crop+flip"},
     **GPU,
 }
-# two of AutoAttack's four attacks, on the first 1024 test images, as the authors' script ran it for Table 2
+# two of AutoAttack's four attacks, on 1024 test images, as the authors' script ran it for Table 2 (there a random draw,
+# here the first)
 AUTO: dict[str, Any] = {"attack": "autoattack", "attacks": ["apgd-ce", "apgd-t"], "images": 1024, "eps": 1 / 255}
 FIGURE2: dict[str, Any] = {"attack": "l-autoattack-figure2", "images": 1024}
 FULL = Scale(

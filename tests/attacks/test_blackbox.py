@@ -42,6 +42,19 @@ def test_questions_are_counted_image_by_image(basis, device):
         assert (queries[2:5] <= 3).all()
 
 
+def test_logits_that_are_a_thousand_times_as_large_hide_nothing(device):
+    model, x, y = beside_a_plane([0.3, 0.5, 0.7], device)
+    found, queries = simba(model, x, y, 0.3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1024
+    assert (model(x).double().softmax(1)[:, 0] == 1).all()
+    louder, as_many = simba(model, x, y, 0.3, generator=torch.Generator().manual_seed(0))
+    assert (model(louder).argmax(1) != y).all()
+    assert torch.equal(found, louder)
+    assert torch.equal(queries, as_many)
+
+
 def test_an_image_that_is_wrong_already_costs_one_question_and_images_do_not_depend_on_their_company(model, images):
     x, y = images
     found, queries = simba(model, x, (y + 1) % 10, 0.3)

@@ -109,6 +109,10 @@ def unmasking(loss: Callable[[Tensor, Tensor], Any]) -> str | None:
         return "is the logit that comes nearest to the label's part of the loss? Its gradient is 0"
     if (slopes[own] == 0).any():
         return "is the label's own logit part of the loss? Its gradient is 0"
+    wrong = logits.detach().clone()
+    wrong[own] -= 2000  # the label led by 200 to 1200
+    if (loss(wrong, labels) <= values.detach()).any():
+        return "where the answer is wrong the loss should be larger than where it is right"
     survivors, tried = _survivors(loss)
     return None if survivors < 0.4 * tried else f"{survivors} of {tried} images survive PGD on this loss"
 

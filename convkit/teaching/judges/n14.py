@@ -72,7 +72,7 @@ def moved(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
         if (here + expected).abs().max() <= _NEAR:
             return "these point from the neighbor to the point: turn them around"
         if (here - expected).abs().max() > _NEAR:
-            return "a move changes nothing, but these numbers do not tell where the neighbor lies"
+            return "a move changes nothing, but these are not the differences of (2), neighbor minus point"
     return None
 
 
@@ -114,7 +114,10 @@ def pooled(answer: Callable[[Tensor], Any]) -> str | None:
         return "another order of the same points gives another result"
     if (here[0] - here[1]).abs().max() <= _NEAR:
         return "two different clouds give the same result: it says nothing about a cloud"
+    if (here - here[:, :1]).abs().max() <= _NEAR:
+        return "all channels have the same number: each channel should have its own"
     for known, name in ((x.amax(2), "maximum"), (x.mean(2), "mean")):
-        if (here - known).abs().max() <= _NEAR:
-            return f"this is the {name}, which the network has already"
+        factor = (here * known).sum() / known.square().sum()
+        if (here - factor * known).abs().max() <= _NEAR:
+            return f"this is the {name}, or a multiple of it, which the network has already"
     return None

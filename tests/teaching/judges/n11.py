@@ -63,6 +63,7 @@ CASES = {
         **{None: [margin, ratio, lambda z, y: cross_entropy(z / 1000, y)], "the label's own": [others]},
         "is 0 in float32": [cross_entropy, lambda z, y: -own(z.softmax(1), y), lambda z, y: (z.argmax(1) != y).float()],
         "not their mean or sum": [F.cross_entropy, lambda *_: "margin", lambda *_: 0.0],
+        "where the answer is wrong": [lambda z, y: z.topk(2, dim=1).values.diff(dim=1)[:, 0]],
         **{"nearest to the label's": [lambda z, y: -own(z, y)], "the attack climbs": [lambda z, y: -margin(z, y)]},
         "the loss is NaN or infinite": [lambda z, y: margin(z, y) * nan, lambda z, y: z.exp().sum(1)],
     },

@@ -28,8 +28,9 @@ CASES = {
         ],
         "another order of the same points": [lambda x: x[..., 0], lambda x: (x * torch.arange(6)).sum(2)],
         "two different clouds give the same": [lambda x: 0 * x.amax(2), lambda x: x.amax(2) * 0 + 1],
-        "this is the maximum": [lambda x: x.amax(2)],
-        "this is the mean": [lambda x: x.mean(2)],
+        "all channels have the same": [lambda x: x.sum((1, 2))[:, None].expand(-1, 3)],
+        "this is the maximum": [lambda x: x.amax(2), lambda x: 2 * x.amax(2)],
+        "this is the mean": [lambda x: x.mean(2), lambda x: x.sum(2)],
     },
     Case(moved, "a function that gives features|the shape should end"): {
         None: [differences, lambda x, n: differences(x, n).tolist()],
@@ -40,8 +41,9 @@ CASES = {
             lambda x, n: differences(x, n).repeat(1, 2, 1, 1),
         ],
         "turn them around": [lambda x, n: -differences(x, n)],
-        "do not tell where the neighbor lies": [
+        "are not the differences": [
             lambda x, n: 0 * differences(x, n),
+            lambda x, n: 2 * differences(x, n),
             lambda x, n: differences(x, n).abs(),
         ],
     },
