@@ -129,7 +129,12 @@ PAPERS.register(
         "L",
         "Figure 2",
         "norms of the layers of adversarially trained networks",
-        [FREE_OF_ATTACKS, *(Cell(n, "batchnorm", {"lr": 0.1}, changes={"objective": o}) for n, o in TRAINED.items())],
+        [
+            FREE_OF_ATTACKS,
+            *(Cell(n, "batchnorm", {"lr": 0.1}, changes={"objective": o}) for n, o in TRAINED.items()),
+            # norms grow with the rate, too: without attacks at the other rates, to compare with
+            *(Cell(f"none, lr {lr:g}", "batchnorm", {"lr": lr}, tuned={"lr": (lr,)}) for lr in (0.05, 0.1)),
+        ],
         {
             "tiny": tiny(SMALL_FIGURE2),
             "small": SMALL_FIGURE2,
