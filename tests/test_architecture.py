@@ -32,7 +32,7 @@ PURE = [name for layer in ("ground", "object", "engine", "theory", "steering") f
 CORE = ORDER[ORDER.index("operators") : ORDER.index("audit") + 1]
 OPTIONAL = {"engine": {"threadpoolctl"}, "loading": {"tqdm"}}  # without them: one worker, no progress bar
 MOST_ROOMS, MOST_DEPTH = 30, 12
-MOST_LINES = {"core": 6_600, "package": 24_900}
+MOST_LINES = {"core": 6_600, "package": 25_000}
 MOST_TESTS = 1.15  # lines of tests for a line of the package
 BESIDE = (
     "architecture",

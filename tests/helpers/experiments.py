@@ -5,7 +5,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from convkit.papers import certified, separation, spectra
+from convkit.papers import certified, separation, spectra, starts
 from convkit.papers.runs import Runs, load_experiments
 from tests import RESULTS
 
@@ -51,4 +51,5 @@ TINY = {
     "spectra-methods": partial(spectra.methods, HERE, (0,), ("BatchNorm", "sphere, no BatchNorm")),
     "spectra-depths": partial(spectra.depths, HERE, (0,), (10,)),
     "spectra-bounds": partial(spectra.bounds, HERE, (0,), (None, 0.5)),
+    "starts": partial(starts.run, HERE, (0,), ("sphere, wrn28_10, from one",)),
 }

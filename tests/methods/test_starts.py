@@ -13,6 +13,7 @@ from convkit.methods.registry import METHODS, read_knobs
 from convkit.models.residual import Residual
 from convkit.normalization.convnorm import ConvNorm2d
 from convkit.normalization.noisy_affine import NoisyAffine
+from convkit.papers.starts import CONVNORM, RATES, SPHERE, WIDE_SPHERE
 from convkit.training.evaluation import evaluate
 from convkit.training.loop import fit
 from tests.helpers.refusals import refused
@@ -124,19 +125,7 @@ def test_the_noise_of_a_residual_network_grows_with_depth_whatever_the_start():
 
 
 # ---- what it is for ------------------------------------------------------------------------------------------------
-W, WIDE = {"lr": 0.2, "weight_decay": 1e-3}, {"lr": 0.2, "weight_decay": 5e-3, "sigma": 1.0}
-C = {"lr": 0.1, "weight_decay": 1e-4}
 NARROW = {"wrn28_10": {"widening": 1}, "resnet18": {"width": 0.25}}
-PAPERS = {  # at the papers' rates
-    **{("sphere", model): W for model in ("resnet32", "resnet110")},
-    **{("sphere", "wrn28_10"): WIDE},
-    **{("convnorm", model): C for model in ("resnet32", "resnet110", "wrn28_10")},
-    **{
-        (method, model): {"lr": 0.01}
-        for method in ("norm_clip", "norm_decay_l1")
-        for model in ("resnet32", "resnet110", "wrn28_10")
-    },
-}
 
 
 def outcome(method, model, steps, seed=0, **knobs):
@@ -147,7 +136,8 @@ def outcome(method, model, steps, seed=0, **knobs):
 
 
 @pytest.mark.parametrize(
-    "method, model, knobs", [("sphere", "resnet32", W), ("sphere", "wrn28_10", WIDE), ("convnorm", "resnet18", C)]
+    "method, model, knobs",
+    [("sphere", "resnet32", SPHERE), ("sphere", "wrn28_10", WIDE_SPHERE), ("convnorm", "resnet18", CONVNORM)],
 )
 def test_the_papers_rates_lose_a_network_that_starts_at_one_and_train_one_from_zero(method, model, knobs):
     lost, _ = outcome(method, model, 20, **knobs, residual_start="one")
@@ -158,10 +148,10 @@ def test_the_papers_rates_lose_a_network_that_starts_at_one_and_train_one_from_z
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("method, model", PAPERS)
+@pytest.mark.parametrize("method, model", RATES)
 def test_the_papers_networks_train_at_the_papers_rates(method, model):
     steps = 60 if model == "resnet110" else 200  # a step of ResNet-110 takes up to a second
-    lost, accuracy = outcome(method, model, steps, **PAPERS[method, model])
+    lost, accuracy = outcome(method, model, steps, **RATES[method, model])
     assert lost is None
     assert accuracy >= 0.8
 

@@ -41,7 +41,7 @@ def test_a_tiny_run_has_the_layout_of_the_stored_file(name, tiny):
     assert {frozenset(run) for row in whole["rows"] for run in row.get("runs", ())} == kinds
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name.startswith("spectra")])
+@pytest.mark.parametrize("name", [name for name in TINY if name.startswith(("spectra", "starts"))])
 def test_the_stored_rows_are_those_that_are_planned(name):
     results, jobs = stored(name), planned(name)
     cases = list(dict.fromkeys(run.rpartition(" seed ")[0] for run in jobs))
@@ -65,6 +65,16 @@ def test_in_the_stored_files_nothing_found_is_above_a_bound(name):
         for certified, empirical, ahead in zip(run["certified"], run["empirical"], run["margins"], strict=True):
             assert certified <= (math.inf if empirical is None else empirical)
             assert certified == pytest.approx(max(ahead, 0) / math.sqrt(2) / run["bound"], rel=2e-3)
+
+
+def test_methods_without_batchnorm_train_residual_networks_from_zero_and_are_lost_from_one():
+    rows = {row["name"]: row["runs"] for row in stored("starts")["rows"]}
+    assert len(rows) == 18
+    for name, runs in rows.items():
+        if name.endswith("from one"):
+            assert all(run["lost"] for run in runs), name
+        else:
+            assert min(run["accuracy"] for run in runs) >= 0.8, name
 
 
 @pytest.mark.slow
