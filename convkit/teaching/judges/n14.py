@@ -53,40 +53,44 @@ def weights(answer: Any) -> str | None:
     "A difference of two moved points is what it was. Leave the other part out.",
 )
 def moved(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """Judge a function that should return edge features that a move of the cloud leaves as they are."""
-    for seed, (channels, points, k) in enumerate(((3, 7, 2), (2, 5, 4))):
-        x = torch.randn(1, channels, points, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    """Judge a function that should return edge features that a move of the cloud leaves as they are.
+
+    Right are all features from which one matrix, with a constant or without, gets the differences of (2) back.
+    """
+    for seed, (channels, points, k) in enumerate(((3, 40, 6), (2, 30, 5))):
+        x = torch.randn(2, channels, points, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         neighbors = nearest_neighbors(x, k)
         shift = torch.arange(1.0, channels + 1, dtype=torch.float64)[:, None]
         wanted = "a function that gives features"
-        here, there = (array(answer(cloud.clone(), neighbors), wanted) for cloud in (x, x + shift))
-        if here.ndim != 4 or here.shape[2:] != (points, k):
+        here, there = (array(answer(clouds.clone(), neighbors), wanted) for clouds in (x, x + shift))
+        if here.ndim != 4 or (len(here), *here.shape[2:]) != (2, points, k) or not here.numel():
             return (
-                f"for {points} points with {k} edges each the shape should end with {(points, k)}: {tuple(here.shape)}"
+                f"for 2 clouds of {points} points with {k} edges each the shape should be (2, numbers of an edge, "
+                f"{points}, {k}): {tuple(here.shape)}"
             )
         if (here - there).abs().max() > _NEAR:
             return "a move of the whole cloud still changes these features"
-        expected = edge_features(x, neighbors)[:, channels:]
-        if here.shape != expected.shape:
-            return f"an edge should have {channels} numbers here, as a point has, and not {here.shape[1]}"
-        if (here + expected).abs().max() <= _NEAR:
-            return "these point from the neighbor to the point: turn them around"
-        if (here - expected).abs().max() > _NEAR:
-            return "a move changes nothing, but these are not the differences of (2), neighbor minus point"
+        edges, differences = (
+            features.movedim(1, -1).flatten(0, 2) for features in (here, edge_features(x, neighbors)[:, channels:])
+        )
+        edges = torch.cat([edges, edges.new_ones(len(edges), 1)], 1)
+        matrix = torch.linalg.lstsq(edges, differences, driver="gelsd").solution
+        if (edges @ matrix - differences).abs().max() > _NEAR:
+            return "a move changes nothing, but no matrix gets the differences of (2), neighbor minus point, from these"
     return None
 
 
 @hints(
-    "Run reach(64), reach(48) and reach(16), and divide each by reach(128).",
+    "Run seventh_at(64), seventh_at(48) and seventh_at(16), and divide each by seventh_at(128).",
     "The points lie on a surface. With what power of their number does the distance between neighbors fall there?",
 )
 def width(points: Any) -> str | None:
-    """Judge the number of points with which the eighth neighbor lies twice as far away as with 128."""
+    """Judge the number of points with which the seventh neighbor lies twice as far away as with 128."""
     found = whole(points, "one whole number, of points")
-    if not 9 <= found <= 128:
-        return "eight neighbors need at least 9 points, and a cloud has 128"
+    if not 8 <= found <= 128:
+        return "seven neighbors need at least 8 points, and a cloud has 128"
     clouds, _ = solids(400, 160).test_batch(slice(None))
-    there, here = (_reach(clouds[..., :many]) for many in (128, found))
+    there, here = (_seventh_at(clouds[..., :many]) for many in (128, found))
     ratio = here / there
     if abs(ratio / 2 - 1) <= 0.05:
         return None
@@ -94,9 +98,9 @@ def width(points: Any) -> str | None:
     return f"with {found} points the distance is {ratio:.2f} times that with 128: {more} than twice"
 
 
-def _reach(clouds: Tensor) -> float:
+def _seventh_at(clouds: Tensor) -> float:
     spots = clouds.mT.double()
-    return torch.cdist(spots, spots).kthvalue(9, dim=2).values.median().item()
+    return torch.cdist(spots, spots).kthvalue(8, dim=2).values.median().item()
 
 
 @hints(
@@ -117,7 +121,8 @@ def pooled(answer: Callable[[Tensor], Any]) -> str | None:
     if (here - here[:, :1]).abs().max() <= _NEAR:
         return "all channels have the same number: each channel should have its own"
     for known, name in ((x.amax(2), "maximum"), (x.mean(2), "mean")):
-        factor = (here * known).sum() / known.square().sum()
-        if (here - factor * known).abs().max() <= _NEAR:
-            return f"this is the {name}, or a multiple of it, which the network has already"
+        rest, pattern = here - here.mean(), known - known.mean()
+        factor = (rest * pattern).sum() / pattern.square().sum()
+        if (rest - factor * pattern).abs().max() <= _NEAR:
+            return f"this is the {name}, or what one factor and one constant make of it: the network has that already"
     return None

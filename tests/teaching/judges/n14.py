@@ -29,22 +29,38 @@ CASES = {
         "another order of the same points": [lambda x: x[..., 0], lambda x: (x * torch.arange(6)).sum(2)],
         "two different clouds give the same": [lambda x: 0 * x.amax(2), lambda x: x.amax(2) * 0 + 1],
         "all channels have the same": [lambda x: x.sum((1, 2))[:, None].expand(-1, 3)],
-        "this is the maximum": [lambda x: x.amax(2), lambda x: 2 * x.amax(2)],
-        "this is the mean": [lambda x: x.mean(2), lambda x: x.sum(2)],
-    },
-    Case(moved, "a function that gives features|the shape should end"): {
-        None: [differences, lambda x, n: differences(x, n).tolist()],
-        "the shape should end": [lambda x, n: x, lambda x, n: differences(x, n).transpose(2, 3)],
-        "a move of the whole cloud still": [edge_features, lambda x, n: edge_features(x, n)[:, : x.shape[1]]],
-        "an edge should have": [
-            lambda x, n: differences(x, n).norm(dim=1, keepdim=True),
-            lambda x, n: differences(x, n).repeat(1, 2, 1, 1),
+        "this is the maximum": [
+            lambda x: x.amax(2),
+            lambda x: 2 * x.amax(2),
+            lambda x: x.amax(2) + 1,
+            lambda x: 2 * x.amax(2) - 3,
         ],
-        "turn them around": [lambda x, n: -differences(x, n)],
-        "are not the differences": [
-            lambda x, n: 0 * differences(x, n),
+        "this is the mean": [lambda x: x.mean(2), lambda x: x.sum(2), lambda x: x.mean(2) + 1],
+    },
+    Case(moved, "a function that gives features|the shape should be"): {
+        None: [
+            differences,
+            lambda x, n: differences(x, n).tolist(),
+            lambda x, n: -differences(x, n),
             lambda x, n: 2 * differences(x, n),
+            lambda x, n: differences(x, n) + 1,
+            lambda x, n: differences(x, n).flip(1),
+            lambda x, n: differences(x, n).repeat(1, 2, 1, 1),
+            lambda x, n: torch.cat([differences(x, n), differences(x, n).norm(dim=1, keepdim=True)], 1),
+            lambda x, n: edge_features(x - x.mean(2, keepdim=True), n),
+        ],
+        "the shape should be": [
+            lambda x, n: x,
+            lambda x, n: differences(x, n).transpose(2, 3),
+            lambda x, n: differences(x, n)[:1],
+            lambda x, n: differences(x, n)[:, :0],
+        ],
+        "a move of the whole cloud still": [edge_features, lambda x, n: edge_features(x, n)[:, : x.shape[1]]],
+        "no matrix gets the differences": [
+            lambda x, n: 0 * differences(x, n),
+            lambda x, n: differences(x, n)[:, :1],
             lambda x, n: differences(x, n).abs(),
+            lambda x, n: differences(x, n).norm(dim=1, keepdim=True),
         ],
     },
     Case(weights, "one whole number, the number of weights", "8192|8 192|128"): {
@@ -56,7 +72,7 @@ CASES = {
         "count again": [8193, 8256, 1, 1000],
     },
     Case(width, "one whole number, of points", r"(?<![.\d])(2[89]|3[0-3])\b|quarter"): {
-        **{None: [31, 30, 32], "need at least 9 points": [8, 0, -4, 129, 1000], "one whole number": [31.5]},
-        **{"less than twice": [64, 100, 40, 128], "more than twice": [16, 9, 24]},
+        **{None: [31, 30, 32], "need at least 8 points": [7, 0, -4, 129, 1000], "one whole number": [31.5]},
+        **{"less than twice": [64, 100, 40, 128], "more than twice": [16, 8, 24]},
     },
 }
