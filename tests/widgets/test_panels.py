@@ -54,6 +54,7 @@ PANELS = {kind.__name__: kind for kind in kinds()} | {
 BROKEN = ("BoundaryPanel", "ClippingPanel")  # their first state breaks a bound
 SAME_PICTURE = {"ConvNormPanel": {"floor"}, "FourierPanel": {"crop"}, "SpectraPanel": {"folded"}}  # idle at first
 SAME_PICTURE["GanPanel"] = {"method", "judge steps", "judge rate", "maker rate"}  # until it trains
+SAME_PICTURE["ClaimsPanel"] = {"paper"}  # the claims of the first paper fill the first page
 SAME_WORDS = {
     "BoundaryPanel": {"groups"},
     "CloudPanel": {"turn", "tilt"},
