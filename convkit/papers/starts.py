@@ -11,9 +11,9 @@ PLAN: dict[str, Any] = {"data": "digits", "batch_size": 64, "steps": 200}
 NETWORKS: dict[str, dict[str, Any]] = {"resnet32": {}, "wrn28_10": {"widening": 1}, "resnet110": {}}
 SPHERE, CONVNORM = {"lr": 0.2, "weight_decay": 1e-3}, {"lr": 0.1, "weight_decay": 1e-4}
 WIDE_SPHERE = {"lr": 0.2, "weight_decay": 5e-3, "sigma": 1.0}  # of WRN-28-10
-KNOBS: dict[str, dict[str, Any]] = {  # what the papers print
+KNOBS: dict[str, dict[str, Any]] = {  # what W, C and L print; L also clips
     **{"sphere": SPHERE, "convnorm": CONVNORM},
-    **{"norm_clip": {"lr": 0.01}, "norm_decay_l1": {"lr": 0.01}},  # with BatchNorm, which has no other start
+    **{"norm_clip": {"lr": 0.01}, "norm_decay_l1": {"lr": 0.01}},  # with BatchNorm, whose gains start at 1
 }
 RATES = {(method, model): KNOBS[method] for model in NETWORKS for method in KNOBS} | {
     ("sphere", "wrn28_10"): WIDE_SPHERE
