@@ -1,4 +1,4 @@
-"""Whether the papers' residual networks train at the papers' rates, by the start of the last gain of each block."""
+"""Whether the papers' residual networks train at the rates that W, C and L print, by the start of the last gain of each block."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +49,9 @@ def show(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@experiment("starts", "the papers' methods on residual networks at the papers' rates, digits, three seeds", 20, show)
+@experiment(
+    "starts", "the papers' methods on residual networks at W's, C's and L's rates, digits, three seeds", 20, show
+)
 def run(runs: Runs, seeds: Sequence[int] = SEEDS, only: Sequence[str] | None = None) -> dict[str, Any]:
     """Train every case, or ``only`` the named ones."""
     chosen = {name: case for name, case in cases().items() if only is None or name in only}
