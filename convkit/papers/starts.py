@@ -1,4 +1,4 @@
-"""Whether the papers' residual networks train at the rates that W, C and L print, by the start of the last gain of each block."""
+"""Whether residual networks train at the rates that W, C and L print, by the start of the last gain of each block."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
